@@ -1,0 +1,200 @@
+"""The command ``ldmsr``: arguments in, exit code and messages out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
+from monai_ldmsr.report import RESEARCH_NOTICE
+
+if TYPE_CHECKING:
+    from monai_ldmsr.evaluator import RunSummary
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Super-resolve clinical volumes (DICOM series, NIfTI, NRRD, MetaImage) slice by slice with a conditional
+latent diffusion model, and write derived DICOM series (or the same file format) together with a report.
+
+  ldmsr run sample_data/dicom/mr_t1_sagittal out --factor 2
+  ldmsr info
+"""
+
+_EPILOG = f"""\
+exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 input corrupt;
+            7 cannot write; 8 some series failed
+
+{RESEARCH_NOTICE}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code (see ``ldmsr --help``)."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(arguments.command(arguments))
+    except LdmsrError as error:
+        print(f"ldmsr: {error} [{error.reason.value}]", file=sys.stderr)
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)
+        return 130
+
+
+def _exit_code(error: LdmsrError) -> int:
+    if isinstance(error, OutputError):
+        return 7
+    if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
+        return 1
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ldmsr",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
+    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    info = commands.add_parser("info", help="print versions, device, bundles and weights")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="super-resolve everything below SRC",
+        description="Super-resolve every series and volume file below SRC. Writes OUT/<case>/ with the result, "
+        "report.html and report.json, and OUT/summary.json.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("source", metavar="SRC", type=Path, help="folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd")
+    run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    run.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
+    run.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
+    run.add_argument("--start-noise", type=float, help="0 truest and smoothest, larger is sharper (default: the bundle's)")
+    run.add_argument("--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded")
+    run.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    run.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+    run.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported late: `ldmsr --help` need not wait for torch.
+    from monai_ldmsr.workflow import super_resolve
+
+    console = Console(stderr=True)
+    with _ProgressView(console) as view:
+        summary = super_resolve(
+            arguments.source,
+            arguments.output,
+            factor=arguments.factor,
+            num_inference_steps=arguments.steps,
+            start_noise=arguments.start_noise,
+            consistency=arguments.consistency,
+            seed=arguments.seed,
+            device=arguments.device,
+            bundle=arguments.bundle,
+            progress=view.update,
+        )
+    _print_summary(summary, arguments.output)
+    return summary.exit_code
+
+
+def _print_summary(summary: RunSummary, output: Path) -> None:
+    for case in summary.cases:
+        if case.status == "done":
+            dicom = output / case.case / "dicom"
+            print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
+            print(f"         report: {output / case.case / 'report.html'}")
+        else:
+            print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
+    counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print(RESEARCH_NOTICE)
+
+
+class _ProgressView:
+    """A bar on a terminal; plain lines, one a tenth of a case, in a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = ProgressBar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("slices"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, object] = {}
+        self._tenth = -1
+
+    def __enter__(self) -> _ProgressView:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, case: str, number: int, cases: int, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` slices of a case are computed."""
+        label = f"{number}/{cases} {case}"
+        if self._console.is_terminal:
+            if case not in self._tasks:
+                self._tasks[case] = self._bar.add_task(label, total=total)
+            self._bar.update(self._tasks[case], completed=done)  # type: ignore[arg-type]
+            return
+        tenth = 10 * done // total
+        if done == total or tenth != self._tenth:
+            self._tenth = tenth if done < total else -1
+            print(f"{label}: {done} of {total} slices", file=sys.stderr, flush=True)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from monai_ldmsr.networks import file_sha256
+    from monai_ldmsr.workflow import available_bundles
+
+    del arguments
+    print(f"monai_ldmsr {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    names = ("torch", "monai", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
+    print(", ".join(f"{name} {version(name)}" for name in names))
+    devices = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())]
+    print(f"devices: {', '.join(['cpu', *devices])} ({torch.get_num_threads()} CPU threads)")
+    for info in available_bundles():
+        weights = info.folder / "models" / "model.pt"
+        state = "missing" if not weights.is_file() else "altered"
+        if weights.is_file() and file_sha256(weights) == info.weights_sha256:
+            state = f"{weights.stat().st_size / 1e6:.1f} MB, verified"
+        print(f"bundle {info.name} {info.version}: weights {info.weights_sha256[:12]} ({state})")
+        print(f"  {info.description}")
+    print(RESEARCH_NOTICE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Where voxels are in the patient: the only place where LPS becomes RAS.
+
+Frame: all millimetres in this package are RAS (NIfTI, MONAI), except at the borders named ``lps`` (DICOM, ITK).
+Axes: voxel indices are ``(i, j, k)``; ``i`` is the DICOM column index, ``j`` the row index, ``k`` the slice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_ldmsr.errors import ReasonCode, SourceError
+
+__all__ = ["VolumeGeometry", "lps_to_ras"]
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Flips the first two patient axes: RAS = LPS_TO_RAS @ LPS, and back again.
+LPS_TO_RAS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+#: A unit volume under this (of columns scaled to length 1) counts as a singular affine.
+_SINGULAR_TOLERANCE = 1e-3
+
+
+def lps_to_ras(affine: npt.ArrayLike) -> FloatArray:
+    """Turn a 4x4 index-to-LPS affine into index-to-RAS, or the other way round (it is its own inverse)."""
+    return LPS_TO_RAS @ np.asarray(affine, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeGeometry:
+    """Grid of a volume in the patient.
+
+    Args:
+        shape: number of voxels ``(I, J, K)``.
+        affine: (4, 4) from voxel index (centre of voxel) to RAS millimetres.
+
+    Raises:
+        SourceError: ``SINGULAR_GEOMETRY`` when the affine is not finite or its axes do not span space.
+
+    Example:
+        >>> import numpy as np
+        >>> source = VolumeGeometry((4, 6, 2), np.diag([2.0, 1.0, 5.0, 1.0]))
+        >>> result = source.upsampled((2, 2, 1))
+        >>> result.shape, result.spacing_mm
+        ((8, 12, 2), (1.0, 0.5, 5.0))
+        >>> bool(np.allclose(source.corners_mm(), result.corners_mm()))
+        True
+    """
+
+    shape: tuple[int, int, int]
+    affine: FloatArray
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise SourceError(
+                "The affine is not a finite 4x4 matrix, so voxels have no place in the patient.",
+                ReasonCode.SINGULAR_GEOMETRY,
+            )
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < _SINGULAR_TOLERANCE:
+            raise SourceError(
+                "The affine is singular: its axes do not span the three directions of space. "
+                "Repair the header before super-resolution.",
+                ReasonCode.SINGULAR_GEOMETRY,
+            )
+
+    @classmethod
+    def from_lps(
+        cls,
+        shape: tuple[int, int, int],
+        origin_mm: npt.ArrayLike,
+        direction: npt.ArrayLike,
+        spacing_mm: npt.ArrayLike,
+    ) -> VolumeGeometry:
+        """Build from DICOM or ITK terms, in LPS.
+
+        Args:
+            shape: ``(I, J, K)``.
+            origin_mm: (3,) centre of voxel (0, 0, 0).
+            direction: (3, 3) whose columns are the unit directions of growing i, j, k.
+            spacing_mm: (3,) distance between voxel centres along i, j, k.
+        """
+        affine = np.eye(4)
+        affine[:3, :3] = np.asarray(direction, np.float64) * np.asarray(spacing_mm, np.float64)
+        affine[:3, 3] = np.asarray(origin_mm, np.float64)
+        return cls(shape, lps_to_ras(affine))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along i, j, k."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(i), float(j), float(k)
+
+    @property
+    def affine_lps(self) -> FloatArray:
+        """(4, 4) from voxel index to LPS millimetres."""
+        return lps_to_ras(self.affine)
+
+    @property
+    def direction_lps(self) -> FloatArray:
+        """(3, 3) unit directions of growing i, j, k in LPS, as columns."""
+        return np.asarray(self.affine_lps[:3, :3] / np.asarray(self.spacing_mm))
+
+    @property
+    def origin_lps_mm(self) -> FloatArray:
+        """(3,) centre of voxel (0, 0, 0) in LPS."""
+        return self.affine_lps[:3, 3]
+
+    def upsampled(self, factors: tuple[int, int, int]) -> VolumeGeometry:
+        """Grid with ``factors`` times the voxels along i, j, k between the same outer faces.
+
+        The origin moves by ``A ((1/f - 1)/2)``: voxel centres shift by half a voxel, faces stay.
+        """
+        inverse = 1.0 / np.asarray(factors, dtype=np.float64)
+        affine = self.affine @ np.diag([*inverse, 1.0])
+        affine[:3, 3] = self.affine[:3, 3] + self.affine[:3, :3] @ ((inverse - 1.0) / 2.0)
+        shape = (self.shape[0] * factors[0], self.shape[1] * factors[1], self.shape[2] * factors[2])
+        return VolumeGeometry(shape, affine)
+
+    def corners_mm(self) -> FloatArray:
+        """(8, 3) corners of the volume's outer faces in RAS, in index order."""
+        index = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")).reshape(3, -1)
+        return np.asarray((self.affine[:3, :3] @ index + self.affine[:3, 3:]).T)

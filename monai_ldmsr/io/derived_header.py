@@ -1,0 +1,373 @@
+"""The header of one derived image: what the table keeps of the source, and what is new.
+
+Text is carried over as the bytes that the source holds: no character set is decoded and encoded again.
+Pixels, and the attributes that depend on them, belong to :mod:`monai_ldmsr.io.derived_series`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from pydicom import DataElement, Dataset
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
+from pydicom.sr.coding import Code
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    JPEG2000MC,
+    UID,
+    CTImageStorage,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
+from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
+
+from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+
+__all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
+
+RESEARCH_MARK = "Research only, not for diagnosis."
+
+_NAMESPACE = uuid.UUID("5a1b3c4e-7d6f-5e2a-9b8c-6c646d737200")
+
+_SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+
+#: Transfer syntaxes that may lose information, and the method's defined term (PS3.3 C.7.6.1.1.5.1).
+_LOSSY_METHODS = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+    JPEG2000MC: "ISO_15444_1",
+    HTJ2K: "ISO_15444_15",
+}
+
+#: Lengths that the value representations LO and ST, and DS allow.
+_MAX_DESCRIPTION, _MAX_DERIVATION, _MAX_DECIMAL = 64, 1024, 16
+
+_MAX_INTEGER_STRING = 2**31 - 1
+_SERIES_NUMBER_WHEN_MISSING = 90
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What made the result; reaches the DICOM header, so it holds no patient data.
+
+    Args:
+        factor: how many times more rows and columns the result has.
+        method: for example ``"conditional latent diffusion super-resolution"``.
+        software_version: of this package.
+        weights_sha256: identity of the model, 64 hexadecimal digits.
+        seed: of the random numbers.
+        settings: everything else that changes the result, by name.
+        job: the same job gives the same UIDs; does not reach the header.
+    """
+
+    factor: int
+    method: str
+    software_version: str
+    weights_sha256: str
+    seed: int
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class SharedHeader:
+    """What all images of one derived series share.
+
+    Args:
+        derivation: what made them.
+        modality: ``CT``, ``MR`` or ``PT``.
+        series_instance_uid: the new one.
+        number: Series Number.
+        description: Series Description.
+        n_slices: how many images the series has.
+        made_at: when, in the time zone that the source names.
+    """
+
+    derivation: Derivation
+    modality: str
+    series_instance_uid: str
+    number: int
+    description: str
+    n_slices: int
+    made_at: datetime
+
+
+def shared_header(
+    headers: Sequence[Dataset], source_names: Sequence[str], modality: str, derivation: Derivation
+) -> SharedHeader:
+    """Choose what the derived images of ``headers`` share; the first header speaks for the series.
+
+    ``source_names`` tell the source images from all others: their SOP Instance UIDs where they have them.
+    """
+    first = headers[0]
+    identity = json.dumps(
+        [
+            str(first.get("SeriesInstanceUID", "")),
+            list(source_names),
+            derivation.weights_sha256,
+            sorted((key, repr(value)) for key, value in derivation.settings.items()),
+            [derivation.factor, derivation.method, derivation.software_version],
+            derivation.seed,
+            derivation.job,
+        ]
+    )
+    return SharedHeader(
+        derivation=derivation,
+        modality=modality,
+        series_instance_uid=named_uid("series", identity),
+        number=_series_number(first, derivation.factor),
+        description=_described(first, derivation.factor),
+        n_slices=len(headers),
+        made_at=_now(first),
+    )
+
+
+def named_uid(*names: str) -> str:
+    """``2.25.`` and the UUID version 5 of ``names`` (PS3.5 B.2): the same names give the same UID."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(names)).int}"
+
+
+def source_uid(source: Dataset, keyword: str) -> str:
+    """SOPClassUID or SOPInstanceUID of a source; from the file meta where the data set lost it."""
+    meta = getattr(source, "file_meta", Dataset())
+    return str(source.get(keyword) or meta.get(f"MediaStorage{keyword}") or "")
+
+
+def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset:
+    """Build the header of derived image ``index`` (from 0, along the normal) from its source image.
+
+    Rows, Columns, PET rescale, pixel extremes and Pixel Data are still to be set.
+    """
+    header = _copied(source, kept_keywords(shared.modality))
+    for keyword in empty_when_missing(shared.modality):
+        if keyword not in header:
+            setattr(header, keyword, None)
+    _set_identity(header, source, index, shared)
+    _set_times(header, shared)
+    _set_geometry(header, source, shared.derivation.factor)
+    _set_provenance(header, source, shared.derivation)
+    _set_lossy_compression(header, source)
+    if "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
+        header.PatientPosition = source.PatientPosition
+    if shared.modality == "PT":
+        _set_pet_indices(header, index, shared.n_slices)
+    header.HighBit = int(header.BitsStored) - 1
+    return header
+
+
+def _copied(source: Dataset, keywords: frozenset[str] | None = None) -> Dataset:
+    """Copy the elements named by ``keywords``; without, all but private ones (for an item of a sequence)."""
+    tags = source.keys() if keywords is None else (Tag(keyword) for keyword in keywords)
+    target = Dataset()
+    for tag in sorted(tag for tag in tags if tag in source and not tag.is_private):
+        target[tag] = _copied_element(source, tag)
+    # Raw elements are written byte by byte only where the data set claims to be read in the written encoding.
+    character_set = target.get("SpecificCharacterSet")
+    encoding = convert_encodings(character_set) if character_set else default_encoding
+    target.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=encoding)
+    return target
+
+
+def _copied_element(source: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
+    """Copy one element: strings as the bytes that were read, sequences item by item."""
+    element = cast("DataElement | RawDataElement", source.get_item(tag))
+    is_unknown = element.VR in (None, "UN") and dictionary_has_tag(tag)
+    vr = dictionary_VR(tag) if is_unknown else element.VR
+    if vr == "DS":
+        return _raw(tag, vr, _decimal_string(element))
+    if isinstance(element, RawDataElement) and vr in STR_VR and isinstance(element.value, bytes):
+        return _raw(tag, vr, element.value)
+    element = source[tag]
+    if element.VR == "SQ":
+        return DataElement(tag, "SQ", [_copied(item) for item in element.value])
+    return DataElement(tag, element.VR, element.value)
+
+
+def _raw(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
+    """Element whose ``value`` is written as it is, padded to even length."""
+    value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    return RawDataElement(tag, vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
+
+
+def _decimal_string(element: DataElement | RawDataElement) -> bytes:
+    """Bytes of a DS element, each number cut to the 16 characters that DS allows."""
+    if isinstance(element, RawDataElement):
+        stored = element.value or b""
+    else:
+        values = element.value if isinstance(element.value, MultiValue) else [element.value]
+        stored = "\\".join("" if value is None else str(value) for value in values).encode("ascii")
+    return b"\\".join(_short_decimal(number) for number in stored.split(b"\\"))
+
+
+def _short_decimal(number: bytes) -> bytes:
+    if len(number.strip(b" \0")) <= _MAX_DECIMAL:
+        return number
+    try:
+        return format_number_as_ds(float(number)).encode("ascii")
+    except ValueError:  # no number: left for the validator to find, as in the source
+        return number
+
+
+def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHeader) -> None:
+    header.SOPClassUID = source_uid(source, "SOPClassUID") or _SOP_CLASSES[shared.modality]
+    header.SOPInstanceUID = named_uid("image", shared.series_instance_uid, str(index))
+    header.SeriesInstanceUID = shared.series_instance_uid
+    header.SeriesNumber = shared.number
+    header.SeriesDescription = shared.description
+    header.InstanceNumber = index + 1
+    header.ImageType = _image_type(source, shared.modality)
+    header.ContentQualification = "RESEARCH"
+    if source.get("SyntheticData") == "YES":
+        header.SyntheticData = "YES"
+
+
+def _image_type(source: Dataset, modality: str) -> list[str]:
+    """Values 1 and 2 say DERIVED; CT and MR need a value 3, which a source may lack."""
+    stored = source.get("ImageType") or []
+    further = list(stored)[2:] if isinstance(stored, MultiValue) else []
+    if modality == "PT":
+        return ["DERIVED", "PRIMARY", *further]
+    return ["DERIVED", "SECONDARY", *(further or [{"CT": "AXIAL", "MR": "OTHER"}[modality]])]
+
+
+def _series_number(source: Dataset, factor: int) -> int:
+    """Next to the source in a sorted list as ``401`` and ``40102``."""
+    stored = source.get("SeriesNumber")
+    number = 100 * (_SERIES_NUMBER_WHEN_MISSING if stored in (None, "") else int(stored)) + factor
+    return number if 0 <= number <= _MAX_INTEGER_STRING else 100 * _SERIES_NUMBER_WHEN_MISSING + factor
+
+
+def _described(source: Dataset, factor: int) -> str:
+    text = f"SR x{factor} (research) {_text(source, 'SeriesDescription')}"
+    return text[:_MAX_DESCRIPTION].strip()
+
+
+def _text(source: Dataset, keyword: str) -> str:
+    value = source.get(keyword)
+    return "\\".join(value) if isinstance(value, MultiValue) else str(value or "")
+
+
+def _now(source: Dataset) -> datetime:
+    """Time of day where the source's Timezone Offset From UTC says it was made, else here."""
+    try:
+        zone = datetime.strptime(_text(source, "TimezoneOffsetFromUTC").strip(), "%z").tzinfo
+    except ValueError:
+        zone = None
+    return datetime.now(zone)
+
+
+def _set_times(header: Dataset, shared: SharedHeader) -> None:
+    date, time = shared.made_at.strftime("%Y%m%d"), shared.made_at.strftime("%H%M%S.%f")
+    header.InstanceCreationDate, header.InstanceCreationTime = date, time
+    header.ContentDate, header.ContentTime = date, time
+    if shared.modality != "PT":  # in PET the series time is the reference of the decay correction
+        header.SeriesDate, header.SeriesTime = date, time
+
+
+def _set_geometry(header: Dataset, source: Dataset, factor: int) -> None:
+    """Make pixels smaller between the same outer edges (PS3.3 C.7.6.2.1.1).
+
+    Pixel Spacing is (between rows, between columns); Image Orientation is the direction of the growing
+    column index, then of the growing row index. The first centre moves by (1/factor - 1)/2 source pixels.
+    """
+    between_rows, between_columns = (float(value) for value in source.PixelSpacing)
+    cosines = [float(value) for value in source.ImageOrientationPatient]
+    shift = (1.0 / factor - 1.0) / 2.0
+    header.PixelSpacing = [_ds(between_rows / factor), _ds(between_columns / factor)]
+    header.ImagePositionPatient = [
+        _ds(float(position) + shift * (between_columns * along_row + between_rows * along_column))
+        for position, along_row, along_column in zip(source.ImagePositionPatient, cosines[:3], cosines[3:], strict=True)
+    ]
+
+
+def _ds(value: float) -> DSfloat:
+    return DSfloat(value, auto_format=True)
+
+
+def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+    """Say in codes and in words where the image comes from and that it is for research."""
+    if source_uid(source, "SOPInstanceUID"):
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = header.SOPClassUID
+        reference.ReferencedSOPInstanceUID = source_uid(source, "SOPInstanceUID")
+        purpose = Code("121322", "DCM", "Source image for image processing operation")
+        reference.PurposeOfReferenceCodeSequence = [_code(purpose)]
+        header.SourceImageSequence = [reference]
+    header.DerivationCodeSequence = [
+        *(_copied(item) for item in source.get("DerivationCodeSequence") or []),
+        _code(Code("113085", "DCM", "Spatial resampling")),
+    ]
+    header.DerivationDescription = _derivation_description(source, derivation)
+    header.ContributingEquipmentSequence = [
+        *(_copied(item) for item in source.get("ContributingEquipmentSequence") or []),
+        _equipment(derivation),
+    ]
+    header.ImageComments = "\n".join(filter(None, [RESEARCH_MARK, _text(source, "ImageComments")]))
+
+
+def _code(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme_designator
+    item.CodeMeaning = code.meaning
+    return item
+
+
+def _equipment(derivation: Derivation) -> Dataset:
+    """Item of Contributing Equipment Sequence: this software with these weights."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [_code(Code("109102", "DCM", "Processing Equipment"))]
+    item.Manufacturer = "monai_ldmsr"
+    item.ManufacturerModelName = "ldmsr"
+    item.SoftwareVersions = derivation.software_version
+    item.DeviceUID = named_uid("weights", derivation.weights_sha256)
+    item.ContributionDescription = f"Super-resolution x{derivation.factor}. {RESEARCH_MARK}"
+    return item
+
+
+def _derivation_description(source: Dataset, derivation: Derivation) -> str:
+    """Our step after the earlier ones; where 1024 characters are too few, the earlier ones are cut."""
+    settings = ", ".join(f"{key}={value}" for key, value in sorted(derivation.settings.items()))
+    step = (
+        f"monai_ldmsr {derivation.software_version}: x{derivation.factor} in-plane, {derivation.method}; "
+        f"weights sha256 {derivation.weights_sha256}; seed {derivation.seed}"
+    )
+    step = f"{step}; {settings}. {RESEARCH_MARK}" if settings else f"{step}. {RESEARCH_MARK}"
+    step = step.encode("ascii", "replace").decode("ascii")[:_MAX_DERIVATION]
+    earlier = _text(source, "DerivationDescription")[: max(0, _MAX_DERIVATION - len(step) - 1)]
+    return f"{earlier}\n{step}" if earlier else step
+
+
+def _set_lossy_compression(header: Dataset, source: Dataset) -> None:
+    """Admit a lossy source whose header does not."""
+    syntax: UID | None = getattr(source, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax in _LOSSY_METHODS and not source.get("LossyImageCompression"):
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionMethod = _LOSSY_METHODS[syntax]
+
+
+def _set_pet_indices(header: Dataset, index: int, n_slices: int) -> None:
+    """Number the slices anew: the result holds one time slice and one gate (PS3.3 C.8.9.1, C.8.9.4.1.9)."""
+    header.ImageIndex = index + 1
+    header.NumberOfSlices = n_slices
+    series_type = header.get("SeriesType") or [""]
+    kind = series_type[0] if isinstance(series_type, MultiValue) else series_type
+    if kind == "DYNAMIC":
+        header.NumberOfTimeSlices = 1
+    if kind == "GATED":
+        header.NumberOfRRIntervals = header.NumberOfTimeSlots = 1

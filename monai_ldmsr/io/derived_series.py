@@ -1,0 +1,185 @@
+"""Write a super-resolved volume as a derived DICOM series of the same study."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
+
+from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header, source_uid
+from monai_ldmsr.io.dicom_series import DicomSeries
+
+__all__ = ["Derivation", "WrittenSeries", "write_derived_series"]
+
+#: Rows and Columns are unsigned shorts.
+_MAX_MATRIX = 65535
+
+_IMPLEMENTATION_CLASS_UID = UID(named_uid("implementation", "monai_ldmsr"))
+
+
+@dataclass(frozen=True)
+class WrittenSeries:
+    """A derived series on disk.
+
+    Args:
+        paths: one file an image, ascending along the normal.
+        series_instance_uid: the new series.
+        geometry: where the result's voxels are.
+        n_clipped: voxels that the stored integer type could not hold, set to its nearest end.
+        n_voxels: of the whole volume.
+    """
+
+    paths: tuple[Path, ...]
+    series_instance_uid: str
+    geometry: VolumeGeometry
+    n_clipped: int
+    n_voxels: int
+
+
+def write_derived_series(
+    series: DicomSeries,
+    voxels: npt.NDArray[np.float32],
+    output_dir: Path,
+    derivation: Derivation,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> WrittenSeries:
+    """Write ``voxels`` as explicit VR little endian images ``IM0001.dcm`` ... along the normal.
+
+    Values are stored as the source stored them (bits, sign, rescale) and clipped to that range; PET gets a
+    new rescale slope for each slice. Padding voxels must have been put back. Memory: one slice at a time.
+
+    Args:
+        series: the source.
+        voxels: (factor * I, factor * J, K) in the unit of the source; C or Fortran order.
+        output_dir: made when missing; use :func:`monai_ldmsr.io.partial_folder.partial_folder` around it.
+        derivation: what made the result.
+        progress: called with the number of images written so far.
+
+    Raises:
+        SettingsError: the factor is no whole number from 1, or the shape does not fit it.
+        OutputError: a voxel is not finite, or a file cannot be written.
+    """
+    _check_shape(series, voxels.shape, derivation.factor)
+    _check_finite(voxels)
+    shared = shared_header(series.headers, _source_names(series), series.modality, derivation)
+    paths, n_clipped = [], 0
+    for k, source in enumerate(series.headers):
+        image = derived_header(source, k, shared)
+        n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
+        paths.append(_written(image, output_dir, k))
+        if progress is not None:
+            progress(k + 1)
+    geometry = series.geometry.upsampled((derivation.factor, derivation.factor, 1))
+    return WrittenSeries(tuple(paths), shared.series_instance_uid, geometry, n_clipped, int(voxels.size))
+
+
+def _source_names(series: DicomSeries) -> list[str]:
+    """SOP Instance UIDs; where de-identification took one away, the digest of the slice's voxels."""
+    return [
+        source_uid(header, "SOPInstanceUID") or hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest()
+        for k, header in enumerate(series.headers)
+    ]
+
+
+def _check_shape(series: DicomSeries, shape: tuple[int, ...], factor: int) -> None:
+    if factor < 1:
+        raise SettingsError(f"The factor is {factor}, but must be a whole number from 1.")
+    columns, rows, slices = series.geometry.shape
+    expected = (columns * factor, rows * factor, slices)
+    if tuple(shape) != expected or len(series.headers) != slices:
+        raise SettingsError(
+            f"The result has shape {tuple(shape)}, but factor {factor} of a source of shape "
+            f"{series.geometry.shape} with {len(series.headers)} images makes {expected}."
+        )
+    if max(expected[:2]) > _MAX_MATRIX:
+        raise SettingsError(
+            f"The result has {max(expected[:2])} rows or columns, but DICOM allows {_MAX_MATRIX}. Use a smaller factor."
+        )
+
+
+def _check_finite(voxels: npt.NDArray[np.float32]) -> None:
+    """Refuse the whole volume before the first file is written."""
+    for k in range(voxels.shape[2]):
+        n_bad = voxels[:, :, k].size - int(np.count_nonzero(np.isfinite(voxels[:, :, k])))
+        if n_bad:
+            raise OutputError(
+                f"{n_bad} voxels of slice {k + 1} of {voxels.shape[2]} are not finite, so the result is not "
+                "written. Run again without reduced precision; if it stays, check the weights."
+            )
+
+
+def _set_pixels(image: Dataset, source: Dataset, values: npt.NDArray[np.float32], *, is_pet: bool) -> int:
+    """Store ``values`` (rows, columns) in ``image`` and return how many were clipped."""
+    low, high = _stored_range(image)
+    if is_pet:
+        image.RescaleIntercept = 0
+        image.RescaleSlope = _pet_slope(values, low, high)
+    slope, intercept = float(image.get("RescaleSlope") or 1.0), float(image.get("RescaleIntercept") or 0.0)
+    stored = np.rint((values.astype(np.float64) - intercept) / slope)
+    n_clipped = int(np.count_nonzero((stored < low) | (stored > high)))
+    sign = "i" if low < 0 else "u"
+    pixels = np.clip(stored, low, high).astype(f"<{sign}{int(image.BitsAllocated) // 8}", order="C")
+    image.Rows, image.Columns = pixels.shape
+    for keyword, extreme in (
+        ("SmallestImagePixelValue", pixels.min()),
+        ("LargestImagePixelValue", pixels.max()),
+    ):
+        if keyword in source and int(image.BitsStored) <= 16:
+            setattr(image, keyword, int(extreme))
+    stored_bytes = pixels.tobytes()
+    image.PixelData = stored_bytes + b"\0" * (len(stored_bytes) % 2)
+    image["PixelData"].VR = "OB" if int(image.BitsAllocated) == 8 else "OW"
+    return n_clipped
+
+
+def _stored_range(image: Dataset) -> tuple[int, int]:
+    """Least and greatest integer that Bits Stored and Pixel Representation allow."""
+    bits = int(image.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if int(image.PixelRepresentation) else (0, 2**bits - 1)
+
+
+def _pet_slope(values: npt.NDArray[np.float32], low: int, high: int) -> DSfloat:
+    """Least slope by which all ``values`` of the slice fit, as a decimal string; 1 for an empty slice."""
+    slope = max(float(values.max()) / high, float(values.min()) / low if low < 0 else 0.0)
+    return DSfloat(slope if slope > 0 else 1.0, auto_format=True)
+
+
+def _written(image: Dataset, output_dir: Path, k: int) -> Path:
+    """Write ``image`` to disk, not only to the system's cache."""
+    path = output_dir / f"IM{k + 1:04d}.dcm"
+    image.file_meta = _file_meta(image)
+    image = correct_ambiguous_vr(image, True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            dcmwrite(file, image, enforce_file_format=True)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"Image {path.name} cannot be written: {error.strerror or type(error).__name__}. "
+            "Check free space and permissions of the output folder."
+        ) from None
+    return path
+
+
+def _file_meta(image: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = image.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = _IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = "MONAI_LDMSR"
+    return meta

@@ -1,0 +1,251 @@
+"""Read the header of one DICOM file safely, and judge whether it is an image that this software works on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
+
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+
+__all__ = [
+    "CUT_SHORT",
+    "MAX_SLICE_BYTES",
+    "OWN_MANUFACTURER",
+    "ImagePlane",
+    "image_plane",
+    "modality_of",
+    "number_list",
+    "quiet_pydicom",
+    "read_header",
+    "skip_reason",
+    "sop_class",
+    "text",
+]
+
+#: A slice that would decode to more, or a deflated file that inflates to more, is refused.
+MAX_SLICE_BYTES = 2**27
+
+#: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
+OWN_MANUFACTURER = "monai_ldmsr"
+
+CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
+
+_CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_MULTI_FRAME = {_STORAGE + end for end in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130")}
+_SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
+
+#: A plane is nonsense when its cosines are less orthogonal than this, or their lengths further from 1.
+_COSINE_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class ImagePlane:
+    """Where one image is in the patient, in LPS millimetres.
+
+    Args:
+        cosines: six: two unit vectors, of growing column index, then of growing row index.
+        position_mm: centre of the first voxel.
+        pixel_spacing_mm: (between rows, between columns), as in Pixel Spacing.
+    """
+
+    cosines: tuple[float, ...]
+    position_mm: tuple[float, ...]
+    pixel_spacing_mm: tuple[float, ...]
+
+    @property
+    def normal(self) -> npt.NDArray[np.float64]:
+        """(3,) unit vector of growing column index x growing row index."""
+        normal = np.cross(self.cosines[:3], self.cosines[3:])
+        return np.asarray(normal / np.linalg.norm(normal))
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's warnings and log lines from the console: they may quote values of the patient."""
+    logger = logging.getLogger("pydicom")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
+
+
+def read_header(path: Path) -> pydicom.Dataset | None:
+    """Read all of a file that stands before its pixels; ``None`` when it is no DICOM file.
+
+    Raises:
+        CorruptSourceError: ``UNREADABLE_FILE`` when it begins as DICOM and cannot be parsed; ``TOO_LARGE``
+            when its deflated data set inflates beyond ``MAX_SLICE_BYTES``.
+    """
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            start = stream.read(132)
+        has_preamble = start[128:] == b"DICM"
+        # Old exports lack the preamble and begin at once with group 0002 or 0008, little endian.
+        if not has_preamble and not (len(start) == 132 and start[:2] in (b"\x02\x00", b"\x08\x00")):
+            return None
+        with quiet_pydicom():
+            if has_preamble:
+                _check_inflated_size(path)
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=not has_preamble)
+            return _with_transfer_syntax(header) if has_preamble or "SOPClassUID" in header else None
+    except CorruptSourceError:
+        raise
+    except Exception:
+        # Whatever a parser says of hostile bytes may quote them, so nothing of it is kept.
+        raise CorruptSourceError(
+            "A DICOM file cannot be read: its header is damaged, or the file may not be opened. "
+            "Fetch the series again.",
+            ReasonCode.UNREADABLE_FILE,
+        ) from None
+
+
+def _check_inflated_size(path: Path) -> None:
+    meta = pydicom.filereader.read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    with path.open("rb") as stream:
+        # 128 bytes preamble, 4 "DICM", 12 for the group length element itself (PS3.10 7.1).
+        stream.seek(144 + int(meta.FileMetaInformationGroupLength))
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater.decompress(stream.read(MAX_SLICE_BYTES), MAX_SLICE_BYTES)
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise CorruptSourceError(
+            f"A deflated DICOM file is truncated or inflates to more than {MAX_SLICE_BYTES // 2**20} MiB.",
+            ReasonCode.TOO_LARGE,
+        )
+
+
+def _with_transfer_syntax(header: pydicom.Dataset) -> pydicom.Dataset:
+    if not hasattr(header, "file_meta"):
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+    if not header.file_meta.get("TransferSyntaxUID"):
+        implicit, little = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return header
+
+
+def text(header: pydicom.Dataset, keyword: str) -> str:
+    r"""Value of an attribute as text, several values joined by ``\``; ``""`` when there is none."""
+    try:
+        value = header.get(keyword)
+    except Exception:
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
+        return "\\".join(str(part).strip() for part in value)
+    return str(value).strip()
+
+
+def number_list(header: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Exactly ``count`` finite numbers, or ``None``."""
+    try:
+        numbers = tuple(float(part) for part in text(header, keyword).split("\\"))
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and all(math.isfinite(n) for n in numbers) else None
+
+
+def image_plane(header: pydicom.Dataset) -> ImagePlane | None:
+    """Place of the image in the patient, or ``None`` when any part of it is missing or impossible."""
+    cosines = number_list(header, "ImageOrientationPatient", 6)
+    position = number_list(header, "ImagePositionPatient", 3)
+    spacing = number_list(header, "PixelSpacing", 2)
+    if cosines is None or position is None or spacing is None or min(spacing) <= 0:
+        return None
+    row, column = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    deviations = (abs(row @ column), abs(lengths[0] - 1), abs(lengths[1] - 1))
+    if max(deviations) > _COSINE_TOLERANCE:
+        return None
+    # DICOM's decimal strings round; unit length keeps voxel sizes equal to Pixel Spacing.
+    unit = (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
+    return ImagePlane(unit, position, spacing)
+
+
+def sop_class(header: pydicom.Dataset) -> str:
+    """SOP Class UID, from the file meta information when the data set was emptied of it."""
+    return text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")
+
+
+def modality_of(header: pydicom.Dataset) -> str:
+    """``"CT"``, ``"MR"`` or ``"PT"`` as SOP class and Modality agree, else ``""``."""
+    modality = text(header, "Modality")
+    expected = _CLASSIC.get(pydicom.uid.UID(sop_class(header)), modality)
+    return expected if modality in ("", expected) and expected in _CLASSIC.values() else ""
+
+
+def skip_reason(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
+    """Why this image is nothing for super-resolution, as code and sentence; ``None`` when it can be used."""
+    uid = sop_class(header)
+    if _is_own_result(header):
+        return ReasonCode.OWN_RESULT, "A series that monai_ldmsr made itself is not super-resolved again."
+    if uid in _MULTI_FRAME or (number_list(header, "NumberOfFrames", 1) or (1,))[0] > 1:
+        return (
+            ReasonCode.UNSUPPORTED_SOP_CLASS,
+            "Enhanced (multi-frame) images are not supported yet. Export classic single-frame images.",
+        )
+    if not len(header) or not (uid or text(header, "Rows")):
+        return ReasonCode.UNREADABLE_FILE, CUT_SHORT
+    if uid not in _CLASSIC and not (text(header, "Rows") and text(header, "Columns")):
+        return ReasonCode.NOT_AN_IMAGE, "A DICOM object without an image: report, plan, DICOMDIR or the like."
+    if uid in _SECONDARY_CAPTURE:
+        return ReasonCode.UNSUPPORTED_SOP_CLASS, "A secondary capture is no measured image."
+    if not modality_of(header):
+        return ReasonCode.UNSUPPORTED_MODALITY, "Only the modalities CT, MR and PT are supported."
+    if uid and uid not in _CLASSIC:
+        return ReasonCode.UNSUPPORTED_SOP_CLASS, "Only CT, MR and PET Image Storage are supported."
+    return _skip_by_content(header)
+
+
+def _skip_by_content(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
+    image_type = text(header, "ImageType").upper().split("\\")
+    if "LOCALIZER" in image_type[2:]:
+        return ReasonCode.LOCALIZER, "A localizer (scout) is for planning and is not super-resolved."
+    if "MOSAIC" in image_type:
+        return (
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+            "A mosaic holds many slices in one image. Export one image a slice, or convert it to NIfTI.",
+        )
+    photometric = text(header, "PhotometricInterpretation")
+    samples = text(header, "SamplesPerPixel")
+    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1"):
+        return ReasonCode.UNSUPPORTED_PIXELS, "Colour and palette images are not supported, only grey values."
+    if text(header, "BitsAllocated") not in ("", "8", "16"):
+        return ReasonCode.UNSUPPORTED_PIXELS, "Only 8 and 16 Bits Allocated are supported."
+    return None
+
+
+def _is_own_result(header: pydicom.Dataset) -> bool:
+    try:
+        items = header.get("ContributingEquipmentSequence") or []
+        return any(text(item, "Manufacturer") == OWN_MANUFACTURER for item in items)
+    except Exception:
+        return False

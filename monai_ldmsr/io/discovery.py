@@ -1,0 +1,336 @@
+"""Find what can be worked on below a folder: DICOM files grouped into series, and other volume files."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_header import (
+    CUT_SHORT,
+    ImagePlane,
+    image_plane,
+    modality_of,
+    quiet_pydicom,
+    read_header,
+    skip_reason,
+    sop_class,
+    text,
+)
+from monai_ldmsr.io.volume_file import volume_extension
+
+__all__ = ["POSITION_TOLERANCE_MM", "SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"]
+
+#: Two images closer than this along the normal stand at the same position.
+POSITION_TOLERANCE_MM = 0.01
+
+#: Images whose direction cosines and Pixel Spacing (mm) differ by no more lie on parallel, equal grids.
+PLANE_TOLERANCE = 1e-3
+
+#: What may tell volumes of one series apart, tried in this order and only where positions repeat.
+_SPLIT_BY = {
+    "EchoTime": "Echo Time",
+    "EchoNumbers": "Echo Numbers",
+    "DiffusionBValue": "Diffusion b-value",
+    "TemporalPositionIdentifier": "Temporal Position Identifier",
+    "ImageType": "Image Type",
+    "InversionTime": "Inversion Time",
+    "TriggerTime": "Trigger Time",
+    "DiffusionGradientOrientation": "Diffusion Gradient Orientation",
+    "FrameReferenceTime": "Frame Reference Time",
+    "AcquisitionNumber": "Acquisition Number",
+    "AcquisitionTime": "Acquisition Time",
+}
+
+_NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """Files that make one volume; nothing in it tells who the patient is.
+
+    Args:
+        case: 12 hexadecimal digits that stand for the series.
+        modality: ``"CT"``, ``"MR"`` or ``"PT"``.
+        paths: one file a slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
+        warnings: what the grouping had to decide, for the report.
+    """
+
+    case: str
+    modality: str
+    paths: tuple[Path, ...] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SkippedItem:
+    """Files that were left out, and why.
+
+    Args:
+        case: 12 hexadecimal digits that stand for the series, or for this kind of file.
+        reason: machine-readable code.
+        message: one sentence for a person.
+        n_files: how many files.
+    """
+
+    case: str
+    reason: ReasonCode
+    message: str
+    n_files: int
+
+
+@dataclass(frozen=True)
+class _Image:
+    """The few attributes of an image that grouping needs, so that headers need not stay in memory."""
+
+    path: Path
+    modality: str
+    series: str
+    uid: str
+    grid: tuple[str, ...]
+    plane: ImagePlane | None
+    split_values: dict[str, str]
+
+
+def find_sources(source: str | Path) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
+    """Find everything that one run works on.
+
+    Args:
+        source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
+            which is then a series of one slice.
+
+    Returns:
+        Series and paths of volume files, in a fixed order; and what was left out.
+
+    Raises:
+        SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
+    files, n_links = ([source], 0) if source.is_file() else _files_below(source)
+    if not files and not n_links:
+        raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
+    volumes = [path for path in files if volume_extension(path)]
+    series, skipped = _find_series([path for path in files if not volume_extension(path)])
+    if n_links:
+        message = "A link that leads out of the source folder is not followed."
+        skipped.append(SkippedItem(_digest("link"), ReasonCode.NOT_AN_IMAGE, message, n_links))
+    return [*series, *volumes], skipped
+
+
+def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    """Group the DICOM files below a folder (or the one file given) into series that make one volume each.
+
+    Images belong together by series, frame of reference, matrix, orientation and pixel spacing. Where two of
+    them then stand at the same position, they are split further: by echo, b-value, time and the like.
+
+    Args:
+        folder: searched with all its folders; hidden files and links that lead out of it are left alone.
+
+    Returns:
+        Series in a fixed order, and what was left out. Volume files are in neither list.
+
+    Raises:
+        SourceError: ``NO_SUCH_SOURCE`` or ``EMPTY_SOURCE``.
+    """
+    found, skipped = find_sources(folder)
+    return [item for item in found if isinstance(item, SeriesFiles)], skipped
+
+
+def _files_below(root: Path) -> tuple[list[Path], int]:
+    """Regular files below ``root`` in a fixed order, and the number of links that lead out of it."""
+    inside = root.resolve()
+    files, n_links = [], 0
+    for folder, folders, names in os.walk(root, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                n_links += 1
+            elif path.is_file():
+                files.append(path)
+    return files, n_links
+
+
+def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    buckets: dict[str, list[_Image]] = defaultdict(list)
+    skips: Counter[tuple[str, ReasonCode, str]] = Counter()
+    damaged_folders: Counter[Path] = Counter()
+    with quiet_pydicom():
+        for path in files:
+            judged = _judge(path)
+            if isinstance(judged, _Image):
+                # Without a Series Instance UID, the folder is what holds a series together.
+                buckets[judged.series or f"folder {path.parent}"].append(judged)
+                continue
+            skips[judged] += 1
+            damaged_folders[path.parent] += judged[1] is ReasonCode.UNREADABLE_FILE
+        found: list[SeriesFiles] = []
+        for key in [key for key, images in buckets.items() if not any(image.grid[2] for image in images)]:
+            # No image has Rows: files cut within the header, perhaps within the Series Instance UID itself.
+            for image in buckets.pop(key):
+                skips[("", ReasonCode.UNREADABLE_FILE, CUT_SHORT)] += 1
+                damaged_folders[image.path.parent] += 1
+        for images in buckets.values():
+            try:
+                found += _volumes(images, damaged_folders)
+            except SourceError as error:
+                skips[(images[0].series, error.reason, str(error))] += len(images)
+    found.sort(key=lambda item: item.paths[0])
+    skipped = [SkippedItem(_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
+    return _with_unique_cases(found), skipped
+
+
+def _judge(path: Path) -> _Image | tuple[str, ReasonCode, str]:
+    """An image to group, or (series UID, reason, message) of a file to skip."""
+    try:
+        header = read_header(path)
+    except CorruptSourceError as error:
+        return "", error.reason, str(error)
+    if header is None:
+        return "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
+    series = text(header, "SeriesInstanceUID")
+    reason = skip_reason(header)
+    if reason is not None:
+        return series, *reason
+    return _Image(
+        path=path,
+        modality=modality_of(header),
+        series=series,
+        uid=text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID"),
+        grid=(sop_class(header), *(text(header, key) for key in ("FrameOfReferenceUID", "Rows", "Columns"))),
+        plane=image_plane(header),
+        split_values={key: text(header, key) for key in _SPLIT_BY},
+    )
+
+
+def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[SeriesFiles]:
+    """Split the images of one series into volumes."""
+    images, n_copies = _without_copies(images)
+    warnings = []
+    if n_copies:
+        warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
+    n_damaged = sum(damaged_folders[folder] for folder in {image.path.parent for image in images})
+    if n_damaged:
+        warnings.append(f"{n_damaged} DICOM files of the same folder cannot be read. An image may be missing.")
+    if any(image.plane is None for image in images):
+        # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
+        return [_series_files(images, [], warnings)]
+    volumes = []
+    for on_grid in _partition(images, lambda image: image.grid):
+        for parallel in _parallel(on_grid):
+            parts = _split_repeats(parallel, [])
+            volumes += [_series_files(part, labels, warnings) for part, labels in parts]
+    return volumes
+
+
+def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
+    kept: list[_Image] = []
+    by_uid: dict[str, _Image] = {}
+    for image in images:
+        first = by_uid.setdefault(image.uid, image) if image.uid else image
+        if first is image:
+            kept.append(image)
+        elif not _same_content(first.path, image.path):
+            raise SourceError(
+                "Two files have the same SOP Instance UID and different content, so one of them is wrong. "
+                "Remove the wrong one.",
+                ReasonCode.DUPLICATE_UID_CONFLICT,
+            )
+    return kept, len(images) - len(kept)
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    if filecmp.cmp(first, second, shallow=False):
+        return True
+    try:
+        return bool(pydicom.dcmread(first, force=True) == pydicom.dcmread(second, force=True))
+    except Exception:
+        return False
+
+
+def _partition(images: list[_Image], key: Callable[[_Image], Hashable]) -> list[list[_Image]]:
+    parts: dict[Hashable, list[_Image]] = defaultdict(list)
+    for image in images:
+        parts[key(image)].append(image)
+    return list(parts.values())
+
+
+def _parallel(images: list[_Image]) -> list[list[_Image]]:
+    """Part images by orientation and pixel spacing; scanners jitter in the last digits."""
+    parts: list[tuple[Any, list[_Image]]] = []
+    for image in images:
+        assert image.plane is not None
+        numbers = np.array([*image.plane.cosines, *image.plane.pixel_spacing_mm])
+        for first, part in parts:
+            if np.abs(first - numbers).max() <= PLANE_TOLERANCE:
+                part.append(image)
+                break
+        else:
+            parts.append((numbers, [image]))
+    return [part for _, part in parts]
+
+
+def _split_repeats(images: list[_Image], labels: list[str]) -> list[tuple[list[_Image], list[str]]]:
+    """Split until no position repeats, or nothing tells the images apart (then reading refuses them).
+
+    A key with more values than a position has images would cut slices apart rather than volumes, and so would
+    one that leaves no part with every position: neither is used.
+    """
+    positions, repeats = _positions(images)
+    if repeats == 1:
+        return [(images, labels)]
+    for keyword, name in _SPLIT_BY.items():
+        parts = _partition(images, lambda image, key=keyword: image.split_values[key])  # type: ignore[misc]
+        counts = [_positions(part) for part in parts]
+        fewer = max(n for _, n in counts) < repeats
+        if len(parts) <= repeats and fewer and max(n for n, _ in counts) == positions:
+            return [split for part in parts for split in _split_repeats(part, [*labels, name])]
+    return [(images, labels)]
+
+
+def _positions(images: list[_Image]) -> tuple[int, int]:
+    """Number of different positions along the normal, and the most images at one of them."""
+    planes = [image.plane for image in images if image.plane is not None]
+    along = np.sort([plane.position_mm @ planes[0].normal for plane in planes])
+    starts = np.flatnonzero(np.diff(along, prepend=-np.inf) > POSITION_TOLERANCE_MM)
+    return len(starts), int(np.diff(starts, append=len(along)).max())
+
+
+def _series_files(images: list[_Image], labels: list[str], warnings: list[str]) -> SeriesFiles:
+    first = images[0]
+    plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
+    uids = [] if first.series else sorted(image.uid or image.path.name for image in images)
+    values = [first.split_values[key] for key, name in _SPLIT_BY.items() if name in labels]
+    if labels:
+        split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
+        warnings = [*warnings, split]
+    return SeriesFiles(
+        case=_digest(first.series, *first.grid, *plane, *values, *uids),
+        modality=first.modality,
+        paths=tuple(sorted(image.path for image in images)),
+        warnings=tuple(warnings),
+    )
+
+
+def _with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
+    seen: Counter[str] = Counter()
+    unique = []
+    for item in found:
+        case = _digest(item.case, str(seen[item.case])) if seen[item.case] else item.case
+        seen[item.case] += 1
+        unique.append(SeriesFiles(case, item.modality, item.paths, item.warnings))
+    return unique
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:12]

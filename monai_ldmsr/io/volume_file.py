@@ -1,0 +1,363 @@
+"""Read and write NIfTI (nibabel), NRRD and MetaImage (SimpleITK) volumes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813 (its customary name)
+
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
+
+__all__ = [
+    "MAX_VOXELS",
+    "VolumeFile",
+    "read_volume_file",
+    "volume_case",
+    "volume_extension",
+    "write_volume_file",
+]
+
+#: A volume with more voxels is refused before any of it is decoded (8 GiB as float32).
+MAX_VOXELS = 2**31
+
+#: Integers beyond this are no longer all exact in float32.
+_EXACT_IN_FLOAT32 = 2**24
+
+_EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeFile:
+    """A volume from a file that is not DICOM.
+
+    Args:
+        case: file stem, sanitised to ``[A-Za-z0-9._-]``.
+        modality: ``"unknown"``: these formats do not tell.
+        unit: ``"stored"``.
+        voxels: (I, J, K) float32, scaled as the file says.
+        geometry: where the voxels are, in RAS.
+        value_range: least and greatest value the stored type can hold after scaling; of the data for floats.
+        padding: always ``None``; there so that a volume file can stand for a series.
+        warnings: what was unusual, for the report.
+        header: what :func:`write_volume_file` needs to write the same kind of file.
+        extension: ``".nii"``, ``".nii.gz"``, ``".nrrd"``, ``".mha"`` or ``".mhd"``.
+    """
+
+    case: str
+    modality: str
+    unit: str
+    voxels: npt.NDArray[np.float32] = field(repr=False)
+    geometry: VolumeGeometry
+    value_range: tuple[float, float]
+    padding: None
+    warnings: tuple[str, ...]
+    header: object = field(repr=False)
+    extension: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """How a file stores its voxels: all that a result takes over from it."""
+
+    dtype: np.dtype[Any]
+    n_dimensions: int
+    slope: float = 1.0
+    intercept: float = 0.0
+    nifti_class: Any = None
+    units: tuple[str, str] = ("mm", "unknown")
+    sform_code: int = 0
+    qform_code: int = 0
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What both readers give: raw (I, J, K) voxels, index-to-RAS affine in mm, storage, warnings."""
+
+    raw: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    storage: _Storage
+    warnings: tuple[str, ...]
+
+
+def volume_extension(path: Path) -> str | None:
+    """Extension when it is one of the formats of this module, else ``None``."""
+    name = path.name.lower()
+    return next((extension for extension in _EXTENSIONS if name.endswith(extension)), None)
+
+
+def volume_case(path: Path) -> str:
+    """Name for a volume file's result: its stem, with everything but ``A-Z a-z 0-9 . _ -`` replaced."""
+    stem = path.name[: len(path.name) - len(volume_extension(path) or "")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:64] or "volume"
+
+
+def read_volume_file(path: str | Path) -> VolumeFile:
+    """Read a 2D or 3D volume.
+
+    Args:
+        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file.
+
+    Raises:
+        CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
+        SourceError: ``NO_SUCH_SOURCE``, ``NOT_AN_IMAGE`` (another extension), ``UNSUPPORTED_DIMENSIONS``
+            (4D), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
+    """
+    path = Path(path)
+    extension = volume_extension(path)
+    if extension is None:
+        raise SourceError(f"Not a volume file: use one of {', '.join(_EXTENSIONS)}.", ReasonCode.NOT_AN_IMAGE)
+    if not path.is_file():
+        raise SourceError("The volume file does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
+    try:
+        read = _read_nifti(path) if extension.startswith(".nii") else _read_itk(path)
+    except SourceError:
+        raise
+    except Exception:
+        # Library messages hold the full path, so nothing of them is kept.
+        raise CorruptSourceError(
+            f"The {extension} file cannot be read: it is truncated or damaged. Copy or convert it again.",
+            ReasonCode.UNREADABLE_FILE,
+        ) from None
+    warnings = list(read.warnings)
+    voxels = _scaled(read, warnings)
+    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
+    return VolumeFile(
+        case=volume_case(path),
+        modality="unknown",
+        unit="stored",
+        voxels=voxels,
+        geometry=VolumeGeometry(shape, read.affine),
+        value_range=_value_range(voxels, read.storage),
+        padding=None,
+        warnings=tuple(warnings),
+        header=read.storage,
+        extension=extension,
+    )
+
+
+def write_volume_file(
+    volume: VolumeFile, voxels: npt.NDArray[np.float32], path: str | Path, description: str
+) -> tuple[int, VolumeGeometry]:
+    """Write the super-resolved voxels of a volume file as the same kind of file.
+
+    Integer types stay: values are rounded to the source's stored grid and clipped to its range. Floats become
+    float32. Only geometry and storage are taken over; free text, extensions and metadata are left behind.
+
+    Args:
+        volume: the source.
+        voxels: (f I, f' J, K) in the unit of the source.
+        path: to write to; its extension chooses the format.
+        description: fixed text of at most 79 bytes for NIfTI's ``descrip``, such as ``"research only"``.
+
+    Returns:
+        Number of voxels clipped, and the geometry written.
+
+    Raises:
+        SettingsError: when the shape is no multiple of the source's, a value is not finite, the extension
+            does not fit the source, or the description is too long.
+        OutputError: when the file cannot be written.
+    """
+    path = Path(path)
+    storage = volume.header
+    if not isinstance(storage, _Storage):
+        raise SettingsError("The volume does not come from read_volume_file.")
+    if len(description.encode()) > 79:
+        raise SettingsError(f"The description has {len(description.encode())} bytes; 79 is the most.")
+    extension = volume_extension(path)
+    is_nifti = extension is not None and extension.startswith(".nii")
+    if extension is None or is_nifti != volume.extension.startswith(".nii"):
+        raise SettingsError(f"A {volume.extension} source is written as {volume.extension}, not as {path.suffix}.")
+    geometry = volume.geometry.upsampled(_factors(volume.geometry.shape, voxels))
+    stored, clipped = _stored(voxels, storage)
+    try:
+        if is_nifti:
+            _write_nifti(stored, geometry, storage, path, description)
+        else:
+            _write_itk(stored, geometry, storage, path)
+    except Exception:
+        raise OutputError(
+            f"The {extension} result cannot be written. Check that the folder exists, may be written to and has space."
+        ) from None
+    return clipped, geometry
+
+
+def _read_nifti(path: Path) -> _Read:
+    image = nib.load(path)
+    header = image.header
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iufb" or dtype.itemsize > 8:
+        raise SourceError(
+            "Colour and complex voxels are not supported, only real numbers.", ReasonCode.UNSUPPORTED_PIXELS
+        )
+    shape = _checked_shape(image.shape)
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    raw = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
+    units = header.get_xyzt_units()
+    to_mm = np.diag([*[_MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
+    sform, sform_code = header.get_sform(coded=True)
+    qform, qform_code = header.get_qform(coded=True)
+    warnings = []
+    if not sform_code and not qform_code:
+        warnings.append("Neither sform nor qform is set: only voxel sizes are known; place and sides are not.")
+    if sform_code and qform_code and not np.allclose(sform, qform, rtol=0, atol=1e-2):
+        warnings.append("sform and qform disagree by more than 0.01: sform is used.")
+    storage = _Storage(
+        dtype=dtype.newbyteorder("="),
+        n_dimensions=2 if len(image.shape) == 2 else 3,
+        slope=float(slope),
+        intercept=float(intercept),
+        nifti_class=type(image),
+        units=units,
+        sform_code=int(sform_code),
+        qform_code=int(qform_code),
+    )
+    return _Read(raw, to_mm @ image.affine, storage, tuple(warnings))
+
+
+def _read_itk(path: Path) -> _Read:
+    with _quiet_itk():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+            raise SourceError(
+                "Colour, vector and complex voxels are not supported, only one real number a voxel. "
+                "Split the file into volumes.",
+                ReasonCode.UNSUPPORTED_PIXELS,
+            )
+        shape = _checked_shape(reader.GetSize())
+        image = reader.Execute()
+    raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
+    n = min(image.GetDimension(), 3)
+    direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
+    direction[:n, :n] = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
+    spacing[:n], origin[:n] = image.GetSpacing()[:n], image.GetOrigin()[:n]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = direction * spacing, origin
+    warnings = []
+    if path.suffix.lower() == ".nrrd" and "NRRD_space" not in reader.GetMetaDataKeys():
+        warnings.append("The NRRD file names no space: only voxel sizes are known; place and sides are not.")
+    return _Read(raw, lps_to_ras(affine), _Storage(raw.dtype, 2 if n == 2 else 3), tuple(warnings))
+
+
+def _checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(I, J, K) of a 2D or 3D volume, known before any voxel is decoded."""
+    n_volumes = int(np.prod(shape[3:], dtype=np.float64))
+    if len(shape) < 2 or min(shape) < 1 or n_volumes > 1:
+        raise SourceError(
+            f"The file has {len(shape)} dimensions and {n_volumes} volumes, but one 2D or 3D volume is "
+            "needed. Split it into one file a volume.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
+    if full[0] * full[1] * full[2] > MAX_VOXELS:
+        raise SourceError(
+            f"The volume has {full[0]} x {full[1]} x {full[2]} voxels; the limit is {MAX_VOXELS}.",
+            ReasonCode.TOO_LARGE,
+        )
+    return full
+
+
+def _scaled(read: _Read, warnings: list[str]) -> npt.NDArray[np.float32]:
+    slope, intercept = read.storage.slope, read.storage.intercept
+    if (slope, intercept) == (1.0, 0.0):
+        voxels = read.raw.astype(np.float32)
+    else:
+        voxels = (read.raw * np.float64(slope) + intercept).astype(np.float32)
+    n_bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+    if n_bad:
+        raise CorruptSourceError(
+            f"{n_bad} of {voxels.size} voxels are NaN or infinite. Replace them before super-resolution.",
+            ReasonCode.NOT_FINITE,
+        )
+    if read.raw.dtype.kind in "iu" and read.raw.dtype.itemsize > 2:
+        least, greatest = int(read.raw.min()), int(read.raw.max())
+        if max(-least, greatest) > _EXACT_IN_FLOAT32:
+            warnings.append("Integers beyond 16777216 are rounded to float32.")
+    return voxels
+
+
+def _value_range(voxels: npt.NDArray[np.float32], storage: _Storage) -> tuple[float, float]:
+    if storage.dtype.kind == "f":
+        return float(voxels.min()), float(voxels.max())
+    ends = [end * storage.slope + storage.intercept for end in _stored_range(storage.dtype)]
+    return min(ends), max(ends)
+
+
+def _stored_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Least and greatest float64 that ``dtype`` can hold (2**63 - 1 itself is no float64)."""
+    if dtype.kind == "b":
+        return 0.0, 1.0
+    least, greatest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    top = float(greatest)
+    return float(least), top if int(top) <= greatest else float(np.nextafter(top, 0))
+
+
+def _factors(source: tuple[int, int, int], voxels: npt.NDArray[np.float32]) -> tuple[int, int, int]:
+    shape = voxels.shape
+    if len(shape) != 3 or shape[2] != source[2] or shape[0] % source[0] or shape[1] % source[1] or not voxels.size:
+        raise SettingsError(f"The result has shape {shape}, which is no in-plane multiple of the source's {source}.")
+    return shape[0] // source[0], shape[1] // source[1], 1
+
+
+def _stored(voxels: npt.NDArray[np.float32], storage: _Storage) -> tuple[npt.NDArray[Any], int]:
+    """Values as the file stores them, and how many had to be clipped to its range."""
+    if not np.isfinite(voxels).all():
+        raise SettingsError("The result holds NaN or infinite voxels, so it is not written.")
+    if storage.dtype.kind == "f":
+        return voxels.astype(np.float32), 0
+    least, greatest = _stored_range(storage.dtype)
+    rounded = np.rint((voxels.astype(np.float64) - storage.intercept) / storage.slope)
+    clipped = int(np.count_nonzero((rounded < least) | (rounded > greatest)))
+    return np.clip(rounded, least, greatest).astype(storage.dtype), clipped
+
+
+def _write_nifti(
+    stored: npt.NDArray[Any], geometry: VolumeGeometry, storage: _Storage, path: Path, description: str
+) -> None:
+    from_mm = np.diag([*[1.0 / _MM_PER_UNIT.get(storage.units[0], 1.0)] * 3, 1.0])
+    affine = from_mm @ geometry.affine
+    if storage.n_dimensions == 2:
+        stored = stored[:, :, 0]
+    header = storage.nifti_class.header_class()
+    header.set_data_dtype(stored.dtype)
+    header.set_xyzt_units(*storage.units)
+    header["descrip"] = description.encode()
+    image = storage.nifti_class(stored, affine, header)
+    if stored.dtype.kind != "f":
+        # With these set, nibabel writes the integers as they are.
+        image.header.set_slope_inter(storage.slope, storage.intercept)
+    image.set_sform(affine, code=storage.sform_code)
+    image.set_qform(affine, code=storage.qform_code, strip_shears=True)
+    nib.save(image, path)
+
+
+def _write_itk(stored: npt.NDArray[Any], geometry: VolumeGeometry, storage: _Storage, path: Path) -> None:
+    n = storage.n_dimensions
+    image = sitk.GetImageFromArray((stored if n == 3 else stored[:, :, 0]).T)
+    image.SetSpacing(geometry.spacing_mm[:n])
+    image.SetOrigin(geometry.origin_lps_mm[:n].tolist())
+    image.SetDirection(geometry.direction_lps[:n, :n].ravel().tolist())
+    with _quiet_itk():
+        sitk.WriteImage(image, str(path), useCompression=True)
+
+
+@contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings from the console: they hold full paths."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

@@ -1,0 +1,19 @@
+"""The networks: a latent codec, a conditional denoiser, and both together as a super-resolver."""
+
+from __future__ import annotations
+
+from monai_ldmsr.networks.conditional_unet import FACTORS, ConditionalUNet
+from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
+from monai_ldmsr.networks.weights import file_sha256, load_weights, save_weights
+
+__all__ = [
+    "FACTORS",
+    "ConditionalUNet",
+    "LatentCodec",
+    "SuperResolver",
+    "file_sha256",
+    "load_weights",
+    "save_weights",
+    "upsample_bicubic",
+]

@@ -1,0 +1,79 @@
+"""Weights files: plain state dictionaries, loaded without executing anything, identified by their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from monai_ldmsr.errors import WeightsError
+
+__all__ = ["file_sha256", "load_weights", "save_weights"]
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> str:
+    """Write a network's state and return the file's sha256.
+
+    Args:
+        network: its parameters and persistent buffers are stored.
+        path: replaced only when the new file is whole.
+        half: store floating-point parameters as float16; buffers (statistics) stay float32.
+    """
+    buffers = {name for name, _ in network.named_buffers()}
+    state = {
+        name: value.detach().cpu().contiguous().to(torch.float16 if half and name not in buffers else value.dtype)
+        for name, value in network.state_dict().items()
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    torch.save(state, partial)
+    os.replace(partial, target)
+    return file_sha256(target)
+
+
+def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None) -> str:
+    """Load a state dictionary into a network, strictly and safely.
+
+    Args:
+        network: takes the values in its own precision.
+        path: file of :func:`save_weights`.
+        sha256: the expected hash; not checked when None.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        WeightsError: the file is missing, has another hash, is no plain state dictionary, or does not fit the network.
+    """
+    name = Path(path).name
+    if not Path(path).is_file():
+        raise WeightsError(f"The weights file '{name}' does not exist. Reinstall the bundle or train a model.")
+    found = file_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise WeightsError(
+            f"The weights file '{name}' has sha256 {found[:12]}..., but the metadata says {sha256[:12]}.... "
+            "It was altered or is incomplete; restore it."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError, OSError) as error:
+        raise WeightsError(
+            f"The weights file '{name}' does not fit this network, or is no plain state dictionary "
+            f"({type(error).__name__}). Use the weights of the same bundle version."
+        ) from error
+    return found

@@ -1,0 +1,248 @@
+"""The report as one page of HTML that needs no other file, no network and no script.
+
+Python words and rounds what the page says; ``templates/report.html`` places it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, SlicePanel, draw_panel
+from monai_ldmsr.report.sr_report import MetricSummary, ResultSummary, Sharpness, SourceSummary, SRReport
+
+__all__ = ["render_html"]
+
+#: Between a number and its unit, so that a line never breaks there.
+_NBSP = "\u00a0"
+_NOT_MEASURED = "not measured"
+
+#: Corners of source and result closer than this count as the same: below what any page or viewer shows.
+_SAME_PLACE_TOLERANCE_MM = 0.01
+
+
+def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
+    """Render the report as a self-contained page.
+
+    Args:
+        report: what was done and how well.
+        panels: the slices to show, in the order to show them; may be empty.
+
+    Returns:
+        HTML 5 in which all images are data URIs and every text of the report is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("monai_ldmsr.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, duration=duration, plain=plain)
+    return environment.get_template("report.html").render(
+        report=report,
+        headline=headline(report),
+        findings=findings(report),
+        sharpness_rows=sharpness_rows(report.metrics),
+        sharpness_note=sharpness_note(report),
+        agreement_rows=agreement_rows(report),
+        geometry_rows=geometry_rows(report),
+        figures=[draw_panel(panel) for panel in panels],
+        difference_colours=DIFFERENCE_COLOURS,
+    )
+
+
+def number(value: float | None, unit: str = "", digits: int = 3) -> str:
+    r"""Round to significant digits, never into an exponent; whole numbers stay whole.
+
+    Example:
+        >>> number(0.012345), number(1234567), number(31.04159, "dB"), number(None)
+        ('0.0123', '1\u202f234\u202f567', '31.0\xa0dB', 'not measured')
+    """
+    if value is None or not math.isfinite(value):
+        return _NOT_MEASURED
+    decimals = 0
+    if value and not isinstance(value, int):
+        exponent = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])
+        decimals = max(0, digits - 1 - exponent)
+    return _typeset(f"{value:,.{decimals}f}", unit)
+
+
+def fixed(value: float | None, decimals: int, unit: str = "", sign: str = "-") -> str:
+    r"""Round to a fixed number of decimals, so that figures of a column or around 0 compare at a glance.
+
+    Example:
+        >>> fixed(39.386, 1, sign="+"), fixed(-0.00001, 2, "%")
+        ('+39.4', '0.00\xa0%')
+    """
+    if value is None or not math.isfinite(value):
+        return _NOT_MEASURED
+    rounded = round(value, decimals)
+    if rounded == 0:
+        return _typeset(f"{0:.{decimals}f}", unit)  # never "+0.00" or "-0.00"
+    return _typeset(f"{rounded:{sign},.{decimals}f}", unit)
+
+
+def duration(seconds: float | None) -> str:
+    r"""Word a duration as one reads it.
+
+    Example:
+        >>> duration(0.1234), duration(119.7), duration(None)
+        ('0.12\xa0s', '2\xa0min 0\xa0s', 'not measured')
+    """
+    if seconds is None:
+        return _NOT_MEASURED
+    if seconds < 60:
+        return number(seconds, "s", digits=2 if seconds < 10 else 3)
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
+
+
+def _typeset(digits: str, unit: str = "") -> str:
+    """Set the true minus, thin spaces between groups of digits, and the unit where no line can break."""
+    return digits.replace(",", "\u202f").replace("-", "\u2212") + (_NBSP + unit if unit else "")
+
+
+def plain(value: Any) -> str:
+    """Word a setting's value: yes and no, "none", numbers rounded to 6 digits at most, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return _typeset(f"{value:.6g}")
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def headline(report: SRReport) -> str:
+    """Say what was done, in one sentence with the two in-plane spacings."""
+    before, after = (_in_plane(grid) for grid in (report.source, report.result))
+    # The hyphen is one at which no line breaks.
+    return f"Each slice was made {report.factor} times finer in\u2011plane, from {before} to {after}."
+
+
+def _in_plane(grid: SourceSummary) -> str:
+    first, second = (f"{mm:.2f}" for mm in grid.spacing_mm[:2])
+    return _product([first] if first == second else [first, second], "mm")
+
+
+def _product(sizes: Iterable[object], unit: str = "") -> str:
+    """Word sizes along axes, with multiplication signs."""
+    return _typeset(f"{_NBSP}\u00d7{_NBSP}".join(str(size) for size in sizes), unit)
+
+
+def findings(report: SRReport) -> list[str]:
+    """Say in plain sentences what became of the grid, the sharpness and the agreement with the source."""
+    agreement = report.metrics.agreement
+    sentences = [_grid_finding(report.source, report.result), _sharpness_finding(report.metrics)]
+    if agreement.mean_abs is not None:
+        share = "" if agreement.nrmse is None else f" (NRMSE {fixed(100 * agreement.nrmse, 2, '%')})"
+        sentences.append(
+            f"Made coarse again, the result differs from the source by "
+            f"{number(agreement.mean_abs, agreement.unit)} on average{share}."
+        )
+    return sentences
+
+
+def _grid_finding(source: SourceSummary, result: ResultSummary) -> str:
+    before, after = (_product(grid.shape[:2]) for grid in (source, result))
+    here, there = (VolumeGeometry(g.shape, np.array(g.affine)).corners_mm() for g in (source, result))
+    same = np.abs(here - there).max() < _SAME_PLACE_TOLERANCE_MM
+    place = "covers the same place" if same else "does NOT cover the same place"
+    return (
+        f"{_count(result.shape[2], 'slice')} went from {before} to {after} pixels (columns by rows), "
+        f"{fixed(result.spacing_mm[2], 2, 'mm')} apart. The result {place} in the patient as the source."
+    )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{number(n)}{_NBSP}{noun}" + ("" if n == 1 else "s")
+
+
+def _sharpness_finding(metrics: MetricSummary) -> str:
+    pairs = (
+        (metrics.result.laplacian_variance, metrics.bicubic.laplacian_variance),
+        (metrics.result.fft, metrics.bicubic.fft),
+    )
+    known = [(result, bicubic) for result, bicubic in pairs if result is not None and bicubic is not None]
+    if len(known) < len(pairs):
+        return "Sharpness could not be measured in full."
+    sharper = sum(result > bicubic for result, bicubic in known)
+    if sharper == len(pairs):
+        return "By both sharpness measures the result is sharper than bicubic interpolation."
+    if sharper == 0:
+        return "By neither sharpness measure is the result sharper than bicubic interpolation."
+    return "The two sharpness measures disagree on whether the result is sharper than bicubic interpolation."
+
+
+def sharpness_rows(metrics: MetricSummary) -> list[dict[str, str]]:
+    """Word the rows of the sharpness table, each set against bicubic interpolation."""
+    base = metrics.bicubic
+    named = {"Source": metrics.source, "Bicubic": base, "Result": metrics.result}
+    return [_sharpness_row(name, row, base) for name, row in named.items()]
+
+
+def _sharpness_row(name: str, row: Sharpness, base: Sharpness) -> dict[str, str]:
+    ratio = change = ""
+    if row is not base and row.laplacian_variance is not None and base.laplacian_variance:
+        ratio = fixed(row.laplacian_variance / base.laplacian_variance, 2)
+    if row is not base and row.fft is not None and base.fft is not None:
+        change = fixed(row.fft - base.fft, 1, sign="+")
+    laplacian = fixed(row.laplacian_variance, 1)
+    return {"name": name, "laplacian": laplacian, "ratio": ratio, "fft": fixed(row.fft, 1), "change": change}
+
+
+def sharpness_note(report: SRReport) -> str:
+    """Say how many slices the sharpness figures are means of, and how the source came to their grid."""
+    measured = f"Mean over {report.metrics.result.n_slices} of {_count(report.result.shape[2], 'slice')}"
+    return f"{measured} on the result's grid; the source is brought there by bilinear interpolation."
+
+
+def agreement_rows(report: SRReport) -> list[tuple[str, str, str]]:
+    """Word the agreement with the source: name, value, and what it means."""
+    figures = report.metrics.agreement
+    exact = figures.psnr_db is None and figures.max_abs == 0
+    psnr = "exact" if exact else number(figures.psnr_db, "dB")
+    nrmse = None if figures.nrmse is None else 100 * figures.nrmse
+    drift = fixed(figures.mean_difference_percent, 2, "%", sign="+")
+    return [
+        ("PSNR", psnr, "Higher is closer; 40 dB is an error of 1 % of the range."),
+        ("NRMSE", fixed(nrmse, 2, "%"), "Lower is closer. Typical error as a share of the source's range."),
+        ("Mean absolute difference", number(figures.mean_abs, figures.unit), "Lower is closer."),
+        ("Largest difference", number(figures.max_abs, figures.unit), "The worst single voxel."),
+        ("Change of the mean", drift, "Near 0 is right: brightness must not drift."),
+    ]
+
+
+def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
+    """Word the grids of source and result side by side: name, source, result."""
+    grids = (report.source, report.result)
+    rows = {
+        "Form": [f"{grid.format}, {_count(grid.n_images, 'image')}" for grid in grids],
+        "Voxels, I by J by K": [_product(grid.shape) for grid in grids],
+        "Spacing": [_product((f"{mm:.4f}" for mm in grid.spacing_mm), "mm") for grid in grids],
+        "Extent": [_extent(grid) for grid in grids],
+        "Centre of the first voxel (RAS)": [_origin(grid) for grid in grids],
+        "Voxels clipped to the stored range": ["", _clipped(report.result)],
+    }
+    return [(name, source, result) for name, (source, result) in rows.items()]
+
+
+def _extent(grid: SourceSummary) -> str:
+    return _product((f"{n * mm:.1f}" for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)), "mm")
+
+
+def _origin(grid: SourceSummary) -> str:
+    return ", ".join(fixed(row[3], 2) for row in grid.affine[:3]) + _NBSP + "mm"
+
+
+def _clipped(result: ResultSummary) -> str:
+    share = fixed(100 * result.n_clipped / max(1, result.n_voxels), 4, "%")
+    return f"{number(result.n_clipped)} of {number(result.n_voxels)} ({share})"

@@ -1,0 +1,287 @@
+"""What was done to one case and how well: all that a reader needs to judge or repeat it, as plain data.
+
+No field may hold a patient's attribute; ``case`` is the name that the user gave, never one from the header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from monai_ldmsr.errors import OutputError, SettingsError
+
+__all__ = [
+    "RESEARCH_NOTICE",
+    "Agreement",
+    "DegradationSummary",
+    "MetricSummary",
+    "ModelSummary",
+    "PhaseDurations",
+    "ResultSummary",
+    "SRReport",
+    "Sharpness",
+    "SourceSummary",
+]
+
+#: Every report carries this text; no setting removes it.
+RESEARCH_NOTICE: Final = "This result was made by an algorithm. For research only, not for diagnosis."
+
+#: Grows when a field changes its name or meaning, so that readers of old reports can tell.
+SCHEMA_VERSION: Final = 1
+
+Affine = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """Grid and form of a volume.
+
+    Args:
+        shape: voxels ``(I, J, K)``; slices lie along K.
+        spacing_mm: distance between voxel centres along I, J, K.
+        affine: (4, 4), voxel index to RAS millimetres.
+        format: as a reader would say it, for example ``"DICOM"`` or ``"NIfTI"``.
+        n_images: number of DICOM images or of files.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: Affine
+    format: str
+    n_images: int
+
+    def __post_init__(self) -> None:
+        # Arrays and lists (from NumPy, from JSON) become tuples, so that equal grids compare equal.
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in self.spacing_mm))
+        object.__setattr__(self, "affine", tuple(tuple(float(x) for x in row) for row in self.affine))
+
+
+@dataclass(frozen=True)
+class ResultSummary(SourceSummary):
+    """Grid and form of the result.
+
+    Args:
+        n_clipped: voxels that lay outside what the stored type holds, and were set to its limit.
+        n_voxels: number of all voxels.
+    """
+
+    n_clipped: int
+    n_voxels: int
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """The network that made the result.
+
+    Args:
+        name: name of the bundle.
+        version: version of the bundle.
+        weights_sha256: hash of the weights' file.
+        n_parameters: number of weights.
+        evaluations_per_slice: how often the denoising network ran for each slice.
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+    n_parameters: int
+    evaluations_per_slice: int
+
+
+@dataclass(frozen=True)
+class DegradationSummary:
+    """How a fine slice is assumed to have become the source's slice: name and definition in one sentence."""
+
+    name: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Sharpness without a reference, mean over the slices measured; None where it could not be measured."""
+
+    laplacian_variance: float | None
+    fft: float | None
+    n_slices: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The result, degraded again as assumed, against the source.
+
+    Args:
+        psnr_db: peak signal-to-noise ratio; None when the two are equal (it is infinite then).
+        nrmse: root mean square error over the source's range, as a fraction.
+        mean_abs: mean absolute difference in ``unit``.
+        max_abs: largest absolute difference in ``unit``.
+        mean_difference_percent: change of the mean intensity, in percent of the source's.
+        unit: of intensities, for example ``"HU"``.
+    """
+
+    psnr_db: float | None
+    nrmse: float | None
+    mean_abs: float | None
+    max_abs: float | None
+    mean_difference_percent: float | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """Figures of the source (bilinear, on the result's grid), of bicubic interpolation, and of the result."""
+
+    source: Sharpness
+    bicubic: Sharpness
+    result: Sharpness
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class PhaseDurations:
+    """Wall time of each phase in seconds, and of super-resolution a slice; None where not measured."""
+
+    read: float | None
+    super_resolve: float | None
+    write: float | None
+    total: float | None
+    per_slice: float | None
+
+
+def _now_utc() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class SRReport:
+    """What was done to one case, and how well.
+
+    Args:
+        case: the user's name of the case.
+        status: how the run ended, in one word for machines, for example ``"ok"``.
+        modality: DICOM's word, for example ``"MR"``.
+        unit: of intensities, for example ``"HU"``; empty when arbitrary.
+        source: grid and form of the input.
+        result: grid and form of the output.
+        factor: how many times finer each slice was made, along rows and columns alike.
+        settings: every number that changes the result, by name.
+        seed: of the random numbers; None when none were drawn.
+        model: the network that made the result.
+        degradation: how the source is assumed to have come from a finer image.
+        versions: of Python and of the packages used, by name.
+        device: where the network ran, for example ``"cpu"``.
+        metrics: sharpness and agreement.
+        definitions: one sentence on each metric, by its field's name.
+        duration_s: wall time.
+        warnings: what the reader must know before trusting the result, in whole sentences.
+        created: ISO 8601 in UTC; now by default.
+        research_notice: always `RESEARCH_NOTICE`.
+        schema_version: of this layout.
+
+    Raises:
+        SettingsError: when ``factor`` is below 1, or the research notice is not the fixed one.
+    """
+
+    case: str
+    status: str
+    modality: str
+    unit: str
+    source: SourceSummary
+    result: ResultSummary
+    factor: int
+    settings: Mapping[str, Any]
+    seed: int | None
+    model: ModelSummary
+    degradation: DegradationSummary
+    versions: Mapping[str, str]
+    device: str
+    metrics: MetricSummary
+    definitions: Mapping[str, str]
+    duration_s: PhaseDurations
+    warnings: tuple[str, ...] = ()
+    created: str = field(default_factory=_now_utc)
+    research_notice: str = RESEARCH_NOTICE
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise SettingsError(f"The factor is {self.factor}, but it must be at least 1.")
+        if self.research_notice != RESEARCH_NOTICE:
+            raise SettingsError(f'The research notice must read "{RESEARCH_NOTICE}".')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON's own types; numbers that are not finite become None.
+
+        Raises:
+            SettingsError: when a value of ``settings`` is of a type that JSON does not know.
+        """
+        plain: dict[str, Any] = _to_json(asdict(self))
+        return plain
+
+    def write_json(self, path: str | Path) -> None:
+        """Write it as UTF-8 JSON without NaN.
+
+        Raises:
+            OutputError: when the file cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"The report {Path(path).name} cannot be written: {error.strerror}.") from error
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SRReport:
+        """Build from what `to_dict` gave, as read from a JSON file.
+
+        Raises:
+            SettingsError: when a field is missing or unknown, or the layout is of another version.
+        """
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise SettingsError(f"The report has layout {version}, but this version reads {SCHEMA_VERSION}.")
+        try:
+            return cls(**_with_parts(data))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise SettingsError(f"The report does not have the expected fields: {error}.") from error
+
+
+def _with_parts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the nested dicts of a report into its data classes."""
+    metrics = data["metrics"]
+    rows = {name: Sharpness(**metrics[name]) for name in ("source", "bicubic", "result")}
+    return {
+        **data,
+        "source": SourceSummary(**data["source"]),
+        "result": ResultSummary(**data["result"]),
+        "model": ModelSummary(**data["model"]),
+        "degradation": DegradationSummary(**data["degradation"]),
+        "metrics": MetricSummary(**rows, agreement=Agreement(**metrics["agreement"])),
+        "duration_s": PhaseDurations(**data["duration_s"]),
+        "warnings": tuple(data["warnings"]),
+    }
+
+
+def _to_json(value: Any) -> Any:
+    """Turn a value into JSON's own types, recursively; NaN and infinity become None."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise SettingsError(
+        f"The report holds a {type(value).__name__}, which JSON does not know. "
+        "Give numbers, texts, lists or dicts."
+    )

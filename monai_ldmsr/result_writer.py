@@ -1,0 +1,185 @@
+"""Write one case: the series or volume file, and the report beside it, in a folder that appears when whole."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+from monai_ldmsr.networks.super_resolver import SuperResolver
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.assessment import assess, slice_panels
+from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.io import (
+    Derivation,
+    DicomSeries,
+    VolumeFile,
+    write_derived_series,
+    write_volume_file,
+)
+from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.metrics.sharpness import DEFINITIONS
+from monai_ldmsr.report import (
+    RESEARCH_NOTICE,
+    DegradationSummary,
+    ModelSummary,
+    PhaseDurations,
+    ResultSummary,
+    SourceSummary,
+    SRReport,
+    render_html,
+)
+from monai_ldmsr.transforms import volume_of
+
+__all__ = ["METHOD", "BundleModel", "ResultWriter", "derivation_of"]
+
+#: How the result was made, in words for the DICOM header and the report.
+METHOD = "Conditional latent diffusion super-resolution of each slice"
+
+_GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
+_DEGRADATION = DegradationSummary("area", "Each pixel of the source is the mean over its block of finer pixels.")
+_PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
+
+
+@dataclass(frozen=True)
+class BundleModel:
+    """Identity of a bundle's weights.
+
+    Args:
+        name: the bundle's name.
+        version: the bundle's version.
+        weights_sha256: hash of the weights' file that was loaded.
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+
+
+def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[str, Any]) -> Derivation:
+    """What a DICOM header must say about a result of this network and these settings."""
+    plain = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
+    return Derivation(
+        factor=int(network.factor),
+        method=METHOD,
+        software_version=__version__,
+        weights_sha256=model.weights_sha256,
+        seed=int(network.seed),
+        settings=plain,
+    )
+
+
+class ResultWriter:
+    """Write results of one network.
+
+    Args:
+        model: identity of the weights.
+        network: the super-resolver; gives factor, seed and steps.
+        settings: every number that changes the result.
+        device: for the report.
+    """
+
+    def __init__(self, model: BundleModel, network: SuperResolver, settings: Mapping[str, Any], device: str) -> None:
+        self.model = model
+        self.network = network
+        self.settings = dict(settings)
+        self.device = device
+
+    def write(
+        self, data: Mapping[str, Any], case: str, output_dir: Path, times: tuple[float, float, float]
+    ) -> SRReport:
+        """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
+
+        Args:
+            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_clipped``.
+            case: name of the folder.
+            output_dir: parent of the case's folder.
+            times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
+
+        Raises:
+            OutputError: when the folder cannot be written; nothing is left of it then.
+        """
+        with partial_folder(output_dir / case) as folder:
+            clipped = self._write_voxels(data, case, folder)
+            report = self._report(data, case, data["pred_n_clipped"] + clipped, times)
+            source = volume_of(data["source"])
+            modality = data["source"].modality
+            panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
+            report.write_json(folder / "report.json")
+            (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
+        return report
+
+    def _write_voxels(self, data: Mapping[str, Any], case: str, folder: Path) -> int:
+        """Write the result's voxels and return how many were clipped on the way to the stored type."""
+        source: DicomSeries | VolumeFile = data["source"]
+        voxels = data["pred"].as_tensor()[0].cpu().numpy()
+        if isinstance(source, VolumeFile):
+            clipped, _ = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
+            return clipped
+        derivation = derivation_of(self.model, self.network, self.settings)
+        return write_derived_series(source, voxels, folder / "dicom", derivation).n_clipped
+
+    def _report(
+        self, data: Mapping[str, Any], case: str, n_clipped: int, times: tuple[float, float, float]
+    ) -> SRReport:
+        source: DicomSeries | VolumeFile = data["source"]
+        pred: MetaTensor = data["pred"]
+        factor = int(self.network.factor)
+        result = source.geometry.upsampled((factor, factor, 1))
+        kind = "DICOM" if isinstance(source, DicomSeries) else source.extension.lstrip(".")
+        n_images = len(source.headers) if isinstance(source, DicomSeries) else 1
+        source_grid, result_grid = (
+            {"shape": g.shape, "spacing_mm": g.spacing_mm, "affine": g.affine.tolist(), "format": kind, "n_images": n_images}
+            for g in (source.geometry, result)
+        )
+        warnings = [*source.warnings]
+        if n_clipped:
+            warnings.append(f"{n_clipped} voxels of the result lay outside what the source can store and were clipped.")
+        metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit)
+        settings = {
+            **self.settings,
+            "intensity_values": data["image_intensity"].values,
+            "intensity_levels": data["image_intensity"].levels,
+            "disagreement_before_projection": data.get("pred_disagreement"),
+        }
+        return SRReport(
+            case=case, status="done", modality=source.modality, unit=source.unit,
+            source=SourceSummary(**source_grid),
+            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
+            factor=factor, settings=settings, seed=int(self.network.seed),
+            model=self._model_summary(), degradation=_DEGRADATION, versions=_versions(), device=self.device,
+            metrics=metrics, definitions={**DEFINITIONS, "grey_levels": _GREY},
+            duration_s=_durations(times, source.geometry.shape[2]), warnings=tuple(warnings),
+        )  # fmt: skip
+
+    def _model_summary(self) -> ModelSummary:
+        return ModelSummary(
+            self.model.name,
+            self.model.version,
+            self.model.weights_sha256,
+            sum(p.numel() for p in self.network.parameters()),
+            int(self.network.num_inference_steps),
+        )
+
+
+def _durations(times: tuple[float, float, float], n_slices: int) -> PhaseDurations:
+    start, read, computed = times
+    now = time.perf_counter()
+    return PhaseDurations(
+        read=read - start,
+        super_resolve=computed - read,
+        write=now - computed,
+        total=now - start,
+        per_slice=(computed - read) / n_slices,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "monai_ldmsr": __version__}
+    return {**found, **{name: version(name) for name in _PACKAGES}}

@@ -1,0 +1,123 @@
+"""What one training step computes, as modules that MONAI's ``SupervisedTrainer`` can call."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import islice
+
+import torch
+from monai.networks.schedulers import RFlowScheduler
+from torch import Tensor, nn
+
+from monai_ldmsr.networks.conditional_unet import ConditionalUNet
+from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.training.patches import RandomPatches
+
+__all__ = [
+    "CodecObjective",
+    "FlowObjective",
+    "fit_latent_statistics",
+    "prepare_codec_batch",
+    "prepare_flow_batch",
+]
+
+
+class CodecObjective(nn.Module):
+    """Reconstruct slices through a sampled latent.
+
+    Args:
+        codec: the codec to train.
+    """
+
+    def __init__(self, codec: LatentCodec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Encode, sample, decode (B, 1, H, W)."""
+        mean, sigma = self.codec.posterior(image)
+        latent = mean + sigma * torch.randn_like(sigma)
+        return {"image": self.codec.reconstruct(latent), "mean": mean, "sigma": sigma}
+
+
+class FlowObjective(nn.Module):
+    """Velocity of the anchored flow at a random time, for a frozen codec.
+
+    The path is the straight one of :mod:`monai_ldmsr.samplers.anchored_flow`, mixed by MONAI's ``RFlowScheduler``.
+
+    Args:
+        codec: trained codec with its statistics; stays as it is.
+        denoiser: the network to train.
+        start_noise: standard deviation of the start, in units of the residual's.
+        weight_power: exponent of the channel weights, see ``WeightedVelocityLoss``.
+    """
+
+    def __init__(
+        self, codec: LatentCodec, denoiser: ConditionalUNet, start_noise: float = 0.7, weight_power: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.codec = codec.requires_grad_(False)
+        self.denoiser = denoiser
+        self.start_noise = start_noise
+        self.weight_power = weight_power
+
+    def forward(self, image: Tensor, label: Tensor, factor: Tensor) -> dict[str, Tensor]:
+        """Predict at a random time.
+
+        Args:
+            image: (B, 1, H, W) interpolated low-resolution patch in model range.
+            label: (B, 1, H, W) high-resolution patch in model range.
+            factor: (B,).
+        """
+        with torch.no_grad():
+            condition = self.codec.encode(image)
+            residual = (self.codec.encode(label) - condition) / self.codec.residual_std[:, None, None]
+            start = self.start_noise * torch.randn_like(residual)
+            timesteps = _scheduler().sample_timesteps(residual)
+            state = _scheduler().add_noise(residual, start, timesteps)
+        velocity = self.denoiser(state, condition, timesteps, factor)
+        return {"velocity": velocity, "goal": residual - start, "weight": self._weight()}
+
+    def _weight(self) -> Tensor:
+        share = (self.codec.residual_std * self.codec.latent_std) ** self.weight_power
+        return share / share.mean()
+
+
+@torch.no_grad()
+def fit_latent_statistics(codec: LatentCodec, patches: RandomPatches, batches: int = 60) -> None:
+    """Measure mean and spread of latents, and of what low resolution lacks, and store them in the codec."""
+    raw = [
+        (codec.posterior(batch["label"])[0], codec.posterior(batch["image"])[0])
+        for batch in islice(patches, batches)
+    ]
+    high, low = (torch.cat([_flat(pair[n]) for pair in raw]) for n in (0, 1))
+    std = high.std(dim=0).clamp(min=1e-4)
+    residual = (high - low) / std
+    codec.set_statistics(high.mean(dim=0), std, residual.square().mean(dim=0).sqrt().clamp(min=1e-3))
+
+
+def _flat(latent: Tensor) -> Tensor:
+    return latent.transpose(0, 1).flatten(start_dim=1).T
+
+
+@cache
+def _scheduler() -> RFlowScheduler:
+    # Not an attribute of the objective: MONAI's RFlowScheduler is a Module that never initialised itself as one, so that
+    # moving a network that owns it to a device fails.
+    return RFlowScheduler(use_discrete_timesteps=False, sample_method="logit-normal")
+
+
+def prepare_codec_batch(
+    batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
+) -> tuple[Tensor, Tensor]:
+    """Input and target of the codec: the high-resolution patch, twice."""
+    label = batch["label"].to(device, non_blocking=non_blocking, memory_format=torch.channels_last)
+    return label, label
+
+
+def prepare_flow_batch(
+    batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], dict[str, object]]:
+    """Input, target, and what else the flow objective takes: the high-resolution patch and the factor."""
+    image, label, factor = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label", "factor"))
+    return image, label, (label, factor), {}

@@ -1,0 +1,33 @@
+"""MONAI dictionary transforms between sources and the networks' range."""
+
+from __future__ import annotations
+
+from monai_ldmsr.transforms.intensity import (
+    IntensityMap,
+    ScaleFromModelRanged,
+    ScaleToModelRanged,
+    fit_intensity_map,
+)
+from monai_ldmsr.transforms.source import (
+    ClipToStoredRanged,
+    ProjectOntoSourced,
+    ReadSourced,
+    RestorePaddingd,
+    clip_to_range,
+    project_volume,
+    volume_of,
+)
+
+__all__ = [
+    "ClipToStoredRanged",
+    "IntensityMap",
+    "ProjectOntoSourced",
+    "ReadSourced",
+    "RestorePaddingd",
+    "ScaleFromModelRanged",
+    "ScaleToModelRanged",
+    "clip_to_range",
+    "fit_intensity_map",
+    "project_volume",
+    "volume_of",
+]

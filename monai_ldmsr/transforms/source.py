@@ -1,0 +1,174 @@
+"""From a found source to a volume tensor, and back from a result to what the source could have stored."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from monai_ldmsr.consistency import project_onto_source
+from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
+
+__all__ = ["ClipToStoredRanged", "ProjectOntoSourced", "ReadSourced", "RestorePaddingd", "clip_to_range", "project_volume", "volume_of"]
+
+
+def volume_of(source: DicomSeries | VolumeFile) -> MetaTensor:
+    """The source's voxels as (1, I, J, K) float32 with their RAS affine.
+
+    Padding (outside the field of view) is replaced by the least real value, so that the networks see no cliff.
+    """
+    voxels = source.voxels
+    if source.padding is not None and not source.padding.all():
+        voxels = np.where(source.padding, voxels[~source.padding].min(), voxels)
+    # No copy to C order: slices are contiguous in the reader's layout, and stay so.
+    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(source.geometry.affine.copy()))
+
+
+class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
+    """Replace a path, or the files of a series, by the volume, and keep the source object as ``source_key``.
+
+    Raises:
+        SourceError: what cannot be read rightly, with its reason code.
+    """
+
+    def __init__(self, keys: KeysCollection, source_key: str = "source", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read each key."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            source = self._read(result[key])
+            result[self.source_key] = source
+            result[key] = volume_of(source)
+        return result
+
+    @staticmethod
+    def _read(item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
+        if isinstance(item, SeriesFiles) or Path(item).is_dir() or Path(item).suffix.lower() in ("", ".dcm"):
+            return read_dicom_series(item)
+        return read_volume_file(item)
+
+
+class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
+    """Make the result (1, fI, fJ, K) agree with the source when degraded again, in place, slice by slice.
+
+    Keeps the root mean square disagreement *before* the projection, in the source's unit, as
+    ``{key}_disagreement``: it tells how far the network alone strayed from what was measured.
+
+    Args:
+        keys: results in the source's unit.
+        factor: super-resolution factor.
+        weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
+        source_key: where :class:`ReadSourced` kept the source.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        factor: int,
+        weight: float = 1.0,
+        source_key: str = "source",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.factor = factor
+        self.weight = weight
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Project each key."""
+        result = dict(data)
+        source = volume_of(result[self.source_key])
+        for key in self.key_iterator(result):
+            result[f"{key}_disagreement"] = project_volume(result[key], source, self.factor, self.weight)
+        return result
+
+
+def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 1.0) -> float:
+    """Project a volume onto its source, in place, slice by slice, for the area operator.
+
+    Args:
+        result: (1, fI, fJ, K) in the source's unit.
+        source: (1, I, J, K).
+        factor: super-resolution factor.
+        weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
+
+    Returns:
+        Root mean square disagreement of result and source before the projection, in the source's unit.
+    """
+    operator, square = AreaOperator(factor), 0.0
+    for measured, image in zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True):
+        batch, target = image[None], measured[None].to(image.device)
+        square += float((target - operator(batch)).square().mean())
+        project_onto_source(batch, target, operator, weight)
+    return float((square / source.shape[-1]) ** 0.5)
+
+
+def clip_to_range(volume: Tensor, value_range: tuple[float, float]) -> int:
+    """Clip a volume (..., K) in place to what the source's integers can hold, and count what was outside."""
+    low, high = value_range
+    clipped = 0
+    for image in plain(volume).unbind(dim=-1):
+        clipped += int(((image < low) | (image > high)).sum())
+        image.clamp_(low, high)
+    return clipped
+
+
+class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
+    """Clip the result to the source's stored range, in place; the count is kept as ``{key}_n_clipped``."""
+
+    def __init__(self, keys: KeysCollection, source_key: str = "source", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Clip each key."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[f"{key}_n_clipped"] = clip_to_range(result[key], result[self.source_key].value_range)
+        return result
+
+
+class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no types
+    """Put the source's padding values back, in place: a padded pixel stays padding over its whole block.
+
+    Args:
+        keys: results (1, fI, fJ, K).
+        factor: super-resolution factor.
+        source_key: where :class:`ReadSourced` kept the source.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.operator = AreaOperator(factor)
+        self.source_key = source_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore each key."""
+        result = dict(data)
+        source = result[self.source_key]
+        if source.padding is None:
+            return result
+        for key in self.key_iterator(result):
+            for k, image in enumerate(plain(result[key]).unbind(dim=-1)):
+                values, mask = (torch.from_numpy(x[..., k].astype(np.float32)) for x in (source.voxels, source.padding))
+                values, mask = (self.operator.pseudo_inverse(x[None, None])[0].to(image.device) for x in (values, mask))
+                image.copy_(torch.where(mask > 0, values, image))
+        return result
+
+
+def plain(volume: Tensor) -> Tensor:
+    """The same memory without MONAI's metadata, so that views and in-place changes cost nothing."""
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume

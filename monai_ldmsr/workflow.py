@@ -1,0 +1,243 @@
+"""Super-resolution by a bundle: the only module that reads bundle configs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError, WeightsError
+from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
+from monai_ldmsr.networks import FACTORS, SuperResolver
+from monai_ldmsr.result_writer import BundleModel
+
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "BundleInfo",
+    "available_bundles",
+    "bundle_info",
+    "find_bundle",
+    "load_super_resolver",
+    "super_resolve",
+]
+
+DEFAULT_BUNDLE = "ldm_sr"
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a bundle says about itself, and whether its weights are those it names."""
+
+    name: str
+    version: str
+    description: str
+    weights_sha256: str
+    folder: Path
+
+
+def super_resolve(
+    source: str | Path,
+    output_dir: str | Path,
+    *,
+    factor: int = 2,
+    num_inference_steps: int | None = None,
+    start_noise: float | None = None,
+    consistency: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Super-resolve every clinical volume below a path, and write results and reports.
+
+    Writes ``output_dir/<case>/`` with ``dicom/*.dcm`` or ``<case>_sr.<extension>``, ``report.json`` and ``report.html``
+    for each case, and ``output_dir/summary.json``. Sources that cannot be read are listed there with a reason.
+
+    Args:
+        source: folder or file; DICOM, NIfTI, NRRD or MetaImage.
+        output_dir: made when missing; must not lie inside the source.
+        factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
+        num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
+        start_noise: 0 (truest) to 2; None takes the bundle's.
+        consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
+        seed: same seed, same result.
+        device: torch device; None takes CUDA when there is one.
+        bundle: name of a bundle that comes with the package, or a bundle's folder.
+        progress: called after each batch of slices.
+
+    Returns:
+        One entry for each source that was found; its ``exit_code`` says whether all went well.
+
+    Raises:
+        SettingsError: an argument is outside what is possible.
+        SourceError: the source does not exist or holds no file.
+        WeightsError: the weights are missing or altered.
+        OutputError: the output folder cannot be written.
+
+    Example:
+        >>> summary = super_resolve("sample_data/dicom/mr_t1_sagittal", "output", factor=2)  # doctest: +SKIP
+        >>> summary.exit_code  # doctest: +SKIP
+        0
+    """
+    _check_folders(Path(source), Path(output_dir))
+    chosen = {
+        "num_inference_steps": num_inference_steps,
+        "start_noise": start_noise,
+        "consistency": consistency,
+        "device": device,
+    }
+    workflow = _workflow(
+        find_bundle(bundle),
+        # Path objects, not text: MONAI would execute a text that begins with "$".
+        dataset_dir=Path(source),
+        output_dir=Path(output_dir),
+        factor=factor,
+        seed=seed,
+        **{key: value for key, value in chosen.items() if value is not None},
+    )
+    with _unwrapped():
+        evaluator: SeriesEvaluator = workflow.evaluator
+    return evaluator.run(progress)
+
+
+def load_super_resolver(bundle: str | Path = DEFAULT_BUNDLE, **settings: Any) -> tuple[SuperResolver, BundleModel]:
+    """Build a bundle's network with its verified weights.
+
+    Args:
+        bundle: name of a bundle that comes with the package, or a bundle's folder.
+        settings: ``factor``, ``num_inference_steps``, ``start_noise``, ``seed``.
+
+    Raises:
+        SettingsError: an argument is outside what is possible.
+        WeightsError: the weights are missing or altered.
+    """
+    folder = find_bundle(bundle)
+    workflow = _workflow(folder, **settings)
+    with _unwrapped():
+        sha256 = workflow.parser.get_parsed_content("loaded_sha256")
+        network: SuperResolver = workflow.network_def
+    info = bundle_info(folder)
+    return network.eval(), BundleModel(info.name, info.version, sha256)
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """Folder of a bundle: as given, beside the package (a checkout), or where the package's data was installed.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    candidates = [Path(bundle)]
+    if Path(bundle).name == str(bundle):
+        candidates = [root / bundle for root in _bundle_roots()] + candidates
+    for candidate in candidates:
+        if (candidate / "configs" / "metadata.json").is_file():
+            return candidate
+    raise SettingsError(f"There is no bundle '{Path(bundle).name}' (a folder with configs/metadata.json).")
+
+
+def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:
+    """Read a bundle's metadata.
+
+    Raises:
+        SettingsError: there is no such bundle.
+        WeightsError: its metadata does not name the weights.
+    """
+    folder = find_bundle(bundle)
+    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    try:
+        return BundleInfo(meta["name"], meta["version"], meta["description"], meta["weights_sha256"], folder)
+    except KeyError as error:
+        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
+
+
+def available_bundles() -> list[BundleInfo]:
+    """Bundles that come with the package."""
+    folders = {folder.parents[1].name: folder.parents[1] for root in reversed(_bundle_roots())
+               for folder in sorted(root.glob("*/configs/metadata.json"))}
+    return [bundle_info(folder) for _, folder in sorted(folders.items())]
+
+
+def _bundle_roots() -> list[Path]:
+    checkout = Path(__file__).resolve().parents[1] / "bundles"
+    installed = [Path(root) / "share" / "monai_ldmsr" / "bundles" for root in (sysconfig.get_path("data"), sys.prefix)]
+    return [checkout, *installed]
+
+
+def _workflow(folder: Path, **overrides: Any) -> ConfigWorkflow:
+    _check_numbers(overrides)
+    configs = folder / "configs"
+    with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
+        # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
+        warnings.simplefilter("ignore", UserWarning)
+        workflow = ConfigWorkflow(
+            workflow_type="inference",
+            config_file=str(configs / "inference.yaml"),
+            meta_file=str(configs / "metadata.json"),
+            logging_file=False,
+            bundle_root=folder,
+            **overrides,
+        )
+        workflow.initialize()
+    return workflow
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_numbers(overrides: dict[str, Any]) -> None:
+    """Only numbers and a device's name may enter a config."""
+    if overrides.get("factor", FACTORS[0]) not in FACTORS:
+        raise SettingsError(f"factor is {overrides['factor']}, but this model super-resolves by 2, 3 or 4.")
+    for key in ("num_inference_steps", "seed"):
+        if not isinstance(overrides.get(key, 0), int) or overrides.get(key, 1) < 0:
+            raise SettingsError(f"{key} is {overrides[key]!r}; give a whole number, 0 or more.")
+    for key, high in (("start_noise", 2.0), ("consistency", 1.0)):
+        value = overrides.get(key, 0.0)
+        if not isinstance(value, int | float) or not 0.0 <= value <= high:
+            raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
+    _check_device(overrides.get("device", "cpu"))
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"The device '{name}' is not available here. Use cpu, or cuda where there is one.") from error
+
+
+def _check_folders(source: Path, output_dir: Path) -> None:
+    if not source.exists():
+        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
+    if source.is_dir() and output_dir.resolve().is_relative_to(source.resolve()):
+        raise SettingsError("The output folder lies inside the source. Choose one outside, so that results stay apart.")
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """MONAI wraps what a constructor raises in a RuntimeError; let our own errors through as they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, LdmsrError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None

@@ -1,0 +1,129 @@
+"""The house: imports point one way, some rooms stay free of torch, and no name is one of MONAI's."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import monai
+import pytest
+
+import monai_ldmsr
+
+PACKAGE = Path(monai_ldmsr.__file__).parent
+
+#: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
+LAYERS = [
+    {"_version", "errors"},
+    {"geometry"},
+    {"io", "degradation", "networks", "samplers", "losses", "metrics", "report"},
+    {"consistency"},
+    {"transforms", "inferers"},
+    {"training", "assessment"},
+    {"result_writer"},
+    {"evaluator"},
+    {"workflow"},
+    {"cli"},
+]
+
+#: Within one layer: a super-resolver is networks driven by a sampler.
+ALLOWED = {("networks", "samplers")}
+
+TORCH_FREE = ("errors", "geometry", "io", "report")
+
+
+def modules() -> list[str]:
+    return [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "monai_ldmsr.")]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def level(name: str) -> int:
+    (found,) = [n for n, layer in enumerate(LAYERS) if name in layer]
+    return found
+
+
+def imported(module: str) -> set[str]:
+    """Rooms that a module imports, at whatever depth of its code."""
+    path = PACKAGE.parent / Path(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module} has a relative import"
+        found |= {room(name) for name in names if name.startswith("monai_ldmsr.")}
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_one_way(module: str) -> None:
+    here = room(module)
+    for other in imported(module) - {here}:
+        fine = level(other) < level(here) or (here, other) in ALLOWED
+        assert fine, f"{module} imports {other}, which does not lie below it"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_rooms_free_of_torch(name: str) -> None:
+    code = f"import monai_ldmsr.{name}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_cli_prints() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "cli.py":
+            continue
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path.name
+
+
+def test_only_the_workflow_reads_bundles() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        reads = any((n.module or "").startswith("monai.bundle") for n in nodes)
+        assert reads == (path.name == "workflow.py"), path.name
+
+
+def test_files_and_functions_stay_short() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) < 400, path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = (node.end_lineno or 0) - node.body[0].lineno
+                assert body < 60, f"{path.name}: {node.name}"
+
+
+def test_public_names_are_importable_and_sorted() -> None:
+    assert list(monai_ldmsr.__all__) == sorted(monai_ldmsr.__all__)
+    for name in monai_ldmsr.__all__:
+        assert getattr(monai_ldmsr, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        monai_ldmsr.nothing  # noqa: B018
+
+
+def test_no_class_or_function_has_a_name_of_monai() -> None:
+    """MONAI's config parser would take ours for its own."""
+    theirs = set()
+    for _, name, _ in pkgutil.walk_packages(monai.__path__, "monai."):
+        if any(part in name for part in (".apps.", "monai.apps", "test")):
+            continue
+        try:
+            theirs |= {key for key, _ in inspect.getmembers(importlib.import_module(name)) if not key.startswith("_")}
+        except Exception:  # noqa: S112  # an optional dependency of MONAI that is not here
+            continue
+    assert len(theirs) > 1000
+    for module in modules():
+        loaded = importlib.import_module(module)
+        for name in getattr(loaded, "__all__", []):
+            member = getattr(loaded, name)
+            if inspect.isclass(member) and member.__module__.startswith("monai_ldmsr"):
+                assert name not in theirs, f"{module}.{name}"

@@ -1,0 +1,300 @@
+"""Derived series judged by validators, by three independent readers, and by checks that validators lack."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import dcm2niix
+import highdicom
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK
+from dicom_fixtures import (
+    has_validators,
+    make_series,
+    run_dcentvfy,
+    run_dciodvfy,
+    run_dciodvfy_warnings,
+)
+from pydicom.valuerep import DSfloat
+from series_by_hand import DERIVATION, along_normal, read_images, repeated, rescaled, series_by_hand
+
+from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
+from monai_ldmsr.io.dicom_series import DicomSeries
+
+SAMPLES = Path(__file__).parents[1] / "sample_data" / "dicom"
+CORNER_TOLERANCE_MM = 1e-3
+MEAN_TOLERANCE = 0.005
+
+#: PS3.3 C.12.1 has Device UID in Contributing Equipment Sequence (type 3); dicom3tools does not know it yet.
+KNOWN_FALSE_WARNING = "DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD"
+
+needs_validators = pytest.mark.skipif(not has_validators(), reason="dicom3tools is not installed")
+
+
+@dataclass(frozen=True)
+class Case:
+    source_dir: Path
+    source: DicomSeries
+    result_dir: Path
+    written: WrittenSeries
+
+    @property
+    def source_paths(self) -> list[Path]:
+        return sorted(self.source_dir.glob("*.dcm"))
+
+    @property
+    def result_paths(self) -> list[Path]:
+        return list(self.written.paths)
+
+
+def make_case(name: str, folder: Path) -> Case:
+    kind, _, which = name.partition("-")
+    source_dir = folder / "source" if kind == "made" else SAMPLES / which
+    if kind == "made":
+        make_series(source_dir, which, (40, 48, 5), SmallestImagePixelValue=0, LargestImagePixelValue=1)
+    series = series_by_hand(source_dir)
+    written = write_derived_series(series, repeated(series.voxels), folder / "result", DERIVATION)
+    return Case(source_dir, series, folder / "result", written)
+
+
+MADE = ["made-CT", "made-MR", "made-PT"]
+ALL = [*MADE, "sample-mr_t1_sagittal", "sample-ct_abdomen", "sample-pet_fdg"]
+
+
+@pytest.fixture(scope="module", params=ALL)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=MADE)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(request.param, tmp_path_factory.mktemp(request.param))
+
+
+# Validators
+
+
+@needs_validators
+def test_validator_finds_no_error_that_the_source_does_not_have(case: Case) -> None:
+    of_source = {line for path in case.source_paths for line in run_dciodvfy(path)}
+    of_result = {line for path in case.result_paths for line in run_dciodvfy(path)}
+    assert of_result - of_source == set()
+
+
+@needs_validators
+def test_clean_series_has_no_errors_and_no_warnings(made: Case) -> None:
+    for path in made.result_paths:
+        assert run_dciodvfy(path) == []
+        assert [w for w in run_dciodvfy_warnings(path) if KNOWN_FALSE_WARNING not in w] == []
+
+
+@needs_validators
+def test_entities_agree_between_source_and_result(case: Case) -> None:
+    assert run_dcentvfy([*case.source_paths, *case.result_paths]) == []
+
+
+# Three readers
+
+
+def corners_ras_mm(affine: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    index = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
+    index = index * np.array(shape) - 0.5
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
+def source_corners_ras_mm(folder: Path) -> npt.NDArray[np.float64]:
+    """Outer corners straight from the first and last header of the source."""
+    images = read_images(folder)
+    first, last = images[0], images[-1]
+    cosines = np.array(first.ImageOrientationPatient, float)
+    begin, end = (np.array(x.ImagePositionPatient, float) for x in (first, last))
+    affine = np.eye(4)
+    affine[:3, 0] = cosines[:3] * float(first.PixelSpacing[1])
+    affine[:3, 1] = cosines[3:] * float(first.PixelSpacing[0])
+    affine[:3, 2] = (end - begin) / (len(images) - 1)
+    affine[:3, 3] = begin
+    return corners_ras_mm(np.diag([-1, -1, 1, 1]) @ affine, (first.Columns, first.Rows, len(images)))
+
+
+def check_corners(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> None:
+    """Pair the corners, whatever their order, and compare."""
+    distance = np.linalg.norm(found[:, None] - expected[None], axis=2)
+    assert sorted(distance.argmin(axis=1)) == list(range(8)), "corners do not pair up"
+    assert distance.min(axis=1).max() < CORNER_TOLERANCE_MM
+
+
+Read = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # affine RAS, voxels with those axes
+
+
+def read_by_highdicom(folder: Path) -> Read:
+    images = [pydicom.dcmread(path) for path in folder.glob("*.dcm")]
+    # highdicom wants cosines equal to the digit and a frame of reference: both hold in our cases.
+    volume = highdicom.get_volume_from_series(images)
+    return np.diag([-1, -1, 1, 1]) @ volume.affine, volume.array
+
+
+def read_by_simpleitk(folder: Path) -> Read:
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return np.diag([-1, -1, 1, 1]) @ affine, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
+
+
+def read_by_dcm2niix(folder: Path) -> Read:
+    out = folder.parent / f"{folder.name}_nifti"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    subprocess.run(
+        [dcm2niix.bin, "-b", "n", "-z", "n", "-f", "out", "-o", out, folder], check=True, capture_output=True
+    )
+    (path,) = out.glob("*.nii")
+    image = nibabel.load(path)
+    return image.affine, np.asarray(image.dataobj)
+
+
+READERS = [read_by_highdicom, read_by_simpleitk, read_by_dcm2niix]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_reader_finds_the_result_where_the_source_was(case: Case, read) -> None:
+    affine, voxels = read(case.result_dir)
+    columns, rows, slices = case.source.voxels.shape
+    assert sorted(voxels.shape) == sorted((2 * columns, 2 * rows, slices))
+    check_corners(corners_ras_mm(affine, voxels.shape), source_corners_ras_mm(case.source_dir))
+    spacing = dict(zip(voxels.shape, np.linalg.norm(affine[:3, :3], axis=0), strict=True))
+    row_mm, column_mm = (float(v) for v in case.source.headers[0].PixelSpacing)
+    if rows != columns:
+        assert spacing[2 * rows] == pytest.approx(row_mm / 2, rel=1e-5)
+    assert spacing[2 * columns] == pytest.approx(column_mm / 2, rel=1e-5)
+    scale = np.abs(case.source.voxels).mean()
+    assert abs(voxels.mean() - case.source.voxels.mean()) < MEAN_TOLERANCE * scale
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_reader_finds_every_value_at_its_place(made: Case, read) -> None:
+    """Patient coordinates of each found voxel lead to the source voxel that holds its value."""
+    affine, voxels = read(made.result_dir)
+    index = np.indices(voxels.shape).reshape(3, -1)
+    place = affine[:3, :3] @ index + affine[:3, 3:]
+    inverse = np.linalg.inv(made.source.geometry.affine)
+    i, j, k = np.rint(inverse[:3, :3] @ place + inverse[:3, 3:]).astype(int)
+    expected = made.source.voxels[i, j, k]
+    assert np.abs(voxels.reshape(-1) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def forget_half_voxel(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    image.ImagePositionPatient = source.ImagePositionPatient
+
+
+def forget_pixel_spacing(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    image.PixelSpacing = source.PixelSpacing
+
+
+def swap_spacings(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    image.PixelSpacing = list(reversed(image.PixelSpacing))
+
+
+def move_the_other_way(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    pairs = zip(source.ImagePositionPatient, image.ImagePositionPatient, strict=True)
+    image.ImagePositionPatient = [DSfloat(2 * float(s) - float(r), auto_format=True) for s, r in pairs]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("mutate", [forget_half_voxel, forget_pixel_spacing, swap_spacings, move_the_other_way])
+def test_a_wrong_geometry_would_be_seen(made: Case, tmp_path: Path, mutate, read) -> None:
+    (tmp_path / "wrong").mkdir()
+    for path, source in zip(made.result_paths, made.source.headers, strict=True):
+        image = pydicom.dcmread(path)
+        mutate(image, source)
+        image.save_as(tmp_path / "wrong" / path.name)
+    affine, voxels = read(tmp_path / "wrong")
+    with pytest.raises(AssertionError):
+        check_corners(corners_ras_mm(affine, voxels.shape), source_corners_ras_mm(made.source_dir))
+
+
+def test_half_a_voxel_is_larger_than_the_tolerance(case: Case) -> None:
+    for image, source in zip(read_images(case.result_dir), case.source.headers, strict=True):
+        shift = np.subtract(image.ImagePositionPatient, source.ImagePositionPatient)
+        row_mm, column_mm = (float(v) for v in source.PixelSpacing)
+        assert np.linalg.norm(shift) == pytest.approx(np.hypot(row_mm, column_mm) / 4, rel=1e-6)
+        assert np.linalg.norm(shift) > 50 * CORNER_TOLERANCE_MM
+
+
+# What validators do not see
+
+
+def test_pixel_tags_describe_the_pixels(case: Case) -> None:
+    for image, source in zip(read_images(case.result_dir), case.source.headers, strict=True):
+        pixels = image.pixel_array
+        assert pixels.shape == (image.Rows, image.Columns) == (2 * source.Rows, 2 * source.Columns)
+        assert image.HighBit == image.BitsStored - 1
+        assert ("SmallestImagePixelValue" in image) == ("SmallestImagePixelValue" in source)
+        if "SmallestImagePixelValue" in image:
+            assert image.SmallestImagePixelValue == pixels.min()
+            assert image.LargestImagePixelValue == pixels.max()
+
+
+def test_values_survive_storage(case: Case) -> None:
+    found, expected = rescaled(read_images(case.result_dir)), repeated(case.source.voxels)
+    half_step = [0.501 * float(x.get("RescaleSlope", 1)) for x in read_images(case.result_dir)]
+    assert (np.abs(found - expected) <= half_step).all()
+    if case.source.modality != "PT":
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_no_private_overlay_or_curve_group_is_left(case: Case) -> None:
+    for path in case.result_paths:
+        image = pydicom.dcmread(path)
+        groups = {element.tag.group for element in image.iterall()}
+        assert not [g for g in groups if g % 2 or 0x5000 <= g < 0x5100 or 0x6000 <= g < 0x6100]
+
+
+def test_instances_are_numbered_along_the_normal(case: Case) -> None:
+    images = [pydicom.dcmread(path) for path in case.result_paths]
+    assert [int(x.InstanceNumber) for x in images] == list(range(1, len(images) + 1))
+    assert [path.name for path in case.result_paths] == [f"IM{k + 1:04d}.dcm" for k in range(len(images))]
+    assert (np.diff([along_normal(x) for x in images]) > 0).all()
+    if case.source.modality == "PT":
+        assert [x.ImageIndex for x in images] == list(range(1, len(images) + 1))
+        assert {x.NumberOfSlices for x in images} == {len(images)}
+
+
+def test_uids_are_new_and_unique_and_the_source_is_referenced(case: Case) -> None:
+    images = [pydicom.dcmread(path) for path in case.result_paths]
+    sources = case.source.headers
+    uids = {x.SOPInstanceUID for x in images}
+    assert len(uids) == len(images)
+    assert uids.isdisjoint(x.SOPInstanceUID for x in sources)
+    assert {x.SeriesInstanceUID for x in images} == {case.written.series_instance_uid}
+    assert case.written.series_instance_uid != sources[0].SeriesInstanceUID
+    for image, source in zip(images, sources, strict=True):
+        assert image.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
+        (reference,) = image.SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert reference.ReferencedSOPClassUID == source.SOPClassUID
+        assert reference.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "AcquisitionTime"):
+            assert image[keyword] == source[keyword]
+
+
+def test_decimal_strings_fit_16_characters(case: Case) -> None:
+    for path in case.result_paths:
+        for element in pydicom.dcmread(path).iterall():
+            if element.VR == "DS" and not element.is_empty:
+                values = element.value if element.VM > 1 else [element.value]
+                assert max(len(str(value)) for value in values) <= 16, element.keyword
+
+
+def test_geometry_of_the_report_is_that_of_the_files(case: Case) -> None:
+    expected = source_corners_ras_mm(case.source_dir)
+    check_corners(case.written.geometry.corners_mm(), expected)

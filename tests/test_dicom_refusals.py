@@ -1,0 +1,271 @@
+"""What is refused of a DICOM series and with which reason, and that no message tells who the patient is."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from dicom_fixtures import MARKER, MARKER_ID, MadeSeries, make_series, save
+from pydicom.uid import JPEGLSLossless, RLELossless
+
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io import dicom_header, dicom_pixels, dicom_series
+from monai_ldmsr.io.dicom_series import read_dicom_series
+from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Change attributes of a file in place; ``None`` deletes."""
+    dataset = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.save_as(path, overwrite=True)
+
+
+def refused(source: Path | SeriesFiles) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        read_dicom_series(source)
+    return caught.value
+
+
+REFUSED = [
+    ("CT", {"ImagePositionPatient": lambda k: None if k == 1 else [0, 0, k]}, "NO_GEOMETRY", "1 of 5 images"),
+    ("CT", {"ImageOrientationPatient": None}, "NO_GEOMETRY", "0020,0037"),
+    ("CT", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "NO_GEOMETRY", "5 of 5"),
+    ("CT", {"PixelSpacing": None}, "NO_GEOMETRY", "0028,0030"),
+    ("CT", {"PixelSpacing": [0.7, 0]}, "NO_GEOMETRY", "0028,0030"),
+    ("MR", {"RescaleSlope": "0", "RescaleIntercept": "0"}, "BAD_RESCALE", "5 of 5"),
+    ("CT", {"RescaleSlope": None}, "BAD_RESCALE", "0028,1053"),
+    ("CT", {"RescaleIntercept": lambda k: None if k == 4 else -1024}, "BAD_RESCALE", "1 of 5"),
+    ("CT", {"RescaleType": "MGML"}, "BAD_RESCALE", "HU"),
+    ("PT", {"RescaleSlope": None}, "BAD_RESCALE", "0028,1053"),
+    ("PT", {"Units": None}, "BAD_RESCALE", "0054,1001"),
+    ("PT", {"Units": lambda k: "CNTS" if k == 2 else "BQML"}, "BAD_RESCALE", "same"),
+    ("CT", {"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1", "MONOCHROME1"),
+    ("PT", {"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1", "MONOCHROME1"),
+    ("CT", {"BitsStored": 17}, "UNSUPPORTED_PIXELS", "High Bit"),
+]
+
+
+@pytest.mark.parametrize(("modality", "overrides", "reason", "word"), REFUSED)
+def test_refusals(tmp_path: Path, modality: str, overrides: dict[str, Any], reason: str, word: str) -> None:
+    make_series(tmp_path, modality, **overrides)
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode(reason)
+    assert word in str(error)
+
+
+@pytest.mark.parametrize("bad", ["NaN", "inf", "abc"])
+@pytest.mark.parametrize(
+    ("keyword", "reason"), [("RescaleSlope", "BAD_RESCALE"), ("ImagePositionPatient", "NO_GEOMETRY")]
+)
+def test_numbers_that_are_none_are_refused(tmp_path: Path, keyword: str, reason: str, bad: str) -> None:
+    made = make_series(tmp_path)
+    dataset = pydicom.dcmread(made.paths[2])
+    values = [bad] if keyword == "RescaleSlope" else ["0", bad, "0"]
+    dataset[keyword] = pydicom.dataelem.RawDataElement(
+        dataset[keyword].tag, "DS", 0, "\\".join(values).encode(), 0, False, True
+    )
+    dataset.save_as(made.paths[2], overwrite=True)
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode(reason)
+    assert bad not in str(error)
+
+
+def test_a_duplicate_position_that_nothing_tells_apart_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path, positions_mm=[0.0, 2.5, 5.0, 5.0, 7.5])
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.DUPLICATE_POSITION
+    assert "slices 3 and 4" in str(error)
+
+
+def test_the_same_image_twice_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    (tmp_path / "again.dcm").write_bytes(made.paths[1].read_bytes())
+    series = read_dicom_series(tmp_path)
+    assert len(series.headers) == 5
+    assert "identical copies" in series.warnings[0]
+
+
+def test_one_uid_with_two_contents_is_refused(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    dataset = pydicom.dcmread(made.paths[1])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    save(dataset, tmp_path / "again.dcm")
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.DUPLICATE_UID_CONFLICT
+    assert "SOP Instance UID" in str(error)
+
+
+@pytest.mark.parametrize(("keep", "place"), [(-100, "Image 3 of 5"), (-900, "Image 3 of 5"), (0, "1 of 5")])
+def test_truncated_files_are_refused_and_never_dropped(tmp_path: Path, keep: int, place: str) -> None:
+    made = make_series(tmp_path, baggage=False)
+    content = made.paths[2].read_bytes()
+    made.paths[2].write_bytes(content[: keep or content.index(b"\x28\x00\x10\x00US")])
+    error = refused(tmp_path)
+    assert isinstance(error, CorruptSourceError)
+    assert error.reason is ReasonCode.TRUNCATED_PIXELS
+    assert place in str(error)
+    assert "truncated" in str(error)
+
+
+def test_no_cut_anywhere_passes_unseen(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    content = made.paths[2].read_bytes()
+    for keep in range(140, len(content), 97):
+        made.paths[2].write_bytes(content[:keep])
+        found, skipped = find_dicom_series(tmp_path)
+        if len(found[0].paths) == 5:
+            refused(found[0])
+        else:
+            assert [item.reason for item in skipped] == [ReasonCode.UNREADABLE_FILE]
+            assert "cannot be read" in found[0].warnings[0]
+
+
+def test_missing_pixel_data_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path, PixelData=lambda k: None if k == 0 else bytes(960))
+    assert refused(tmp_path).reason is ReasonCode.TRUNCATED_PIXELS
+
+
+def _compressed(folder: Path) -> MadeSeries:
+    made = make_series(folder)
+    for path in made.paths:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.save_as(path, overwrite=True)
+    return made
+
+
+def test_undecodable_slice_is_refused_by_number(tmp_path: Path) -> None:
+    made = _compressed(tmp_path)
+    dataset = pydicom.dcmread(made.paths[4])
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\x00" * 80])
+    dataset.save_as(made.paths[4], overwrite=True)
+    error = refused(tmp_path)
+    assert isinstance(error, CorruptSourceError)
+    assert error.reason is ReasonCode.UNDECODABLE_PIXELS
+    assert "Image 5 of 5" in str(error)
+
+
+def test_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compressed(tmp_path)
+
+    class NoPlugin:
+        is_available = False
+
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: NoPlugin())
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.MISSING_CODEC
+    assert "pip install monai_ldmsr[codecs]" in str(error)
+
+
+def test_a_transfer_syntax_without_any_decoder_is_refused(tmp_path: Path) -> None:
+    made = _compressed(tmp_path)
+    for path in made.paths:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.102")
+        dataset.save_as(path, overwrite=True)
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.UNDECODABLE_PIXELS
+    assert "transfer syntax" in str(error)
+
+
+def test_a_codestream_of_another_size_is_refused_before_decoding(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    for path in made.paths:
+        dataset = pydicom.dcmread(path)
+        try:
+            dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+        except RuntimeError:
+            pytest.skip("no JPEG-LS encoder")
+        frame = bytearray(next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)))
+        at = frame.index(b"\xff\xf7")
+        frame[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
+        dataset.save_as(path, overwrite=True)
+    assert refused(tmp_path).reason is ReasonCode.UNDECODABLE_PIXELS
+
+
+def test_a_small_file_that_claims_a_huge_matrix_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path, Rows=65535, Columns=65535)
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.TOO_LARGE
+    assert "limit" in str(error)
+
+
+def test_a_slice_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_series(tmp_path)
+    monkeypatch.setattr(dicom_pixels, "MAX_SLICE_BYTES", 900)
+    error = refused(tmp_path)
+    assert error.reason is ReasonCode.TOO_LARGE
+    assert "Image 1 of 5" in str(error)
+
+
+def test_the_whole_volume_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_series(tmp_path)
+    monkeypatch.setattr(dicom_series, "MAX_VOXELS", 2000)
+    assert refused(tmp_path).reason is ReasonCode.TOO_LARGE
+
+
+def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_series(tmp_path, shape=(20, 24, 1), ImageComments="0" * 9000)
+    save(pydicom.dcmread(made.paths[0]), made.paths[0], "1.2.840.10008.1.2.1.99")
+    assert read_dicom_series(tmp_path).voxels.shape == (24, 20, 1)
+    monkeypatch.setattr(dicom_header, "MAX_SLICE_BYTES", 5000)
+    assert refused(tmp_path).reason is ReasonCode.TOO_LARGE
+
+
+def test_two_series_in_the_folder_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    make_series(tmp_path / "a")
+    make_series(tmp_path / "b", "MR")
+    error = refused(tmp_path)
+    assert "2 series" in str(error)
+    assert "find_dicom_series" in str(error)
+
+
+def test_files_of_different_matrix_given_by_hand_are_refused(tmp_path: Path) -> None:
+    first = make_series(tmp_path / "a", shape=(20, 24, 2))
+    second = make_series(tmp_path / "b", shape=(22, 24, 2), positions_mm=[20.0, 22.5])
+    error = refused(SeriesFiles("0" * 12, "CT", (*first.paths, *second.paths)))
+    assert error.reason is ReasonCode.MIXED_MATRIX
+
+
+def test_files_that_vanished_are_refused(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    [files], _ = find_dicom_series(tmp_path)
+    made.paths[0].unlink()
+    assert refused(files).reason is ReasonCode.UNREADABLE_FILE
+
+
+@pytest.mark.parametrize(("modality", "overrides", "reason", "word"), REFUSED)
+def test_messages_hold_nothing_of_the_patient(
+    tmp_path: Path, modality: str, overrides: dict[str, Any], reason: str, word: str
+) -> None:
+    made = make_series(tmp_path / MARKER, modality, **overrides)
+    message = str(refused(tmp_path))
+    dataset = pydicom.dcmread(made.paths[0])
+    secrets = (MARKER, MARKER_ID, "MARKER", dataset.SeriesInstanceUID, dataset.SOPInstanceUID, str(tmp_path))
+    assert not [secret for secret in secrets if secret in message]
+
+
+def test_warnings_logs_and_repr_hold_nothing_of_the_patient(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = make_series(tmp_path / MARKER, positions_mm=[0.0, 2.5, 5.0, 10.0, 12.7], SpecificCharacterSet="NOT A SET")
+    edit(made.paths[0], PatientID=MARKER_ID * 9)
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        [files], skipped = find_dicom_series(tmp_path)
+        series = read_dicom_series(files)
+    console = capfd.readouterr()
+    seen = [repr(files), repr(skipped), repr(series), *series.warnings, caplog.text, console.out, console.err]
+    assert not [line for line in [*seen, *(str(w.message) for w in caught)] if "MARKER" in line]
+    assert str(pydicom.dcmread(made.paths[0]).SeriesInstanceUID) not in "".join(seen)
+    assert len(series.case) == 12

@@ -1,0 +1,308 @@
+"""Finding and grouping: what becomes a series, what is skipped and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_fixtures import MARKER, make_series, save
+from pydicom import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import generate_uid
+
+from monai_ldmsr.errors import ReasonCode, SkippedSourceError, SourceError
+from monai_ldmsr.io.dicom_series import read_dicom_series
+from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series, find_sources
+from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
+
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+
+
+def _own_equipment() -> Sequence:
+    item = Dataset()
+    item.Manufacturer = "monai_ldmsr"
+    return Sequence([item])
+
+
+def write_nrrd(path: Path) -> Path:
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4)), str(path))
+    return path
+
+
+def test_two_series_in_one_folder_are_found_as_two(tmp_path: Path) -> None:
+    study = {"study": generate_uid(), "frame": generate_uid()}
+    first = make_series(tmp_path / "x", "MR", uids=study)
+    second = make_series(tmp_path / "y", "MR", shape=(20, 24, 4), uids=study)
+    for n, path in enumerate([*first.paths, *second.paths]):
+        path.rename(tmp_path / f"{(n * 5) % 9:03d}")
+    found, skipped = find_dicom_series(tmp_path)
+    assert sorted(len(item.paths) for item in found) == [4, 5]
+    assert skipped == []
+    assert len({item.case for item in found}) == 2
+    assert sorted(read_dicom_series(item).voxels.shape[2] for item in found) == [4, 5]
+
+
+def test_case_is_the_same_for_other_names_and_places(tmp_path: Path) -> None:
+    made = make_series(tmp_path / "a")
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for n, path in enumerate(made.paths):
+        (tmp_path / "b" / "c" / f"{n}").write_bytes(path.read_bytes())
+    [first], _ = find_dicom_series(tmp_path / "a")
+    [second], _ = find_dicom_series(tmp_path / "b")
+    assert first.case == second.case
+    assert len(first.case) == 12
+    int(first.case, 16)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        {"FrameOfReferenceUID": lambda k: f"1.2.3.{k % 2}"},
+        {"ImageOrientationPatient": lambda k: [1, 0, 0, 0, 1, 0] if k % 2 else [0, 1, 0, 0, 0, -1]},
+        {"PixelSpacing": lambda k: [0.7, 0.9] if k % 2 else [0.8, 0.9]},
+    ],
+    ids=["frame", "orientation", "spacing"],
+)
+def test_one_series_uid_with_two_grids_is_two_volumes(tmp_path: Path, attribute: dict[str, Any]) -> None:
+    make_series(tmp_path, shape=(20, 24, 6), **attribute)
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [3, 3]
+    assert len({item.case for item in found}) == 2
+
+
+def test_other_matrix_is_another_volume(tmp_path: Path) -> None:
+    uids = {"series": generate_uid(), "frame": generate_uid()}
+    make_series(tmp_path / "a", uids=uids)
+    make_series(tmp_path / "b", shape=(22, 24, 3), uids=uids)
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [5, 3]
+
+
+def test_jitter_in_the_last_digits_does_not_split(tmp_path: Path) -> None:
+    make_series(tmp_path, orientation=[1, 0, 0, 0, 1, 0], ImageOrientationPatient=lambda k: [1, k * 1e-4, 0, 0, 1, 0])
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [5]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "word"),
+    [
+        ("EchoTime", (10, 20, 30), "Echo Time"),
+        ("EchoNumbers", (1, 2, 3), "Echo Numbers"),
+        ("DiffusionBValue", (0.0, 500.0, 1000.0), "b-value"),
+        ("TemporalPositionIdentifier", (1, 2, 3), "Temporal Position"),
+        (
+            "ImageType",
+            (["DERIVED", "PRIMARY", "WATER"], ["DERIVED", "PRIMARY", "FAT"], ["DERIVED", "PRIMARY", "IN_PHASE"]),
+            "Image Type",
+        ),
+        ("AcquisitionNumber", (1, 2, 3), "Acquisition Number"),
+        ("AcquisitionTime", ("101010", "101110", "101210"), "Acquisition Time"),
+    ],
+)
+def test_volumes_of_one_series_are_told_apart(tmp_path: Path, keyword: str, values: tuple[Any, ...], word: str) -> None:
+    uids = {"series": generate_uid(), "frame": generate_uid()}
+    made = [make_series(tmp_path / f"{n}", "MR", uids=uids, **{keyword: value}) for n, value in enumerate(values)]
+    found, skipped = find_dicom_series(tmp_path)
+    assert skipped == []
+    assert [set(item.paths) for item in found] == [set(series.paths) for series in made]
+    assert len({item.case for item in found}) == 3
+    for item in found:
+        assert word in item.warnings[0]
+        assert read_dicom_series(item).voxels.shape == (24, 20, 5)
+
+
+def test_echo_and_phase_are_split_together(tmp_path: Path) -> None:
+    uids = {"series": generate_uid(), "frame": generate_uid()}
+    for n in range(4):
+        make_series(tmp_path / f"{n}", "MR", uids=uids, EchoTime=10 + n % 2, TemporalPositionIdentifier=n // 2 + 1)
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [5, 5, 5, 5]
+
+
+def test_attributes_that_vary_do_not_split_where_no_position_repeats(tmp_path: Path) -> None:
+    make_series(tmp_path, AcquisitionTime=lambda k: f"10101{k}", AcquisitionNumber=lambda k: k, ImageComments="c")
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [5]
+    assert found[0].warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("positions_mm", "times"),
+    [
+        ([0.0, 0.0, 2.5, 2.5, 5.0], "12345"),
+        ([0.0, 2.5, 5.0, 0.0, 2.5, 5.0], "111234"),
+        ([0.0, 2.5, 5.0, 0.0, 2.5, 7.5], "111222"),
+    ],
+    ids=["each image its own", "more values than repeats", "no part complete"],
+)
+def test_attributes_that_would_cut_slices_apart_do_not_split(
+    tmp_path: Path, positions_mm: list[float], times: str
+) -> None:
+    make_series(
+        tmp_path,
+        shape=(20, 24, len(positions_mm)),
+        positions_mm=positions_mm,
+        AcquisitionTime=lambda k: f"10101{times[k]}",
+    )
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [len(positions_mm)]
+    with pytest.raises(SourceError, match="position") as caught:
+        read_dicom_series(found[0])
+    assert caught.value.reason is ReasonCode.DUPLICATE_POSITION
+
+
+def test_without_series_uid_the_folder_groups(tmp_path: Path) -> None:
+    make_series(tmp_path / "a", SeriesInstanceUID="")
+    make_series(tmp_path / "b", SeriesInstanceUID=None)
+    found, _ = find_dicom_series(tmp_path)
+    assert [{path.parent.name for path in item.paths} for item in found] == [{"a"}, {"b"}]
+    assert len({item.case for item in found}) == 2
+
+
+def test_images_emptied_of_all_uids_still_have_their_own_cases(tmp_path: Path) -> None:
+    for name in "ab":
+        made = make_series(tmp_path / name, SeriesInstanceUID="", FrameOfReferenceUID="")
+        for path in made.paths:
+            dataset = pydicom.dcmread(path)
+            dataset.SOPInstanceUID = dataset.SOPClassUID = ""
+            dataset.file_meta.MediaStorageSOPInstanceUID = ""
+            dataset.save_as(path, overwrite=True)
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [5, 5]
+    assert len({item.case for item in found}) == 2
+
+
+SKIPS = [
+    ({"SOPClassUID": STORAGE + "88.22", "Modality": "SR", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
+    ({"SOPClassUID": STORAGE + "11.1", "Modality": "PR", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
+    ({"SOPClassUID": STORAGE + "481.3", "Modality": "RTSTRUCT", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
+    ({"SOPClassUID": STORAGE + "104.1", "Modality": "DOC", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
+    ({"SOPClassUID": STORAGE + "481.2", "Modality": "RTDOSE"}, "UNSUPPORTED_MODALITY", "Modality|modalities"),
+    ({"SOPClassUID": STORAGE + "6.1", "Modality": "US"}, "UNSUPPORTED_MODALITY", "modalities"),
+    ({"SOPClassUID": STORAGE + "66.4", "Modality": "CT"}, "UNSUPPORTED_SOP_CLASS", "Storage"),
+    ({"SOPClassUID": STORAGE + "7"}, "UNSUPPORTED_SOP_CLASS", "secondary capture"),
+    ({"SOPClassUID": STORAGE + "2.1"}, "UNSUPPORTED_SOP_CLASS", "not supported yet"),
+    ({"NumberOfFrames": 2}, "UNSUPPORTED_SOP_CLASS", "multi-frame"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER", "localizer"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "UNSUPPORTED_DIMENSIONS", "mosaic"),
+    ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "UNSUPPORTED_PIXELS", "Colour"),
+    ({"PhotometricInterpretation": "PALETTE COLOR"}, "UNSUPPORTED_PIXELS", "palette"),
+    ({"BitsAllocated": 32}, "UNSUPPORTED_PIXELS", "Bits Allocated"),
+    ({"ContributingEquipmentSequence": _own_equipment()}, "OWN_RESULT", "monai_ldmsr"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "reason", "word"), SKIPS)
+def test_what_is_skipped_and_why(tmp_path: Path, overrides: dict[str, Any], reason: str, word: str) -> None:
+    good = make_series(tmp_path / "good", "MR")
+    make_series(tmp_path / MARKER, "CT", shape=(20, 24, 2), **overrides)
+    found, skipped = find_dicom_series(tmp_path)
+    assert [set(item.paths) for item in found] == [set(good.paths)]
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode(reason), 2)]
+    assert any(part in skipped[0].message for part in word.split("|"))
+    assert "MARKER" not in repr(skipped)
+    assert len(skipped[0].case) == 12
+    with pytest.raises(SkippedSourceError) as caught:
+        read_dicom_series(tmp_path / MARKER)
+    assert caught.value.reason is ReasonCode(reason)
+    assert "MARKER" not in str(caught.value)
+
+
+def test_junk_and_dicomdir_are_listed_once(tmp_path: Path) -> None:
+    make_series(tmp_path)
+    (tmp_path / "notes.txt").write_text(MARKER)
+    (tmp_path / "empty").touch()
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7" + bytes(400))
+    (tmp_path / "zeros").write_bytes(b"\x08\x00" * 300)
+    index = Dataset()
+    index.SOPInstanceUID, index.SOPClassUID = "1.2.3", "1.2.840.10008.1.3.10"
+    index.FileSetID = "X"
+    save(index, tmp_path / "DICOMDIR")
+    found, skipped = find_dicom_series(tmp_path)
+    assert len(found) == 1
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, n) for n in (1, 4)]
+
+
+def test_a_damaged_dicom_file_beside_a_series_is_listed_and_warned_of(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    content = made.paths[0].read_bytes()
+    (tmp_path / "broken").write_bytes(content[:150])
+    found, skipped = find_dicom_series(tmp_path)
+    assert [item.reason for item in skipped] == [ReasonCode.UNREADABLE_FILE]
+    assert "cannot be read" in found[0].warnings[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bytes_after_the_magic_never_crash(tmp_path: Path, seed: int) -> None:
+    noise = np.random.default_rng(seed).bytes(3000)
+    (tmp_path / "a").write_bytes(bytes(128) + b"DICM" + noise)
+    found, skipped = find_dicom_series(tmp_path)
+    assert found == []
+    assert skipped[0].reason in (ReasonCode.UNREADABLE_FILE, ReasonCode.NOT_AN_IMAGE)
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    outside = make_series(tmp_path / "outside")
+    inside = make_series(tmp_path / "source" / "real")
+    (tmp_path / "source" / "file").symlink_to(outside.paths[0])
+    (tmp_path / "source" / "folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "source" / "loop").symlink_to(tmp_path / "source")
+    found, skipped = find_dicom_series(tmp_path / "source")
+    assert [set(item.paths) for item in found] == [set(inside.paths)]
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, 1)]
+    assert "link" in skipped[0].message
+
+
+def test_hidden_files_and_pipes_are_left_alone(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    (tmp_path / "._IM0000.dcm").write_bytes(b"AppleDouble")
+    os.mkfifo(tmp_path / "pipe")
+    found, skipped = find_dicom_series(tmp_path)
+    assert (len(found[0].paths), skipped) == (len(made.paths), [])
+
+
+def test_sources_mix_dicom_and_volume_files_in_fixed_order(tmp_path: Path) -> None:
+    make_series(tmp_path / "dicom")
+    second = write_nrrd(tmp_path / "b.nrrd")
+    first = write_nrrd(tmp_path / "a.mha")
+    found, skipped = find_sources(tmp_path)
+    assert isinstance(found[0], SeriesFiles)
+    assert found[1:] == [first, second]
+    assert skipped == []
+    assert find_sources(tmp_path) == (found, skipped)
+    assert find_sources(second) == ([second], [])
+    assert len(find_dicom_series(tmp_path)[0]) == 1
+
+
+def test_one_dicom_file_is_a_series_of_itself(tmp_path: Path) -> None:
+    made = make_series(tmp_path)
+    found, _ = find_sources(made.paths[1])
+    assert [item.paths for item in found if isinstance(item, SeriesFiles)] == [(made.paths[1],)]
+
+
+def test_one_junk_file_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    found, skipped = find_sources(tmp_path / "x.txt")
+    assert (found, skipped[0].reason) == ([], ReasonCode.NOT_AN_IMAGE)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nowhere", "NO_SUCH_SOURCE"), ("empty", "EMPTY_SOURCE")])
+def test_no_source(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError) as caught:
+        find_sources(tmp_path / name)
+    assert caught.value.reason is ReasonCode(reason)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_written_volume_is_found_again(tmp_path: Path) -> None:
+    volume = read_volume_file(write_nrrd(tmp_path / "a.nrrd"))
+    write_volume_file(volume, np.repeat(volume.voxels, 2, 0).repeat(2, 1), tmp_path / "out.nrrd", "")
+    assert len(find_sources(tmp_path)[0]) == 2

@@ -1,0 +1,164 @@
+"""Codec, sampler and super-resolver, with small random networks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from torch import Tensor
+
+from monai_ldmsr.errors import SettingsError, WeightsError
+from monai_ldmsr.inferers import VolumeInferer
+from monai_ldmsr.networks import ConditionalUNet, LatentCodec, SuperResolver, load_weights, save_weights
+from monai_ldmsr.networks.latent_codec import block_dct_basis
+from monai_ldmsr.samplers import sample_anchored_flow
+
+
+def make_codec() -> LatentCodec:
+    autoencoder = AutoencoderKL(
+        2, 4, 4, num_res_blocks=1, channels=(8, 8), attention_levels=(False, False), latent_channels=16,
+        norm_num_groups=4, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False, include_fc=False,
+    )  # fmt: skip
+    return LatentCodec(autoencoder)
+
+
+def make_resolver(**settings: object) -> SuperResolver:
+    torch.manual_seed(0)
+    unet = DiffusionModelUNet(
+        2, 32, 16, num_res_blocks=1, channels=(8, 8, 8, 8), attention_levels=(False,) * 4, norm_num_groups=4,
+        num_head_channels=4, num_class_embeds=3, include_fc=False,
+    )  # fmt: skip
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    codec = make_codec()
+    codec.set_statistics(torch.linspace(-1, 1, 16), torch.linspace(0.5, 2, 16), torch.full((16,), 0.3))
+    return SuperResolver(codec, ConditionalUNet(unet), **settings).eval()
+
+
+def test_basis_is_orthonormal_and_starts_with_the_mean() -> None:
+    basis = block_dct_basis(4).flatten(1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(16), atol=1e-6, rtol=0)
+    torch.testing.assert_close(basis[0], torch.full((16,), 0.25))
+
+
+def test_codec_starts_lossless_with_unit_latents() -> None:
+    codec, image = make_codec(), torch.randn(3, 1, 32, 48)
+    raw = codec.posterior(image)[0]
+    codec.set_statistics(raw.mean((0, 2, 3)), raw.std((0, 2, 3)), torch.ones(16))
+    latent = codec.encode(image)
+    assert latent.shape == (3, 16, 8, 12)
+    torch.testing.assert_close(latent.mean((0, 2, 3)), torch.zeros(16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(latent.std((0, 2, 3)), torch.ones(16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(codec(image), image, atol=1e-4, rtol=0)
+
+
+def test_statistics_travel_in_the_weights(tmp_path: Path) -> None:
+    """A forgotten latent statistic shifts the image; it must come back with the weights, at full precision."""
+    resolver = make_resolver()
+    sha256 = save_weights(resolver, tmp_path / "model.pt", half=True)
+    other = SuperResolver(make_codec(), make_resolver().denoiser)
+    assert load_weights(other, tmp_path / "model.pt", sha256) == sha256
+    assert torch.equal(other.codec.latent_mean, torch.linspace(-1, 1, 16))
+    assert torch.equal(other.codec.residual_std, torch.full((16,), 0.3))
+    image = torch.rand(1, 1, 16, 16)
+    correct = other(image)
+    other.codec.set_statistics(torch.zeros(16), torch.ones(16), torch.ones(16))
+    assert float((other(image) - correct).detach().abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("size", [(16, 16), (7, 31), (33, 50), (1, 1)])
+def test_any_slice_size(factor: int, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        result = make_resolver(factor=factor, num_inference_steps=1)(torch.rand(1, 1, *size))
+    assert result.shape == (1, 1, factor * size[0], factor * size[1])
+
+
+def test_padding_does_not_shift_the_image() -> None:
+    """With a silent denoiser and no noise the result is the bicubic image, at its place, for every size."""
+    resolver = make_resolver(factor=2, num_inference_steps=1, start_noise=0.0)
+    for parameter in resolver.denoiser.parameters():
+        torch.nn.init.zeros_(parameter)
+    image = torch.rand(1, 1, 19, 26)
+    expected = torch.nn.functional.interpolate(image, scale_factor=2, mode="bicubic")
+    with torch.no_grad():
+        torch.testing.assert_close(resolver(image), expected, atol=1e-4, rtol=0)
+
+
+def test_batch_equals_one_by_one_and_seed_decides() -> None:
+    resolver, images = make_resolver(num_inference_steps=2), torch.rand(3, 1, 12, 20)
+    with torch.no_grad():
+        batch = resolver(images)
+        single = torch.cat([resolver(image[None]) for image in images])
+        again = resolver(images)
+        other = make_resolver(num_inference_steps=2, seed=1)(images)
+    torch.testing.assert_close(batch, single, atol=1e-5, rtol=0)
+    assert torch.equal(batch, again)
+    assert float((other - batch).abs().mean()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"factor": 5}, "factor"), ({"num_inference_steps": 0}, "num_inference_steps"), ({"start_noise": -1.0}, "start_noise")],
+)
+def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
+    with pytest.raises(SettingsError, match=word):
+        make_resolver(**settings)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 20])
+def test_sampler_reaches_a_narrow_posterior(steps: int) -> None:
+    """Exact velocity of the flow from s noise to N(mu, 0.05^2): the sample must have that mean and spread."""
+    mu, spread, start = 0.8, 0.05, 0.7
+
+    def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
+        # x_t = (1 - t) s e + t x_1: E[x_1 - s e | x_t] for two independent Gaussians.
+        t = 1 - timesteps.double().view(-1, 1, 1, 1) / 1000
+        variance = ((1 - t) * start) ** 2 + (t * spread) ** 2
+        covariance = t * spread**2 - (1 - t) * start**2
+        return mu + covariance / variance * (state - t * mu)
+
+    noise = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = sample_anchored_flow(velocity, noise, steps, start)
+    assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
+    assert float(sample.std()) < 0.06
+    assert steps < 20 or float(sample.std()) == pytest.approx(spread, rel=0.3)
+
+
+def test_volume_inferer_agrees_with_slices_and_monai() -> None:
+    from monai.data import MetaTensor
+    from monai.inferers import SliceInferer
+
+    resolver = make_resolver(num_inference_steps=1)
+    volume = torch.rand(1, 1, 12, 20, 5)
+    with torch.no_grad():
+        result = VolumeInferer(batch_size=2)(volume, resolver)
+        theirs = SliceInferer(spatial_dim=2, roi_size=(12, 20), sw_batch_size=5)(volume, resolver)
+        one = resolver(volume[..., 3])
+    torch.testing.assert_close(result, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result[..., 3], one, atol=1e-5, rtol=0)
+    affine = torch.tensor([[0.0, -0.5, 0, 10], [0.9, 0, 0, -20], [0, 0, 3.0, 5], [0, 0, 0, 1]], dtype=torch.float64)
+    moved = VolumeInferer()(MetaTensor(volume, affine=affine), resolver).affine
+    for corner in ([-0.5, -0.5, 0.0], [11.5, 19.5, 4.0]):
+        fine = [2 * (corner[0] + 0.5) - 0.5, 2 * (corner[1] + 0.5) - 0.5, corner[2]]
+        torch.testing.assert_close(
+            moved @ torch.tensor([*fine, 1.0], dtype=torch.float64), affine @ torch.tensor([*corner, 1.0], dtype=torch.float64)
+        )
+
+
+def test_weights_are_checked(tmp_path: Path) -> None:
+    resolver = make_resolver()
+    path = tmp_path / "model.pt"
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_weights(resolver, path)
+    save_weights(resolver, path)
+    with pytest.raises(WeightsError, match="altered"):
+        load_weights(resolver, path, "0" * 64)
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_weights(torch.nn.Linear(2, 2), path)
+    torch.save(math.sqrt, path)
+    with pytest.raises(WeightsError, match="plain state dictionary"):
+        load_weights(resolver, path)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.io.partial_folder import partial_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def earlier_result(place: Path) -> Path:
+    (place / "result").mkdir(parents=True)
+    (place / "result" / "old.txt").write_text("old")
+    return place / "result"
+
+
+def test_result_appears_when_it_is_whole(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "result"
+    with partial_folder(final) as folder:
+        assert folder.parent == final.parent
+        assert folder.name == ".result.part"
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.txt").write_text("whole")
+        assert not final.exists()
+    assert (final / "sub" / "a.txt").read_text() == "whole"
+    assert names(final.parent) == ["result"]
+
+
+def test_earlier_result_is_replaced_only_at_the_end(tmp_path: Path) -> None:
+    final = earlier_result(tmp_path)
+    with partial_folder(final) as folder:
+        (folder / "new.txt").write_text("new")
+        assert names(final) == ["old.txt"]
+    assert names(final) == ["new.txt"]
+    assert names(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("error", [SettingsError("no"), KeyboardInterrupt(), ValueError("no")])
+def test_an_error_leaves_the_earlier_result_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    final = earlier_result(tmp_path)
+    with pytest.raises(type(error)), partial_folder(final) as folder:  # noqa: PT012
+        (folder / "new.txt").write_text("half")
+        raise error
+    assert names(tmp_path) == ["result"]
+    assert (final / "old.txt").read_text() == "old"
+
+
+def test_what_an_interrupted_run_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".result.part").mkdir()
+    (tmp_path / ".result.part" / "stale.txt").write_text("stale")
+    with partial_folder(tmp_path / "result") as folder:
+        assert names(folder) == []
+    assert names(tmp_path) == ["result"]
+
+
+def test_a_run_that_died_between_the_two_moves_lost_nothing(tmp_path: Path) -> None:
+    earlier_result(tmp_path).rename(tmp_path / ".result.old")
+    with pytest.raises(ValueError, match="stop"), partial_folder(tmp_path / "result"):
+        raise ValueError("stop")
+    assert names(tmp_path / "result") == ["old.txt"]
+
+
+def test_a_failed_move_brings_the_earlier_result_back(tmp_path: Path, monkeypatch) -> None:
+    final, replace = earlier_result(tmp_path), os.replace
+
+    def fail_for_the_new_one(source, target) -> None:
+        if Path(source).name == ".result.part":
+            raise OSError(28, "No space left on device", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_new_one)
+    with pytest.raises(OutputError, match="No space left"), partial_folder(final):
+        pass
+    assert names(tmp_path) == ["result"]
+    assert names(final) == ["old.txt"]
+
+
+def test_os_errors_become_output_errors_without_the_full_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(OutputError, match="'result' cannot be written") as caught,
+        partial_folder(tmp_path / "file" / "result"),
+    ):
+        pass
+    assert str(tmp_path) not in str(caught.value)
+    with (
+        pytest.raises(OutputError, match="No such file") as caught,
+        partial_folder(tmp_path / "result") as folder,
+    ):
+        (folder / "missing" / "a.txt").write_text("x")
+    assert str(tmp_path) not in str(caught.value)
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_os_error_about_another_file_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), partial_folder(tmp_path / "result"):
+        (tmp_path / "source.dcm").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_everything_is_synced_before_the_move(tmp_path: Path, monkeypatch) -> None:
+    events: list[str] = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("move"), replace(a, b)))
+    with partial_folder(tmp_path / "result") as folder:
+        (folder / "a.txt").write_text("a")
+        (folder / "b.txt").write_text("b")
+    assert events == ["sync", "sync", "sync", "move", "sync"]

@@ -1,0 +1,322 @@
+"""The report: complete as data, honest as a page, and free of torch, the network and other files."""
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.report import (
+    RESEARCH_NOTICE,
+    Agreement,
+    DegradationSummary,
+    MetricSummary,
+    ModelSummary,
+    PhaseDurations,
+    ResultSummary,
+    Sharpness,
+    SlicePanel,
+    SourceSummary,
+    SRReport,
+    render_html,
+)
+from monai_ldmsr.report.figures import draw_panel, find_detail
+
+AGREEMENT = Agreement(41.25, 0.0087, 0.42, 12.5, -0.03, "HU")
+
+
+def report(**changes):
+    source = VolumeGeometry((64, 48, 5), np.diag([0.8, 1.0, 3.0, 1.0]))
+    result = source.upsampled((2, 2, 1))
+    values = {
+        "case": "case_01",
+        "status": "ok",
+        "modality": "CT",
+        "unit": "HU",
+        "source": SourceSummary(source.shape, source.spacing_mm, source.affine, "DICOM", 5),
+        "result": ResultSummary(result.shape, result.spacing_mm, result.affine, "DICOM", 5, 17, 61440),
+        "factor": 2,
+        "settings": {"steps": 4, "start_noise": 0.3, "normalization_low": np.float32(-1000.0)},
+        "seed": 7,
+        "model": ModelSummary("ldm_sr", "0.1.0", "ab" * 32, 6_123_456, 4),
+        "degradation": DegradationSummary("area", "Mean of each 2 by 2 block of pixels."),
+        "versions": {"python": "3.11", "monai_ldmsr": "0.1.0"},
+        "device": "cpu",
+        "metrics": MetricSummary(
+            Sharpness(51.25, -58.08, 5), Sharpness(87.0, -39.39, 5), Sharpness(240.5, 4.45, 5), AGREEMENT
+        ),
+        "definitions": {"fft": "Mean of 20 ln|r|."},
+        "duration_s": PhaseDurations(0.5, 75.2, 1.5, 77.2, 15.04),
+        "warnings": ("Slices are 5 times as thick as wide.",),
+    }
+    return SRReport(**{**values, **changes})
+
+
+def panel(rows=96, columns=128, spacing_mm=(1.0, 1.0), **changes):
+    rng = np.random.default_rng(0)
+    bicubic = rng.normal(0, 20, (rows, columns))
+    images = {"source": bicubic + 1, "bicubic": bicubic, "result": bicubic + rng.normal(0, 5, bicubic.shape)}
+    return SlicePanel(**{"k": 2, **images, "window": (-60.0, 60.0), "spacing_mm": spacing_mm, **changes})
+
+
+def pixels(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+
+
+class Page(HTMLParser):
+    """Collects every tag with its attributes, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def images(self):
+        return [attrs for tag, attrs in self.tags if tag == "img"]
+
+
+def test_json_round_trip(tmp_path):
+    original = report(settings={"steps": 4, "clip": [0.1, 0.9], "note": "µ"})
+    original.write_json(tmp_path / "report.json")
+    read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert SRReport.from_dict(read) == original
+    assert read["research_notice"] == RESEARCH_NOTICE
+    assert read["result"]["spacing_mm"] == [0.4, 0.5, 3.0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", read["created"])
+
+
+def test_json_holds_no_nan_and_no_numpy(tmp_path):
+    metrics = dataclasses.replace(
+        report().metrics,
+        result=Sharpness(math.nan, -math.inf, 0),
+        agreement=dataclasses.replace(AGREEMENT, psnr_db=math.inf),
+    )
+    settings = {
+        "low": np.float64("nan"),
+        "crop": np.arange(3),
+        "flag": np.bool_(True),
+        "deep": {"x": [math.inf]},
+    }
+    report(metrics=metrics, settings=settings).write_json(tmp_path / "report.json")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert read["metrics"]["result"] == {"laplacian_variance": None, "fft": None, "n_slices": 0}
+    assert read["metrics"]["agreement"]["psnr_db"] is None
+    assert read["settings"] == {"low": None, "crop": [0, 1, 2], "flag": True, "deep": {"x": [None]}}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "word"),
+    [
+        (lambda: report(factor=0), SettingsError, "factor is 0"),
+        (lambda: report(research_notice="Fit for all use."), SettingsError, "research notice"),
+        (lambda: report(settings={"hook": print}).to_dict(), SettingsError, "builtin_function"),
+        (lambda: SRReport.from_dict({"schema_version": 99}), SettingsError, "layout 99"),
+        (lambda: SRReport.from_dict({**report().to_dict(), "extra": 1}), SettingsError, "extra"),
+        (lambda: report().write_json("/no/such/folder/report.json"), OutputError, r"report\.json"),
+        (lambda: panel(window=(5.0, 5.0)), SettingsError, "slice 2 has window"),
+        (lambda: panel(spacing_mm=(0.0, 1.0)), SettingsError, "spacing"),
+        (lambda: panel(source=np.zeros((3, 3))), SettingsError, "one 2D shape"),
+        (lambda: panel(result=np.full((96, 128), np.nan)), SettingsError, "not finite"),
+    ],
+)
+def test_errors_tell_the_value(call, error, word):
+    with pytest.raises(error, match=word):
+        call()
+
+
+def test_page_needs_nothing_else():
+    html = render_html(report(), [panel()])
+    page = Page(html)
+    assert not re.search(r"https?://|@import|@font-face|url\(", html)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed"}
+    for _, attrs in page.tags:
+        for name in ("src", "href", "srcset", "action"):
+            assert attrs.get(name, "data:").startswith("data:")
+        assert not [name for name in attrs if name.startswith("on")]
+
+
+def test_page_escapes_every_text():
+    hostile = "<script>alert('x')</script><img src=https://x.test/a.png>\"&"
+    changes = {
+        "case": hostile,
+        "warnings": (hostile,),
+        "settings": {hostile: hostile},
+        "versions": {hostile: hostile},
+        "definitions": {hostile: hostile},
+        "degradation": DegradationSummary(hostile, hostile),
+        "model": ModelSummary(hostile, hostile, hostile, 1, 1),
+        "metrics": dataclasses.replace(
+            report().metrics, agreement=dataclasses.replace(AGREEMENT, unit=hostile)
+        ),
+        **dict.fromkeys(("status", "modality", "unit", "device", "created"), hostile),
+    }
+    page = Page(render_html(report(**changes), [panel()]))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert len(page.images()) == len(Page(render_html(report(), [panel()])).images())
+    assert hostile in page.text
+
+
+def test_page_says_what_matters_first():
+    page = Page(render_html(report(), []))
+    text = re.sub(r"\s+", " ", page.text).replace("\u2011", "-").replace("\u00d7", "x")
+    order = [
+        "case_01",
+        RESEARCH_NOTICE,
+        "1 warning to read before use",
+        "Slices are 5 times as thick as wide.",
+        "Each slice was made 2 times finer in-plane, from 0.80 x 1.00 mm to 0.40 x 0.50 mm.",
+        "5 slices went from 64 x 48 to 128 x 96 pixels (columns by rows), 3.00 mm apart. "
+        "The result covers the same place in the patient as the source.",
+        "By both sharpness measures the result is sharper",
+        "differs from the source by 0.420 HU on average (NRMSE 0.87 %)",
+    ]
+    places = [text.index(sentence) for sentence in order]
+    assert places == sorted(places)
+    for figure in (
+        "240.5",
+        "2.76",
+        "\u221239.4",
+        "+43.8",
+        "41.2 dB",
+        "12.5 HU",
+        "\u22120.03 %",
+        "1 min 15 s",
+    ):
+        assert figure in text
+    assert "17 of 61 440 (0.0277 %)" in text
+    assert "ab" * 32 in text
+
+
+def test_page_tells_when_the_result_lies_elsewhere():
+    right = report().result
+    # The classical mistake: the source's origin kept, so that all lies half a source voxel aside.
+    moved = np.diag([0.4, 0.5, 3.0, 1.0])
+    page = Page(render_html(report(result=dataclasses.replace(right, affine=moved)), []))
+    assert "does NOT cover the same place" in page.text
+
+
+def test_page_without_warnings_has_no_warning_box():
+    assert "to read before use" not in render_html(report(warnings=()), [])
+
+
+def test_page_words_what_is_missing_or_worse():
+    none = Sharpness(None, None, 0)
+    empty = MetricSummary(none, none, none, Agreement(None, None, None, None, None, ""))
+    text = Page(render_html(report(metrics=empty, seed=None), [])).text
+    assert "Sharpness could not be measured" in text
+    assert "not measured" in text
+    assert "nan" not in text.lower()
+
+    low, high = Sharpness(1.0, -9.0, 5), Sharpness(2.0, -5.0, 5)
+    equal = Agreement(None, 0.0, 0.0, 0.0, 0.0, "HU")
+    text = Page(render_html(report(metrics=MetricSummary(low, high, low, equal)), [])).text
+    assert "By neither sharpness measure" in text
+    assert "exact" in text
+    mixed = MetricSummary(low, high, Sharpness(3.0, -9.0, 5), equal)
+    assert "measures disagree" in render_html(report(metrics=mixed), [])
+
+
+def test_page_shows_every_panel_with_alternative_texts():
+    page = Page(render_html(report(), [panel(k=0), panel(k=4)]))
+    assert "Slice 1 of 5" in page.text
+    assert "Slice 5 of 5" in page.text
+    assert len(page.images()) == 2 * 7  # three slices, a difference, three details
+    assert all(len(image["alt"]) > 10 for image in page.images())
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["for"] for tag, attrs in page.tags if tag == "label"} <= set(ids)
+
+
+def test_before_and_after_share_one_fixed_window():
+    same = np.tile(np.linspace(-100, 100, 128), (96, 1))
+    figures = draw_panel(panel(source=same, bicubic=same, result=same + 30))
+    assert figures.slices["source"] == figures.slices["bicubic"]
+    before, after = (np.asarray(pixels(figures.slices[name])).astype(int) for name in ("source", "result"))
+    unclipped = (before > 0) & (after < 255)
+    assert set((after - before)[unclipped]) <= {63, 64}  # 30 of 120 HU is a quarter of 255
+    assert before[0, 0] == 0
+    assert before[0, -1] == 255
+
+
+def test_slices_keep_true_pixels_and_the_same_bytes():
+    drawn = panel()
+    figures, again = draw_panel(drawn), draw_panel(drawn)
+    assert figures == again
+    expected = np.clip(np.rint((drawn.result + 60) * 255 / 120), 0, 255)
+    assert np.array_equal(np.asarray(pixels(figures.slices["result"])), expected)
+
+
+@pytest.mark.parametrize(("spacing_mm", "ratio"), [((1.0, 1.0), 1), ((2.0, 1.0), 0.5), ((0.5, 0.7), 1.4)])
+def test_aspect_ratio_follows_the_spacing(spacing_mm, ratio):
+    drawn = panel(spacing_mm=spacing_mm)
+    figures = draw_panel(drawn)
+    width, height = figures.size_px
+    assert width / height == pytest.approx(128 / 96 * ratio, rel=0.01)
+    assert width >= 128  # stretched, never shrunk
+    assert height >= 96
+    detail = pixels(figures.details["result"])
+    assert detail.size == figures.detail_px
+    assert detail.width / detail.height == pytest.approx(ratio, rel=0.02)
+    shown = Page(render_html(report(), [drawn])).images()[0]
+    assert (int(shown["width"]), int(shown["height"])) == (width, height)
+
+
+def test_detail_is_where_the_edges_are_and_unsmoothed():
+    image = np.zeros((300, 200))
+    image[180:240, 90:150] = np.indices((60, 60)).sum(axis=0) // 3 % 2 * 100.0
+    box = find_detail(image)
+    assert box.row <= 180
+    assert box.row + box.rows >= 240
+    assert box.column <= 90
+    assert box.column + box.columns >= 150
+    figures = draw_panel(panel(source=image, bicubic=image, result=image))
+    drawn = np.asarray(pixels(figures.details["source"]))
+    cut = np.asarray(pixels(figures.slices["source"]))[
+        box.row : box.row + box.rows, box.column : box.column + box.columns
+    ]
+    assert np.array_equal(drawn, cut.repeat(figures.detail_zoom, 0).repeat(figures.detail_zoom, 1))
+
+
+def test_difference_is_signed_and_zero_is_dark():
+    bicubic = np.zeros((40, 40))
+    result = bicubic.copy()
+    result[:, :10], result[:, 30:] = -8.0, 8.0
+    figures = draw_panel(panel(source=bicubic, bicubic=bicubic, result=result))
+    assert figures.difference_limit == 8.0
+    colours = np.asarray(pixels(figures.difference).convert("RGB"))
+    assert colours[0, 0].tolist() == [0x8F, 0xD0, 0xFF]  # lower: blue
+    assert colours[0, 20].tolist() == [0x0D, 0x0F, 0x12]
+    assert colours[0, -1].tolist() == [0xFF, 0xC4, 0x8A]  # higher: orange
+
+
+def test_equal_images_give_a_dark_difference():
+    flat = np.full((40, 40), 5.0)
+    figures = draw_panel(panel(source=flat, bicubic=flat, result=flat))
+    assert figures.difference_limit > 0
+    assert len(np.unique(np.asarray(pixels(figures.difference)))) == 1
+
+
+def test_report_is_free_of_torch():
+    code = "import sys, monai_ldmsr.report; sys.exit(' '.join({'torch', 'monai'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stderr.strip() == ""

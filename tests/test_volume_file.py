@@ -1,0 +1,332 @@
+"""NIfTI, NRRD and MetaImage: affines agree between nibabel and SimpleITK, storage stays, free text does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.io import volume_file
+from monai_ldmsr.io.volume_file import read_volume_file, volume_extension, write_volume_file
+
+SHAPE = (6, 5, 4)
+ANGLE = np.deg2rad(25)
+AFFINE = np.array(
+    [
+        [-0.9 * np.cos(ANGLE), 0.7 * np.sin(ANGLE), 0, 12.0],
+        [-0.9 * np.sin(ANGLE), -0.7 * np.cos(ANGLE), 0, -7.0],
+        [0, 0, 2.5, 33.0],
+        [0, 0, 0, 1],
+    ]
+)
+EXTENSIONS = [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]
+VALUES = np.arange(120, dtype=np.int16).reshape(SHAPE) * 7 - 100
+
+
+def write_source(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE) -> Path:
+    """Write with another library's conventions: NIfTI in RAS by nibabel, the others in LPS by SimpleITK."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        image = nib.Nifti1Image(values, affine)
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+        nib.save(image, path)
+        return path
+    image = sitk.GetImageFromArray(values.T)
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    n = values.ndim
+    image.SetOrigin(lps[:n, 3].tolist())
+    image.SetSpacing(spacing[:n].tolist())
+    image.SetDirection((lps[:3, :3] / spacing)[:n, :n].ravel().tolist())
+    image.SetMetaData("PatientName", "MARKER^PATIENT")
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def doubled(voxels: np.ndarray) -> np.ndarray:
+    return voxels.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def reason_of(path: Path) -> ReasonCode:
+    with pytest.raises(SourceError) as caught:
+        read_volume_file(path)
+    assert str(path.parent) not in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_voxels_and_affine_are_as_written(tmp_path: Path, extension: str) -> None:
+    volume = read_volume_file(write_source(tmp_path / f"a{extension}"))
+    np.testing.assert_array_equal(volume.voxels, VALUES)
+    np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+    assert volume.voxels.dtype == np.float32
+    assert (volume.modality, volume.unit, volume.extension) == ("unknown", "stored", extension)
+    assert volume.value_range == (-32768, 32767)
+    assert volume.warnings == ()
+
+
+def test_simpleitk_and_nibabel_place_the_same_nifti_alike(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "a.nii.gz")
+    volume = read_volume_file(path)
+    image = sitk.ReadImage(str(path))
+    np.testing.assert_allclose(volume.geometry.origin_lps_mm, image.GetOrigin(), atol=1e-5)
+    np.testing.assert_allclose(volume.geometry.spacing_mm, image.GetSpacing(), atol=1e-5)
+    np.testing.assert_allclose(volume.geometry.direction_lps.ravel(), image.GetDirection(), atol=1e-5)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_result_round_trips_and_keeps_faces(tmp_path: Path, extension: str) -> None:
+    volume = read_volume_file(write_source(tmp_path / f"a{extension}"))
+    out = tmp_path / f"out{extension}"
+    clipped, geometry = write_volume_file(volume, doubled(volume.voxels), out, "research only")
+    result = read_volume_file(out)
+    assert clipped == 0
+    np.testing.assert_array_equal(result.voxels, doubled(VALUES))
+    np.testing.assert_allclose(result.geometry.affine, geometry.affine, atol=1e-5)
+    np.testing.assert_allclose(result.geometry.corners_mm(), volume.geometry.corners_mm(), atol=1e-4)
+    np.testing.assert_allclose(result.geometry.spacing_mm, (0.45, 0.35, 2.5), atol=1e-6)
+    assert result.value_range == volume.value_range
+    image = sitk.ReadImage(str(out))
+    assert image.GetPixelID() == sitk.sitkInt16
+    np.testing.assert_allclose(image.GetOrigin(), geometry.origin_lps_mm, atol=1e-4)
+    np.testing.assert_allclose(image.GetDirection(), geometry.direction_lps.ravel(), atol=1e-5)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, doubled(VALUES))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_two_dimensional_images_stay_so(tmp_path: Path, extension: str) -> None:
+    affine = np.diag([-0.9, -0.7, 1.0, 1.0])
+    volume = read_volume_file(write_source(tmp_path / f"a{extension}", VALUES[:, :, 0], affine))
+    assert volume.voxels.shape == (6, 5, 1)
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / f"out{extension}", "")
+    image = sitk.ReadImage(str(tmp_path / f"out{extension}"))
+    assert image.GetDimension() == 2
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, doubled(VALUES[:, :, :1])[:, :, 0])
+    assert image.GetSpacing() == pytest.approx((0.45, 0.35))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_values_are_rounded_and_clipped_to_the_integer_type(tmp_path: Path, extension: str) -> None:
+    volume = read_volume_file(write_source(tmp_path / f"a{extension}", VALUES.astype(np.uint8)))
+    assert volume.value_range == (0, 255)
+    voxels = np.full((12, 10, 4), 7.6, np.float32)
+    voxels[0, 0, 0], voxels[0, 0, 1] = -3.0, 300.0
+    clipped, _ = write_volume_file(volume, voxels, tmp_path / f"out{extension}", "")
+    result = read_volume_file(tmp_path / f"out{extension}")
+    assert clipped == 2
+    assert (result.voxels[0, 0, 0], result.voxels[0, 0, 1], result.voxels[5, 5, 2]) == (0, 255, 8)
+    assert result.value_range == (0, 255)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_become_float32(tmp_path: Path, extension: str, dtype: Any) -> None:
+    volume = read_volume_file(write_source(tmp_path / f"a{extension}", VALUES.astype(dtype) / 8))
+    assert volume.value_range == (VALUES.min() / 8, VALUES.max() / 8)
+    voxels = doubled(volume.voxels) + np.float32(1e-3)
+    assert write_volume_file(volume, voxels, tmp_path / f"out{extension}", "")[0] == 0
+    np.testing.assert_array_equal(read_volume_file(tmp_path / f"out{extension}").voxels, voxels)
+    assert sitk.ReadImage(str(tmp_path / f"out{extension}")).GetPixelID() == sitk.sitkFloat32
+
+
+def scaled_nifti(path: Path, slope: float, intercept: float) -> Path:
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.header.set_slope_inter(slope, intercept)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, -10.0), (-2.0, 3.0), (0.0123, 0.0)])
+def test_nifti_scaling_is_applied_and_kept(tmp_path: Path, slope: float, intercept: float) -> None:
+    volume = read_volume_file(scaled_nifti(tmp_path / "a.nii", slope, intercept))
+    slope, intercept = float(np.float32(slope)), float(np.float32(intercept))
+    np.testing.assert_allclose(volume.voxels, VALUES * slope + intercept, rtol=1e-6, atol=1e-6)
+    ends = sorted((-32768 * slope + intercept, 32767 * slope + intercept))
+    assert volume.value_range == pytest.approx(tuple(ends))
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "")
+    image = nib.load(tmp_path / "out.nii")
+    assert image.header.get_data_dtype() == np.int16
+    assert (image.dataobj.slope, image.dataobj.inter) == pytest.approx((slope, intercept))
+    np.testing.assert_array_equal(image.dataobj.get_unscaled(), doubled(VALUES))
+
+
+def test_nifti_codes_and_units_stay_and_free_text_goes(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.set_sform(AFFINE, 4)
+    image.set_qform(AFFINE, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[name] = b"MARKER^PATIENT"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"MARKER^PATIENT"))
+    nib.save(image, tmp_path / "a.nii")
+    assert b"MARKER" in (tmp_path / "a.nii").read_bytes()
+    volume = read_volume_file(tmp_path / "a.nii")
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "Research use only")
+    result = nib.load(tmp_path / "out.nii")
+    assert b"MARKER" not in (tmp_path / "out.nii").read_bytes()
+    assert result.header["descrip"].item() == b"Research use only"
+    assert (int(result.header["sform_code"]), int(result.header["qform_code"])) == (4, 1)
+    assert result.header.get_xyzt_units() == ("mm", "sec")
+    np.testing.assert_allclose(result.get_qform(), result.get_sform(), atol=1e-5)
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".mha", ".mhd"])
+def test_metadata_is_not_carried_over(tmp_path: Path, extension: str) -> None:
+    source = write_source(tmp_path / f"a{extension}")
+    volume = read_volume_file(source)
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / f"out{extension}", "")
+    assert b"MARKER" not in (tmp_path / f"out{extension}").read_bytes()
+
+
+def test_without_codes_the_place_is_warned_of_and_faces_stay(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VALUES, None)
+    image.header.set_zooms((0.9, 0.7, 2.5))
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume_file(tmp_path / "a.nii")
+    assert "sform" in volume.warnings[0]
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "")
+    result = read_volume_file(tmp_path / "out.nii")
+    np.testing.assert_allclose(result.geometry.corners_mm(), volume.geometry.corners_mm(), atol=1e-5)
+    assert len(result.warnings) == 1
+
+
+def test_sform_and_qform_that_disagree_are_warned_of(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(np.diag([1.0, 1, 1, 1]), 1)
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume_file(tmp_path / "a.nii")
+    assert "disagree" in volume.warnings[0]
+    np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+
+
+def test_nifti_in_metres_is_read_in_millimetres(tmp_path: Path) -> None:
+    affine = np.diag([1e-3, 1e-3, 1e-3, 1]) @ AFFINE
+    image = nib.Nifti1Image(VALUES, affine)
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume_file(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-4)
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "")
+    corners = read_volume_file(tmp_path / "out.nii").geometry.corners_mm()
+    np.testing.assert_allclose(corners, volume.geometry.corners_mm(), atol=1e-4)
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nrrd"])
+def test_one_volume_in_four_dimensions_is_three_dimensional(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a{extension}"
+    if extension == ".nrrd":
+        sitk.WriteImage(sitk.GetImageFromArray(VALUES.T[None], isVector=False), str(path))
+    else:
+        nib.save(nib.Nifti1Image(VALUES[..., None], AFFINE), path)
+    np.testing.assert_array_equal(read_volume_file(path).voxels, VALUES)
+
+
+def nifti(path: Path, values: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(values, AFFINE), path)
+    return path
+
+
+def test_what_is_refused_of_nifti(tmp_path: Path) -> None:
+    rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nan = VALUES.astype(np.float32)
+    nan[1, 2, 3] = np.nan
+    assert reason_of(nifti(tmp_path / "a.nii", np.zeros((4, 4, 4, 2)))) is ReasonCode.UNSUPPORTED_DIMENSIONS
+    assert reason_of(nifti(tmp_path / "b.nii", rgb)) is ReasonCode.UNSUPPORTED_PIXELS
+    assert reason_of(nifti(tmp_path / "c.nii", VALUES.astype(np.complex64))) is ReasonCode.UNSUPPORTED_PIXELS
+    assert reason_of(nifti(tmp_path / "d.nii.gz", nan)) is ReasonCode.NOT_FINITE
+    nan[1, 2, 3] = np.inf
+    assert reason_of(nifti(tmp_path / "e.nii", nan)) is ReasonCode.NOT_FINITE
+
+
+def test_what_is_refused_of_nrrd(tmp_path: Path) -> None:
+    vectors = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
+    sitk.WriteImage(vectors, str(tmp_path / "a.nrrd"))
+    assert reason_of(tmp_path / "a.nrrd") is ReasonCode.UNSUPPORTED_PIXELS
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 4, 5, 6), np.uint8), isVector=False), str(tmp_path / "b.nrrd"))
+    assert reason_of(tmp_path / "b.nrrd") is ReasonCode.UNSUPPORTED_DIMENSIONS
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_damaged_files_are_refused_without_a_path(
+    tmp_path: Path, extension: str, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_source(tmp_path / f"MARKER{extension}")
+    target = path.with_suffix(".raw") if extension == ".mhd" and damage == "cut" else path
+    content = target.read_bytes()
+    target.write_bytes({"cut": content[:-40], "garbage": b"\x01garbage" * 90, "empty": b""}[damage])
+    with pytest.raises(CorruptSourceError) as caught:
+        read_volume_file(path)
+    assert caught.value.reason is ReasonCode.UNREADABLE_FILE
+    assert "MARKER" not in str(caught.value) + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_size_is_limited_from_the_header(tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_source(tmp_path / f"a{extension}")
+    monkeypatch.setattr(volume_file, "MAX_VOXELS", 100)
+    assert reason_of(path) is ReasonCode.TOO_LARGE
+
+
+def test_singular_affine_is_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VALUES, AFFINE)
+    image.header["srow_x"] = 0
+    image.header["sform_code"] = 1
+    nib.save(nib.Nifti1Image(VALUES, None, image.header), tmp_path / "a.nii")
+    assert reason_of(tmp_path / "a.nii") is ReasonCode.SINGULAR_GEOMETRY
+
+
+def test_other_extensions_and_missing_files_are_refused(tmp_path: Path) -> None:
+    assert reason_of(tmp_path / "a.img") is ReasonCode.NOT_AN_IMAGE
+    assert reason_of(tmp_path / "a.nii") is ReasonCode.NO_SUCH_SOURCE
+    assert volume_extension(Path("A.NII.GZ")) == ".nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("brain T2 (1).nii.gz", "brain_T2_1"), ("..nii", "volume"), ("x.y.nii", "x.y"), ("ü" * 3 + ".nii", "volume")],
+)
+def test_case_is_a_safe_name(tmp_path: Path, name: str, case: str) -> None:
+    assert read_volume_file(write_source(tmp_path / name)).case == case
+
+
+def test_constant_volume_is_fine(tmp_path: Path) -> None:
+    volume = read_volume_file(write_source(tmp_path / "a.nii", np.full(SHAPE, 5, np.int16)))
+    assert write_volume_file(volume, doubled(volume.voxels), tmp_path / "b.nii", "")[0] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32])
+def test_wide_integers_clip_at_their_ends(tmp_path: Path, dtype: Any) -> None:
+    volume = read_volume_file(write_source(tmp_path / "a.nrrd", (VALUES % 50).astype(dtype)))
+    clipped, _ = write_volume_file(volume, np.full((12, 10, 4), 1e20, np.float32), tmp_path / "b.nrrd", "")
+    assert clipped == 480
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "b.nrrd"))) > 2**30).all()
+
+
+def test_integers_beyond_float32_are_warned_of(tmp_path: Path) -> None:
+    volume = read_volume_file(write_source(tmp_path / "a.nrrd", np.full(SHAPE, 2**25 + 1, np.int32)))
+    assert "float32" in volume.warnings[0]
+
+
+def test_impossible_results_are_refused(tmp_path: Path) -> None:
+    volume = read_volume_file(write_source(tmp_path / "a.nii"))
+    good = doubled(volume.voxels)
+    out = tmp_path / "out.nii"
+    for voxels, path, text, word in [
+        (good[:-1], out, "", "multiple"),
+        (good[:, :, :-1], out, "", "multiple"),
+        (np.full_like(good, np.nan), out, "", "NaN"),
+        (good, tmp_path / "out.nrrd", "", "nrrd"),
+        (good, out, "x" * 80, "79"),
+    ]:
+        with pytest.raises(SettingsError, match=word):
+            write_volume_file(volume, voxels, path, text)
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        write_volume_file(volume, good, tmp_path / "MARKER" / "out.nii", "")
+    assert "MARKER" not in str(caught.value)
