@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +28,14 @@ _N_PANELS = 3
 _SOFT_TISSUE_HU, _LUNG_HU, _LUNG_SHARE = (-160.0, 240.0), (-1350.0, 150.0), 0.12
 
 
-def assess(source: Tensor, result: Tensor, factor: int, intensity: IntensityMap, unit: str) -> MetricSummary:
+def assess(
+    source: Tensor,
+    result: Tensor,
+    factor: int,
+    intensity: IntensityMap,
+    unit: str,
+    rms_before_projection: float | None = None,
+) -> MetricSummary:
     """Sharpness of source, bicubic and result on one grid, and agreement of the result with the source.
 
     Args:
@@ -37,6 +44,7 @@ def assess(source: Tensor, result: Tensor, factor: int, intensity: IntensityMap,
         factor: super-resolution factor.
         intensity: the volume's map; sharpness is taken on grey levels 0..255 of its model range -1..1.
         unit: of intensities, for the report.
+        rms_before_projection: what ``ProjectOntoSourced`` measured.
     """
     source, result = (x.as_tensor() if isinstance(x, MetaTensor) else x for x in (source, result))
     rows: dict[str, list[tuple[float, float]]] = {"source": [], "bicubic": [], "result": []}
@@ -50,8 +58,9 @@ def assess(source: Tensor, result: Tensor, factor: int, intensity: IntensityMap,
         for name, image in images.items():
             grey = to_grey8(image, -1.0, 1.0)
             rows[name].append((float(laplacian_variance(grey)), float(fft_sharpness(grey))))
+    agreement = replace(_agreement(source, result, factor, unit), rms_before_projection=rms_before_projection)
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
-    return MetricSummary(**sharpness, agreement=_agreement(source, result, factor, unit))
+    return MetricSummary(**sharpness, agreement=agreement)
 
 
 def _spread(n_slices: int, wanted: int) -> list[int]:

@@ -91,8 +91,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
     run.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
     run.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
-    run.add_argument("--start-noise", type=float, help="0 truest and smoothest, larger is sharper (default: the bundle's)")
-    run.add_argument("--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded")
+    run.add_argument(
+        "--start-noise", type=float, help="0 truest and smoothest, larger is sharper (default: the bundle's)"
+    )
+    run.add_argument(
+        "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
+    )
     run.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
     run.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")

@@ -92,13 +92,14 @@ class KSpaceCropOperator:
         spectrum = torch.fft.fft2(image)
         for axis in (-2, -1):
             spectrum = self._crop(spectrum, axis)
-        return torch.fft.ifft2(spectrum).real / self.factor**2
+        result: Tensor = torch.fft.ifft2(spectrum).real / self.factor**2
+        return result
 
     def _crop(self, spectrum: Tensor, axis: int) -> Tensor:
         size = spectrum.shape[axis] // self.factor
         frequency = torch.fft.fftfreq(size, device=spectrum.device) * size
         kept = spectrum.index_select(axis, frequency.long() % spectrum.shape[axis])
-        # Without this phase the samples would sit on each block's first pixel: half a voxel off (Fourier shift theorem).
+        # Fourier shift theorem: without this phase each sample would sit on its block's first pixel.
         shift = (self.factor - 1) / 2 / spectrum.shape[axis]
         phase = torch.exp(2j * math.pi * frequency * shift)
         if size % 2 == 0:

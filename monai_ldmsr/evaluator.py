@@ -35,7 +35,7 @@ class CaseResult:
 
     Args:
         case: name of the result's folder; no patient data.
-        status: ``done``, ``skipped`` (nothing that this software works on) or ``failed`` (refused, damaged, or an error).
+        status: ``done``, ``skipped`` (nothing for this software) or ``failed`` (refused, damaged, or an error).
         reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
         message: one sentence for a person.
         corrupt: whether the source's bytes are damaged.
@@ -126,7 +126,9 @@ class SeriesEvaluator:
         device: str | torch.device = "cpu",
     ) -> None:
         self.dataset = dataset
+        # channels_last is the layout in which CPU and GPU convolve fastest.
         self.network = network.to(device).eval()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)

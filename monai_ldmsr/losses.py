@@ -20,9 +20,7 @@ class LatentCodecLoss(nn.Module):
 
     kernel: Tensor
 
-    def __init__(
-        self, laplacian_weight: float = 0.3, spectrum_weight: float = 0.02, kl_weight: float = 0.005
-    ) -> None:
+    def __init__(self, laplacian_weight: float = 0.3, spectrum_weight: float = 0.02, kl_weight: float = 0.005) -> None:
         super().__init__()
         self.laplacian_weight = laplacian_weight
         self.spectrum_weight = spectrum_weight
@@ -48,9 +46,9 @@ class LatentCodecLoss(nn.Module):
 class WeightedVelocityLoss(nn.Module):
     """Mean squared velocity error, each latent channel weighed by its share in the image.
 
-    In units of each channel's own residual all channels look alike, noise too. Weights ``residual_std ** power`` (of the
-    raw latent, mean 1) spend the network's capacity where the image changes most; the optimum itself does not depend
-    on positive weights.
+    In units of each channel's own residual all channels look alike, noise too. Weights ``residual_std ** power`` (of
+    the raw latent, mean 1) spend the network's capacity where the image changes most; the optimum itself does not
+    depend on positive weights.
     """
 
     def forward(self, outputs: dict[str, Tensor], target: Tensor) -> Tensor:

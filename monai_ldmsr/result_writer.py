@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from monai.data import MetaTensor
-from monai_ldmsr.networks.super_resolver import SuperResolver
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
-from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.io import (
     Derivation,
     DicomSeries,
@@ -25,6 +23,7 @@ from monai_ldmsr.io import (
 )
 from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
+from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     DegradationSummary,
@@ -62,9 +61,9 @@ class BundleModel:
     weights_sha256: str
 
 
-def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[str, Any]) -> Derivation:
+def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[str, Any] | None = None) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
-    plain = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
+    plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
     return Derivation(
         factor=int(network.factor),
         method=METHOD,
@@ -135,18 +134,24 @@ class ResultWriter:
         kind = "DICOM" if isinstance(source, DicomSeries) else source.extension.lstrip(".")
         n_images = len(source.headers) if isinstance(source, DicomSeries) else 1
         source_grid, result_grid = (
-            {"shape": g.shape, "spacing_mm": g.spacing_mm, "affine": g.affine.tolist(), "format": kind, "n_images": n_images}
+            {
+                "shape": g.shape,
+                "spacing_mm": g.spacing_mm,
+                "affine": g.affine.tolist(),
+                "format": kind,
+                "n_images": n_images,
+            }
             for g in (source.geometry, result)
         )
         warnings = [*source.warnings]
         if n_clipped:
             warnings.append(f"{n_clipped} voxels of the result lay outside what the source can store and were clipped.")
-        metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit)
+        strayed = data.get("pred_disagreement")
+        metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit, strayed)
         settings = {
             **self.settings,
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
-            "disagreement_before_projection": data.get("pred_disagreement"),
         }
         return SRReport(
             case=case, status="done", modality=source.modality, unit=source.unit,

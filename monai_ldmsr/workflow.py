@@ -162,8 +162,11 @@ def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:
 
 def available_bundles() -> list[BundleInfo]:
     """Bundles that come with the package."""
-    folders = {folder.parents[1].name: folder.parents[1] for root in reversed(_bundle_roots())
-               for folder in sorted(root.glob("*/configs/metadata.json"))}
+    folders = {
+        folder.parents[1].name: folder.parents[1]
+        for root in reversed(_bundle_roots())
+        for folder in sorted(root.glob("*/configs/metadata.json"))
+    }
     return [bundle_info(folder) for _, folder in sorted(folders.items())]
 
 
@@ -219,7 +222,9 @@ def _check_device(name: str) -> None:
     try:
         torch.empty(0, device=torch.device(name))
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"The device '{name}' is not available here. Use cpu, or cuda where there is one.") from error
+        raise SettingsError(
+            f"The device '{name}' is not available here. Use cpu, or cuda where there is one."
+        ) from error
 
 
 def _check_folders(source: Path, output_dir: Path) -> None:

@@ -118,7 +118,7 @@ def test_no_class_or_function_has_a_name_of_monai() -> None:
             continue
         try:
             theirs |= {key for key, _ in inspect.getmembers(importlib.import_module(name)) if not key.startswith("_")}
-        except Exception:  # noqa: S112  # an optional dependency of MONAI that is not here
+        except Exception:  # an optional dependency of MONAI that is not here
             continue
     assert len(theirs) > 1000
     for module in modules():

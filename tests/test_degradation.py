@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_ldmsr.consistency import project_onto_source
+from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator, GaussianOperator, KSpaceCropOperator, adjoint
 
 FACTORS = (2, 3, 4)
@@ -78,3 +78,15 @@ def test_projection_agrees_and_never_adds_error(factor: int) -> None:
     np.testing.assert_allclose(operator(result).numpy(), operator(truth).numpy(), atol=1e-12)
     assert float((result - truth).square().mean()) < before
     assert torch.equal(project_onto_source(guess.clone(), operator(truth), operator, weight=0.0), guess)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_clipping_keeps_block_means(factor: int) -> None:
+    operator, x = AreaOperator(factor), image(factor)
+    means, outside = operator(x), int((x.abs() > 0.8).sum())
+    assert clip_keeping_means(x, (-0.8, 0.8), operator) == outside
+    assert float(x.abs().max()) <= 0.8
+    np.testing.assert_allclose(operator(x).numpy(), means.clamp(-0.8, 0.8).numpy(), atol=1e-12)
+    untouched = x.clone()
+    assert clip_keeping_means(x, (-0.8, 0.8), operator) == 0
+    assert torch.equal(x, untouched)

@@ -14,7 +14,11 @@ CT = IntensityMap(*zip(*CT_KNOTS_HU, strict=True))
 
 @pytest.mark.parametrize(
     ("intensity", "low", "high"),
-    [(CT, -32768, 32767), (IntensityMap((0.0, 200.0), (-1.0, 1.0)), 0, 65535), (IntensityMap((-5.0, 1.0), (-1.0, 1.0)), -400, 400)],
+    [
+        (CT, -32768, 32767),
+        (IntensityMap((0.0, 200.0), (-1.0, 1.0)), 0, 65535),
+        (IntensityMap((-5.0, 1.0), (-1.0, 1.0)), -400, 400),
+    ],
 )
 def test_every_stored_value_comes_back(intensity: IntensityMap, low: int, high: int) -> None:
     values = torch.arange(low, high + 1, dtype=torch.float32)

@@ -102,7 +102,11 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"factor": 5}, "factor"), ({"num_inference_steps": 0}, "num_inference_steps"), ({"start_noise": -1.0}, "start_noise")],
+    [
+        ({"factor": 5}, "factor"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"start_noise": -1.0}, "start_noise"),
+    ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
     with pytest.raises(SettingsError, match=word):
@@ -145,7 +149,8 @@ def test_volume_inferer_agrees_with_slices_and_monai() -> None:
     for corner in ([-0.5, -0.5, 0.0], [11.5, 19.5, 4.0]):
         fine = [2 * (corner[0] + 0.5) - 0.5, 2 * (corner[1] + 0.5) - 0.5, corner[2]]
         torch.testing.assert_close(
-            moved @ torch.tensor([*fine, 1.0], dtype=torch.float64), affine @ torch.tensor([*corner, 1.0], dtype=torch.float64)
+            moved @ torch.tensor([*fine, 1.0], dtype=torch.float64),
+            affine @ torch.tensor([*corner, 1.0], dtype=torch.float64),
         )
 
 

@@ -165,9 +165,7 @@ def test_page_escapes_every_text():
         "definitions": {hostile: hostile},
         "degradation": DegradationSummary(hostile, hostile),
         "model": ModelSummary(hostile, hostile, hostile, 1, 1),
-        "metrics": dataclasses.replace(
-            report().metrics, agreement=dataclasses.replace(AGREEMENT, unit=hostile)
-        ),
+        "metrics": dataclasses.replace(report().metrics, agreement=dataclasses.replace(AGREEMENT, unit=hostile)),
         **dict.fromkeys(("status", "modality", "unit", "device", "created"), hostile),
     }
     page = Page(render_html(report(**changes), [panel()]))

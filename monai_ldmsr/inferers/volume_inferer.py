@@ -32,9 +32,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         torch.Size([1, 1, 10, 8, 3])
     """
 
-    def __init__(
-        self, batch_size: int = 4, max_batch_pixels: int = 2**21, device: str | torch.device = "cpu"
-    ) -> None:
+    def __init__(self, batch_size: int = 4, max_batch_pixels: int = 2**21, device: str | torch.device = "cpu") -> None:
         super().__init__()
         self.batch_size = batch_size
         self.max_batch_pixels = max_batch_pixels

@@ -66,9 +66,7 @@ def to_grey8(image: Tensor, low: float, high: float) -> Tensor:
         tensor([  0.,   0., 128., 255.])
     """
     if not low < high:
-        raise SettingsError(
-            f"The grey range is {low:g} to {high:g}, but its low end must lie below its high end."
-        )
+        raise SettingsError(f"The grey range is {low:g} to {high:g}, but its low end must lie below its high end.")
     grey = (_plain_double(image) - low) * (255.0 / (high - low))
     return grey.clamp(0.0, 255.0).round().float()
 
@@ -95,9 +93,7 @@ def laplacian_variance(image: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     _check_shapes(image, mask)
     padded = F.pad(_plain_double(image), (1, 1, 1, 1), mode="reflect")
-    neighbours = (
-        padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
-    )
+    neighbours = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
     laplacian = neighbours - 4.0 * padded[..., 1:-1, 1:-1]
     mean = _mean_within(laplacian, mask).view(-1, 1, 1, 1)
     return _mean_within((laplacian - mean) ** 2, mask)
@@ -142,9 +138,7 @@ def _half_width(size: int | Literal["auto"], shorter_side: int) -> int:
     if size == "auto":
         return round(_FFT_HALF_WIDTH / _FFT_IMAGE_SIZE * shorter_side)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise SettingsError(
-            f'The half-width is {size!r}, but it must be "auto" or a whole number of at least 1.'
-        )
+        raise SettingsError(f'The half-width is {size!r}, but it must be "auto" or a whole number of at least 1.')
     return size
 
 

@@ -56,9 +56,7 @@ class LatentCodec(nn.Module):
     residual_std: Tensor
     basis: Tensor
 
-    def __init__(
-        self, autoencoder: AutoencoderKL, latent_channels: int = 16, block: int = 4, fold: int = 2
-    ) -> None:
+    def __init__(self, autoencoder: AutoencoderKL, latent_channels: int = 16, block: int = 4, fold: int = 2) -> None:
         super().__init__()
         if latent_channels != block**2:
             raise ValueError(f"latent_channels is {latent_channels}, but the shortcut gives {block**2}")

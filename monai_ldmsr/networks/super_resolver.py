@@ -26,7 +26,7 @@ class SuperResolver(nn.Module):
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
     depends on the seed and the slice's size alone and is the same for each slice, so that a slice's result does not
-    depend on its batch, and neighbouring slices do not flicker (fully correlated noise, compare ISCS, arXiv 2602.04162).
+    depend on its batch, and neighbouring slices do not flicker (fully correlated noise; compare ISCS, 2602.04162).
 
     Args:
         codec: latent codec with its statistics.
@@ -99,9 +99,7 @@ class SuperResolver(nn.Module):
             predicted: Tensor = self.denoiser(state, condition, timesteps, factor)
             return predicted
 
-        residual = sample_anchored_flow(
-            velocity, self._noise(condition), self.num_inference_steps, self.start_noise
-        )
+        residual = sample_anchored_flow(velocity, self._noise(condition), self.num_inference_steps, self.start_noise)
         return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
 
     def _noise(self, like: Tensor) -> Tensor:

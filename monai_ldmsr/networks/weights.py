@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -42,7 +43,9 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> st
     partial = target.with_name(f".{target.name}.part")
     torch.save(state, partial)
     os.replace(partial, target)
-    return file_sha256(target)
+    sha256 = file_sha256(target)
+    logging.getLogger(__name__).info("saved %s, sha256 %s", target.name, sha256)
+    return sha256
 
 
 def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None) -> str:

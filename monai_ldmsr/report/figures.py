@@ -70,9 +70,7 @@ class SlicePanel:
     def __post_init__(self) -> None:
         shapes = {image.shape for image in (self.source, self.bicubic, self.result)}
         if len(shapes) != 1 or self.result.ndim != 2 or min(self.result.shape) < 2:
-            raise SettingsError(
-                f"Panel of slice {self.k} needs three images of one 2D shape, but has {shapes}."
-            )
+            raise SettingsError(f"Panel of slice {self.k} needs three images of one 2D shape, but has {shapes}.")
         if not all(np.isfinite(image).all() for image in (self.source, self.bicubic, self.result)):
             raise SettingsError(f"Panel of slice {self.k} holds values that are not finite.")
         if not self.window[0] < self.window[1] or not min(self.spacing_mm) > 0:
@@ -184,9 +182,7 @@ def find_detail(image: FloatImage) -> DetailBox:
         edges = np.minimum(edges, np.percentile(edges[edges > 0], _EDGE_PERCENTILE))
     # Sum over every window from an integral image: total[a, b] = sum of edges[:a, :b].
     total = np.pad(edges.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    within = (
-        total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
-    )
+    within = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
     row, column = np.unravel_index(int(within.argmax()), within.shape)
     return DetailBox(int(row), int(column), rows, columns)
 

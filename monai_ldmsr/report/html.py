@@ -14,13 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, SlicePanel, draw_panel
-from monai_ldmsr.report.sr_report import MetricSummary, ResultSummary, Sharpness, SourceSummary, SRReport
+from monai_ldmsr.report.sr_report import Agreement, MetricSummary, ResultSummary, Sharpness, SourceSummary, SRReport
 
 __all__ = ["render_html"]
 
 #: Between a number and its unit, so that a line never breaks there.
 _NBSP = "\u00a0"
 _NOT_MEASURED = "not measured"
+
+#: A share of the range below which a difference is float32 rounding.
+_ROUNDING = 1e-6
 
 #: Corners of source and result closer than this count as the same: below what any page or viewer shows.
 _SAME_PLACE_TOLERANCE_MM = 0.01
@@ -143,12 +146,28 @@ def findings(report: SRReport) -> list[str]:
     agreement = report.metrics.agreement
     sentences = [_grid_finding(report.source, report.result), _sharpness_finding(report.metrics)]
     if agreement.mean_abs is not None:
-        share = "" if agreement.nrmse is None else f" (NRMSE {fixed(100 * agreement.nrmse, 2, '%')})"
-        sentences.append(
-            f"Made coarse again, the result differs from the source by "
-            f"{number(agreement.mean_abs, agreement.unit)} on average{share}."
-        )
+        sentences.append(_agreement_finding(agreement, agreement.mean_abs))
     return sentences
+
+
+def _agreement_finding(agreement: Agreement, mean_abs: float) -> str:
+    if agreement.nrmse is not None and agreement.nrmse < _ROUNDING:
+        return "Made coarse again, the result is the source: what was measured is kept."
+    share = "" if agreement.nrmse is None else f" (NRMSE {fixed(100 * agreement.nrmse, 2, '%')})"
+    difference = number(mean_abs, _unit(agreement))
+    return f"Made coarse again, the result differs from the source by {difference} on average{share}."
+
+
+def _unit(agreement: Agreement) -> str:
+    """Word the unit; values as stored have none of their own."""
+    return "stored units" if agreement.unit == "stored" else agreement.unit
+
+
+def _difference(value: float | None, agreement: Agreement) -> str:
+    """Word a difference; digits below rounding would only look like knowledge."""
+    if value is not None and agreement.nrmse is not None and agreement.nrmse < _ROUNDING:
+        return "0, to rounding"
+    return number(value, _unit(agreement))
 
 
 def _grid_finding(source: SourceSummary, result: ResultSummary) -> str:
@@ -212,13 +231,18 @@ def agreement_rows(report: SRReport) -> list[tuple[str, str, str]]:
     psnr = "exact" if exact else number(figures.psnr_db, "dB")
     nrmse = None if figures.nrmse is None else 100 * figures.nrmse
     drift = fixed(figures.mean_difference_percent, 2, "%", sign="+")
-    return [
+    rows = [
         ("PSNR", psnr, "Higher is closer; 40 dB is an error of 1 % of the range."),
         ("NRMSE", fixed(nrmse, 2, "%"), "Lower is closer. Typical error as a share of the source's range."),
-        ("Mean absolute difference", number(figures.mean_abs, figures.unit), "Lower is closer."),
-        ("Largest difference", number(figures.max_abs, figures.unit), "The worst single voxel."),
+        ("Mean absolute difference", _difference(figures.mean_abs, figures), "Lower is closer."),
+        ("Largest difference", _difference(figures.max_abs, figures), "The worst single voxel."),
         ("Change of the mean", drift, "Near 0 is right: brightness must not drift."),
     ]
+    if figures.rms_before_projection is not None:
+        before = number(figures.rms_before_projection, _unit(figures))
+        meaning = "How far the network alone strayed, before the result was made to agree with the source."
+        rows.append(("Network alone", before, meaning))
+    return rows
 
 
 def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:

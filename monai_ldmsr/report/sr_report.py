@@ -124,6 +124,8 @@ class Agreement:
         max_abs: largest absolute difference in ``unit``.
         mean_difference_percent: change of the mean intensity, in percent of the source's.
         unit: of intensities, for example ``"HU"``.
+        rms_before_projection: root mean square difference in ``unit`` before the result was made to agree with the
+            source: how far the network alone strayed. None when there was no such step.
     """
 
     psnr_db: float | None
@@ -132,6 +134,7 @@ class Agreement:
     max_abs: float | None
     mean_difference_percent: float | None
     unit: str
+    rms_before_projection: float | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +285,5 @@ def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     raise SettingsError(
-        f"The report holds a {type(value).__name__}, which JSON does not know. "
-        "Give numbers, texts, lists or dicts."
+        f"The report holds a {type(value).__name__}, which JSON does not know. Give numbers, texts, lists or dicts."
     )

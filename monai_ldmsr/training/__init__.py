@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_ldmsr.training.budget import TimeBudget
+from monai_ldmsr.training.evaluation import SplitEvaluation
 from monai_ldmsr.training.objectives import (
     CodecObjective,
     FlowObjective,
@@ -17,6 +18,7 @@ __all__ = [
     "CodecObjective",
     "FlowObjective",
     "RandomPatches",
+    "SplitEvaluation",
     "TimeBudget",
     "fit_latent_statistics",
     "load_training_volumes",

@@ -85,4 +85,4 @@ class TimeBudget:
 
 def _loss(output: Any) -> float:
     first = output[0] if isinstance(output, list) else output
-    return float(first["loss"])
+    return float(first["loss"].detach())

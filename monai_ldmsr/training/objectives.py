@@ -87,8 +87,7 @@ class FlowObjective(nn.Module):
 def fit_latent_statistics(codec: LatentCodec, patches: RandomPatches, batches: int = 60) -> None:
     """Measure mean and spread of latents, and of what low resolution lacks, and store them in the codec."""
     raw = [
-        (codec.posterior(batch["label"])[0], codec.posterior(batch["image"])[0])
-        for batch in islice(patches, batches)
+        (codec.posterior(batch["label"])[0], codec.posterior(batch["image"])[0]) for batch in islice(patches, batches)
     ]
     high, low = (torch.cat([_flat(pair[n]) for pair in raw]) for n in (0, 1))
     std = high.std(dim=0).clamp(min=1e-4)
@@ -102,8 +101,8 @@ def _flat(latent: Tensor) -> Tensor:
 
 @cache
 def _scheduler() -> RFlowScheduler:
-    # Not an attribute of the objective: MONAI's RFlowScheduler is a Module that never initialised itself as one, so that
-    # moving a network that owns it to a device fails.
+    # Not an attribute of the objective: MONAI's RFlowScheduler is a Module that never initialised itself as one, so
+    # that moving a network that owns it to a device fails.
     return RFlowScheduler(use_discrete_timesteps=False, sample_method="logit-normal")
 
 

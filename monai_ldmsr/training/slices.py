@@ -85,18 +85,25 @@ def read_manifest(dataset_dir: str | Path, split: str) -> list[ManifestEntry]:
         raise SettingsError(f"{shared} of {len(splits)} subjects of the manifest are in more than one split.")
     chosen = [entry for entry in entries if entry.split == split]
     if not chosen:
-        raise SettingsError(f"The manifest has no entry in split '{split}' (it has {sorted({e.split for e in entries})}).")
+        raise SettingsError(
+            f"The manifest has no entry in split '{split}' (it has {sorted({e.split for e in entries})})."
+        )
     return chosen
 
 
-def load_training_volumes(dataset_dir: str | Path, split: str) -> list[TrainingVolume]:
-    """Read all volumes of a split, cut them into slices, and halve those that were interpolated.
+def load_training_volumes(dataset_dir: str | Path, split: str, halve_interpolated: bool = True) -> list[TrainingVolume]:
+    """Read all volumes of a split and cut them into slices.
+
+    Args:
+        dataset_dir: folder with ``manifest.csv``.
+        split: ``train``, ``calibration`` or ``test``.
+        halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
 
     Raises:
         SettingsError: see :func:`read_manifest`.
         SourceError: a volume cannot be read, or nothing usable is left.
     """
-    volumes = [_load_volume(entry) for entry in read_manifest(dataset_dir, split)]
+    volumes = [_load_volume(entry, halve_interpolated) for entry in read_manifest(dataset_dir, split)]
     usable = [volume for volume in volumes if volume.slices]
     if not usable:
         raise SourceError(f"No volume of split '{split}' has a usable slice.", ReasonCode.EMPTY_SOURCE)
@@ -119,15 +126,19 @@ def high_frequency_share(image: FloatImage) -> float:
     return float(power[high].sum() / max(power.sum(), 1e-30))
 
 
-def _load_volume(entry: ManifestEntry) -> TrainingVolume:
+def _load_volume(entry: ManifestEntry, halve_interpolated: bool) -> TrainingVolume:
     volume = read_volume_file(entry.path)
     intensity = fit_intensity_map(torch.from_numpy(volume.voxels), entry.modality)
     slices = [s for s in _cut(volume.voxels, volume.geometry.spacing_mm) if _spread(s, intensity) > _MIN_SPREAD]
-    shares = [high_frequency_share(intensity.forward(torch.from_numpy(s)).numpy()) for s in slices]
-    halved = bool(shares) and float(np.median(shares)) < MIN_HIGH_FREQUENCY_SHARE
+    halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
     return TrainingVolume(entry.path.name, entry.modality, entry.subject, tuple(slices), intensity, halved)
+
+
+def _is_interpolated(slices: list[FloatImage], intensity: IntensityMap) -> bool:
+    shares = [high_frequency_share(intensity.forward(torch.from_numpy(s)).numpy()) for s in slices]
+    return float(np.median(shares)) < MIN_HIGH_FREQUENCY_SHARE
 
 
 def _cut(voxels: FloatImage, spacing_mm: tuple[float, float, float]) -> list[FloatImage]:

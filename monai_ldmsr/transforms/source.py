@@ -13,11 +13,19 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_ldmsr.consistency import project_onto_source
+from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 
-__all__ = ["ClipToStoredRanged", "ProjectOntoSourced", "ReadSourced", "RestorePaddingd", "clip_to_range", "project_volume", "volume_of"]
+__all__ = [
+    "ClipToStoredRanged",
+    "ProjectOntoSourced",
+    "ReadSourced",
+    "RestorePaddingd",
+    "clip_to_range",
+    "project_volume",
+    "volume_of",
+]
 
 
 def volume_of(source: DicomSeries | VolumeFile) -> MetaTensor:
@@ -114,28 +122,38 @@ def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 
     return float((square / source.shape[-1]) ** 0.5)
 
 
-def clip_to_range(volume: Tensor, value_range: tuple[float, float]) -> int:
-    """Clip a volume (..., K) in place to what the source's integers can hold, and count what was outside."""
-    low, high = value_range
-    clipped = 0
-    for image in plain(volume).unbind(dim=-1):
-        clipped += int(((image < low) | (image > high)).sum())
-        image.clamp_(low, high)
-    return clipped
+def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int) -> int:
+    """Clip a volume (1, fI, fJ, K) in place to what the source's integers can hold, keeping the means of its blocks.
+
+    Returns:
+        Number of voxels that lay outside.
+    """
+    operator = AreaOperator(factor)
+    return sum(clip_keeping_means(image[None], value_range, operator) for image in plain(volume).unbind(dim=-1))
 
 
 class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
-    """Clip the result to the source's stored range, in place; the count is kept as ``{key}_n_clipped``."""
+    """Clip the result to the source's stored range, in place; the count is kept as ``{key}_n_clipped``.
 
-    def __init__(self, keys: KeysCollection, source_key: str = "source", allow_missing_keys: bool = False) -> None:
+    Args:
+        keys: results (1, fI, fJ, K) in the source's unit.
+        factor: super-resolution factor.
+        source_key: where :class:`ReadSourced` kept the source.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.factor = factor
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clip each key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[f"{key}_n_clipped"] = clip_to_range(result[key], result[self.source_key].value_range)
+            value_range = result[self.source_key].value_range
+            result[f"{key}_n_clipped"] = clip_to_range(result[key], value_range, self.factor)
         return result
 
 
