@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -62,8 +62,16 @@ def _exit_code(error: LdmsrError) -> int:
     return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage ends with 1: argparse's own 2 means here that nothing usable was found."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ldmsr",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -78,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run = commands.add_parser(
         "run",
         help="super-resolve everything below SRC",
@@ -91,9 +99,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
     run.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
     run.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
-    run.add_argument(
-        "--start-noise", type=float, help="0 truest and smoothest, larger is sharper (default: the bundle's)"
-    )
+    run.add_argument("--detail", type=float, help="0 truest and smoothest, 1 sharpest (default: the bundle's)")
     run.add_argument(
         "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
     )
@@ -114,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             factor=arguments.factor,
             num_inference_steps=arguments.steps,
-            start_noise=arguments.start_noise,
+            detail=arguments.detail,
             consistency=arguments.consistency,
             seed=arguments.seed,
             device=arguments.device,

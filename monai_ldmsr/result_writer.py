@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
+from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io import (
     Derivation,
     DicomSeries,
@@ -104,6 +105,7 @@ class ResultWriter:
         Raises:
             OutputError: when the folder cannot be written; nothing is left of it then.
         """
+        _refuse_foreign(output_dir / case)
         with partial_folder(output_dir / case) as folder:
             clipped = self._write_voxels(data, case, folder)
             report = self._report(data, case, data["pred_n_clipped"] + clipped, times)
@@ -170,6 +172,15 @@ class ResultWriter:
             self.model.weights_sha256,
             sum(p.numel() for p in self.network.parameters()),
             int(self.network.num_inference_steps),
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """An earlier result may be replaced; anything else of that name is somebody's data."""
+    if folder.is_symlink() or (folder.exists() and not (folder / "report.json").is_file()):
+        raise OutputError(
+            f"'{folder.name}' in the output folder exists and is no earlier result, so it is not replaced. "
+            "Choose another output folder."
         )
 
 

@@ -51,7 +51,7 @@ def super_resolve(
     *,
     factor: int = 2,
     num_inference_steps: int | None = None,
-    start_noise: float | None = None,
+    detail: float | None = None,
     consistency: float | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -68,7 +68,7 @@ def super_resolve(
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
-        start_noise: 0 (truest) to 2; None takes the bundle's.
+        detail: 0 (truest, smoothest) to 1 (sharpest, least certain); None takes the bundle's.
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
         seed: same seed, same result.
         device: torch device; None takes CUDA when there is one.
@@ -92,7 +92,7 @@ def super_resolve(
     _check_folders(Path(source), Path(output_dir))
     chosen = {
         "num_inference_steps": num_inference_steps,
-        "start_noise": start_noise,
+        "detail": detail,
         "consistency": consistency,
         "device": device,
     }
@@ -115,7 +115,7 @@ def load_super_resolver(bundle: str | Path = DEFAULT_BUNDLE, **settings: Any) ->
 
     Args:
         bundle: name of a bundle that comes with the package, or a bundle's folder.
-        settings: ``factor``, ``num_inference_steps``, ``start_noise``, ``seed``.
+        settings: ``factor``, ``num_inference_steps``, ``detail``, ``seed``.
 
     Raises:
         SettingsError: an argument is outside what is possible.
@@ -211,7 +211,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
     for key in ("num_inference_steps", "seed"):
         if not isinstance(overrides.get(key, 0), int) or overrides.get(key, 1) < 0:
             raise SettingsError(f"{key} is {overrides[key]!r}; give a whole number, 0 or more.")
-    for key, high in (("start_noise", 2.0), ("consistency", 1.0)):
+    for key, high in (("detail", 1.0), ("consistency", 1.0)):
         value = overrides.get(key, 0.0)
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")

@@ -106,6 +106,7 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
         ({"factor": 5}, "factor"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"start_noise": -1.0}, "start_noise"),
+        ({"detail": 1.5}, "detail"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
@@ -130,6 +131,24 @@ def test_sampler_reaches_a_narrow_posterior(steps: int) -> None:
     assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
     assert float(sample.std()) < 0.06
     assert steps < 20 or float(sample.std()) == pytest.approx(spread, rel=0.3)
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5, 1.0])
+def test_detail_draws_the_sample_towards_the_posterior_mean(detail: float) -> None:
+    """Truth N(0.8, 0.5^2), exact velocity: spread and error must follow mean + a (sample - mean)."""
+    mu, spread, start, calls = 0.8, 0.5, 0.7, []
+
+    def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
+        t = 1 - timesteps.double().view(-1, 1, 1, 1) / 1000
+        variance = ((1 - t) * start) ** 2 + (t * spread) ** 2
+        calls.append(float(timesteps[0]))
+        return mu + (t * spread**2 - (1 - t) * start**2) / variance * (state - t * mu)
+
+    noise = torch.randn(16, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = sample_anchored_flow(velocity, noise, 50, start, detail)
+    assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
+    assert float(sample.std()) == pytest.approx(detail * spread, abs=0.02)
+    assert len(calls) == (1 if detail == 0 else 50)
 
 
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:

@@ -79,7 +79,7 @@ def test_every_source_is_accounted_for(mixed: tuple[Path, Path, RunSummary]) -> 
     assert sorted(entry["status"] for entry in listed) == ["done"] * 4 + ["skipped"]
     assert [entry["reason"] for entry in listed if entry["status"] == "skipped"] == ["NOT_AN_IMAGE"]
     assert {p.name for p in output.iterdir() if p.is_dir()} == {e["case"] for e in listed if e["status"] == "done"}
-    assert not [p for p in output.rglob(".*")], "a partial folder is left"
+    assert not list(output.rglob(".*")), "a partial folder is left"
 
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
@@ -332,6 +332,9 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(both, junk / "a.txt" / "o6") == 7
     assert run(both, tmp_path / "o7", "--factor", 5) == 1
     assert "Traceback" not in "".join(capsys.readouterr())
+    with pytest.raises(SystemExit) as wrong_usage:
+        run(both, tmp_path / "o8", "--factor", "two")
+    assert wrong_usage.value.code == 1
 
 
 def test_an_error_of_ours_stops_one_case_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,9 +359,23 @@ def test_an_error_of_ours_stops_one_case_only(tmp_path: Path, monkeypatch: pytes
     assert MARKER not in (tmp_path / "out" / "summary.json").read_text()
 
 
+def test_only_an_earlier_result_is_replaced(tmp_path: Path) -> None:
+    make_nifti(tmp_path / "v.nii")
+    mine = tmp_path / "out" / "v" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    summary = super_resolve(tmp_path / "v.nii", tmp_path / "out", **FAST)
+    assert (summary.cases[0].reason, summary.exit_code) == ("CANNOT_WRITE", 7)
+    assert mine.read_text() == "precious"
+    mine.unlink()
+    mine.parent.rmdir()
+    for _ in range(2):
+        assert super_resolve(tmp_path / "v.nii", tmp_path / "out", **FAST).exit_code == 0
+
+
 def test_arguments_are_checked_before_work(tmp_path: Path) -> None:
     make_nifti(tmp_path / "v.nii")
-    for wrong in ({"factor": 5}, {"seed": "$exit()"}, {"start_noise": -1.0}, {"consistency": 2.0}, {"device": "warp"}):
+    for wrong in ({"factor": 5}, {"seed": "$exit()"}, {"detail": -1.0}, {"consistency": 2.0}, {"device": "warp"}):
         with pytest.raises(SettingsError):
             super_resolve(tmp_path / "v.nii", tmp_path / "out", **wrong)
     with pytest.raises(SettingsError, match="inside the source"):

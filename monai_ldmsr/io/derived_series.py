@@ -50,7 +50,7 @@ class WrittenSeries:
 def write_derived_series(
     series: DicomSeries,
     voxels: npt.NDArray[np.float32],
-    output_dir: Path,
+    output_dir: str | Path,
     derivation: Derivation,
     *,
     progress: Callable[[int], None] | None = None,
@@ -73,6 +73,7 @@ def write_derived_series(
     """
     _check_shape(series, voxels.shape, derivation.factor)
     _check_finite(voxels)
+    output_dir = Path(output_dir)
     shared = shared_header(series.headers, _source_names(series), series.modality, derivation)
     paths, n_clipped = [], 0
     for k, source in enumerate(series.headers):

@@ -33,8 +33,8 @@ class SuperResolver(nn.Module):
         denoiser: velocity network.
         factor: 2, 3 or 4.
         num_inference_steps: evaluations of the denoiser for each slice.
-        start_noise: noise at the start of the flow, in units of the residual's standard deviation; 0 is the truest and
-            smoothest, the value of the training (in the bundle's config) the sharpest.
+        start_noise: noise at the start of the flow, in units of the residual's standard deviation; as in training.
+        detail: 0 gives the network's expectation (truest, smoothest), 1 a full sample (sharpest, least certain).
         seed: seed of the noise.
         margin: low-resolution pixels of padding on each side at least.
 
@@ -49,6 +49,7 @@ class SuperResolver(nn.Module):
         factor: int = 2,
         num_inference_steps: int = 4,
         start_noise: float = 0.7,
+        detail: float = 1.0,
         seed: int = 0,
         margin: int = 4,
     ) -> None:
@@ -58,12 +59,15 @@ class SuperResolver(nn.Module):
         if not 1 <= num_inference_steps <= 1000:
             raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 to 1000 (1 to 8 are usual).")
         if not 0.0 <= start_noise <= 2.0:
-            raise SettingsError(f"start_noise is {start_noise}; choose 0 (smooth, true) to 2.")
+            raise SettingsError(f"start_noise is {start_noise}; choose 0 to 2, best as in training.")
+        if not 0.0 <= detail <= 1.0:
+            raise SettingsError(f"detail is {detail}; choose 0 (truest, smoothest) to 1 (sharpest).")
         self.codec = codec
         self.denoiser = denoiser
         self.factor = factor
         self.num_inference_steps = num_inference_steps
         self.start_noise = start_noise
+        self.detail = detail
         self.seed = seed
         self.margin = margin
 
@@ -99,7 +103,9 @@ class SuperResolver(nn.Module):
             predicted: Tensor = self.denoiser(state, condition, timesteps, factor)
             return predicted
 
-        residual = sample_anchored_flow(velocity, self._noise(condition), self.num_inference_steps, self.start_noise)
+        residual = sample_anchored_flow(
+            velocity, self._noise(condition), self.num_inference_steps, self.start_noise, self.detail
+        )
         return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
 
     def _noise(self, like: Tensor) -> Tensor:

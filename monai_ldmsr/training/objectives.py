@@ -49,16 +49,24 @@ class FlowObjective(nn.Module):
         codec: trained codec with its statistics; stays as it is.
         denoiser: the network to train.
         start_noise: standard deviation of the start, in units of the residual's.
+        first_step_share: share of samples at the very start of the flow, where every sampling begins and where the
+            posterior mean is learned; half of them without noise. The others lie evenly along the flow.
         weight_power: exponent of the channel weights, see ``WeightedVelocityLoss``.
     """
 
     def __init__(
-        self, codec: LatentCodec, denoiser: ConditionalUNet, start_noise: float = 0.7, weight_power: float = 1.0
+        self,
+        codec: LatentCodec,
+        denoiser: ConditionalUNet,
+        start_noise: float = 0.7,
+        first_step_share: float = 0.4,
+        weight_power: float = 1.0,
     ) -> None:
         super().__init__()
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
         self.start_noise = start_noise
+        self.first_step_share = first_step_share
         self.weight_power = weight_power
 
     def forward(self, image: Tensor, label: Tensor, factor: Tensor) -> dict[str, Tensor]:
@@ -72,8 +80,11 @@ class FlowObjective(nn.Module):
         with torch.no_grad():
             condition = self.codec.encode(image)
             residual = (self.codec.encode(label) - condition) / self.codec.residual_std[:, None, None]
-            start = self.start_noise * torch.randn_like(residual)
             timesteps = _scheduler().sample_timesteps(residual)
+            draw = torch.rand_like(timesteps)
+            timesteps = timesteps.masked_fill(draw < self.first_step_share, 1000.0)
+            start = self.start_noise * torch.randn_like(residual)
+            start = start.masked_fill((draw < self.first_step_share / 2).view(-1, 1, 1, 1), 0.0)
             state = _scheduler().add_noise(residual, start, timesteps)
         velocity = self.denoiser(state, condition, timesteps, factor)
         return {"velocity": velocity, "goal": residual - start, "weight": self._weight()}
@@ -103,7 +114,7 @@ def _flat(latent: Tensor) -> Tensor:
 def _scheduler() -> RFlowScheduler:
     # Not an attribute of the objective: MONAI's RFlowScheduler is a Module that never initialised itself as one, so
     # that moving a network that owns it to a device fails.
-    return RFlowScheduler(use_discrete_timesteps=False, sample_method="logit-normal")
+    return RFlowScheduler(use_discrete_timesteps=False, sample_method="uniform")
 
 
 def prepare_codec_batch(

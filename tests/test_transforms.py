@@ -1,0 +1,128 @@
+"""Source to tensor and back: padding, clipping, and the pictures of the report, at their right places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_fixtures import make_series
+from monai.data import MetaTensor
+
+from monai_ldmsr.assessment import assess, display_window, slice_panels
+from monai_ldmsr.io import read_dicom_series
+from monai_ldmsr.transforms import (
+    ClipToStoredRanged,
+    IntensityMap,
+    ProjectOntoSourced,
+    ReadSourced,
+    RestorePaddingd,
+    ScaleFromModelRanged,
+    ScaleToModelRanged,
+    volume_of,
+)
+from monai_ldmsr.transforms.intensity import CT_KNOTS_HU
+
+
+def padded_series(folder: Path) -> Path:
+    """A CT whose first two rows are padding, as scanners write it outside the field of view."""
+    for path in make_series(folder, "CT", (16, 20, 3), PixelPaddingValue=0).paths:
+        image = pydicom.dcmread(path)
+        pixels = np.maximum(image.pixel_array, 20)
+        pixels[:2] = 0
+        image.PixelData = pixels.tobytes()
+        image.save_as(path)
+    return folder
+
+
+def test_padding_is_hidden_from_the_network_and_put_back(tmp_path: Path) -> None:
+    folder = padded_series(tmp_path)
+    data = ReadSourced(keys="image")({"image": folder})
+    source = data["source"]
+    assert source.padding is not None
+    padding_hu = float(source.voxels[0, 0, 0])
+    assert source.padding[:, :2].all()
+    assert not source.padding[:, 2:].any()
+    inside = source.voxels[~source.padding].min()
+    assert float(data["image"][0, :, :2].max()) == float(inside) > padding_hu
+    data["pred"] = torch.full((1, 40, 32, 3), 50.0)
+    result = RestorePaddingd(keys="pred", factor=2)(data)["pred"][0].numpy()
+    assert (result[:, :4] == padding_hu).all()
+    assert (result[:, 4:] == 50.0).all()
+
+
+def test_scaling_comes_back_and_projection_uses_the_source(tmp_path: Path) -> None:
+    make_series(tmp_path, "MR", (16, 20, 3))
+    data = ScaleToModelRanged(keys="image")(ReadSourced(keys="image")({"image": tmp_path}))
+    assert float(data["image"].min()) >= -1.5
+    data["pred"] = data["image"].as_tensor().repeat_interleave(2, 1).repeat_interleave(2, 2).contiguous() + 0.1
+    data = ScaleFromModelRanged(keys="pred")(data)
+    data = ProjectOntoSourced(keys="pred", factor=2)(data)
+    assert data["pred_disagreement"] > 0
+    expected = data["source"].voxels.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_allclose(data["pred"][0].numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_clipping_counts(tmp_path: Path) -> None:
+    make_series(tmp_path, "CT", (16, 20, 3))
+    series = read_dicom_series(tmp_path)
+    low, high = series.value_range
+    pred = torch.zeros(1, 40, 32, 3)
+    pred[0, 0, 0, 0], pred[0, 5, 5, 1] = low - 500, high + 500
+    data = ClipToStoredRanged(keys="pred", factor=2)({"pred": pred, "source": series})
+    assert data["pred_n_clipped"] == 2
+    assert float(data["pred"].min()) >= low
+    assert float(data["pred"].max()) <= high
+
+
+def volumes(factor: int = 2) -> tuple[MetaTensor, MetaTensor]:
+    """A source with one bright voxel at i = 3, j = 7 of slice 1, and its nearest-neighbour result; unequal spacing."""
+    source = torch.zeros(1, 12, 20, 3)
+    source[0, 3, 7, 1] = 100.0
+    result = source.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    affine = torch.diag(torch.tensor([0.8, 0.5, 3.0, 1.0], dtype=torch.float64))
+    fine = affine @ torch.diag(torch.tensor([1 / factor, 1 / factor, 1.0, 1.0], dtype=torch.float64))
+    return MetaTensor(source, affine=affine), MetaTensor(result, affine=fine)
+
+
+def test_panels_show_rows_and_columns() -> None:
+    source, result = volumes()
+    panels = slice_panels(source, result, 2, IntensityMap((0.0, 100.0), (-1.0, 1.0)), "MR")
+    assert [panel.k for panel in panels] == [0, 1, 2]
+    panel = panels[1]
+    assert panel.result.shape == (40, 24), "rows run along j, columns along i"
+    assert panel.spacing_mm == pytest.approx((0.25, 0.4))
+    for image in (panel.source, panel.result):
+        assert {tuple(p) for p in np.argwhere(image == 100)} == {(14, 6), (14, 7), (15, 6), (15, 7)}
+    row, column = np.unravel_index(panel.bicubic.argmax(), panel.bicubic.shape)
+    assert row in (14, 15)
+    assert column in (6, 7)
+
+
+def test_assessment_of_a_perfect_and_a_wrong_result() -> None:
+    source, result = volumes()
+    intensity = IntensityMap((0.0, 100.0), (-1.0, 1.0))
+    perfect = assess(source, result, 2, intensity, "HU", 1.5).agreement
+    assert (perfect.psnr_db, perfect.max_abs, perfect.rms_before_projection) == (None, 0.0, 1.5)
+    wrong = assess(source, MetaTensor(result + 2.0, affine=result.affine), 2, intensity, "HU").agreement
+    assert wrong.mean_abs == pytest.approx(2.0)
+    assert wrong.nrmse == pytest.approx(0.02)
+    assert wrong.psnr_db == pytest.approx(20 * np.log10(100 / 2))
+    assert wrong.mean_difference_percent == pytest.approx(100 * 2.0 * source.numel() / 100.0)
+
+
+def test_ct_window_follows_the_content() -> None:
+    ct = IntensityMap(*zip(*CT_KNOTS_HU, strict=True))
+    abdomen, chest = torch.full((1, 8, 8, 2), 40.0), torch.full((1, 8, 8, 2), -800.0)
+    assert display_window(abdomen, ct, "CT") == (-160.0, 240.0)
+    assert display_window(chest, ct, "CT")[0] < -1000
+    assert display_window(abdomen, IntensityMap((3.0, 7.0), (-1.0, 1.0)), "MR") == (3.0, 7.0)
+
+
+def test_volume_of_has_the_ras_affine(tmp_path: Path) -> None:
+    made = make_series(tmp_path, "MR", (16, 20, 3))
+    volume = volume_of(read_dicom_series(tmp_path))
+    assert volume.shape == (1, 20, 16, 3)
+    np.testing.assert_allclose(volume.affine.numpy()[:3, 3], made.origin_lps_mm * [-1, -1, 1], atol=1e-3)
