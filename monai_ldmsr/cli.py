@@ -104,6 +104,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
     )
     run.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    run.add_argument("--modality", choices=["CT", "MR", "PT"], help="of volume files (CT in HU); DICOM tells its own")
     run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
     run.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
     run.set_defaults(command=_run)
@@ -123,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
             detail=arguments.detail,
             consistency=arguments.consistency,
             seed=arguments.seed,
+            modality=arguments.modality,
             device=arguments.device,
             bundle=arguments.bundle,
             progress=view.update,

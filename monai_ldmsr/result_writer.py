@@ -171,7 +171,7 @@ class ResultWriter:
             self.model.version,
             self.model.weights_sha256,
             sum(p.numel() for p in self.network.parameters()),
-            int(self.network.num_inference_steps),
+            self.network.evaluations_per_slice,
         )
 
 

@@ -20,6 +20,7 @@ from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceErro
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
 from monai_ldmsr.networks import FACTORS, SuperResolver
 from monai_ldmsr.result_writer import BundleModel
+from monai_ldmsr.transforms.source import MODALITIES
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -54,6 +55,7 @@ def super_resolve(
     detail: float | None = None,
     consistency: float | None = None,
     seed: int = 0,
+    modality: str | None = None,
     device: str | None = None,
     bundle: str | Path = DEFAULT_BUNDLE,
     progress: Progress | None = None,
@@ -71,6 +73,7 @@ def super_resolve(
         detail: 0 (truest, smoothest) to 1 (sharpest, least certain); None takes the bundle's.
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
         seed: same seed, same result.
+        modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
         device: torch device; None takes CUDA when there is one.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         progress: called after each batch of slices.
@@ -94,6 +97,7 @@ def super_resolve(
         "num_inference_steps": num_inference_steps,
         "detail": detail,
         "consistency": consistency,
+        "modality": modality,
         "device": device,
     }
     workflow = _workflow(
@@ -215,6 +219,8 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
         value = overrides.get(key, 0.0)
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
+    if overrides.get("modality", "MR") not in MODALITIES:
+        raise SettingsError(f"modality is {overrides['modality']!r}; choose one of {', '.join(MODALITIES)}.")
     _check_device(overrides.get("device", "cpu"))
 
 

@@ -89,6 +89,7 @@ def test_packed_weights_run_and_evaluate(trained: Path, data: Path, tmp_path: Pa
     assert table["rows"]["ldm"]["psnr"]["n"] == 1
     assert table["rows"]["lr"]["laplacian_variance"]["mean"] < table["rows"]["hr"]["laplacian_variance"]["mean"]
     assert table["settings"]["operator"] == "area"
+    assert (tmp_path / "table" / "examples.png").stat().st_size > 1000
     with (tmp_path / "table" / "per_slice.csv").open() as stream:
         assert [row["row"] for row in csv.DictReader(stream)] == ["lr", "bicubic", "ldm", "hr"]
 

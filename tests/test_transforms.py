@@ -12,6 +12,7 @@ from dicom_fixtures import make_series
 from monai.data import MetaTensor
 
 from monai_ldmsr.assessment import assess, display_window, slice_panels
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import read_dicom_series
 from monai_ldmsr.transforms import (
     ClipToStoredRanged,
@@ -63,6 +64,18 @@ def test_scaling_comes_back_and_projection_uses_the_source(tmp_path: Path) -> No
     assert data["pred_disagreement"] > 0
     expected = data["source"].voxels.repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_allclose(data["pred"][0].numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_volume_file_may_be_said_to_be_ct(tmp_path: Path) -> None:
+    import nibabel
+
+    values = np.linspace(-1000, 2000, 8 * 9 * 2).reshape(8, 9, 2).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii")
+    for modality, knots in ((None, 2), ("CT", len(CT_KNOTS_HU))):
+        data = ReadSourced(keys="image", modality=modality)({"image": tmp_path / "v.nii"})
+        assert len(ScaleToModelRanged(keys="image")(data)["image_intensity"].values) == knots
+    with pytest.raises(SettingsError, match="modality"):
+        ReadSourced(keys="image", modality="US")
 
 
 def test_clipping_counts(tmp_path: Path) -> None:

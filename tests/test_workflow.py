@@ -375,7 +375,14 @@ def test_only_an_earlier_result_is_replaced(tmp_path: Path) -> None:
 
 def test_arguments_are_checked_before_work(tmp_path: Path) -> None:
     make_nifti(tmp_path / "v.nii")
-    for wrong in ({"factor": 5}, {"seed": "$exit()"}, {"detail": -1.0}, {"consistency": 2.0}, {"device": "warp"}):
+    for wrong in (
+        {"factor": 5},
+        {"seed": "$exit()"},
+        {"detail": -1.0},
+        {"consistency": 2.0},
+        {"device": "warp"},
+        {"modality": "US"},
+    ):
         with pytest.raises(SettingsError):
             super_resolve(tmp_path / "v.nii", tmp_path / "out", **wrong)
     with pytest.raises(SettingsError, match="inside the source"):

@@ -311,15 +311,18 @@ def _factors(source: tuple[int, int, int], voxels: npt.NDArray[np.float32]) -> t
 
 
 def _stored(voxels: npt.NDArray[np.float32], storage: _Storage) -> tuple[npt.NDArray[Any], int]:
-    """Values as the file stores them, and how many had to be clipped to its range."""
-    if not np.isfinite(voxels).all():
+    """Values as the file stores them, and how many had to be clipped to its range; a slice of memory at a time."""
+    if not all(np.isfinite(voxels[:, :, k]).all() for k in range(voxels.shape[2])):
         raise SettingsError("The result holds NaN or infinite voxels, so it is not written.")
     if storage.dtype.kind == "f":
-        return voxels.astype(np.float32), 0
+        return voxels.astype(np.float32, copy=False), 0
     least, greatest = _stored_range(storage.dtype)
-    rounded = np.rint((voxels.astype(np.float64) - storage.intercept) / storage.slope)
-    clipped = int(np.count_nonzero((rounded < least) | (rounded > greatest)))
-    return np.clip(rounded, least, greatest).astype(storage.dtype), clipped
+    stored, clipped = np.empty(voxels.shape, storage.dtype, order="F"), 0
+    for k in range(voxels.shape[2]):
+        rounded = np.rint((voxels[:, :, k].astype(np.float64) - storage.intercept) / storage.slope)
+        clipped += int(np.count_nonzero((rounded < least) | (rounded > greatest)))
+        stored[:, :, k] = np.clip(rounded, least, greatest).astype(storage.dtype)
+    return stored, clipped
 
 
 def _write_nifti(

@@ -88,6 +88,11 @@ class SuperResolver(nn.Module):
         top, left = padding[0] * self.factor, padding[2] * self.factor
         return result[..., top : top + height * self.factor, left : left + width * self.factor]
 
+    @property
+    def evaluations_per_slice(self) -> int:
+        """How often the denoiser runs for each slice."""
+        return 1 if self.detail == 0 else self.num_inference_steps
+
     def _padding(self, size: int) -> tuple[int, int]:
         """Pixels before and after, so that the upsampled side suits codec and denoiser."""
         unit = self.codec.block * self.denoiser.reduction

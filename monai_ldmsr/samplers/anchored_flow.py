@@ -39,9 +39,9 @@ def sample_anchored_flow(
         noise: (B, Z, h, w) standard normal.
         num_inference_steps: Euler steps; each is one evaluation of ``velocity``.
         start_noise: standard deviation of the start in units of the residual's.
-        detail: ``a`` of ``mean + a (sample - mean)``. The mean is what the first evaluation predicts for X_1: at the start
-            the state knows nothing of X_1, so the best velocity there points to the posterior mean. The squared error
-            grows as ``1 + a**2`` for an exact posterior sample; 0 needs one evaluation only.
+        detail: ``a`` of ``mean + a (sample - mean)``. The mean is what the first evaluation predicts for X_1: at the
+            start the state knows nothing of X_1, so the best velocity there points to the posterior mean. The squared
+            error grows as ``1 + a**2`` for an exact posterior sample; 0 needs one evaluation only.
 
     Returns:
         (B, Z, h, w) sample of X_1, drawn towards its mean.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.metrics import PSNRMetric
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +27,9 @@ __all__ = ["SplitEvaluation"]
 
 #: Slices with a side below this are too small for the FFT metric to mean anything.
 _MIN_SIDE = 96
+
+#: Side in pixels of the details in the examples.
+_DETAIL = 128
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class SplitEvaluation:
         network: the model; its ``factor`` is evaluated.
         slices_per_volume: evenly spread slices of each volume.
         consistency: weight of the projection onto the input, see ``project_onto_source``.
+        max_examples: slices of which a detail is drawn, row beside row, into ``examples.png``.
     """
 
     def __init__(
@@ -55,11 +60,13 @@ class SplitEvaluation:
         network: SuperResolver,
         slices_per_volume: int = 4,
         consistency: float = 1.0,
+        max_examples: int = 6,
     ) -> None:
         self.volumes = volumes
         self.network = network.eval()
         self.slices_per_volume = slices_per_volume
         self.consistency = consistency
+        self.max_examples = max_examples
 
     @property
     def rows(self) -> dict[str, Callable[[_Case], Tensor]]:
@@ -68,20 +75,26 @@ class SplitEvaluation:
 
     @torch.inference_mode()
     def run(self, output_dir: str | Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-        """Measure all rows; write ``table.json`` and ``per_slice.csv``.
+        """Measure all rows; write ``table.json``, ``per_slice.csv`` and ``examples.png``.
 
         Returns:
             ``{group: {row: {metric: {"mean", "sd", "n"}}}}`` with groups ``all`` and each modality.
         """
-        records = [
-            {"volume": case.volume.name, "modality": case.volume.modality, "row": row, **self._measure(case, method)}
-            for case in self._cases()
-            for row, method in self.rows.items()
-        ]
+        records: list[dict[str, object]] = []
+        examples: list[list[Tensor]] = []
+        for case in self._cases():
+            images = {row: _timed(method, case) for row, method in self.rows.items()}
+            for row, (image, duration_s) in images.items():
+                figures = self._measure(case, row, image)
+                about = {"volume": case.volume.name, "modality": case.volume.modality, "row": row}
+                records.append({**about, **figures, "duration_s": duration_s})
+            if len(examples) < self.max_examples:
+                examples.append([_detail(image) for image, _ in images.values()])
         table = {"all": _summarise(records)}
         for modality in sorted({str(r["modality"]) for r in records}):
             table[modality] = _summarise([r for r in records if r["modality"] == modality])
         self._write(Path(output_dir), table, records)
+        _draw(examples, Path(output_dir) / "examples.png")
         for row, metrics in table["all"].items():
             values = ", ".join(f"{name} {value['mean']:.3f}" for name, value in metrics.items())
             logging.getLogger(__name__).info("%s: %s", row, values)
@@ -113,17 +126,13 @@ class SplitEvaluation:
     def _reference(self, case: _Case) -> Tensor:
         return case.volume.intensity.forward(case.high)
 
-    def _measure(self, case: _Case, method: Callable[[_Case], Tensor]) -> dict[str, float]:
-        start = time.perf_counter()
-        image = method(case)
-        duration_s = time.perf_counter() - start
+    def _measure(self, case: _Case, row: str, image: Tensor) -> dict[str, float]:
         grey, reference = (to_grey8(x, -1.0, 1.0) for x in (image, self._reference(case)))
-        psnr = PSNRMetric(max_val=255.0)(grey, reference) if method != self._reference else torch.tensor(float("nan"))
+        psnr = float("nan") if row == "hr" else float(PSNRMetric(max_val=255.0)(grey, reference))
         return {
-            "psnr": float(psnr),
+            "psnr": psnr,
             "laplacian_variance": float(laplacian_variance(grey)),
             "fft": float(fft_sharpness(grey)),
-            "duration_s": duration_s,
         }
 
     def _write(
@@ -135,6 +144,7 @@ class SplitEvaluation:
             "operator": "area",
             "num_inference_steps": self.network.num_inference_steps,
             "start_noise": self.network.start_noise,
+            "detail": self.network.detail,
             "seed": self.network.seed,
             "consistency": self.consistency,
             "slices_per_volume": self.slices_per_volume,
@@ -151,6 +161,26 @@ class SplitEvaluation:
             writer = csv.DictWriter(stream, fieldnames=list(records[0]))
             writer.writeheader()
             writer.writerows(records)
+
+
+def _timed(method: Callable[[_Case], Tensor], case: _Case) -> tuple[Tensor, float]:
+    start = time.perf_counter()
+    return method(case), time.perf_counter() - start
+
+
+def _detail(image: Tensor) -> Tensor:
+    """The central square of a slice (1, 1, H, W), as (rows, columns)."""
+    height, width = image.shape[-2:]
+    top, left = max(0, (height - _DETAIL) // 2), max(0, (width - _DETAIL) // 2)
+    square = functional.pad(image[0, 0], (0, max(0, _DETAIL - width), 0, max(0, _DETAIL - height)), value=-1.0)
+    return square[top : top + _DETAIL, left : left + _DETAIL].T
+
+
+def _draw(examples: list[list[Tensor]], path: Path) -> None:
+    """One line a slice, one column a row of the table; pixels enlarged twice."""
+    sheet = torch.cat([torch.cat(line, dim=1) for line in examples])
+    picture = Image.fromarray(to_grey8(sheet, -1.0, 1.0).numpy().astype(np.uint8))
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
 
 
 def _cropped(image: FloatImage, factor: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 
 __all__ = [
@@ -26,6 +28,10 @@ __all__ = [
     "project_volume",
     "volume_of",
 ]
+
+
+#: DICOM's terms for the modalities that the models were trained on.
+MODALITIES = ("CT", "MR", "PT")
 
 
 def volume_of(source: DicomSeries | VolumeFile) -> MetaTensor:
@@ -43,12 +49,27 @@ def volume_of(source: DicomSeries | VolumeFile) -> MetaTensor:
 class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Replace a path, or the files of a series, by the volume, and keep the source object as ``source_key``.
 
+    Args:
+        keys: paths, or files of a series.
+        modality: of volume files, which do not tell it: ``CT`` (then values must be HU), ``MR`` or ``PT``; None when
+            not known. DICOM tells its own.
+        source_key: where the source is kept.
+
     Raises:
         SourceError: what cannot be read rightly, with its reason code.
     """
 
-    def __init__(self, keys: KeysCollection, source_key: str = "source", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        modality: str | None = None,
+        source_key: str = "source",
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if modality not in (None, *MODALITIES):
+            raise SettingsError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
+        self.modality = modality
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -60,11 +81,11 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
             result[key] = volume_of(source)
         return result
 
-    @staticmethod
-    def _read(item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
+    def _read(self, item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
         if isinstance(item, SeriesFiles) or Path(item).is_dir() or Path(item).suffix.lower() in ("", ".dcm"):
             return read_dicom_series(item)
-        return read_volume_file(item)
+        volume = read_volume_file(item)
+        return volume if self.modality is None else replace(volume, modality=self.modality)
 
 
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
