@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.networks import LatentCodec
     from monai_ldmsr.report import SRReport
     from monai_ldmsr.result_writer import derivation_of
-    from monai_ldmsr.transforms import clip_to_range, fit_intensity_map, project_volume, volume_of
+    from monai_ldmsr.transforms import clip_to_range, fit_intensity_map, possible_range, project_volume, volume_of
     from monai_ldmsr.workflow import load_super_resolver, super_resolve
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "find_dicom_series",
     "fit_intensity_map",
     "load_super_resolver",
+    "possible_range",
     "project_volume",
     "read_dicom_series",
     "super_resolve",
@@ -53,6 +54,7 @@ _HOMES = {
     "find_dicom_series": "io",
     "fit_intensity_map": "transforms",
     "load_super_resolver": "workflow",
+    "possible_range": "transforms",
     "project_volume": "transforms",
     "read_dicom_series": "io",
     "super_resolve": "workflow",

@@ -59,10 +59,10 @@ def clip_keeping_means(result: Tensor, value_range: tuple[float, float], operato
     wanted = operator(result).clamp(low, high)
     result.clamp_(low, high)
     found = operator(result)
-    above, below = found > wanted, found < wanted
-    to_low = ((wanted - low) / (found - low)).where(above, 1.0)
-    to_high = ((high - wanted) / (high - found)).where(below, 1.0)
-    result.sub_(low).mul_(operator.pseudo_inverse(to_low)).add_(low)
-    result.sub_(high).mul_(operator.pseudo_inverse(to_high)).add_(high)
+    # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
+    to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
+    to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
+    result += operator.pseudo_inverse(to_low) * (low - result)
+    result += operator.pseudo_inverse(to_high) * (high - result)
     result.clamp_(low, high)
     return n_outside

@@ -147,7 +147,11 @@ class ResultWriter:
         )
         warnings = [*source.warnings]
         if n_clipped:
-            warnings.append(f"{n_clipped} voxels of the result lay outside what the source can store and were clipped.")
+            share = 100 * n_clipped / pred.numel()
+            warnings.append(
+                f"{n_clipped} voxels ({share:.2g} %) lay outside the values that the source can hold. They were "
+                "clipped; the mean of each block of pixels was kept."
+            )
         strayed = data.get("pred_disagreement")
         metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit, strayed)
         settings = {

@@ -22,6 +22,7 @@ from monai_ldmsr.transforms import (
     RestorePaddingd,
     ScaleFromModelRanged,
     ScaleToModelRanged,
+    possible_range,
     volume_of,
 )
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU
@@ -88,6 +89,18 @@ def test_clipping_counts(tmp_path: Path) -> None:
     assert data["pred_n_clipped"] == 2
     assert float(data["pred"].min()) >= low
     assert float(data["pred"].max()) <= high
+
+
+def test_a_magnitude_image_gets_no_negative_values(tmp_path: Path) -> None:
+    make_series(tmp_path, "MR", (16, 20, 3), PixelRepresentation=1)
+    series = read_dicom_series(tmp_path)
+    assert series.value_range[0] < 0 <= series.voxels.min()
+    assert possible_range(series) == (0.0, series.value_range[1])
+    pred = torch.full((1, 40, 32, 3), 10.0)
+    pred[0, 4, 4, 1] = -20.0
+    result = ClipToStoredRanged(keys="pred", factor=2)({"pred": pred, "source": series})["pred"]
+    assert float(result.min()) == 0.0
+    assert float(result[0, 4:6, 4:6, 1].mean()) == pytest.approx(2.5)
 
 
 def volumes(factor: int = 2) -> tuple[MetaTensor, MetaTensor]:

@@ -14,6 +14,7 @@ from monai_ldmsr.transforms.source import (
     ReadSourced,
     RestorePaddingd,
     clip_to_range,
+    possible_range,
     project_volume,
     volume_of,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ScaleToModelRanged",
     "clip_to_range",
     "fit_intensity_map",
+    "possible_range",
     "project_volume",
     "volume_of",
 ]

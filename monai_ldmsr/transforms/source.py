@@ -25,6 +25,7 @@ __all__ = [
     "ReadSourced",
     "RestorePaddingd",
     "clip_to_range",
+    "possible_range",
     "project_volume",
     "volume_of",
 ]
@@ -143,6 +144,13 @@ def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 
     return float((square / source.shape[-1]) ** 0.5)
 
 
+def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:
+    """What the source's integers can hold; and nothing below zero for MR and PET that have nothing there."""
+    low, high = source.value_range
+    is_magnitude = source.modality in ("MR", "PT") and float(source.voxels.min()) >= 0
+    return (max(low, 0.0), high) if is_magnitude else (low, high)
+
+
 def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int) -> int:
     """Clip a volume (1, fI, fJ, K) in place to what the source's integers can hold, keeping the means of its blocks.
 
@@ -154,7 +162,7 @@ def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int)
 
 
 class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
-    """Clip the result to the source's stored range, in place; the count is kept as ``{key}_n_clipped``.
+    """Clip the result to what the source could hold, in place; the count is kept as ``{key}_n_clipped``.
 
     Args:
         keys: results (1, fI, fJ, K) in the source's unit.
@@ -173,7 +181,7 @@ class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
         """Clip each key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            value_range = result[self.source_key].value_range
+            value_range = possible_range(result[self.source_key])
             result[f"{key}_n_clipped"] = clip_to_range(result[key], value_range, self.factor)
         return result
 
