@@ -32,7 +32,9 @@ def project_onto_source(result: Tensor, source: Tensor, operator: AreaOperator, 
     return result
 
 
-def clip_keeping_means(result: Tensor, value_range: tuple[float, float], operator: AreaOperator) -> int:
+def clip_keeping_means(
+    result: Tensor, value_range: tuple[float, float], operator: AreaOperator, tolerance: float = 0.0
+) -> int:
     """Clip to a range, in place, without shifting the mean of any block of pixels.
 
     Plain clipping brightens air and darkens metal, since it cuts noise on one side. Here each block that was cut at one
@@ -42,6 +44,7 @@ def clip_keeping_means(result: Tensor, value_range: tuple[float, float], operato
         result: (B, C, f h, f w) slices; changed in place.
         value_range: least and greatest value allowed.
         operator: gives the blocks.
+        tolerance: pixels outside by no more than this are not counted, such as what rounding would bring back.
 
     Returns:
         Number of pixels that lay outside.
@@ -53,9 +56,9 @@ def clip_keeping_means(result: Tensor, value_range: tuple[float, float], operato
         (1, [0.0, 1.333, 1.333, 5.333])
     """
     low, high = value_range
-    n_outside = int(((result < low) | (result > high)).sum())
-    if not n_outside:
+    if low <= float(result.min()) and float(result.max()) <= high:
         return 0
+    n_outside = int(((result < low - tolerance) | (result > high + tolerance)).sum())
     wanted = operator(result).clamp(low, high)
     result.clamp_(low, high)
     found = operator(result)

@@ -44,6 +44,10 @@ METHOD = "Conditional latent diffusion super-resolution of each slice"
 
 _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
 _DEGRADATION = DegradationSummary("area", "Each pixel of the source is the mean over its block of finer pixels.")
+
+#: The count of clipped voxels is always in the report; above this share of all voxels it is a warning too.
+_MANY_CLIPPED = 1e-3
+
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
 
@@ -146,11 +150,10 @@ class ResultWriter:
             for g in (source.geometry, result)
         )
         warnings = [*source.warnings]
-        if n_clipped:
-            share = 100 * n_clipped / pred.numel()
+        if n_clipped > _MANY_CLIPPED * pred.numel():
             warnings.append(
-                f"{n_clipped} voxels ({share:.2g} %) lay outside the values that the source can hold. They were "
-                "clipped; the mean of each block of pixels was kept."
+                f"{100 * n_clipped / pred.numel():.2g} % of voxels lay outside the values that the source can hold. "
+                "They were clipped; the mean of each block of pixels was kept."
             )
         strayed = data.get("pred_disagreement")
         metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit, strayed)

@@ -151,14 +151,27 @@ def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:
     return (max(low, 0.0), high) if is_magnitude else (low, high)
 
 
-def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int) -> int:
+def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int, tolerance: float = 0.0) -> int:
     """Clip a volume (1, fI, fJ, K) in place to what the source's integers can hold, keeping the means of its blocks.
+
+    Args:
+        volume: the result, in the source's unit.
+        value_range: least and greatest value.
+        factor: super-resolution factor.
+        tolerance: voxels outside by no more than this are not counted.
 
     Returns:
         Number of voxels that lay outside.
     """
     operator = AreaOperator(factor)
-    return sum(clip_keeping_means(image[None], value_range, operator) for image in plain(volume).unbind(dim=-1))
+    slices = plain(volume).unbind(dim=-1)
+    return sum(clip_keeping_means(image[None], value_range, operator, tolerance) for image in slices)
+
+
+def half_step(source: DicomSeries | VolumeFile) -> float:
+    """Half of the smallest difference between two values of the middle slice: what rounding to storage may change."""
+    values = np.unique(source.voxels[..., source.voxels.shape[-1] // 2])
+    return 0.5 * float(np.diff(values).min()) if values.size > 1 else 0.0
 
 
 class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -181,8 +194,9 @@ class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
         """Clip each key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            value_range = possible_range(result[self.source_key])
-            result[f"{key}_n_clipped"] = clip_to_range(result[key], value_range, self.factor)
+            source = result[self.source_key]
+            count = clip_to_range(result[key], possible_range(source), self.factor, half_step(source))
+            result[f"{key}_n_clipped"] = count
         return result
 
 
