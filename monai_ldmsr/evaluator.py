@@ -126,9 +126,7 @@ class SeriesEvaluator:
         device: str | torch.device = "cpu",
     ) -> None:
         self.dataset = dataset
-        # channels_last is the layout in which CPU and GPU convolve fastest.
         self.network = network.to(device).eval()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
