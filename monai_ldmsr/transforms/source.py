@@ -18,6 +18,7 @@ from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
+from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = [
     "ClipToStoredRanged",
@@ -83,7 +84,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         return result
 
     def _read(self, item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
-        if isinstance(item, SeriesFiles) or Path(item).is_dir() or Path(item).suffix.lower() in ("", ".dcm"):
+        if isinstance(item, SeriesFiles) or volume_extension(Path(item)) is None:
             return read_dicom_series(item)
         volume = read_volume_file(item)
         return volume if self.modality is None else replace(volume, modality=self.modality)
