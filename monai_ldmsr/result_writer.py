@@ -113,7 +113,7 @@ class ResultWriter:
         with partial_folder(output_dir / case) as folder:
             clipped = self._write_voxels(data, case, folder)
             report = self._report(data, case, data["pred_n_clipped"] + clipped, times)
-            source = volume_of(data["source"])
+            source = volume_of(data["source"], hide_padding=False)
             modality = data["source"].modality
             panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
             report.write_json(folder / "report.json")
@@ -156,7 +156,9 @@ class ResultWriter:
                 "They were clipped; the mean of each block of pixels was kept."
             )
         strayed = data.get("pred_disagreement")
-        metrics = assess(volume_of(source), pred, factor, data["image_intensity"], source.unit, strayed)
+        metrics = assess(
+            volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed
+        )
         settings = {
             **self.settings,
             "intensity_values": data["image_intensity"].values,

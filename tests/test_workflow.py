@@ -140,6 +140,23 @@ def test_nifti_by_two_readers(mixed: tuple[Path, Path, RunSummary]) -> None:
     assert itk.GetOrigin() == pytest.approx(image.affine[:3, 3] * [-1, -1, 1], abs=1e-4)
 
 
+def test_padding_does_not_spoil_the_agreement(tmp_path: Path) -> None:
+    for path in make_series(tmp_path / "in", "CT", (40, 48, 2), PixelPaddingValue=0).paths:
+        image = pydicom.dcmread(path)
+        pixels = np.maximum(image.pixel_array, 200)
+        pixels[:6] = 0
+        image.PixelData = pixels.tobytes()
+        image.save_as(path)
+    summary = super_resolve(tmp_path / "in", tmp_path / "out", **FAST)
+    (report,) = tmp_path.glob("out/*/report.json")
+    agreement = json.loads(report.read_text())["metrics"]["agreement"]
+    assert summary.exit_code == 0
+    assert agreement["nrmse"] < 1e-3
+    (first, *_) = read_images(report.parent / "dicom")
+    assert (first.pixel_array[:12] == 0).all()
+    assert (first.pixel_array[12:] > 0).all()
+
+
 def test_report_says_what_was_done(mixed: tuple[Path, Path, RunSummary]) -> None:
     _, output, _ = mixed
     folder = folder_of(output, "MR")

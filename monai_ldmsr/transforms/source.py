@@ -36,13 +36,16 @@ __all__ = [
 MODALITIES = ("CT", "MR", "PT")
 
 
-def volume_of(source: DicomSeries | VolumeFile) -> MetaTensor:
+def volume_of(source: DicomSeries | VolumeFile, hide_padding: bool = True) -> MetaTensor:
     """The source's voxels as (1, I, J, K) float32 with their RAS affine.
 
-    Padding (outside the field of view) is replaced by the least real value, so that the networks see no cliff.
+    Args:
+        source: what was read.
+        hide_padding: replace padding (outside the field of view) by the least real value, so that the networks see no
+            cliff.
     """
     voxels = source.voxels
-    if source.padding is not None and not source.padding.all():
+    if hide_padding and source.padding is not None and not source.padding.all():
         voxels = np.where(source.padding, voxels[~source.padding].min(), voxels)
     # No copy to C order: slices are contiguous in the reader's layout, and stay so.
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(source.geometry.affine.copy()))
@@ -169,10 +172,16 @@ def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int,
     return sum(clip_keeping_means(image[None], value_range, operator, tolerance) for image in slices)
 
 
-def half_step(source: DicomSeries | VolumeFile) -> float:
-    """Half of the smallest difference between two values of the middle slice: what rounding to storage may change."""
-    values = np.unique(source.voxels[..., source.voxels.shape[-1] // 2])
-    return 0.5 * float(np.diff(values).min()) if values.size > 1 else 0.0
+def negligible_step(source: DicomSeries | VolumeFile) -> float:
+    """Difference that storage or the eye does not resolve, from the middle slice, in the source's unit.
+
+    The larger of half the smallest difference between two stored values, and half a percent of the usual range.
+    """
+    image = source.voxels[..., source.voxels.shape[-1] // 2]
+    values = np.unique(image)
+    low, high = np.quantile(image, (0.005, 0.995))
+    half_step = 0.5 * float(np.diff(values).min()) if values.size > 1 else 0.0
+    return max(half_step, 0.005 * float(high - low))
 
 
 class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -196,7 +205,7 @@ class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
         result = dict(data)
         for key in self.key_iterator(result):
             source = result[self.source_key]
-            count = clip_to_range(result[key], possible_range(source), self.factor, half_step(source))
+            count = clip_to_range(result[key], possible_range(source), self.factor, negligible_step(source))
             result[f"{key}_n_clipped"] = count
         return result
 
