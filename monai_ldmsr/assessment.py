@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.report import Agreement, MetricSummary, Sharpness, SlicePanel
 from monai_ldmsr.transforms import IntensityMap
+from monai_ldmsr.transforms.source import plain
 
 __all__ = ["assess", "display_window", "slice_panels"]
 
@@ -46,9 +48,9 @@ def assess(
         unit: of intensities, for the report.
         rms_before_projection: what ``ProjectOntoSourced`` measured.
     """
-    source, result = (x.as_tensor() if isinstance(x, MetaTensor) else x for x in (source, result))
+    source, result = plain(source), plain(result)
     rows: dict[str, list[tuple[float, float]]] = {"source": [], "bicubic": [], "result": []}
-    for k in _spread(source.shape[-1], MAX_MEASURED_SLICES):
+    for k in spread_slices(source.shape[-1], MAX_MEASURED_SLICES):
         scaled = intensity.forward(source[None, ..., k])
         images = {
             "source": functional.interpolate(scaled, scale_factor=factor, mode="bilinear", align_corners=False),
@@ -61,13 +63,6 @@ def assess(
     agreement = replace(_agreement(source, result, factor, unit), rms_before_projection=rms_before_projection)
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
     return MetricSummary(**sharpness, agreement=agreement)
-
-
-def _spread(n_slices: int, wanted: int) -> list[int]:
-    """Indices of at most ``wanted`` slices, evenly over the volume, none at the very ends of a larger one."""
-    if n_slices <= wanted:
-        return list(range(n_slices))
-    return [round(float(k)) for k in np.linspace(0, n_slices - 1, wanted + 2)[1:-1]]
 
 
 def _mean_sharpness(values: list[tuple[float, float]]) -> Sharpness:
@@ -124,7 +119,7 @@ def slice_panels(
     window = display_window(source, intensity, modality)
     spacing = np.linalg.norm(result.affine.numpy()[:3, :3], axis=0)
     panels = []
-    for k in _spread(source.shape[-1], _N_PANELS):
+    for k in spread_slices(source.shape[-1], _N_PANELS):
         measured = source.as_tensor()[None, ..., k]
         bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factor))
         panel = SlicePanel(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 
-__all__ = ["VolumeGeometry", "lps_to_ras"]
+__all__ = ["VolumeGeometry", "lps_to_ras", "spread_slices"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,6 +27,18 @@ _SINGULAR_TOLERANCE = 1e-3
 def lps_to_ras(affine: npt.ArrayLike) -> FloatArray:
     """Turn a 4x4 index-to-LPS affine into index-to-RAS, or the other way round (it is its own inverse)."""
     return LPS_TO_RAS @ np.asarray(affine, dtype=np.float64)
+
+
+def spread_slices(n_slices: int, wanted: int) -> list[int]:
+    """Indices of at most ``wanted`` slices, evenly over a volume, each once, none at the very ends of a larger one.
+
+    Example:
+        >>> spread_slices(16, 3), spread_slices(4, 3), spread_slices(2, 3)
+        ([4, 8, 11], [1, 2], [0, 1])
+    """
+    if n_slices <= wanted:
+        return list(range(n_slices))
+    return sorted({round(float(k)) for k in np.linspace(0, n_slices - 1, wanted + 2)[1:-1]})
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceErro
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
 from monai_ldmsr.networks import FACTORS, SuperResolver
 from monai_ldmsr.result_writer import BundleModel
-from monai_ldmsr.transforms.source import MODALITIES
+from monai_ldmsr.transforms.source import check_modality
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -219,8 +219,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
         value = overrides.get(key, 0.0)
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
-    if overrides.get("modality", "MR") not in MODALITIES:
-        raise SettingsError(f"modality is {overrides['modality']!r}; choose one of {', '.join(MODALITIES)}.")
+    check_modality(overrides.get("modality"))
     _check_device(overrides.get("device", "cpu"))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
+from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras, spread_slices
 
 ANGLE = np.deg2rad(20)
 DIRECTION = np.array([[np.cos(ANGLE), 0, np.sin(ANGLE)], [0, 1, 0], [-np.sin(ANGLE), 0, np.cos(ANGLE)]])
@@ -90,3 +90,14 @@ def test_affine_cannot_be_changed_from_outside() -> None:
     assert geometry.affine[0, 0] == 1
     with pytest.raises(ValueError, match="read-only"):
         geometry.affine[0, 0] = 9
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 4, 12])
+@pytest.mark.parametrize("n_slices", range(1, 30))
+def test_slices_are_spread_once_each_and_evenly(n_slices: int, wanted: int) -> None:
+    picked = spread_slices(n_slices, wanted)
+    assert picked == sorted(set(picked))
+    assert set(picked) <= set(range(n_slices))
+    assert 1 <= len(picked) <= wanted
+    assert n_slices > wanted or len(picked) == n_slices
+    assert abs(np.mean(picked) - (n_slices - 1) / 2) <= 0.5

@@ -24,7 +24,7 @@ from dicom_fixtures import (
     run_dcentvfy,
     run_dciodvfy,
 )
-from series_by_hand import read_images, rescaled
+from series_by_hand import along_normal, read_images, rescaled
 
 from monai_ldmsr import result_writer, super_resolve
 from monai_ldmsr.cli import main
@@ -89,7 +89,7 @@ def test_series_lies_where_its_source_lies_and_means_the_same(
     source, output, _ = mixed
     images = read_images(folder_of(output, modality) / "dicom")
     pattern = {"CT": "ct_*.dcm", "MR": "mr_*.dcm", "PT": "images/PT/*.dcm"}[modality]
-    originals = sorted((pydicom.dcmread(p) for p in source.glob(pattern)), key=lambda d: _along_normal(d))
+    originals = sorted((pydicom.dcmread(p) for p in source.glob(pattern)), key=along_normal)
     assert len(images) == len(originals) == SHAPE[2]
     fine, coarse = rescaled(images).astype(float), rescaled(originals).astype(float)
     assert fine.shape == (2 * SHAPE[1], 2 * SHAPE[0], SHAPE[2])
@@ -100,11 +100,6 @@ def test_series_lies_where_its_source_lies_and_means_the_same(
     assert abs(fine.mean() - coarse.mean()) < 0.005 * np.abs(coarse).mean()
     np.testing.assert_allclose(_corner(images[0], -0.5), _corner(originals[0], -0.5), atol=1e-3)
     assert [d.InstanceNumber for d in images] == [1, 2, 3]
-
-
-def _along_normal(image: pydicom.Dataset) -> float:
-    cosines = np.array(image.ImageOrientationPatient, float)
-    return float(np.cross(cosines[:3], cosines[3:]) @ np.array(image.ImagePositionPatient, float))
 
 
 def _corner(image: pydicom.Dataset, index: float) -> np.ndarray:

@@ -59,12 +59,15 @@ def sample_anchored_flow(
     scheduler.set_timesteps(num_inference_steps)
     # MONAI keeps its timesteps in float16; the same values in float64 make the last step arrive exactly.
     timesteps = [1000.0 * (1 - n / num_inference_steps) for n in range(num_inference_steps)]
-    state = start_noise * noise
-    mean: Tensor | None = None
-    for timestep in timesteps:
+
+    def step(state: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
         now = torch.full((state.shape[0],), timestep, device=state.device)
-        state, predicted = scheduler.step(velocity(state, now), timestep, state)
-        mean = predicted if mean is None else mean
-        if detail == 0:
-            return torch.as_tensor(mean)
-    return state if mean is None else mean + detail * (state - mean)
+        moved, predicted = scheduler.step(velocity(state, now), timestep, state)
+        return moved, predicted
+
+    state, mean = step(start_noise * noise, timesteps[0])
+    if detail == 0:
+        return mean
+    for timestep in timesteps[1:]:
+        state, _ = step(state, timestep)
+    return mean + detail * (state - mean)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import DEFINITIONS, fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
@@ -84,8 +85,9 @@ class SplitEvaluation:
         examples: list[list[Tensor]] = []
         for case in self._cases():
             images = {row: _timed(method, case) for row, method in self.rows.items()}
+            reference = to_grey8(images["hr"][0], -1.0, 1.0)
             for row, (image, duration_s) in images.items():
-                figures = self._measure(case, row, image)
+                figures = _measure(row, image, reference)
                 about = {"volume": case.volume.name, "modality": case.volume.modality, "row": row}
                 records.append({**about, **figures, "duration_s": duration_s})
             if len(examples) < self.max_examples:
@@ -105,8 +107,7 @@ class SplitEvaluation:
         operator = AreaOperator(factor)
         for volume in self.volumes:
             usable = [s for s in volume.slices if min(s.shape) >= _MIN_SIDE]
-            picks = np.linspace(0, len(usable) - 1, min(len(usable), self.slices_per_volume) + 2)[1:-1]
-            for n in sorted({round(float(p)) for p in picks} if len(usable) > 1 else set(range(len(usable)))):
+            for n in spread_slices(len(usable), self.slices_per_volume):
                 high = _cropped(usable[n], factor)
                 yield _Case(volume, high, operator(high))
 
@@ -125,15 +126,6 @@ class SplitEvaluation:
 
     def _reference(self, case: _Case) -> Tensor:
         return case.volume.intensity.forward(case.high)
-
-    def _measure(self, case: _Case, row: str, image: Tensor) -> dict[str, float]:
-        grey, reference = (to_grey8(x, -1.0, 1.0) for x in (image, self._reference(case)))
-        psnr = float("nan") if row == "hr" else float(PSNRMetric(max_val=255.0)(grey, reference))
-        return {
-            "psnr": psnr,
-            "laplacian_variance": float(laplacian_variance(grey)),
-            "fft": float(fft_sharpness(grey)),
-        }
 
     def _write(
         self, folder: Path, table: dict[str, dict[str, dict[str, dict[str, float]]]], records: list[dict[str, object]]
@@ -161,6 +153,16 @@ class SplitEvaluation:
             writer = csv.DictWriter(stream, fieldnames=list(records[0]))
             writer.writeheader()
             writer.writerows(records)
+
+
+def _measure(row: str, image: Tensor, reference: Tensor) -> dict[str, float]:
+    grey = to_grey8(image, -1.0, 1.0)
+    psnr = float("nan") if row == "hr" else float(PSNRMetric(max_val=255.0)(grey, reference))
+    return {
+        "psnr": psnr,
+        "laplacian_variance": float(laplacian_variance(grey)),
+        "fft": float(fft_sharpness(grey)),
+    }
 
 
 def _timed(method: Callable[[_Case], Tensor], case: _Case) -> tuple[Tensor, float]:

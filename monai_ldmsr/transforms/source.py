@@ -36,6 +36,12 @@ __all__ = [
 MODALITIES = ("CT", "MR", "PT")
 
 
+def check_modality(modality: str | None) -> None:
+    """Raise ``SettingsError`` unless it is one of :data:`MODALITIES`, or None for not known."""
+    if modality not in (None, *MODALITIES):
+        raise SettingsError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
+
+
 def volume_of(source: DicomSeries | VolumeFile, hide_padding: bool = True) -> MetaTensor:
     """The source's voxels as (1, I, J, K) float32 with their RAS affine.
 
@@ -72,8 +78,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if modality not in (None, *MODALITIES):
-            raise SettingsError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
+        check_modality(modality)
         self.modality = modality
         self.source_key = source_key
 
