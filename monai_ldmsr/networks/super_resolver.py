@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ from monai_ldmsr.networks.conditional_unet import FACTORS, ConditionalUNet
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.samplers.anchored_flow import sample_anchored_flow
 
-__all__ = ["SuperResolver", "upsample_bicubic"]
+__all__ = ["MAX_DETAIL", "SuperResolver", "upsample_bicubic"]
+
+#: Beyond this a result is noise more than detail.
+MAX_DETAIL = 1.5
 
 
 def upsample_bicubic(image: Tensor, factor: int) -> Tensor:
@@ -34,7 +38,11 @@ class SuperResolver(nn.Module):
         factor: 2, 3 or 4.
         num_inference_steps: evaluations of the denoiser for each slice.
         start_noise: noise at the start of the flow, in units of the residual's standard deviation; as in training.
-        detail: 0 gives the network's expectation (truest, smoothest), 1 a full sample (sharpest, least certain).
+        detail: 0 gives the network's expectation (truest, smoothest), 1 a full sample; beyond 1 what the sample adds to
+            the expectation is strengthened (sharpest, least certain). None takes the modality's own.
+        detail_by_modality: for DICOM's ``CT``, ``MR``, ``PT`` the detail at each of ``FACTORS``, as chosen on
+            calibration data; see :meth:`use_modality`. A modality that is not known takes the least of them.
+        modality: what the first slices show; see :meth:`use_modality`.
         seed: seed of the noise.
         margin: low-resolution pixels of padding on each side at least.
 
@@ -49,7 +57,9 @@ class SuperResolver(nn.Module):
         factor: int = 2,
         num_inference_steps: int = 4,
         start_noise: float = 0.7,
-        detail: float = 1.0,
+        detail: float | None = 1.0,
+        detail_by_modality: Mapping[str, Sequence[float]] | None = None,
+        modality: str | None = None,
         seed: int = 0,
         margin: int = 4,
     ) -> None:
@@ -60,14 +70,19 @@ class SuperResolver(nn.Module):
             raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 to 1000 (1 to 8 are usual).")
         if not 0.0 <= start_noise <= 2.0:
             raise SettingsError(f"start_noise is {start_noise}; choose 0 to 2, best as in training.")
-        if not 0.0 <= detail <= 1.0:
-            raise SettingsError(f"detail is {detail}; choose 0 (truest, smoothest) to 1 (sharpest).")
+        self._detail_by_modality = {
+            key: values[FACTORS.index(factor)] for key, values in (detail_by_modality or {"": [1.0] * 3}).items()
+        }
+        for value in (detail, *self._detail_by_modality.values()):
+            if value is not None and not 0.0 <= value <= MAX_DETAIL:
+                raise SettingsError(f"detail is {value}; choose 0 (truest, smoothest) to {MAX_DETAIL:g} (sharpest).")
+        self._detail = detail
+        self._modality = modality
         self.codec = codec
         self.denoiser = denoiser
         self.factor = factor
         self.num_inference_steps = num_inference_steps
         self.start_noise = start_noise
-        self.detail = detail
         self.seed = seed
         self.margin = margin
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
@@ -90,10 +105,21 @@ class SuperResolver(nn.Module):
         top, left = padding[0] * self.factor, padding[2] * self.factor
         return result[..., top : top + height * self.factor, left : left + width * self.factor]
 
+    def use_modality(self, modality: str | None) -> None:
+        """Say what the next slices show, for a detail that was not given as a number."""
+        self._modality = modality
+
+    @property
+    def detail(self) -> float:
+        """The detail in effect."""
+        if self._detail is not None:
+            return self._detail
+        return self._detail_by_modality.get(self._modality or "", min(self._detail_by_modality.values()))
+
     @property
     def evaluations_per_slice(self) -> int:
         """How often the denoiser runs for each slice."""
-        return 1 if self.detail == 0 else self.num_inference_steps
+        return 1 if self.detail == 0.0 else self.num_inference_steps
 
     def _padding(self, size: int) -> tuple[int, int]:
         """Pixels before and after, so that the upsampled side suits codec and denoiser."""

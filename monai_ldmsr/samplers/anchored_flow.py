@@ -22,11 +22,51 @@ import torch
 from monai.networks.schedulers import RFlowScheduler
 from torch import Tensor
 
-__all__ = ["sample_anchored_flow"]
+__all__ = ["posterior_mean", "refine_mean", "sample_anchored_flow"]
+
+#: Maps a state (B, Z, h, w) and timesteps (B,) to the velocity, shape of the state.
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+def posterior_mean(velocity: Velocity, like: Tensor) -> Tensor:
+    """What the flow expects of X_1 when it has seen the low-resolution image alone: one evaluation.
+
+    At the start the state knows nothing of X_1, so the best velocity there points from the state to the posterior mean.
+    Without noise the state is zero, and the velocity is the mean itself.
+
+    Args:
+        velocity: see :func:`sample_anchored_flow`.
+        like: (B, Z, h, w), gives shape and device.
+    """
+    return velocity(torch.zeros_like(like), _timesteps(like, 1000.0))
+
+
+def refine_mean(
+    velocity: Velocity, mean: Tensor, noise: Tensor, num_inference_steps: int, start_noise: float
+) -> Tensor:
+    """Sample X_1 by a flow whose first step led from noise towards the mean.
+
+    Args:
+        velocity: see :func:`sample_anchored_flow`.
+        mean: (B, Z, h, w), of :func:`posterior_mean`.
+        noise: (B, Z, h, w) standard normal.
+        num_inference_steps: Euler steps, of which the first is known from the mean; at least 2.
+        start_noise: see :func:`sample_anchored_flow`.
+    """
+    scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False)
+    scheduler.set_timesteps(num_inference_steps)
+    # MONAI keeps its timesteps in float16; the same values in float64 make the last step arrive exactly.
+    timesteps = [1000.0 * (1 - n / num_inference_steps) for n in range(num_inference_steps)]
+    state = start_noise * noise
+    predicted = mean - state
+    for n, timestep in enumerate(timesteps):
+        predicted = velocity(state, _timesteps(state, timestep)) if n else predicted
+        state, _ = scheduler.step(predicted, timestep, state)
+    return state
 
 
 def sample_anchored_flow(
-    velocity: Callable[[Tensor, Tensor], Tensor],
+    velocity: Velocity,
     noise: Tensor,
     num_inference_steps: int,
     start_noise: float,
@@ -55,19 +95,11 @@ def sample_anchored_flow(
         >>> sample_anchored_flow(exact, torch.randn(1, 1, 2, 2), 3, 0.7).round(decimals=4).unique()
         tensor([3.])
     """
-    scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False)
-    scheduler.set_timesteps(num_inference_steps)
-    # MONAI keeps its timesteps in float16; the same values in float64 make the last step arrive exactly.
-    timesteps = [1000.0 * (1 - n / num_inference_steps) for n in range(num_inference_steps)]
-
-    def step(state: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
-        now = torch.full((state.shape[0],), timestep, device=state.device)
-        moved, predicted = scheduler.step(velocity(state, now), timestep, state)
-        return moved, predicted
-
-    state, mean = step(start_noise * noise, timesteps[0])
-    if detail == 0:
+    mean = posterior_mean(velocity, noise)
+    if detail == 0 or num_inference_steps == 1:
         return mean
-    for timestep in timesteps[1:]:
-        state, _ = step(state, timestep)
-    return mean + detail * (state - mean)
+    return mean + detail * (refine_mean(velocity, mean, noise, num_inference_steps, start_noise) - mean)
+
+
+def _timesteps(state: Tensor, timestep: float) -> Tensor:
+    return torch.full((state.shape[0],), timestep, device=state.device)

@@ -1,0 +1,111 @@
+"""The baselines' generator: a plain residual network, trained alone (SRResNet) or against a critic (SRGAN)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.blocks import SubpixelUpsample
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.networks.conditional_unet import FACTORS
+from monai_ldmsr.networks.super_resolver import upsample_bicubic
+
+__all__ = ["SRResNetGenerator"]
+
+#: Side reduction at which the residual blocks work: that of the low-resolution image at factor 4.
+_BLOCK = 4
+
+
+class SRResNetGenerator(nn.Module):
+    """SRResNet (Ledig et al. 2017, arXiv 1609.04802, figure 4) for factors 2, 3 and 4 in one set of weights.
+
+    As in the paper: a wide first layer, residual blocks at low resolution, a skip over all of them, two sub-pixel
+    layers, a wide last layer. Different from it: no batch normalization (Lim et al. 2017, arXiv 1707.02921), so that
+    intensities survive; input is the bicubic image on the target grid, folded 4x4 into channels beside one plane for
+    each factor; and the network predicts what the bicubic image lacks.
+
+    Args:
+        factor: 2, 3 or 4; can be changed between calls.
+        features: channels of the residual blocks.
+        num_blocks: residual blocks of two 3x3 convolutions each.
+        margin: low-resolution pixels of edge padding on each side at least.
+
+    Raises:
+        SettingsError: the factor is another one.
+
+    Example:
+        >>> SRResNetGenerator(factor=3, features=8, num_blocks=1)(torch.zeros(1, 1, 10, 7)).shape
+        torch.Size([1, 1, 30, 21])
+    """
+
+    def __init__(self, factor: int = 4, features: int = 64, num_blocks: int = 16, margin: int = 4) -> None:
+        super().__init__()
+        if factor not in FACTORS:
+            raise SettingsError(f"factor is {factor}, but this model super-resolves by 2, 3 or 4.")
+        self.factor = factor
+        self.margin = margin
+        self.seed = 0  # nothing is drawn; reports and headers name one
+        self.head = nn.Sequential(nn.Conv2d(_BLOCK**2 + len(FACTORS), features, 5, padding=2), nn.PReLU())
+        self.body = nn.Sequential(
+            *(_ResidualBlock(features) for _ in range(num_blocks)), nn.Conv2d(features, features, 3, padding=1)
+        )
+        last = nn.Conv2d(features // 2, 1, 9, padding=4)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias if last.bias is not None else last.weight)
+        self.tail = nn.Sequential(
+            SubpixelUpsample(2, features, features, scale_factor=2),
+            nn.PReLU(),
+            SubpixelUpsample(2, features, features // 2, scale_factor=2),
+            nn.PReLU(),
+            last,
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def evaluations_per_slice(self) -> int:
+        """How often the network runs for each slice."""
+        return 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Super-resolve (B, 1, h, w) in model range to (B, 1, f h, f w)."""
+        height, width = (n * self.factor for n in image.shape[-2:])
+        unit = _BLOCK // math.gcd(_BLOCK, self.factor)
+        (top, bottom), (left, right) = (self._padding(n, unit) for n in image.shape[-2:])
+        padded = functional.pad(image, (left, right, top, bottom), mode="replicate")
+        factor = torch.full((image.shape[0],), self.factor, device=image.device)
+        result = self.refine(upsample_bicubic(padded, self.factor), factor)
+        top, left = top * self.factor, left * self.factor
+        return result[..., top : top + height, left : left + width]
+
+    def refine(self, upsampled: Tensor, factor: Tensor) -> Tensor:
+        """Sharpen slices that bicubic interpolation brought to the target grid.
+
+        Args:
+            upsampled: (B, 1, H, W), H and W multiples of 4.
+            factor: (B,) integers out of ``FACTORS``.
+        """
+        folded = functional.pixel_unshuffle(upsampled, _BLOCK)
+        planes = functional.one_hot(factor.to(torch.long) - FACTORS[0], len(FACTORS)).to(folded)
+        planes = planes[..., None, None].expand(-1, -1, *folded.shape[-2:])
+        features = self.head(torch.cat([folded, planes], dim=1))
+        missing: Tensor = self.tail(features + self.body(features))
+        return upsampled + missing
+
+    def _padding(self, size: int, unit: int) -> tuple[int, int]:
+        total = math.ceil((size + 2 * self.margin) / unit) * unit - size
+        return total // 2, total - total // 2
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(features, features, 3, padding=1), nn.PReLU(), nn.Conv2d(features, features, 3, padding=1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = image + self.layers(image)
+        return result
