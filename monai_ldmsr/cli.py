@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
+from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ Super-resolve clinical volumes (DICOM series, NIfTI, NRRD, MetaImage) slice by s
 latent diffusion model, and write derived DICOM series (or the same file format) together with a report.
 
   ldmsr run sample_data/dicom/mr_t1_sagittal out --factor 2
+  ldmsr evaluate DATA out --factor 4
+  ldmsr train DATA out --budget 2h
   ldmsr info
 """
 
 _EPILOG = f"""\
 exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 input corrupt;
-            7 cannot write; 8 some series failed
+            7 cannot write; 8 some series failed, or a training stage did
 
 {RESEARCH_NOTICE}
 """
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: LdmsrError) -> int:
     if isinstance(error, OutputError):
         return 7
+    if isinstance(error, TrainingError):
+        return 8
     if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
         return 1
     return 2
@@ -81,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_evaluate(commands)
+    _add_train(commands)
     info = commands.add_parser("info", help="print versions, device, bundles and weights")
     info.set_defaults(command=_info)
     return parser
@@ -99,7 +105,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
     run.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
     run.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
-    run.add_argument("--detail", type=float, help="0 truest and smoothest, 1 sharpest (default: the bundle's)")
+    run.add_argument("--detail", type=float, help="0 truest and smoothest, up to 1.5 (default: the bundle's)")
     run.add_argument(
         "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
     )
@@ -131,6 +137,93 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     _print_summary(summary, arguments.output)
     return summary.exit_code
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure all methods on the sharp volumes below DATA",
+        description="Degrade the volumes below DATA, super-resolve them by interpolation, SRResNet, SRGAN and the "
+        "latent diffusion model, and compare with the original. Writes OUT/table.html, table.json, table.csv, "
+        "per_slice.csv, examples.png and spectrum.png.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
+    evaluate.add_argument("output", metavar="OUT", type=Path, help="folder for the table; made when missing")
+    evaluate.add_argument("--factor", type=int, default=4, help="2, 3 or 4 (default: 4)")
+    evaluate.add_argument("--split", help="of manifest.csv (default: test; without a manifest, everything)")
+    evaluate.add_argument("--operator", default="area", choices=["area", "gaussian", "kspace"])
+    evaluate.add_argument("--modality", choices=["CT", "MR", "PT"], help="of volume files without a manifest")
+    evaluate.add_argument("--slices", type=int, default=4, help="slices a volume (default: 4)")
+    evaluate.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    evaluate.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.workflow import evaluate
+
+    table = evaluate(
+        arguments.source,
+        arguments.output,
+        factor=arguments.factor,
+        split=arguments.split,
+        operator=arguments.operator,
+        modality=arguments.modality,
+        slices_per_volume=arguments.slices,
+        device=arguments.device,
+        bundle=arguments.bundle,
+    )
+    columns = ("laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse")
+    print(f"{'row':10}" + "".join(f"{column:>20}" for column in columns))
+    for row, cells in table.as_dict()["rows"].items():
+        means = [cells[column]["mean"] for column in columns]
+        print(f"{row:10}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>20}" for mean in means))
+    print(f"table: {arguments.output / 'table.html'}")
+    print(RESEARCH_NOTICE)
+    return 0
+
+
+def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train all networks on your own volumes",
+        description="Train the codec, the denoiser (twice) and the baselines on the volumes below DATA within a time "
+        "budget, pack them as bundles OUT/ldm_sr and OUT/srgan_sr, and evaluate on the test split. DATA holds DICOM "
+        "series and volume files of at least three patients, split by patient; or a manifest.csv with columns file, "
+        "split (train, calibration, test) and where known modality (CT, MR, PT) and subject. The same command goes on "
+        "where it was interrupted.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
+    train.add_argument("output", metavar="OUT", type=Path, help="folder outside DATA; made when missing")
+    train.add_argument("--budget", default="2h", help="time of all stages: 90s, 30m, 2h (default: 2h)")
+    train.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    train.add_argument("--seed", type=int, default=0, help="seed of all stages (default: 0)")
+    train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
+    train.set_defaults(command=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.workflow import train
+
+    if arguments.log_level == "warning":
+        # Losses and the time left of each stage are what one waits for.
+        logging.getLogger("monai_ldmsr.training").setLevel(logging.INFO)
+    folder = train(
+        arguments.source,
+        arguments.output,
+        budget=arguments.budget,
+        device=arguments.device,
+        seed=arguments.seed,
+        bundle=arguments.bundle,
+        message=lambda line: print(line, flush=True),
+    )
+    print(f"done; use it with: ldmsr run SRC OUT --bundle {folder}")
+    print(RESEARCH_NOTICE)
+    return 0
 
 
 def _print_summary(summary: RunSummary, output: Path) -> None:

@@ -8,6 +8,7 @@ The tree::
     │   └── CorruptSourceError          its bytes are damaged
     ├── SettingsError (ValueError)      an argument is outside what is possible
     ├── WeightsError (ValueError)       model weights are missing, altered or of another shape
+    ├── TrainingError (RuntimeError)    a training stage did not reach what the next one needs
     └── OutputError (OSError)           the result cannot be written
 
 A message says what was found, where, and what to do. It never holds a patient's attribute or a full path.
@@ -25,6 +26,7 @@ __all__ = [
     "SettingsError",
     "SkippedSourceError",
     "SourceError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -60,6 +62,7 @@ class ReasonCode(str, Enum):
     EMPTY_SOURCE = "EMPTY_SOURCE"
     BAD_SETTINGS = "BAD_SETTINGS"
     BAD_WEIGHTS = "BAD_WEIGHTS"
+    GATE_FAILED = "GATE_FAILED"
     CANNOT_WRITE = "CANNOT_WRITE"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
@@ -101,6 +104,13 @@ class WeightsError(LdmsrError, ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ReasonCode.BAD_WEIGHTS)
+
+
+class TrainingError(LdmsrError, RuntimeError):
+    """A training stage did not reach what the next one needs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ReasonCode.GATE_FAILED)
 
 
 class OutputError(LdmsrError, OSError):

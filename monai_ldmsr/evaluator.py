@@ -172,6 +172,8 @@ class SeriesEvaluator:
         data = self.dataset[n]
         read = time.perf_counter()
         volume: Tensor = data["image"]
+        if isinstance(self.network, SuperResolver):
+            self.network.use_modality(data["source"].modality)
         done = 0
 
         def network(slices: Tensor) -> Tensor:

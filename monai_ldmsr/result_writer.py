@@ -59,11 +59,13 @@ class BundleModel:
         name: the bundle's name.
         version: the bundle's version.
         weights_sha256: hash of the weights' file that was loaded.
+        method: how a result was made, for DICOM headers.
     """
 
     name: str
     version: str
     weights_sha256: str
+    method: str = METHOD
 
 
 def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[str, Any] | None = None) -> Derivation:
@@ -71,7 +73,7 @@ def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[
     plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
     return Derivation(
         factor=int(network.factor),
-        method=METHOD,
+        method=model.method,
         software_version=__version__,
         weights_sha256=model.weights_sha256,
         seed=int(network.seed),
@@ -92,8 +94,14 @@ class ResultWriter:
     def __init__(self, model: BundleModel, network: SuperResolver, settings: Mapping[str, Any], device: str) -> None:
         self.model = model
         self.network = network
-        self.settings = dict(settings)
+        self._settings = dict(settings)
         self.device = device
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every number that changes the result; the detail is the one in effect for the present modality."""
+        effective = {"detail": self.network.detail} if "detail" in self._settings else {}
+        return {**self._settings, **effective}
 
     def write(
         self, data: Mapping[str, Any], case: str, output_dir: Path, times: tuple[float, float, float]

@@ -7,7 +7,7 @@ import logging
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,12 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError, WeightsError
+from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
-from monai_ldmsr.networks import FACTORS, SuperResolver
+from monai_ldmsr.networks import FACTORS
+from monai_ldmsr.networks.super_resolver import MAX_DETAIL, SuperResolver
 from monai_ldmsr.result_writer import BundleModel
+from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 from monai_ldmsr.transforms.source import check_modality
 
 __all__ = [
@@ -27,12 +30,17 @@ __all__ = [
     "BundleInfo",
     "available_bundles",
     "bundle_info",
+    "evaluate",
     "find_bundle",
+    "load_network",
     "load_super_resolver",
     "super_resolve",
+    "train",
 ]
 
 DEFAULT_BUNDLE = "ldm_sr"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def super_resolve(
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
-        detail: 0 (truest, smoothest) to 1 (sharpest, least certain); None takes the bundle's.
+        detail: 0 (truest, smoothest) to 1.5 (sharpest, least certain); None takes the bundle's.
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
@@ -93,7 +101,7 @@ def super_resolve(
         0
     """
     _check_folders(Path(source), Path(output_dir))
-    chosen = {
+    chosen: dict[str, Any] = {
         "num_inference_steps": num_inference_steps,
         "detail": detail,
         "consistency": consistency,
@@ -114,24 +122,155 @@ def super_resolve(
     return evaluator.run(progress)
 
 
-def load_super_resolver(bundle: str | Path = DEFAULT_BUNDLE, **settings: Any) -> tuple[SuperResolver, BundleModel]:
+def load_super_resolver(
+    bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any
+) -> tuple[SuperResolver, BundleModel]:
     """Build a bundle's network with its verified weights.
 
     Args:
         bundle: name of a bundle that comes with the package, or a bundle's folder.
-        settings: ``factor``, ``num_inference_steps``, ``detail``, ``seed``.
+        weights: which of the bundle's weights files, without extension.
+        settings: ``factor``, ``num_inference_steps``, ``detail``, ``seed``; None takes the bundle's.
 
     Raises:
         SettingsError: an argument is outside what is possible.
         WeightsError: the weights are missing or altered.
     """
     folder = find_bundle(bundle)
-    workflow = _workflow(folder, **settings)
+    chosen = {key: value for key, value in settings.items() if value is not None}
+    if weights != "model":
+        chosen["weights"] = folder / "models" / f"{weights}.pt"
+        chosen["weights_sha256"] = _weights_sha256(folder, weights)
+    workflow = _workflow(folder, **chosen)
     with _unwrapped():
         sha256 = workflow.parser.get_parsed_content("loaded_sha256")
         network: SuperResolver = workflow.network_def
     info = bundle_info(folder)
     return network.eval(), BundleModel(info.name, info.version, sha256)
+
+
+def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SuperResolver:
+    """The network alone of :func:`load_super_resolver`, for configs."""
+    return load_super_resolver(bundle, weights, **settings)[0]
+
+
+def evaluate(
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    factor: int = 4,
+    split: str | None = None,
+    operator: str = "area",
+    modality: str | None = None,
+    slices_per_volume: int = 4,
+    device: str | None = None,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    baselines: str | Path | None = None,
+) -> EvaluationTable:
+    """Degrade high-resolution volumes, super-resolve them in every way of the table, and compare with the original.
+
+    Writes ``table.json``, ``table.csv``, ``table.html``, ``per_slice.csv``, ``examples.png`` and ``spectrum.png``.
+
+    Args:
+        dataset_dir: folder with a ``manifest.csv`` (columns file, modality, subject, split), or any folder of DICOM
+            series and volume files.
+        output_dir: made when missing.
+        factor: 2, 3 or 4.
+        split: of the manifest; None takes ``test`` where there is a manifest, else everything.
+        operator: degradation, ``area``, ``gaussian`` or ``kspace``.
+        modality: of volume files without a manifest: ``CT``, ``MR`` or ``PT``.
+        slices_per_volume: evenly spread slices of each volume.
+        device: torch device; None takes CUDA when there is one.
+        bundle: whose ``evaluate.yaml`` is run.
+        baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
+
+    Raises:
+        SettingsError: an argument is outside what is possible.
+        SourceError: nothing can be read or measured.
+        OutputError: the output folder cannot be written.
+    """
+    chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device, "baselines": baselines}
+    folder = find_bundle(bundle)
+    with _unwrapped():
+        workflow = _workflow(
+            folder,
+            config="evaluate.yaml",
+            dataset_dir=Path(dataset_dir),
+            output_dir=Path(output_dir),
+            factor=factor,
+            operator=operator,
+            slices_per_volume=slices_per_volume,
+            **{key: value for key, value in chosen.items() if value is not None},
+        )
+        evaluation: SplitEvaluation = workflow.parser.get_parsed_content("evaluation")
+    return evaluation.run(output_dir)
+
+
+def train(
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    budget: str | float = "2h",
+    device: str | None = None,
+    seed: int = 0,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    message: TrainingMessage | None = None,
+) -> Path:
+    """Train codec, denoiser and baselines on one's own volumes, pack them as bundles, and evaluate on the test split.
+
+    Stages that have left their weights in ``output_dir/training`` are not run again, and one that was cut off goes on
+    from its last checkpoint; so the same call resumes a training.
+
+    Args:
+        dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients; see
+            :mod:`monai_ldmsr.training.discovery`.
+        output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr`` and ``evaluation``; must not lie inside the data.
+        budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
+        device: torch device; None takes CUDA when there is one.
+        seed: of all stages.
+        bundle: bundle whose training configs are run; the baselines' lies beside it.
+        overrides: config values by stage name (and ``pack``).
+        message: told one line at each step.
+
+    Returns:
+        Folder of the trained bundle.
+
+    Raises:
+        SettingsError: an argument, the manifest or the number of patients will not do.
+        SourceError: a volume cannot be read, or nothing usable is left.
+        TrainingError: the codec is not good enough to train a denoiser on it.
+        OutputError: the output folder cannot be written or is too full.
+    """
+    data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
+    _check_folders(data, output)
+    common: dict[str, Any] = {} if device is None else {"device": device}
+    _check_numbers({**common, "seed": seed})
+    plan = TrainingPlan(folder, data, output, parse_budget(budget), seed, {"": common, **(overrides or {})})
+    plan.check()
+    plan.run(_run_training, say)
+    packed, baselines = plan.pack(_run_training)
+    if baselines is None or not (data / "manifest.csv").is_file():
+        say("not evaluated: that takes a manifest.csv with a test split, and the baselines' bundle")
+        return packed
+    evaluate(data, output / "evaluation", split="test", device=device, bundle=packed, baselines=baselines)
+    say("table: evaluation/table.html")
+    return packed
+
+
+def _run_training(config: Path, settings: Mapping[str, Any]) -> None:
+    with _unwrapped():
+        workflow = _workflow(config.parents[1], config.name, workflow_type="train", **settings)
+        workflow.run()
+        workflow.finalize()
+
+
+def _weights_sha256(folder: Path, weights: str) -> str:
+    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    try:
+        return str(meta[f"{weights}_sha256"])
+    except KeyError as error:
+        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
 
 
 def find_bundle(bundle: str | Path) -> Path:
@@ -180,15 +319,17 @@ def _bundle_roots() -> list[Path]:
     return [checkout, *installed]
 
 
-def _workflow(folder: Path, **overrides: Any) -> ConfigWorkflow:
+def _workflow(
+    folder: Path, config: str = "inference.yaml", workflow_type: str = "inference", **overrides: Any
+) -> ConfigWorkflow:
     _check_numbers(overrides)
     configs = folder / "configs"
     with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
         # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
         warnings.simplefilter("ignore", UserWarning)
         workflow = ConfigWorkflow(
-            workflow_type="inference",
-            config_file=str(configs / "inference.yaml"),
+            workflow_type=workflow_type,
+            config_file=str(configs / config),
             meta_file=str(configs / "metadata.json"),
             logging_file=False,
             bundle_root=folder,
@@ -215,7 +356,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
     for key in ("num_inference_steps", "seed"):
         if not isinstance(overrides.get(key, 0), int) or overrides.get(key, 1) < 0:
             raise SettingsError(f"{key} is {overrides[key]!r}; give a whole number, 0 or more.")
-    for key, high in (("detail", 1.0), ("consistency", 1.0)):
+    for key, high in (("detail", MAX_DETAIL), ("consistency", 1.0)):
         value = overrides.get(key, 0.0)
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")

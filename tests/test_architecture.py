@@ -25,7 +25,7 @@ LAYERS = [
     {"consistency"},
     {"transforms", "inferers"},
     {"training", "assessment"},
-    {"result_writer"},
+    {"result_writer", "evaluation"},
     {"evaluator"},
     {"workflow"},
     {"cli"},

@@ -106,7 +106,8 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
         ({"factor": 5}, "factor"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"start_noise": -1.0}, "start_noise"),
-        ({"detail": 1.5}, "detail"),
+        ({"detail": 1.6}, "detail"),
+        ({"detail_by_modality": {"CT": [0.5, -0.1, 0.5]}, "factor": 3}, "detail"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, run
 
-from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.networks import file_sha256, load_weights, save_weights
-from monai_ldmsr.training import RandomPatches, TimeBudget, load_training_volumes
-from monai_ldmsr.training.slices import high_frequency_share, read_manifest
+from monai_ldmsr.errors import TrainingError
+from monai_ldmsr.networks import SRResNetGenerator, file_sha256, load_weights, save_weights
+from monai_ldmsr.training import RandomPatches, TimeBudget, check_codec, load_training_volumes
+from monai_ldmsr.training.slices import high_frequency_share
 
 CONFIGS = Path(__file__).parents[1] / "bundles" / "ldm_sr" / "configs"
 SPLITS = {"a": "train", "b": "train", "c": "test"}
@@ -45,12 +44,11 @@ def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def run_config(name: str, data: Path, output: Path, **settings: object) -> None:
+def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.parent, **settings: object) -> None:
     run(
-        config_file=[str(CONFIGS / "inference.yaml"), str(CONFIGS / f"{name}.yaml")],
-        meta_file=str(CONFIGS / "metadata.json"),
+        config_file=str(bundle / "configs" / f"{name}.yaml"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=False,
-        bundle_root=str(CONFIGS.parent),
         dataset_dir=str(data),
         output_dir=str(output),
         **settings,
@@ -61,7 +59,7 @@ def run_config(name: str, data: Path, output: Path, **settings: object) -> None:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     run_config("train_autoencoder", data, output, budget_s=2, sizes=[[96, 2]])
-    run_config("train_diffusion", data, output, budget_s=3, sizes=[[96, 2]])
+    run_config("train_diffusion", data, output, budget_s=3, sizes=[[96, 2]], gate_split="test", picture_split="test")
     return output
 
 
@@ -75,23 +73,95 @@ def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
     assert bool((codec.residual_std > 0).all())
 
 
-def test_packed_weights_run_and_evaluate(trained: Path, data: Path, tmp_path: Path) -> None:
-    run_config("pack", data, trained, codec_weights=str(trained / "codec.pt"), packed=str(tmp_path / "model.pt"))
-    sha256 = file_sha256(tmp_path / "model.pt")
+def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
     run_config(
-        "evaluate", data, tmp_path / "table", weights=str(tmp_path / "model.pt"), slices_per_volume=1,
-        num_inference_steps=1, **{"_meta_::weights_sha256": sha256},
-    )  # fmt: skip
-    table = json.loads((tmp_path / "table" / "table.json").read_text())
-    assert list(table["rows"]) == ["lr", "bicubic", "ldm", "hr"]
-    assert set(table["by_modality"]) == {"MR"}
-    assert "psnr" not in table["rows"]["hr"]
-    assert table["rows"]["ldm"]["psnr"]["n"] == 1
-    assert table["rows"]["lr"]["laplacian_variance"]["mean"] < table["rows"]["hr"]["laplacian_variance"]["mean"]
-    assert table["settings"]["operator"] == "area"
-    assert (tmp_path / "table" / "examples.png").stat().st_size > 1000
-    with (tmp_path / "table" / "per_slice.csv").open() as stream:
-        assert [row["row"] for row in csv.DictReader(stream)] == ["lr", "bicubic", "ldm", "hr"]
+        "train_adversarial",
+        data,
+        trained,
+        budget_s=3,
+        sizes=[[96, 2]],
+        gate_split="",
+        picture_split="",
+        **{"budget::log_every": 1},
+    )
+    with (trained / "adversarial.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert {"step", "used_s", "learning_rate", "reconstruction_loss", "discriminator_loss"} <= set(lines[0])
+    run_config("pack", data, trained, packed=str(tmp_path / "model.pt"))
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    network = parser.get_parsed_content("network_def")
+    assert load_weights(network, tmp_path / "model.pt") == file_sha256(tmp_path / "model.pt")
+    sharp = load_weights(network.denoiser, trained / "denoiser_sharp.pt")
+    assert sharp != file_sha256(trained / "denoiser.pt"), "the critic taught nothing"
+
+
+def test_the_gate_stops_a_codec_that_blurs(trained: Path, data: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    codec = parser.get_parsed_content("codec")
+    load_weights(codec, trained / "codec.pt")
+    figures = check_codec(codec, str(data), "test")
+    assert figures is not None
+    assert figures.psnr_db > figures.psnr_bicubic_db + 8
+    assert figures.laplacian_ratio == pytest.approx(1, abs=0.05)
+    codec.basis[8:] = 0
+    with pytest.raises(TrainingError, match="Train it longer"):
+        check_codec(codec, str(data), "test")
+    assert check_codec(codec, str(data), None) is None
+
+
+def test_baselines_train(data: Path, tmp_path: Path) -> None:
+    bundle = CONFIGS.parents[1] / "srgan_sr"
+    small = {"generator::features": 8, "generator::num_blocks": 1, "sizes": [[96, 2]], "picture_split": ""}
+    run_config("train_srresnet", data, tmp_path, bundle, budget_s=2, **small)
+    run_config("train", data, tmp_path, bundle, budget_s=2, **small)
+    generators = [SRResNetGenerator(features=8, num_blocks=1) for _ in range(2)]
+    for generator, name in zip(generators, ("srresnet", "srgan"), strict=True):
+        load_weights(generator, tmp_path / f"{name}.pt")
+    image = torch.rand(1, 1, 24, 24)
+    assert not torch.equal(generators[0](image), generators[1](image))
+
+
+def test_training_resumes_from_its_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.pt"
+    run_config(
+        "train_adversarial",
+        data,
+        trained,
+        budget_s=2,
+        sizes=[[96, 1]],
+        gate_split="",
+        picture_split="test",
+        **{"checkpoints::interval": 1, "pictures::interval": 1},
+    )
+    (found,) = trained.glob("adversarial_checkpoint_iteration=*.pt")
+    assert list((trained / "pictures").glob("adversarial_*.png"))
+    found.rename(checkpoint)
+    state = torch.load(checkpoint, weights_only=True)
+    assert 0 < state["budget"]["used_s"] < 3
+    start = time.monotonic()
+    run_config(
+        "train_adversarial",
+        data,
+        trained,
+        budget_s=2,
+        sizes=[[96, 1]],
+        gate_split="",
+        picture_split="",
+        checkpoint=str(checkpoint),
+    )
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("name", ["train_autoencoder", "train_diffusion", "train_adversarial", "pack"])
+def test_training_configs_hold_the_networks_that_are_run(name: str) -> None:
+    ours, theirs = ConfigParser(), ConfigParser()
+    ours.read_config(str(CONFIGS / f"{name}.yaml"))
+    theirs.read_config(str(CONFIGS / "inference.yaml"))
+    for key in ("latent_channels", "codec", "denoiser"):
+        if name != "train_autoencoder" or key != "denoiser":
+            assert ours[key] == theirs[key], key
 
 
 def test_patches_are_aligned_and_reproducible(data: Path) -> None:
@@ -117,20 +187,6 @@ def test_interpolated_volumes_are_found() -> None:
     )
     assert high_frequency_share(sharp) > 0.5
     assert high_frequency_share(blurred.astype(np.float32)) < 2e-3
-
-
-def test_a_manifest_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no manifest\.csv"):
-        read_manifest(tmp_path, "train")
-    rows = [
-        {"file": f, "modality": "MR", "subject": "s", "split": split} for f, split in (("a", "train"), ("b", "test"))
-    ]
-    write_manifest(tmp_path, rows)
-    with pytest.raises(SettingsError, match="more than one split"):
-        read_manifest(tmp_path, "train")
-    write_manifest(tmp_path, rows[:1])
-    with pytest.raises(SettingsError, match="no entry in split 'test'"):
-        read_manifest(tmp_path, "test")
 
 
 def test_budget_ends_and_resumes() -> None:

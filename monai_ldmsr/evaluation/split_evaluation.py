@@ -1,36 +1,40 @@
-"""How good a super-resolver is on the high-resolution volumes of one split."""
+"""Degrade volumes that are sharp, bring them back in several ways, and compare with the original."""
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import PSNRMetric
-from PIL import Image
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from monai_ldmsr.consistency import project_onto_source
-from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, GaussianOperator, KSpaceCropOperator
+from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.evaluation.figures import measure, radial_power
+from monai_ldmsr.evaluation.pictures import data_uri, draw_examples, draw_spectrum, on_cpu
+from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
+from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.geometry import spread_slices
-from monai_ldmsr.metrics.sharpness import DEFINITIONS, fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
 
-__all__ = ["SplitEvaluation"]
+__all__ = ["OPERATORS", "SplitEvaluation"]
 
 #: Slices with a side below this are too small for the FFT metric to mean anything.
 _MIN_SIDE = 96
 
-#: Side in pixels of the details in the examples.
-_DETAIL = 128
+#: Named degradations of an evaluation: fixed, without noise.
+OPERATORS: dict[str, Callable[[int], DegradationOperator]] = {
+    "area": AreaOperator,
+    "gaussian": lambda factor: GaussianOperator(factor, 0.42 * factor),
+    "kspace": KSpaceCropOperator,
+}
 
 
 @dataclass(frozen=True)
@@ -38,166 +42,163 @@ class _Case:
     """One slice: high resolution and degraded, in the source's unit, as (1, 1, H, W)."""
 
     volume: TrainingVolume
+    number: int
     high: Tensor
     low: Tensor
 
 
 class SplitEvaluation:
-    """Degrade each slice by the area operator, bring it back in several ways, and compare with the original.
+    """Measure all rows of the table on the slices of some volumes.
 
-    All figures are taken on grey levels 0..255 of the model range (-1 to 1), over whole slices.
+    Rows are ``lr``, ``bicubic`` and ``bspline``, then one for each network in the order given, then ``hr``.
 
     Args:
-        volumes: volumes of the split.
-        network: the model; its ``factor`` is evaluated.
+        volumes: volumes that are sharp already.
+        networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range.
+        factor: of all networks.
         slices_per_volume: evenly spread slices of each volume.
-        consistency: weight of the projection onto the input, see ``project_onto_source``.
-        max_examples: slices of which a detail is drawn, row beside row, into ``examples.png``.
+        operator: ``area``, ``gaussian`` (point spread function of standard deviation 0.42 factor) or ``kspace``.
+        consistency: weight of the networks' projection onto the input, see ``project_onto_source``.
+        device: where the networks run.
+        seed: of the bootstrap.
+        settings: further numbers that change the result, for the table.
+        max_examples: slices of which a detail is drawn.
+
+    Raises:
+        SettingsError: the operator is not one of these.
     """
 
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
-        network: SuperResolver,
+        networks: Mapping[str, nn.Module],
+        factor: int,
         slices_per_volume: int = 4,
+        operator: str = "area",
         consistency: float = 1.0,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
         max_examples: int = 6,
     ) -> None:
+        if operator not in OPERATORS:
+            raise SettingsError(f"operator is {operator!r}; choose one of {', '.join(OPERATORS)}.")
         self.volumes = volumes
-        self.network = network.eval()
+        self.networks = {name: network.to(device).eval() for name, network in networks.items()}
+        self.factor = factor
         self.slices_per_volume = slices_per_volume
+        self.operator = OPERATORS[operator](factor)
         self.consistency = consistency
+        self.device = torch.device(device)
+        self.seed = seed
         self.max_examples = max_examples
-
-    @property
-    def rows(self) -> dict[str, Callable[[_Case], Tensor]]:
-        """What is compared: each maps a case to (1, 1, H, W) in model range."""
-        return {"lr": self._bilinear, "bicubic": self._bicubic, "ldm": self._ldm, "hr": self._reference}
+        self.settings = {
+            "factor": factor,
+            "operator": operator,
+            "slices_per_volume": slices_per_volume,
+            "consistency": consistency,
+            "seed": seed,
+            **(settings or {}),
+            **{f"{name}_{key}": value for name, network in networks.items() for key, value in _numbers(network)},
+        }
 
     @torch.inference_mode()
-    def run(self, output_dir: str | Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-        """Measure all rows; write ``table.json``, ``per_slice.csv`` and ``examples.png``.
+    def run(self, output_dir: str | Path) -> EvaluationTable:
+        """Measure all rows; write the table, the figures of each slice, ``examples.png`` and ``spectrum.png``.
 
-        Returns:
-            ``{group: {row: {metric: {"mean", "sd", "n"}}}}`` with groups ``all`` and each modality.
+        Raises:
+            OutputError: the output folder cannot be written; found out before anything is computed.
+            SourceError: no slice has sides of at least 96 pixels.
         """
-        records: list[dict[str, object]] = []
-        examples: list[list[Tensor]] = []
+        folder = Path(output_dir)
+        _make(folder)
+        table = EvaluationTable(self.settings, self.seed)
+        examples: list[dict[str, Tensor]] = []
+        chosen = self._cases_shown()
         for case in self._cases():
-            images = {row: _timed(method, case) for row, method in self.rows.items()}
-            reference = to_grey8(images["hr"][0], -1.0, 1.0)
-            for row, (image, duration_s) in images.items():
-                figures = _measure(row, image, reference)
-                about = {"volume": case.volume.name, "modality": case.volume.modality, "row": row}
-                records.append({**about, **figures, "duration_s": duration_s})
-            if len(examples) < self.max_examples:
-                examples.append([_detail(image) for image, _ in images.values()])
-        table = {"all": _summarise(records)}
-        for modality in sorted({str(r["modality"]) for r in records}):
-            table[modality] = _summarise([r for r in records if r["modality"] == modality])
-        self._write(Path(output_dir), table, records)
-        _draw(examples, Path(output_dir) / "examples.png")
-        for row, metrics in table["all"].items():
-            values = ", ".join(f"{name} {value['mean']:.3f}" for name, value in metrics.items())
+            images = self._measure(case, table)
+            if (case.volume.name, case.number) in chosen:
+                examples.append(on_cpu(images))
+        if not table.records:
+            raise SourceError(
+                f"No slice has sides of at least {_MIN_SIDE} pixels, so nothing can be measured.",
+                ReasonCode.EMPTY_SOURCE,
+            )
+        draw_examples(examples, folder / "examples.png")
+        draw_spectrum(table.spectrum_ratio, self.factor, folder / "spectrum.png")
+        pictures = {
+            "Power over the original's power": data_uri(folder / "spectrum.png"),
+            "Details at full zoom": data_uri(folder / "examples.png"),
+        }
+        table.write(folder, pictures)
+        for row, cells in table.as_dict()["rows"].items():
+            values = ", ".join(f"{name} {cells[name]['mean']}" for name in ("laplacian_variance", "fft", "psnr"))
             logging.getLogger(__name__).info("%s: %s", row, values)
         return table
 
-    def _cases(self) -> Iterator[_Case]:
-        factor = self.network.factor
-        operator = AreaOperator(factor)
-        for volume in self.volumes:
-            usable = [s for s in volume.slices if min(s.shape) >= _MIN_SIDE]
-            for n in spread_slices(len(usable), self.slices_per_volume):
-                high = _cropped(usable[n], factor)
-                yield _Case(volume, high, operator(high))
-
-    def _bilinear(self, case: _Case) -> Tensor:
+    def results(self, case: _Case) -> Iterator[tuple[str, Tensor, float]]:
+        """Each row of one slice: name, (1, 1, H, W) in model range, seconds."""
         low = case.volume.intensity.forward(case.low)
-        return functional.interpolate(low, scale_factor=self.network.factor, mode="bilinear", align_corners=False)
+        plain = {"lr": interpolate_bilinear, "bicubic": upsample_bicubic, "bspline": interpolate_bspline}
+        for name, interpolate in plain.items():
+            start = time.perf_counter()
+            result = interpolate(low, self.factor)
+            yield name, result, time.perf_counter() - start
+        for name, network in self.networks.items():
+            if isinstance(network, SuperResolver):
+                network.use_modality(case.volume.modality)
+            start = time.perf_counter()
+            result = case.volume.intensity.inverse(network(low.to(self.device)).to(low.device))
+            if self.consistency:
+                result = project_onto_source(result, case.low, AreaOperator(self.factor), self.consistency)
+            yield name, case.volume.intensity.forward(result), time.perf_counter() - start
+        yield "hr", case.volume.intensity.forward(case.high), 0.0
 
-    def _bicubic(self, case: _Case) -> Tensor:
-        return upsample_bicubic(case.volume.intensity.forward(case.low), self.network.factor)
+    def _measure(self, case: _Case, table: EvaluationTable) -> dict[str, Tensor]:
+        images = {name: (image, duration_s) for name, image, duration_s in self.results(case)}
+        reference = images["hr"][0]
+        volume = case.volume
+        about = {"volume": volume.name, "subject": volume.subject, "modality": volume.modality, "slice": case.number}
+        for row, (image, duration_s) in images.items():
+            figures = {**measure(image, reference), "duration_s": duration_s}
+            table.add({**about, "row": row}, figures, radial_power(image).numpy())
+        return {row: image for row, (image, _) in images.items()}
 
-    def _ldm(self, case: _Case) -> Tensor:
-        intensity = case.volume.intensity
-        result = intensity.inverse(self.network(intensity.forward(case.low)))
-        result = project_onto_source(result, case.low, AreaOperator(self.network.factor), self.consistency)
-        return intensity.forward(result)
+    def _usable(self, volume: TrainingVolume) -> list[int]:
+        usable = [n for n, image in enumerate(volume.slices) if min(image.shape) >= _MIN_SIDE]
+        return [usable[n] for n in spread_slices(len(usable), self.slices_per_volume)]
 
-    def _reference(self, case: _Case) -> Tensor:
-        return case.volume.intensity.forward(case.high)
+    def _cases(self) -> Iterator[_Case]:
+        for volume in self.volumes:
+            for n in self._usable(volume):
+                high = _cropped(volume.slices[n], self.factor)
+                yield _Case(volume, n, high, self.operator(high))
 
-    def _write(
-        self, folder: Path, table: dict[str, dict[str, dict[str, dict[str, float]]]], records: list[dict[str, object]]
-    ) -> None:
+    def _cases_shown(self) -> set[tuple[str, int]]:
+        """A middle slice of volumes spread over the split, so that each modality is seen."""
+        volumes = [volume for volume in self.volumes if self._usable(volume)]
+        shown = [volumes[n] for n in spread_slices(len(volumes), self.max_examples)]
+        middle = ((volume, self._usable(volume)) for volume in shown)
+        return {(volume.name, numbers[len(numbers) // 2]) for volume, numbers in middle}
+
+
+def _numbers(network: nn.Module) -> list[tuple[str, float]]:
+    """The settings that a network was built with and that change its result."""
+    keys = ("num_inference_steps", "start_noise", "seed")
+    return [(key, getattr(network, key)) for key in keys if hasattr(network, key)]
+
+
+def _make(folder: Path) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "factor": self.network.factor,
-            "operator": "area",
-            "num_inference_steps": self.network.num_inference_steps,
-            "start_noise": self.network.start_noise,
-            "detail": self.network.detail,
-            "seed": self.network.seed,
-            "consistency": self.consistency,
-            "slices_per_volume": self.slices_per_volume,
-        }
-        definitions = {**DEFINITIONS, "psnr": "Peak signal-to-noise ratio in dB on grey levels, peak 255."}
-        result = {
-            "rows": table["all"],
-            "by_modality": {name: rows for name, rows in table.items() if name != "all"},
-            "definitions": definitions,
-            "settings": settings,
-        }
-        (folder / "table.json").write_text(json.dumps(result, indent=2) + "\n")
-        with (folder / "per_slice.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(records[0]))
-            writer.writeheader()
-            writer.writerows(records)
-
-
-def _measure(row: str, image: Tensor, reference: Tensor) -> dict[str, float]:
-    grey = to_grey8(image, -1.0, 1.0)
-    psnr = float("nan") if row == "hr" else float(PSNRMetric(max_val=255.0)(grey, reference))
-    return {
-        "psnr": psnr,
-        "laplacian_variance": float(laplacian_variance(grey)),
-        "fft": float(fft_sharpness(grey)),
-    }
-
-
-def _timed(method: Callable[[_Case], Tensor], case: _Case) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    return method(case), time.perf_counter() - start
-
-
-def _detail(image: Tensor) -> Tensor:
-    """The central square of a slice (1, 1, H, W), as (rows, columns)."""
-    height, width = image.shape[-2:]
-    top, left = max(0, (height - _DETAIL) // 2), max(0, (width - _DETAIL) // 2)
-    square = functional.pad(image[0, 0], (0, max(0, _DETAIL - width), 0, max(0, _DETAIL - height)), value=-1.0)
-    return square[top : top + _DETAIL, left : left + _DETAIL].T
-
-
-def _draw(examples: list[list[Tensor]], path: Path) -> None:
-    """One line a slice, one column a row of the table; pixels enlarged twice."""
-    sheet = torch.cat([torch.cat(line, dim=1) for line in examples])
-    picture = Image.fromarray(to_grey8(sheet, -1.0, 1.0).numpy().astype(np.uint8))
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
+        (folder / ".part").touch()
+        (folder / ".part").unlink()
+    except OSError as error:
+        raise OutputError(
+            f"The output folder cannot be written: {error.strerror}. Choose another output folder."
+        ) from error
 
 
 def _cropped(image: FloatImage, factor: int) -> Tensor:
     height, width = (n // factor * factor for n in image.shape)
     return torch.from_numpy(np.ascontiguousarray(image[:height, :width]))[None, None]
-
-
-def _summarise(records: list[dict[str, object]]) -> dict[str, dict[str, dict[str, float]]]:
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    for row in dict.fromkeys(str(r["row"]) for r in records):
-        chosen = [r for r in records if r["row"] == row]
-        table[row] = {}
-        for metric in ("psnr", "laplacian_variance", "fft", "duration_s"):
-            values = np.array([r[metric] for r in chosen], dtype=float)
-            values = values[np.isfinite(values)]
-            if len(values):
-                table[row][metric] = {"mean": float(values.mean()), "sd": float(values.std()), "n": len(values)}
-    return table

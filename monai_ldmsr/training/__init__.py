@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from monai_ldmsr.training.adversarial import GeneratorObjective, StudentObjective, prepare_adversarial_batch
 from monai_ldmsr.training.budget import TimeBudget
-from monai_ldmsr.training.evaluation import SplitEvaluation
+from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, resume_training
+from monai_ldmsr.training.discovery import find_entries
+from monai_ldmsr.training.gate import check_codec
 from monai_ldmsr.training.objectives import (
     CodecObjective,
     FlowObjective,
@@ -12,16 +15,25 @@ from monai_ldmsr.training.objectives import (
     prepare_flow_batch,
 )
 from monai_ldmsr.training.patches import RandomPatches
+from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
 
 __all__ = [
     "CodecObjective",
     "FlowObjective",
+    "GeneratorObjective",
     "RandomPatches",
-    "SplitEvaluation",
+    "SafeCheckpoints",
+    "StudentObjective",
     "TimeBudget",
+    "ValidationPictures",
+    "check_codec",
+    "check_disk_space",
+    "find_entries",
     "fit_latent_statistics",
     "load_training_volumes",
+    "prepare_adversarial_batch",
     "prepare_codec_batch",
     "prepare_flow_batch",
+    "resume_training",
 ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
+
+from monai_ldmsr.training.distributed import agreed_seconds, is_first_process
 
 __all__ = ["TimeBudget"]
 
@@ -24,6 +28,7 @@ class TimeBudget:
         learning_rate: highest learning rate.
         warmup: share of the budget for the linear rise.
         log_every: iterations between two lines of the log.
+        log_file: CSV file that gets each line's numbers too; a resumed training adds to it.
     """
 
     def __init__(
@@ -33,15 +38,17 @@ class TimeBudget:
         learning_rate: float,
         warmup: float = 0.02,
         log_every: int = 100,
+        log_file: str | Path | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.budget_s = budget_s
         self.learning_rate = learning_rate
         self.warmup = warmup
         self.log_every = log_every
+        self.log_file = None if log_file is None else Path(log_file)
         self.used_s = 0.0
         self._last = time.monotonic()
-        self._losses: list[float] = []
+        self._losses: list[dict[str, float]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -61,28 +68,43 @@ class TimeBudget:
         self._last = time.monotonic()
 
     def _set_learning_rate(self, engine: Engine) -> None:
-        share = min(1.0, self.used_s / self.budget_s)
-        rise = min(1.0, share / self.warmup) if self.used_s < self.budget_s * self.warmup else 1.0
-        rate = self.learning_rate * max(0.01, rise * 0.5 * (1 + math.cos(math.pi * share)))
+        rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    def _rate(self) -> float:
+        share = min(1.0, self.used_s / self.budget_s)
+        rise = min(1.0, share / self.warmup) if self.used_s < self.budget_s * self.warmup else 1.0
+        return self.learning_rate * max(0.01, rise * 0.5 * (1 + math.cos(math.pi * share)))
+
     def _count(self, engine: Engine) -> None:
         now = time.monotonic()
-        self.used_s += now - self._last
+        self.used_s = agreed_seconds(self.used_s + now - self._last)
         self._last = now
-        self._losses.append(_loss(engine.state.output))
-        if engine.state.iteration % self.log_every == 0:
-            mean = sum(self._losses) / len(self._losses)
-            self._losses.clear()
-            left = max(0.0, self.budget_s - self.used_s) / 60
-            logging.getLogger(__name__).info(
-                "step %d: loss %.5f, %.0f minutes left", engine.state.iteration, mean, left
-            )
+        self._losses.append(_losses(engine.state.output))
+        if engine.state.iteration % self.log_every == 0 and is_first_process():
+            self._log(engine.state.iteration)
         if self.used_s >= self.budget_s:
             engine.terminate()
 
+    def _log(self, iteration: int) -> None:
+        means = {key: sum(losses[key] for losses in self._losses) / len(self._losses) for key in self._losses[0]}
+        self._losses.clear()
+        left = max(0.0, self.budget_s - self.used_s) / 60
+        text = ", ".join(f"{key} {value:.5f}" for key, value in means.items())
+        logging.getLogger(__name__).info("step %d: %s, %.0f minutes left", iteration, text, left)
+        if self.log_file is not None:
+            row = {"step": iteration, "used_s": round(self.used_s, 1), "learning_rate": self._rate(), **means}
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not self.log_file.exists()
+            with self.log_file.open("a", newline="") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(row))
+                if fresh:
+                    writer.writeheader()
+                writer.writerow(row)
 
-def _loss(output: Any) -> float:
+
+def _losses(output: Any) -> dict[str, float]:
+    """Every scalar loss of an iteration's output, under the name that MONAI's engines give it."""
     first = output[0] if isinstance(output, list) else output
-    return float(first["loss"].detach())
+    return {str(key): float(value.detach()) for key, value in first.items() if "loss" in key}

@@ -97,8 +97,10 @@ class FlowObjective(nn.Module):
 @torch.no_grad()
 def fit_latent_statistics(codec: LatentCodec, patches: RandomPatches, batches: int = 60) -> None:
     """Measure mean and spread of latents, and of what low resolution lacks, and store them in the codec."""
+    device = next(codec.parameters()).device
     raw = [
-        (codec.posterior(batch["label"])[0], codec.posterior(batch["image"])[0]) for batch in islice(patches, batches)
+        tuple(codec.posterior(batch[key].to(device))[0] for key in ("label", "image"))
+        for batch in islice(patches, batches)
     ]
     high, low = (torch.cat([_flat(pair[n]) for pair in raw]) for n in (0, 1))
     std = high.std(dim=0).clamp(min=1e-4)

@@ -41,7 +41,8 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
 
     Yields:
         ``image`` (B, 1, S, S): the degraded patch, brought to model range and interpolated back (bicubic);
-        ``label`` (B, 1, S, S): the patch itself in model range; ``factor`` (B,).
+        ``low`` (B, 1, S/factor, S/factor): the degraded patch on its own grid; ``label`` (B, 1, S, S): the patch
+        itself in model range; ``factor`` (B,).
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         low, high = (torch.cat(images) for images in zip(*pairs, strict=True))
         return {
             "image": upsample_bicubic(low, factor),
+            "low": low,
             "label": high,
             "factor": torch.full((count,), factor),
         }

@@ -1,8 +1,8 @@
-"""High-resolution slices for training, read from volumes that a manifest splits by patient."""
+"""High-resolution slices for training, cut from the volumes of one split."""
 
 from __future__ import annotations
 
-import csv
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io.volume_file import read_volume_file
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.training.discovery import DatasetEntry, find_entries
 from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
+from monai_ldmsr.transforms.source import ReadSourced, plain
 
-__all__ = ["ManifestEntry", "TrainingVolume", "high_frequency_share", "load_training_volumes", "read_manifest"]
+__all__ = ["TrainingVolume", "high_frequency_share", "load_training_volumes"]
 
 #: A volume whose share of power above half Nyquist is lower was interpolated: it would teach blur.
 MIN_HIGH_FREQUENCY_SHARE = 2e-3
@@ -28,17 +29,10 @@ _MIN_SIDE = 64
 #: Slices with less spread than this in model range (air, padding) teach nothing.
 _MIN_SPREAD = 0.08
 
+#: A volume whose slices are smaller than this is left out: patches of it would be padding for the most part.
+_MIN_SLICE_SIDE = 24
+
 FloatImage = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ManifestEntry:
-    """One row of a manifest: where a volume lies, what it shows, and which patient's it is."""
-
-    path: Path
-    modality: str
-    subject: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -46,9 +40,9 @@ class TrainingVolume:
     """High-resolution slices of one volume.
 
     Args:
-        name: file name without folder.
-        modality: DICOM's term, ``CT``, ``MR`` or ``PT``.
-        subject: patient in the manifest's pseudonymous numbering.
+        name: file name without folder, or the hash that stands for a DICOM series.
+        modality: DICOM's term, ``CT``, ``MR`` or ``PT``, or ``unknown``.
+        subject: patient as in the manifest, or the hash that stands for one.
         slices: two-dimensional float32 images in the source's unit.
         intensity: the volume's map to model range.
         halved: whether the slices were averaged 2x2, being interpolated.
@@ -62,51 +56,31 @@ class TrainingVolume:
     halved: bool
 
 
-def read_manifest(dataset_dir: str | Path, split: str) -> list[ManifestEntry]:
-    """Read ``manifest.csv`` (columns file, modality, subject, split) of a dataset folder.
-
-    Raises:
-        SettingsError: no manifest, an empty split, or a patient in two splits.
-    """
-    folder = Path(dataset_dir)
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        raise SettingsError("The dataset folder holds no manifest.csv (columns file, modality, subject, split).")
-    with manifest.open(newline="") as stream:
-        entries = [
-            ManifestEntry(folder / row["file"], row["modality"], row["subject"], row["split"])
-            for row in csv.DictReader(stream)
-        ]
-    splits: dict[str, set[str]] = {}
-    for entry in entries:
-        splits.setdefault(entry.subject, set()).add(entry.split)
-    shared = sum(len(found) > 1 for found in splits.values())
-    if shared:
-        raise SettingsError(f"{shared} of {len(splits)} subjects of the manifest are in more than one split.")
-    chosen = [entry for entry in entries if entry.split == split]
-    if not chosen:
-        raise SettingsError(
-            f"The manifest has no entry in split '{split}' (it has {sorted({e.split for e in entries})})."
-        )
-    return chosen
-
-
-def load_training_volumes(dataset_dir: str | Path, split: str, halve_interpolated: bool = True) -> list[TrainingVolume]:
+def load_training_volumes(
+    dataset_dir: str | Path, split: str | None, halve_interpolated: bool = True
+) -> list[TrainingVolume]:
     """Read all volumes of a split and cut them into slices.
 
     Args:
-        dataset_dir: folder with ``manifest.csv``.
-        split: ``train``, ``calibration`` or ``test``.
+        dataset_dir: folder with or without ``manifest.csv``; see :mod:`monai_ldmsr.training.discovery`.
+        split: ``train``, ``calibration``, ``test``, or ``all``; None or "" reads nothing.
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
 
     Raises:
-        SettingsError: see :func:`read_manifest`.
-        SourceError: a volume cannot be read, or nothing usable is left.
+        SettingsError: see :func:`~monai_ldmsr.training.discovery.find_entries`.
+        SourceError: a volume of a manifest cannot be read, any volume is damaged or holds NaN, or nothing usable is
+            left. Volumes that were only found are left out with a warning where they cannot be read rightly.
     """
-    volumes = [_load_volume(entry, halve_interpolated) for entry in read_manifest(dataset_dir, split)]
-    usable = [volume for volume in volumes if volume.slices]
+    if not split:
+        return []
+    found = (_load_volume(entry, halve_interpolated) for entry in find_entries(dataset_dir, split))
+    usable = [volume for volume in found if volume is not None and volume.slices]
     if not usable:
-        raise SourceError(f"No volume of split '{split}' has a usable slice.", ReasonCode.EMPTY_SOURCE)
+        raise SourceError(
+            f"No volume of split '{split}' has a usable slice: none has sides of {_MIN_SLICE_SIDE} pixels and shows "
+            "more than air. Check the folder.",
+            ReasonCode.EMPTY_SOURCE,
+        )
     return usable
 
 
@@ -126,14 +100,27 @@ def high_frequency_share(image: FloatImage) -> float:
     return float(power[high].sum() / max(power.sum(), 1e-30))
 
 
-def _load_volume(entry: ManifestEntry, halve_interpolated: bool) -> TrainingVolume:
-    volume = read_volume_file(entry.path)
-    intensity = fit_intensity_map(torch.from_numpy(volume.voxels), entry.modality)
-    slices = [s for s in _cut(volume.voxels, volume.geometry.spacing_mm) if _spread(s, intensity) > _MIN_SPREAD]
+def _load_volume(entry: DatasetEntry, halve_interpolated: bool) -> TrainingVolume | None:
+    try:
+        data = ReadSourced(keys="image", modality=entry.modality)({"image": entry.source})
+    except SourceError as error:
+        if entry.listed or isinstance(error, CorruptSourceError):
+            raise type(error)(f"'{entry.name}': {error}", error.reason) from error
+        logging.getLogger(__name__).warning("'%s' is left out: %s", entry.name, error)
+        return None
+    voxels, source = plain(data["image"])[0].numpy(), data["source"]
+    modality = source.modality
+    cut = [s for s in _cut(voxels, source.geometry.spacing_mm) if min(s.shape) >= _MIN_SLICE_SIDE]
+    if not cut:
+        log = "'%s' is left out: its slices of %d x %d pixels have a side below %d."
+        logging.getLogger(__name__).warning(log, entry.name, *voxels.shape[:2], _MIN_SLICE_SIDE)
+        return None
+    intensity = fit_intensity_map(torch.from_numpy(voxels), modality)
+    slices = [s for s in cut if _spread(s, intensity) > _MIN_SPREAD]
     halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
-    return TrainingVolume(entry.path.name, entry.modality, entry.subject, tuple(slices), intensity, halved)
+    return TrainingVolume(entry.name, modality, entry.subject, tuple(slices), intensity, halved)
 
 
 def _is_interpolated(slices: list[FloatImage], intensity: IntensityMap) -> bool:

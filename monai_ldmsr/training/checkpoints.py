@@ -1,0 +1,140 @@
+"""Go on where a training stopped, and find out in time that there is no room to save one.
+
+MONAI's ``CheckpointSaver`` writes straight to the final name, and ignite's ``Checkpoint`` removes the last file before
+it writes the next; so a killed training or a full disk would leave none that is whole. Hence the class below.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+from torch import nn
+
+from monai_ldmsr.errors import OutputError, WeightsError
+from monai_ldmsr.training.distributed import is_first_process
+
+__all__ = ["SafeCheckpoints", "check_disk_space", "newest_checkpoint", "resume_training"]
+
+#: What torch, pickle and the objects themselves raise for a file that is damaged or was made for others.
+_MISFITS = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, EOFError, OSError, pickle.UnpicklingError)
+
+
+class SafeCheckpoints:
+    """Ignite handler: write ``<stage>_checkpoint_iteration=<n>.pt`` under a passing name, rename it, remove older ones.
+
+    Only the first process writes.
+
+    Args:
+        folder: made when missing.
+        training_state: objects with ``state_dict``, by name.
+        stage: name of the training stage.
+        interval: iterations between two checkpoints.
+    """
+
+    def __init__(self, folder: str | Path, training_state: Mapping[str, Any], stage: str, interval: int = 500) -> None:
+        self.folder = Path(folder)
+        self.training_state = dict(training_state)
+        self.stage = stage
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if is_first_process():
+            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.save)
+
+    def save(self, engine: Engine) -> None:
+        """Write one checkpoint.
+
+        Raises:
+            OutputError: it cannot be written; the last one stays.
+        """
+        target = self.folder / f"{self.stage}_checkpoint_iteration={engine.state.iteration}.pt"
+        partial = target.with_name(f".{self.stage}_checkpoint.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save({name: _plain(item).state_dict() for name, item in self.training_state.items()}, partial)
+            os.replace(partial, target)
+            for path in self.folder.glob(f"{self.stage}_checkpoint_iteration=*.pt"):
+                if path != target:
+                    path.unlink()
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"The checkpoint '{target.name}' cannot be written ({type(error).__name__}); the last one is whole. "
+                "Make room on the disk and go on from it."
+            ) from error
+
+
+def _plain(item: Any) -> Any:
+    return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
+
+
+def check_disk_space(folder: str | Path, needed_bytes: int = 500_000_000) -> None:
+    """Make a folder, and see that it can be written and has room.
+
+    Args:
+        folder: made when missing.
+        needed_bytes: for two checkpoints (the last one and the next), weights, pictures and logs.
+
+    Raises:
+        OutputError: it cannot be written, or has less room.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / ".part"
+        probe.touch()
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(
+            f"The training folder cannot be written: {error.strerror}. Choose another output folder."
+        ) from error
+    if free < needed_bytes:
+        raise OutputError(
+            f"The disk of the output folder has {free / 1e6:.0f} MB left, but training needs {needed_bytes / 1e6:.0f} "
+            "MB for checkpoints. Make room, or choose another output folder."
+        )
+
+
+def newest_checkpoint(folder: str | Path, stage: str) -> Path | None:
+    """The checkpoint of a stage that was written last; a resumed training counts its iterations anew."""
+    found = Path(folder).glob(f"{stage}_checkpoint_iteration=*.pt")
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def resume_training(
+    path: str | Path | None, training_state: Mapping[str, Any], map_location: str | torch.device = "cpu"
+) -> None:
+    """Load a checkpoint into networks, optimizers and the time budget; nothing in the file is executed.
+
+    Args:
+        path: of a checkpoint of the same stage; None starts anew.
+        training_state: what the stage's checkpoints hold, by name.
+        map_location: the training's device.
+
+    Raises:
+        WeightsError: it does not exist, is damaged, or belongs to another stage or network.
+    """
+    if path is None:
+        return
+    name = Path(path).name
+    if not Path(path).is_file():
+        raise WeightsError(f"The checkpoint '{name}' does not exist. Check the name, or start without one.")
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+        Checkpoint.load_objects(to_load=dict(training_state), checkpoint=state)
+    except _MISFITS as error:
+        raise WeightsError(
+            f"The checkpoint '{name}' does not fit this stage's networks, or is damaged ({type(error).__name__}). "
+            "Use a checkpoint of the same stage and network, or start without one."
+        ) from error
+    logging.getLogger(__name__).info("Training goes on from '%s'.", name)

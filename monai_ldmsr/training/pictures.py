@@ -1,0 +1,93 @@
+"""A look at what a network has learned so far, without stopping its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from PIL import Image
+from torch import Tensor, nn
+
+from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.geometry import spread_slices
+from monai_ldmsr.metrics.sharpness import to_grey8
+from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.training.distributed import is_first_process
+from monai_ldmsr.training.slices import TrainingVolume
+
+__all__ = ["ValidationPictures"]
+
+_FACTOR, _ZOOM, _GAP = 4, 2, 2
+
+
+class ValidationPictures:
+    """Ignite handler: now and then draw some patches as bicubic | network | original, one line each.
+
+    A picture that cannot be written is logged and does not end the training; only the first process draws.
+
+    Args:
+        network: (B, 1, h, w) in model range to (B, 1, 4h, 4w); best the moving average of what is trained.
+        volumes: of the calibration split; none draws nothing.
+        folder: gets ``<name>_<iteration>.png``.
+        name: of the stage.
+        interval: iterations between two pictures.
+        patches: at most this many, of different volumes, from the middle of their middle slices.
+        side: of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        volumes: Sequence[TrainingVolume],
+        folder: str | Path,
+        name: str,
+        interval: int = 1000,
+        patches: int = 4,
+        side: int = 96,
+    ) -> None:
+        self.network = network
+        self.folder = Path(folder)
+        self.name = name
+        self.interval = interval
+        self.patches = [_middle(volumes[n], side) for n in spread_slices(len(volumes), patches)]
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if self.patches and is_first_process():
+            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.draw)
+
+    @torch.no_grad()
+    def draw(self, engine: Engine) -> None:
+        """Write one picture."""
+        device = next(self.network.parameters()).device
+        training = self.network.training
+        self.network.eval()
+        lines = [self._line(patch.to(device)) for patch in self.patches]
+        self.network.train(training)
+        width = max(line.shape[1] for line in lines)
+        sheet = np.concatenate([np.pad(line, ((0, _GAP), (0, width - line.shape[1]))) for line in lines])
+        picture = Image.fromarray(sheet).resize((sheet.shape[1] * _ZOOM, sheet.shape[0] * _ZOOM), 0)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            picture.save(self.folder / f"{self.name}_{engine.state.iteration:07d}.png")
+        except OSError as error:
+            logging.getLogger(__name__).warning("A validation picture cannot be written: %s.", error.strerror)
+
+    def _line(self, high: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        low = AreaOperator(_FACTOR)(high)
+        images = (upsample_bicubic(low, _FACTOR), self.network(low), high)
+        # First axis is the column index i: transposed, patients lie as radiologists see them.
+        grey = [to_grey8(image[0, 0].T, -1.0, 1.0).cpu().numpy().astype(np.uint8) for image in images]
+        return np.concatenate([np.pad(g, ((0, 0), (0, _GAP))) for g in grey], axis=1)
+
+
+def _middle(volume: TrainingVolume, side: int) -> Tensor:
+    image = volume.slices[len(volume.slices) // 2]
+    sizes = [min(side, n) // _FACTOR * _FACTOR for n in image.shape]
+    top, left = ((n - size) // 2 for n, size in zip(image.shape, sizes, strict=True))
+    patch = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
+    return volume.intensity.forward(torch.from_numpy(patch))[None, None]

@@ -1,0 +1,131 @@
+"""``ldmsr train``: all stages on tiny made volumes; and training by two processes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from monai_ldmsr import workflow
+from monai_ldmsr.cli import main
+from monai_ldmsr.networks import file_sha256, save_weights
+
+BUNDLES = Path(__file__).parents[1] / "bundles"
+
+#: Few small patches, a picture and a checkpoint early.
+FAST = {"sizes": [[96, 1]], "checkpoints::interval": 1}
+PICTURES = {"pictures::interval": 1}
+SMALL = {**FAST, **PICTURES}
+OVERRIDES = {
+    "autoencoder": FAST,
+    "diffusion": SMALL,
+    "adversarial": SMALL,
+    "srresnet": SMALL,
+    "srgan": SMALL,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients, one volume each, and a manifest."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    x, y = np.meshgrid(np.linspace(0, 20, 128), np.linspace(0, 15, 128), indexing="ij")
+    lines = ["file,split,modality"]
+    for name, split in (("a", "train"), ("b", "calibration"), ("c", "test")):
+        voxels = 500 * np.sin(x)[..., None] * np.cos(y)[..., None] + random.normal(0, 80, (128, 128, 3))
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([1, 1, 4.0, 1])), folder / f"{name}.nii.gz")
+        lines.append(f"{name}.nii.gz,{split},MR")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_train_makes_bundles_and_resumes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workflow, "train", functools.partial(workflow.train, overrides=OVERRIDES))
+    output = tmp_path / "out"
+    command = ["train", str(data), str(output), "--budget", "10s", "--device", "cpu", "--seed", "3"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "stage 1 of 5: autoencoder" in said
+    for name, files in {"ldm_sr": ["model"], "srgan_sr": ["model", "srresnet"]}.items():
+        meta = json.loads((output / name / "configs" / "metadata.json").read_text())
+        for file in files:
+            key = "weights_sha256" if file == "model" else f"{file}_sha256"
+            assert meta[key] == file_sha256(output / name / "models" / f"{file}.pt")
+        assert meta["eval_metrics"] == {}
+    assert set(json.loads((output / "evaluation" / "table.json").read_text())["rows"]) >= {"bicubic", "srgan", "ldm"}
+    work = output / "training"
+    drawn = {path.name.split("_")[0] for path in (work / "pictures").iterdir()}
+    assert drawn == {"diffusion", "adversarial", "srresnet", "srgan"}
+    # What is done is not done again; a stage that was cut off goes on from its checkpoint.
+    times = {path.name: path.stat().st_mtime_ns for path in work.glob("*.pt")}
+    (work / "denoiser_sharp.pt").unlink()
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.count("is there already") == 4
+    assert "goes on from adversarial_checkpoint_iteration=" in said
+    assert (work / "codec.pt").stat().st_mtime_ns == times["codec.pt"]
+
+
+@pytest.mark.slow
+def test_a_codec_that_fails_the_gate_ends_the_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = workflow.load_network("ldm_sr")
+    network.codec.latent_std.fill_(100.0)
+    network.codec.autoencoder.decoder.blocks[-1].conv.bias.data.fill_(0.5)
+    save_weights(network.codec, tmp_path / "out" / "training" / "codec.pt")
+    assert main(["train", str(data), str(tmp_path / "out"), "--budget", "60s", "--device", "cpu"]) == 8
+    assert "[GATE_FAILED]" in capsys.readouterr().err
+    assert not list((tmp_path / "out" / "training").glob("diffusion*"))
+
+
+def test_train_refuses_before_it_starts(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(data), str(tmp_path), "--budget", "soon"]) == 1
+    assert "give a time above zero" in capsys.readouterr().err
+    assert main(["train", str(data), str(data / "out")]) == 1
+    assert main(["train", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    assert main(["train", str(data), str(tmp_path / "out"), "--bundle", "srgan_sr"]) == 1
+    assert "has no training configs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "config"), [("ldm_sr", "train_diffusion"), ("srgan_sr", "train")])
+def test_two_processes_train_one_network(data: Path, tmp_path: Path, bundle: str, config: str) -> None:
+    configs = BUNDLES / bundle / "configs"
+    if bundle == "ldm_sr":
+        save_weights(workflow.load_network("ldm_sr").codec, tmp_path / "codec.pt")
+        extra = ["--denoiser#unet#channels", "[16,16,16,32]", "--denoiser#unet#norm_num_groups", "8"]
+    else:
+        extra = ["--generator#num_blocks", "1", "--generator#features", "8"]
+        from monai_ldmsr.networks import SRResNetGenerator
+
+        save_weights(SRResNetGenerator(features=8, num_blocks=1), tmp_path / "srresnet.pt")
+    files = [str(configs / f"{name}.yaml") for name in (config, "multi_gpu_train")]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "-m", "monai.bundle", "run", "--config_file", str(files), "--dataset_dir", str(data),
+        "--output_dir", str(tmp_path), "--budget_s", "4", "--sizes", "[[96,1]]", "--checkpoints#interval", "1",
+        "--pictures#interval", "1", "--budget#log_every", "1", *extra,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stage = "diffusion" if bundle == "ldm_sr" else "srgan"
+    assert len(list(tmp_path.glob(f"{stage}_checkpoint_iteration=*.pt"))) == 1
+    lines = (tmp_path / f"{stage}.csv").read_text().splitlines()
+    steps = [int(line.split(",")[0]) for line in lines[1:]]
+    assert steps == list(range(1, len(steps) + 1)), "two processes wrote"
+    state = torch.load(tmp_path / ("denoiser.pt" if bundle == "ldm_sr" else "srgan.pt"), weights_only=True)
+    assert not any(key.startswith("module.") for key in state)
