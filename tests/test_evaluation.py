@@ -51,7 +51,10 @@ def test_interpolations_keep_the_place(method: object, factor: int) -> None:
     fine_rows, fine_columns = np.meshgrid(np.arange(16 * factor), np.arange(20 * factor), indexing="ij")
     expected = torch.tensor(3.0 * fine_rows + 2.0 * fine_columns, dtype=torch.float32)
     inner = slice(6 * factor, -6 * factor)
-    torch.testing.assert_close(found[inner, inner], expected[inner, inner], atol=0.2, rtol=0)
+    difference = (found - expected)[inner, inner]
+    # Half a pixel would shift the mean by 1 or more; bicubic with a = -0.75 bends a ramp, but does not shift it.
+    assert abs(float(difference.mean())) < 0.05
+    assert float(difference.abs().max()) < 0.5 * factor
 
 
 def test_figures_agree_with_their_definitions() -> None:
