@@ -166,5 +166,5 @@ def test_operators_keep_the_place(folder: Path, tmp_path: Path, operator: str) -
     network = SRResNetGenerator(2, features=8, num_blocks=1)
     run = SplitEvaluation(volumes, {"srresnet": network}, 2, 1, operator, consistency=0.0)
     rows = run.run(tmp_path / "out").as_dict()["rows"]
-    assert rows["bicubic"]["psnr"]["mean"] > 20
+    assert rows["bicubic"]["psnr"]["mean"] > 18
     assert rows["srresnet"]["psnr"]["mean"] == pytest.approx(rows["bicubic"]["psnr"]["mean"], abs=0.3)

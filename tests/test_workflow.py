@@ -196,14 +196,17 @@ def test_no_patient_attribute_or_path_leaves_the_dicom(
 def test_same_seed_same_result(mixed: tuple[Path, Path, RunSummary], tmp_path: Path) -> None:
     _, output, _ = mixed
     make_nifti(tmp_path / "volume.nii.gz")
-    for seed in (0, 1):
-        super_resolve(tmp_path / "volume.nii.gz", tmp_path / str(seed), seed=seed, **FAST)
-    first, again, other = (
+    runs = {"mean": (0, 1), "zero": (0, 2), "again": (0, 2), "one": (1, 2)}
+    for name, (seed, steps) in runs.items():
+        settings = {**FAST, "num_inference_steps": steps, "detail": 1.0}
+        super_resolve(tmp_path / "volume.nii.gz", tmp_path / name, seed=seed, **settings)
+    expected, mean, first, again, other = (
         np.asarray(nibabel.load(folder / "volume" / "volume_sr.nii.gz").dataobj)
-        for folder in (output, tmp_path / "0", tmp_path / "1")
+        for folder in (output, *(tmp_path / name for name in runs))
     )
+    assert np.array_equal(mean, expected)
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, other), "nothing is drawn in one evaluation, but in two"
 
 
 @pytest.mark.parametrize("factor", [3, 4])
