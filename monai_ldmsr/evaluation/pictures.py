@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -79,8 +78,3 @@ def draw_spectrum(ratio: Mapping[str, Sequence[float]], factor: int, path: Path)
 def data_uri(path: Path) -> str:
     """A PNG file as text for a self-contained page."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def on_cpu(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that hold no device memory."""
-    return {name: torch.as_tensor(image).cpu() for name, image in images.items()}

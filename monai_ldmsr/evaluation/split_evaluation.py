@@ -17,7 +17,7 @@ from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import AreaOperator, DegradationOperator, GaussianOperator, KSpaceCropOperator
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import measure, radial_power
-from monai_ldmsr.evaluation.pictures import data_uri, draw_examples, draw_spectrum, on_cpu
+from monai_ldmsr.evaluation.pictures import data_uri, draw_examples, draw_spectrum
 from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
 from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.geometry import spread_slices
@@ -118,7 +118,7 @@ class SplitEvaluation:
         for case in self._cases():
             images = self._measure(case, table)
             if (case.volume.name, case.number) in chosen:
-                examples.append(on_cpu(images))
+                examples.append(images)
         if not table.records:
             raise SourceError(
                 f"No slice has sides of at least {_MIN_SIDE} pixels, so nothing can be measured.",
@@ -130,8 +130,8 @@ class SplitEvaluation:
             "Power over the original's power": data_uri(folder / "spectrum.png"),
             "Details at full zoom": data_uri(folder / "examples.png"),
         }
-        table.write(folder, pictures)
-        for row, cells in table.as_dict()["rows"].items():
+        written = table.write(folder, pictures)
+        for row, cells in written["rows"].items():
             values = ", ".join(f"{name} {cells[name]['mean']}" for name in ("laplacian_variance", "fft", "psnr"))
             logging.getLogger(__name__).info("%s: %s", row, values)
         return table

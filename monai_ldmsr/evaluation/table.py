@@ -80,12 +80,15 @@ class EvaluationTable:
             "notice": RESEARCH_NOTICE,
         }
 
-    def write(self, folder: Path, pictures: Mapping[str, str]) -> None:
+    def write(self, folder: Path, pictures: Mapping[str, str]) -> dict[str, Any]:
         """Write ``table.json``, ``table.csv``, ``table.html`` and ``per_slice.csv``.
 
         Args:
             folder: exists.
             pictures: titles and data URIs of what the page shows below the tables.
+
+        Returns:
+            What ``table.json`` holds.
 
         Raises:
             OutputError: a file cannot be written.
@@ -106,6 +109,7 @@ class EvaluationTable:
             raise OutputError(
                 f"The table cannot be written: {error.strerror}. Choose another output folder."
             ) from error
+        return result
 
     def _write_csv(self, path: Path, lines: Sequence[Record]) -> None:
         with path.open("w", newline="", encoding="utf-8") as stream:
