@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, named_operator, pseudo_inverse
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
@@ -37,6 +37,7 @@ def assess(
     intensity: IntensityMap,
     unit: str,
     rms_before_projection: float | None = None,
+    operator: str = "area",
 ) -> MetricSummary:
     """Sharpness of source, bicubic and result on one grid, and agreement of the result with the source.
 
@@ -47,6 +48,7 @@ def assess(
         intensity: the volume's map; sharpness is taken on grey levels 0..255 of its model range -1..1.
         unit: of intensities, for the report.
         rms_before_projection: what ``ProjectOntoSourced`` measured.
+        operator: assumed degradation, one of ``degradation.OPERATORS``.
     """
     source, result = plain(source), plain(result)
     rows: dict[str, list[tuple[float, float]]] = {"source": [], "bicubic": [], "result": []}
@@ -60,7 +62,9 @@ def assess(
         for name, image in images.items():
             grey = to_grey8(image, -1.0, 1.0)
             rows[name].append((float(laplacian_variance(grey)), float(fft_sharpness(grey))))
-    agreement = replace(_agreement(source, result, factor, unit), rms_before_projection=rms_before_projection)
+    agreement = replace(
+        _agreement(source, result, named_operator(operator, factor), unit), rms_before_projection=rms_before_projection
+    )
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
     return MetricSummary(**sharpness, agreement=agreement)
 
@@ -70,8 +74,7 @@ def _mean_sharpness(values: list[tuple[float, float]]) -> Sharpness:
     return Sharpness(laplacian, fft, len(values))
 
 
-def _agreement(source: Tensor, result: Tensor, factor: int, unit: str) -> Agreement:
-    operator = AreaOperator(factor)
+def _agreement(source: Tensor, result: Tensor, operator: DegradationOperator, unit: str) -> Agreement:
     squares = absolutes = difference = total = magnitude = 0.0
     largest = 0.0
     for measured, image in zip(source.unbind(dim=-1), result.unbind(dim=-1), strict=True):
@@ -124,7 +127,7 @@ def slice_panels(
         bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factor))
         panel = SlicePanel(
             k,
-            source=_rows_columns(AreaOperator(factor).pseudo_inverse(measured)),
+            source=_rows_columns(pseudo_inverse(AreaOperator(factor), measured)),
             bicubic=_rows_columns(bicubic),
             result=_rows_columns(result.as_tensor()[None, ..., k]),
             window=window,

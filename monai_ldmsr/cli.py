@@ -109,6 +109,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
     )
+    run.add_argument(
+        "--operator", choices=["area", "gaussian", "kspace"], help="how SRC is assumed to be blurred (default: area)"
+    )
     run.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     run.add_argument("--modality", choices=["CT", "MR", "PT"], help="of volume files (CT in HU); DICOM tells its own")
     run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
@@ -129,6 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
             num_inference_steps=arguments.steps,
             detail=arguments.detail,
             consistency=arguments.consistency,
+            operator=arguments.operator,
             seed=arguments.seed,
             modality=arguments.modality,
             device=arguments.device,
@@ -152,8 +156,11 @@ def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     evaluate.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     evaluate.add_argument("output", metavar="OUT", type=Path, help="folder for the table; made when missing")
     evaluate.add_argument("--factor", type=int, default=4, help="2, 3 or 4 (default: 4)")
-    evaluate.add_argument("--split", help="of manifest.csv (default: test; without a manifest, everything)")
+    evaluate.add_argument("--split", help="train, calibration, test, all (default: test; all without a manifest)")
     evaluate.add_argument("--operator", default="area", choices=["area", "gaussian", "kspace"])
+    evaluate.add_argument(
+        "--noise", type=float, default=0.0, help="added to the degraded slices, in grey levels of 255"
+    )
     evaluate.add_argument("--modality", choices=["CT", "MR", "PT"], help="of volume files without a manifest")
     evaluate.add_argument("--slices", type=int, default=4, help="slices a volume (default: 4)")
     evaluate.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
@@ -170,6 +177,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         factor=arguments.factor,
         split=arguments.split,
         operator=arguments.operator,
+        noise_grey=arguments.noise,
         modality=arguments.modality,
         slices_per_volume=arguments.slices,
         device=arguments.device,
@@ -201,6 +209,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     train.add_argument("output", metavar="OUT", type=Path, help="folder outside DATA; made when missing")
     train.add_argument("--budget", default="2h", help="time of all stages: 90s, 30m, 2h (default: 2h)")
     train.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    train.add_argument("--size", default="small", choices=["small", "large"], help="small: CPU (default); large: GPU")
+    train.add_argument("--modality", choices=["CT", "MR", "PT"], help="of volume files without a manifest")
     train.add_argument("--seed", type=int, default=0, help="seed of all stages (default: 0)")
     train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
     train.set_defaults(command=_train)
@@ -218,6 +228,8 @@ def _train(arguments: argparse.Namespace) -> int:
         budget=arguments.budget,
         device=arguments.device,
         seed=arguments.seed,
+        modality=arguments.modality,
+        size=arguments.size,
         bundle=arguments.bundle,
         message=lambda line: print(line, flush=True),
     )

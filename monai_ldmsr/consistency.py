@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, pseudo_inverse
 
 __all__ = ["clip_keeping_means", "project_onto_source"]
 
 
-def project_onto_source(result: Tensor, source: Tensor, operator: AreaOperator, weight: float = 1.0) -> Tensor:
+def project_onto_source(result: Tensor, source: Tensor, operator: DegradationOperator, weight: float = 1.0) -> Tensor:
     """Move the result, in place, towards agreement with the source: ``x + w A+ (y - A x)``.
 
     With the true operator and a noise-free source this never enlarges the error (Wang et al. 2022, DDNM,
@@ -19,7 +19,7 @@ def project_onto_source(result: Tensor, source: Tensor, operator: AreaOperator, 
         result: (B, C, f h, f w) super-resolved slices; changed in place.
         source: (B, C, h, w) measured slices.
         operator: assumed degradation.
-        weight: 0 leaves the result, 1 makes the agreement exact.
+        weight: 0 leaves the result, 1 makes the agreement exact (area), or nearly so (others).
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ def project_onto_source(result: Tensor, source: Tensor, operator: AreaOperator, 
         tensor([3.])
     """
     if weight:
-        result += weight * operator.pseudo_inverse(source - operator(result))
+        result += weight * pseudo_inverse(operator, source - operator(result))
     return result
 
 
@@ -65,7 +65,7 @@ def clip_keeping_means(
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
     to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
     to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
-    result += operator.pseudo_inverse(to_low) * (low - result)
-    result += operator.pseudo_inverse(to_high) * (high - result)
+    result += pseudo_inverse(operator, to_low) * (low - result)
+    result += pseudo_inverse(operator, to_high) * (high - result)
     result.clamp_(low, high)
     return n_outside

@@ -13,7 +13,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["AreaOperator", "DegradationOperator", "GaussianOperator", "KSpaceCropOperator", "adjoint"]
+from monai_ldmsr.errors import SettingsError
+
+__all__ = [
+    "OPERATORS",
+    "AreaOperator",
+    "DegradationOperator",
+    "GaussianOperator",
+    "KSpaceCropOperator",
+    "adjoint",
+    "named_operator",
+    "pseudo_inverse",
+]
+
+#: The named operators, in the order in which networks count them, and what each assumes of a source.
+OPERATORS = {
+    "area": "Each pixel of the source is the mean over its block of finer pixels.",
+    "gaussian": "Each pixel of the source is a Gaussian mean around its centre, half as high at half a pixel.",
+    "kspace": "The source's k-space is the central part of the finer image's, as of a smaller acquisition matrix.",
+}
+
+#: Standard deviation of the named Gaussian point spread function, in low-resolution pixels: a width at half height of
+#: one pixel.
+_GAUSSIAN_SIGMA = 0.42
 
 
 class DegradationOperator(Protocol):
@@ -43,10 +65,6 @@ class AreaOperator:
     def __call__(self, image: Tensor) -> Tensor:
         """Degrade (B, C, f h, f w) to (B, C, h, w)."""
         return functional.avg_pool2d(image, self.factor)
-
-    def pseudo_inverse(self, image: Tensor) -> Tensor:
-        """Moore-Penrose inverse: each pixel repeated over its block, (B, C, h, w) to (B, C, f h, f w)."""
-        return functional.interpolate(image, scale_factor=self.factor, mode="nearest")
 
 
 class GaussianOperator:
@@ -109,6 +127,23 @@ class KSpaceCropOperator:
         return shifted
 
 
+def named_operator(name: str, factor: int) -> DegradationOperator:
+    """One of :data:`OPERATORS`, fixed and without noise, as evaluations and projections use it.
+
+    Args:
+        name: ``area``, ``gaussian`` (standard deviation 0.42 low-resolution pixels) or ``kspace``.
+        factor: of the degradation.
+
+    Raises:
+        SettingsError: there is no such operator.
+    """
+    if name not in OPERATORS:
+        raise SettingsError(f"operator is {name!r}; choose one of {', '.join(OPERATORS)}.")
+    if name == "gaussian":
+        return GaussianOperator(factor, _GAUSSIAN_SIGMA * factor)
+    return AreaOperator(factor) if name == "area" else KSpaceCropOperator(factor)
+
+
 def adjoint(operator: DegradationOperator, image: Tensor) -> Tensor:
     """Apply the transpose of a linear operator, (B, C, h, w) to (B, C, f h, f w), by automatic differentiation.
 
@@ -118,7 +153,45 @@ def adjoint(operator: DegradationOperator, image: Tensor) -> Tensor:
                   [1., 1.]]]])
     """
     height, width = image.shape[-2:]
-    point = torch.zeros((*image.shape[:-2], height * operator.factor, width * operator.factor), dtype=image.dtype)
-    point = point.to(image.device).requires_grad_()
-    (result,) = torch.autograd.grad(operator(point), point, image)
+    # Evaluations switch gradients off around this; the copy is no inference tensor.
+    with torch.inference_mode(False), torch.enable_grad():
+        weights = image.clone()
+        point = torch.zeros((*image.shape[:-2], height * operator.factor, width * operator.factor), dtype=image.dtype)
+        point = point.to(image.device).requires_grad_()
+        (result,) = torch.autograd.grad(operator(point), point, weights)
     return result
+
+
+def pseudo_inverse(operator: DegradationOperator, image: Tensor, iterations: int = 16) -> Tensor:
+    """Smallest image that an operator degrades to this one, (B, C, h, w) to (B, C, f h, f w).
+
+    Exact for the area operator, where each pixel is repeated over its block. Else ``A^T (A A^T)^-1 y`` by conjugate
+    gradients (Hestenes and Stiefel 1952), stopped early: what a point spread function has all but wiped out, and noise
+    with it, is not blown up.
+
+    Args:
+        operator: linear.
+        image: degraded slices.
+        iterations: of conjugate gradients, at most.
+
+    Example:
+        >>> pseudo_inverse(AreaOperator(2), torch.tensor([[[[4.0]]]]))
+        tensor([[[[4., 4.],
+                  [4., 4.]]]])
+    """
+    if isinstance(operator, AreaOperator):
+        return functional.interpolate(image, scale_factor=operator.factor, mode="nearest")
+    solution = torch.zeros_like(image)
+    residual = image.clone()
+    direction, square = residual, residual.square().sum()
+    goal = 1e-10 * square
+    for _ in range(iterations):
+        if square <= goal:
+            break
+        applied = operator(adjoint(operator, direction))
+        step = square / (direction * applied).sum()
+        solution = solution + step * direction
+        residual = residual - step * applied
+        last, square = square, residual.square().sum()
+        direction = residual + (square / last) * direction
+    return adjoint(operator, solution)

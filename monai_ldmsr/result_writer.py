@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
+from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io import (
     Derivation,
@@ -43,7 +44,6 @@ __all__ = ["METHOD", "BundleModel", "ResultWriter", "derivation_of"]
 METHOD = "Conditional latent diffusion super-resolution of each slice"
 
 _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
-_DEGRADATION = DegradationSummary("area", "Each pixel of the source is the mean over its block of finer pixels.")
 
 #: The count of clipped voxels is always in the report; above this share of all voxels it is a warning too.
 _MANY_CLIPPED = 1e-3
@@ -99,8 +99,8 @@ class ResultWriter:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every number that changes the result; the detail is the one in effect for the present modality."""
-        effective = {"detail": self.network.detail} if "detail" in self._settings else {}
+        """Every number that changes the result; the gains are those in effect for the present modality."""
+        effective = {"detail_gains": self.network.detail_gains} if "detail" in self._settings else {}
         return {**self._settings, **effective}
 
     def write(
@@ -164,8 +164,9 @@ class ResultWriter:
                 "They were clipped; the mean of each block of pixels was kept."
             )
         strayed = data.get("pred_disagreement")
+        operator = str(self._settings.get("operator", "area"))
         metrics = assess(
-            volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed
+            volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed, operator
         )
         settings = {
             **self.settings,
@@ -177,9 +178,10 @@ class ResultWriter:
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
             factor=factor, settings=settings, seed=int(self.network.seed),
-            model=self._model_summary(), degradation=_DEGRADATION, versions=_versions(), device=self.device,
-            metrics=metrics, definitions={**DEFINITIONS, "grey_levels": _GREY},
-            duration_s=_durations(times, source.geometry.shape[2]), warnings=tuple(warnings),
+            model=self._model_summary(), versions=_versions(), device=self.device,
+            degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
+            definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
+            warnings=tuple(warnings),
         )  # fmt: skip
 
     def _model_summary(self) -> ModelSummary:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError, WeightsError
+from monai_ldmsr.bundle_folder import (
+    DEFAULT_BUNDLE,
+    BundleInfo,
+    available_bundles,
+    bundle_info,
+    find_bundle,
+    weights_sha256,
+)
+from monai_ldmsr.degradation import named_operator
+from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
 from monai_ldmsr.networks import FACTORS
-from monai_ldmsr.networks.super_resolver import MAX_DETAIL, SuperResolver
+from monai_ldmsr.networks.detail import MAX_DETAIL
+from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.result_writer import BundleModel
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 from monai_ldmsr.transforms.source import check_modality
@@ -38,20 +44,7 @@ __all__ = [
     "train",
 ]
 
-DEFAULT_BUNDLE = "ldm_sr"
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BundleInfo:
-    """What a bundle says about itself, and whether its weights are those it names."""
-
-    name: str
-    version: str
-    description: str
-    weights_sha256: str
-    folder: Path
 
 
 def super_resolve(
@@ -62,6 +55,7 @@ def super_resolve(
     num_inference_steps: int | None = None,
     detail: float | None = None,
     consistency: float | None = None,
+    operator: str | None = None,
     seed: int = 0,
     modality: str | None = None,
     device: str | None = None,
@@ -78,8 +72,10 @@ def super_resolve(
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
-        detail: 0 (truest, smoothest) to 1.5 (sharpest, least certain); None takes the bundle's.
+        detail: 0 (truest, smoothest) to 1.5 (sharpest, least certain); None takes the bundle's, 1 (as calibrated).
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
+        operator: how the source is assumed to have been degraded: ``area`` (each pixel the mean over its area; None
+            takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
         device: torch device; None takes CUDA when there is one.
@@ -105,6 +101,7 @@ def super_resolve(
         "num_inference_steps": num_inference_steps,
         "detail": detail,
         "consistency": consistency,
+        "operator": operator,
         "modality": modality,
         "device": device,
     }
@@ -130,7 +127,7 @@ def load_super_resolver(
     Args:
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         weights: which of the bundle's weights files, without extension.
-        settings: ``factor``, ``num_inference_steps``, ``detail``, ``seed``; None takes the bundle's.
+        settings: ``factor``, ``num_inference_steps``, ``detail``, ``operator``, ``seed``; None takes the bundle's.
 
     Raises:
         SettingsError: an argument is outside what is possible.
@@ -140,7 +137,7 @@ def load_super_resolver(
     chosen = {key: value for key, value in settings.items() if value is not None}
     if weights != "model":
         chosen["weights"] = folder / "models" / f"{weights}.pt"
-        chosen["weights_sha256"] = _weights_sha256(folder, weights)
+        chosen["weights_sha256"] = weights_sha256(folder, weights)
     workflow = _workflow(folder, **chosen)
     with _unwrapped():
         sha256 = workflow.parser.get_parsed_content("loaded_sha256")
@@ -161,6 +158,7 @@ def evaluate(
     factor: int = 4,
     split: str | None = None,
     operator: str = "area",
+    noise_grey: float = 0.0,
     modality: str | None = None,
     slices_per_volume: int = 4,
     device: str | None = None,
@@ -176,8 +174,9 @@ def evaluate(
             series and volume files.
         output_dir: made when missing.
         factor: 2, 3 or 4.
-        split: of the manifest; None takes ``test`` where there is a manifest, else everything.
+        split: None takes ``test`` of a manifest, and everything where there is none; see ``load_evaluation_volumes``.
         operator: degradation, ``area``, ``gaussian`` or ``kspace``.
+        noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         modality: of volume files without a manifest: ``CT``, ``MR`` or ``PT``.
         slices_per_volume: evenly spread slices of each volume.
         device: torch device; None takes CUDA when there is one.
@@ -199,6 +198,7 @@ def evaluate(
             output_dir=Path(output_dir),
             factor=factor,
             operator=operator,
+            noise_grey=noise_grey,
             slices_per_volume=slices_per_volume,
             **{key: value for key, value in chosen.items() if value is not None},
         )
@@ -213,6 +213,8 @@ def train(
     budget: str | float = "2h",
     device: str | None = None,
     seed: int = 0,
+    modality: str | None = None,
+    size: str = "small",
     bundle: str | Path = DEFAULT_BUNDLE,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     message: TrainingMessage | None = None,
@@ -229,6 +231,8 @@ def train(
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
         seed: of all stages.
+        modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
+        size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); see ``training.plan.SIZES``.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
         overrides: config values by stage name (and ``pack``).
         message: told one line at each step.
@@ -245,15 +249,19 @@ def train(
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
     _check_folders(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
-    _check_numbers({**common, "seed": seed})
-    plan = TrainingPlan(folder, data, output, parse_budget(budget), seed, {"": common, **(overrides or {})})
+    _check_numbers({**common, "seed": seed, "modality": modality})
+    plan = TrainingPlan(
+        folder, data, output, parse_budget(budget), seed, modality, size, {"": common, **(overrides or {})}
+    )
     plan.check()
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
-    if baselines is None or not (data / "manifest.csv").is_file():
-        say("not evaluated: that takes a manifest.csv with a test split, and the baselines' bundle")
+    if baselines is None:
+        say("not evaluated: that takes the baselines' bundle beside this one")
         return packed
-    evaluate(data, output / "evaluation", split="test", device=device, bundle=packed, baselines=baselines)
+    evaluate(
+        data, output / "evaluation", split="test", modality=modality, device=device, bundle=packed, baselines=baselines
+    )
     say("table: evaluation/table.html")
     return packed
 
@@ -263,60 +271,6 @@ def _run_training(config: Path, settings: Mapping[str, Any]) -> None:
         workflow = _workflow(config.parents[1], config.name, workflow_type="train", **settings)
         workflow.run()
         workflow.finalize()
-
-
-def _weights_sha256(folder: Path, weights: str) -> str:
-    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    try:
-        return str(meta[f"{weights}_sha256"])
-    except KeyError as error:
-        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
-
-
-def find_bundle(bundle: str | Path) -> Path:
-    """Folder of a bundle: as given, beside the package (a checkout), or where the package's data was installed.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    candidates = [Path(bundle)]
-    if Path(bundle).name == str(bundle):
-        candidates = [root / bundle for root in _bundle_roots()] + candidates
-    for candidate in candidates:
-        if (candidate / "configs" / "metadata.json").is_file():
-            return candidate
-    raise SettingsError(f"There is no bundle '{Path(bundle).name}' (a folder with configs/metadata.json).")
-
-
-def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:
-    """Read a bundle's metadata.
-
-    Raises:
-        SettingsError: there is no such bundle.
-        WeightsError: its metadata does not name the weights.
-    """
-    folder = find_bundle(bundle)
-    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    try:
-        return BundleInfo(meta["name"], meta["version"], meta["description"], meta["weights_sha256"], folder)
-    except KeyError as error:
-        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
-
-
-def available_bundles() -> list[BundleInfo]:
-    """Bundles that come with the package."""
-    folders = {
-        folder.parents[1].name: folder.parents[1]
-        for root in reversed(_bundle_roots())
-        for folder in sorted(root.glob("*/configs/metadata.json"))
-    }
-    return [bundle_info(folder) for _, folder in sorted(folders.items())]
-
-
-def _bundle_roots() -> list[Path]:
-    checkout = Path(__file__).resolve().parents[1] / "bundles"
-    installed = [Path(root) / "share" / "monai_ldmsr" / "bundles" for root in (sysconfig.get_path("data"), sys.prefix)]
-    return [checkout, *installed]
 
 
 def _workflow(
@@ -361,6 +315,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
     check_modality(overrides.get("modality"))
+    named_operator(overrides.get("operator", "area"), FACTORS[0])
     _check_device(overrides.get("device", "cpu"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -160,14 +161,13 @@ def test_adversarial_loss_pulls_both_ways() -> None:
 def test_fidelity_loss_tells_blur_and_noise_from_the_original() -> None:
     random = torch.Generator().manual_seed(0)
     image = 0.3 * torch.randn(4, 1, 64, 64, generator=random)
-    loss = SharpFidelityLoss(pixel_weight=0.0, spectrum_weight=1.0)
+    loss = SharpFidelityLoss(pixel_weight=0.0, texture_weight=1.0)
     assert float(loss(image, image)) == 0
     blurred = torch.nn.functional.avg_pool2d(image, 3, stride=1, padding=1)
     assert float(loss(blurred, image)) > 1
     assert float(loss(image + 0.3 * torch.randn(image.shape, generator=random), image)) > 0.3
-    assert float(loss(image.roll(5, -1), image)) < 0.3, "where detail lies is not the spectrum's business"
-    level = loss.radial_log_power(image)
-    assert float(level.std(dim=1).max()) < 0.5, "white noise is as strong in each ring"
+    other = 0.3 * torch.randn(image.shape, generator=random)
+    assert float(loss(other, image)) < 0.4, "the course of detail is not the texture's business"
 
 
 def test_fidelity_loss_changes_nothing_and_can_be_followed() -> None:
@@ -185,27 +185,30 @@ def test_fidelity_loss_changes_nothing_and_can_be_followed() -> None:
     assert bool(flat.grad.isfinite().all()), "an empty patch has no power to take the logarithm of"
 
 
-def test_the_spectrum_is_that_of_the_image() -> None:
-    """Twice the amplitude is four times the power in each ring; a wave lies in its own ring; the mean in none."""
-    loss, noise = SharpFidelityLoss(), 50 * torch.randn(1, 1, 96, 96)
-    level = loss.radial_log_power(noise)
-    torch.testing.assert_close(
-        loss.radial_log_power(2 * noise) - level, torch.full((1, 8), 4.0).log(), atol=1e-3, rtol=0
-    )
-    torch.testing.assert_close(loss.radial_log_power(noise + 100), level, atol=1e-2, rtol=0)
-    torch.testing.assert_close(loss.radial_log_power(noise.mT), level, atol=0.3, rtol=0)
-    columns = torch.arange(96).float()
-    for frequency in (0.15, 0.3, 0.45):
-        wave = torch.cos(2 * torch.pi * frequency * columns).expand(1, 1, 96, 96)
-        ring = int((frequency - 0.1) / (0.5**0.5 - 0.1) * 8)
-        assert int(loss.radial_log_power(wave).argmax()) == ring
-        assert int(loss.radial_log_power(wave.mT).argmax()) == ring
+def test_texture_is_energy_by_place_scale_and_direction() -> None:
+    loss, noise = SharpFidelityLoss(), 5 * torch.randn(1, 1, 96, 96)
+    level = loss.texture(noise)
+    assert level.shape[:2] == (1, 15)
+    assert float(level.mean()) == pytest.approx(math.log(25), abs=0.15), "the bands are orthonormal"
+    torch.testing.assert_close(loss.texture(2 * noise) - level, torch.full_like(level, math.log(4)), atol=1e-2, rtol=0)
+    torch.testing.assert_close(loss.texture(noise + 100), level, atol=1e-2, rtol=0)
+    # Energy on the left half alone is not made good by energy on the right.
+    left, right = noise.clone(), noise.clone()
+    left[..., 48:], right[..., :48] = 0, 0
+    assert float((loss.texture(left) - loss.texture(right)).abs().mean()) > 5
+    assert float(loss.texture(torch.zeros(1, 1, 16, 16)).exp().max()) == pytest.approx((2 / 255) ** 2, rel=1e-3)
+    # Of a wave of period 8 / n pixels, band n of its own axis has the most; of its transpose, that of the other.
+    places = torch.arange(96).float()
+    for n in (1, 2, 3):
+        wave = torch.cos(2 * torch.pi * n * places / 8 + 0.3).expand(1, 1, 96, 96)
+        for image, band in ((wave, n), (wave.mT, 4 * n)):
+            assert int(loss.texture(image).mean(dim=(0, 2, 3)).argmax()) == band - 1
 
 
 def test_fidelity_loss_weighs_the_mean_apart() -> None:
     target = torch.zeros(1, 1, 8, 8)
     both = torch.cat([target + 0.5, target + 0.2], dim=1)
-    loss = SharpFidelityLoss(pixel_weight=1.0, spectrum_weight=0.0, mean_weight=10.0)
+    loss = SharpFidelityLoss(pixel_weight=1.0, texture_weight=0.0, mean_weight=10.0)
     assert float(loss(both, target)) == pytest.approx(0.5 + 10 * 0.04)
     assert float(loss(both[:, :1], target)) == pytest.approx(0.5)
 
@@ -216,7 +219,7 @@ def test_the_student_agrees_with_its_source_and_leaves_the_codec(factor: int) ->
     objective = StudentObjective(resolver.codec, resolver.denoiser)
     low = torch.rand(2, 1, 96 // factor, 96 // factor)
     image = upsample_bicubic(low, factor)
-    result = objective(image, image, low, torch.full((2,), factor))
+    result = objective(image, image, low, torch.full((2,), factor), torch.zeros(2))
     assert result.shape == (2, 2, 96, 96)
     torch.testing.assert_close(AreaOperator(factor)(result[:, :1]), low, atol=1e-5, rtol=0)
     result.square().mean().backward()
@@ -230,9 +233,9 @@ def test_a_silent_student_gives_the_image_it_got() -> None:
     for parameter in resolver.denoiser.parameters():
         nn.init.zeros_(parameter)
     low = torch.rand(2, 1, 32, 32)
-    image, factor = upsample_bicubic(low, 2), torch.full((2,), 2)
+    image, factor, area = upsample_bicubic(low, 2), torch.full((2,), 2), torch.zeros(2)
     without, first, second = (
-        StudentObjective(resolver.codec, resolver.denoiser, noise)(image, image, low, factor).detach()
+        StudentObjective(resolver.codec, resolver.denoiser, noise)(image, image, low, factor, area).detach()
         for noise in (0.0, 0.7, 0.7)
     )
     for result in (without, first, second):
@@ -253,7 +256,7 @@ def test_the_students_sample_does_not_move_the_mean() -> None:
     handle = resolver.denoiser.register_forward_hook(lambda module, given, result: seen.append((given, result)))
     low = torch.rand(1, 1, 32, 32)
     image = upsample_bicubic(low, 2)
-    result = StudentObjective(codec, resolver.denoiser)(image, image, low, torch.tensor([2]))
+    result = StudentObjective(codec, resolver.denoiser)(image, image, low, torch.tensor([2]), torch.tensor([0]))
     handle.remove()
     assert [float(given[2][0]) for given, _ in seen] == [1000.0, 500.0]
     assert not bool(seen[0][0][0].any()), "the first evaluation starts at the low-resolution image"
@@ -268,12 +271,24 @@ def test_the_generators_objective_is_bicubic_held_to_its_source(factor: int) -> 
     low, label = torch.rand(2, 1, 48 // factor, 48 // factor), torch.rand(2, 1, 48, 48)
     image = upsample_bicubic(low, factor)
     kept = image.clone()
-    result = GeneratorObjective(generator)(label, image, low, torch.full((2,), factor))
+    result = GeneratorObjective(generator)(label, image, low, torch.full((2,), factor), torch.zeros(2))
     torch.testing.assert_close(result, project_onto_source(image.clone(), low, AreaOperator(factor)))
     torch.testing.assert_close(AreaOperator(factor)(result), low, atol=1e-6, rtol=0)
     assert torch.equal(image, kept)
     (result - label).square().mean().backward()
     assert float(generator.tail[-1].weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("operator", [1, 2])
+def test_only_noise_free_batches_are_held_to_their_source(operator: int) -> None:
+    """A blurred or cropped low-resolution patch carries noise; its block means are not those of the original."""
+    generator, resolver = SRResNetGenerator(features=8, num_blocks=1), make_resolver()
+    low, image = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
+    given = image, low, torch.tensor([2]), torch.tensor([operator])
+    result = GeneratorObjective(generator)(image, *given)
+    torch.testing.assert_close(result, generator.refine(image, torch.tensor([2])))
+    sample = StudentObjective(resolver.codec, resolver.denoiser)(image, *given)[:, :1]
+    assert float((AreaOperator(2)(sample) - low).detach().abs().max()) > 0.05
 
 
 def test_a_batch_goes_to_generator_and_critic() -> None:
@@ -282,11 +297,13 @@ def test_a_batch_goes_to_generator_and_critic() -> None:
         "image": torch.rand(2, 1, 48, 48),
         "low": torch.rand(2, 1, 24, 24),
         "factor": torch.tensor([2, 2]),
+        "operator": torch.tensor([0, 0]),
     }
     inputs, targets, arguments, named = prepare_adversarial_batch(batch, torch.device("cpu"), False)
     assert torch.equal(inputs, batch["label"])
     assert torch.equal(targets, batch["label"])
-    assert all(torch.equal(a, batch[key]) for a, key in zip(arguments, ("image", "low", "factor"), strict=True))
+    keys = ("image", "low", "factor", "operator")
+    assert all(torch.equal(a, batch[key]) for a, key in zip(arguments, keys, strict=True))
     assert named == {}
     network = critic().eval()
     fake = GeneratorObjective(SRResNetGenerator(features=8, num_blocks=1))(inputs, *arguments)
@@ -329,12 +346,14 @@ def test_the_log_goes_on_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_detail_follows_the_modality_and_the_factor() -> None:
-    table = {"CT": [0.1, 0.2, 0.3], "MR": [0.9, 1.0, 1.1]}
-    resolver = make_resolver(factor=4, detail=None, detail_by_modality=table)
-    assert resolver.detail == 0.3, "a modality that is not known takes the least"
+    rows = {"CT": [[0.1] * 4, [0.2] * 4, [0.3, 0.3, 0.9, 0.3]], "MR": [[0.9] * 4, [1.0] * 4, [1.1, 0.2, 0.4, 1.1]]}
+    resolver = make_resolver(factor=4, detail_gains=rows, num_inference_steps=2)
+    assert resolver.detail_gains == (0.3, 0.2, 0.4, 0.3), "a modality that is not known takes the least"
     resolver.use_modality("MR")
-    assert resolver.detail == 1.1
-    assert make_resolver(factor=3, detail=None, detail_by_modality=table).detail == 0.2
-    given = make_resolver(factor=4, detail=0.7, detail_by_modality=table)
-    given.use_modality("MR")
-    assert given.detail == 0.7
+    assert resolver.detail_gains == (1.1, 0.2, 0.4, 1.1)
+    assert make_resolver(factor=3, detail_gains=rows).detail_gains == (0.2,) * 4
+    given = make_resolver(factor=4, detail=0.5, detail_gains=rows, num_inference_steps=2)
+    given.use_modality("CT")
+    assert given.detail_gains == (0.15, 0.15, 0.45, 0.15)
+    assert given.evaluations_per_slice == 2
+    assert make_resolver(factor=4, detail=0.0, detail_gains=rows, num_inference_steps=2).evaluations_per_slice == 1

@@ -20,8 +20,8 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
     {"_version", "errors"},
-    {"geometry"},
-    {"io", "degradation", "networks", "samplers", "losses", "metrics", "report"},
+    {"geometry", "degradation", "bundle_folder"},
+    {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency"},
     {"transforms", "inferers"},
     {"training", "assessment"},
@@ -31,8 +31,8 @@ LAYERS = [
     {"cli"},
 ]
 
-#: Within one layer: a super-resolver is networks driven by a sampler.
-ALLOWED = {("networks", "samplers")}
+#: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
+ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
 TORCH_FREE = ("errors", "geometry", "io", "report")
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
-from monai_ldmsr.degradation import AreaOperator, GaussianOperator, KSpaceCropOperator, adjoint
+from monai_ldmsr.degradation import (
+    OPERATORS,
+    AreaOperator,
+    GaussianOperator,
+    KSpaceCropOperator,
+    adjoint,
+    named_operator,
+    pseudo_inverse,
+)
+from monai_ldmsr.errors import SettingsError
 
 FACTORS = (2, 3, 4)
 
@@ -67,6 +76,37 @@ def test_kspace_crop_keeps_low_frequencies(factor: int) -> None:
     low = np.fft.fft2(KSpaceCropOperator(factor)(x).numpy())
     for row, column in ((0, 0), (1, 3), (-5, 2), (7, -7)):
         assert abs(low[0, 0, row, column]) == pytest.approx(abs(spectrum[0, 0, row, column]) / factor**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_pseudo_inverse_is_the_smallest_image_that_agrees(factor: int, name: str) -> None:
+    """Against numpy's pseudo-inverse of the operator written out as a matrix."""
+    operator, (height, width) = named_operator(name, factor), (5, 6)
+    points = torch.eye(height * width * factor**2, dtype=torch.float64)
+    matrix = operator(points.reshape(-1, 1, height * factor, width * factor)).flatten(1).T.numpy()
+    y = torch.randn(1, 1, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = np.linalg.pinv(matrix) @ y.flatten().numpy()
+    found = pseudo_inverse(operator, y, iterations=60)
+    np.testing.assert_allclose(found.flatten().numpy(), expected, atol=1e-4)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(pseudo_inverse(operator, y, iterations=60).numpy(), found.numpy())
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_projection_brings_every_operator_closer(factor: int, name: str) -> None:
+    operator, truth = named_operator(name, factor), image(factor)
+    guess = truth + 0.5 * torch.randn_like(truth)
+    low = operator(truth)
+    result = project_onto_source(guess.clone(), low, operator)
+    assert float((operator(result) - low).abs().max()) < 0.02 * float((operator(guess) - low).abs().max())
+    assert float((result - truth).square().mean()) < float((guess - truth).square().mean())
+
+
+def test_an_unknown_operator_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"'blur'.*area, gaussian, kspace"):
+        named_operator("blur", 2)
 
 
 @pytest.mark.parametrize("factor", FACTORS)

@@ -123,7 +123,8 @@ def test_a_folder_without_manifest_gives_the_whole_table(folder: Path, tmp_path:
     assert low < sharp
     assert table["spectrum_ratio"]["hr"] == pytest.approx([1.0] * len(FREQUENCIES))
     page = (out / "table.html").read_text()
-    assert page.count("data:image/png;base64") == 2
+    assert page.count("data:image/png;base64") == 3
+    assert (out / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in page + json.dumps(table)
     with (out / "per_slice.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2 * 7
@@ -140,6 +141,15 @@ def test_dicom_series_are_taken_and_patients_are_not_named() -> None:
     assert int(volume.subject, 16) >= 0
 
 
+def test_a_split_without_manifest_is_that_of_training(folder: Path) -> None:
+    """Each patient is in one split, and what was trained on is not measured."""
+    by_split = {split: load_evaluation_volumes(folder, split, "PT") for split in ("train", "calibration", "test")}
+    names = [volume.name for volumes in by_split.values() for volume in volumes]
+    assert sorted(names) == ["v0.nii.gz", "v1.nii.gz", "v2.nii.gz"]
+    assert {volume.modality for volumes in by_split.values() for volume in volumes} == {"PT"}
+    assert len(load_evaluation_volumes(folder)) == 3
+
+
 def test_bad_input_is_said_before_time_is_spent(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -147,8 +157,8 @@ def test_bad_input_is_said_before_time_is_spent(folder: Path, tmp_path: Path) ->
         load_evaluation_volumes(empty)
     with pytest.raises(SourceError, match="does not exist"):
         load_evaluation_volumes(tmp_path / "nowhere")
-    with pytest.raises(SettingsError, match=r"no manifest\.csv"):
-        load_evaluation_volumes(folder, split="test")
+    with pytest.raises(SettingsError, match="choose one of train, calibration, test, all"):
+        load_evaluation_volumes(folder, split="validation")
     with pytest.raises(SettingsError, match="operator"):
         SplitEvaluation([], {}, 4, operator="median")
     blocked = tmp_path / "file"
@@ -158,6 +168,45 @@ def test_bad_input_is_said_before_time_is_spent(folder: Path, tmp_path: Path) ->
     with pytest.raises(SourceError, match="96 pixels"):
         SplitEvaluation([], {}, 4).run(tmp_path / "out")
     assert main(["evaluate", str(empty), str(tmp_path / "x")]) == 2
+
+
+def test_failures_are_the_slices_with_least_gain(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the network's own figures: those drawn are the worst of all in per_slice.csv."""
+    drawn: dict[str, list[float]] = {}
+
+    def draw(examples: list[dict[str, torch.Tensor]], path: Path) -> None:
+        path.write_bytes(b"")
+        drawn[path.name] = [
+            measure(images["net"], images["hr"])["psnr"] - measure(images["bicubic"], images["hr"])["psnr"]
+            for images in examples
+        ]
+
+    monkeypatch.setattr("monai_ldmsr.evaluation.split_evaluation.draw_examples", draw)
+    volumes = load_evaluation_volumes(folder)
+    network = SRResNetGenerator(2, features=8, num_blocks=1)
+    torch.nn.init.normal_(network.tail[-1].weight, std=0.01)
+    SplitEvaluation(volumes, {"net": network}, 2, 3, max_failures=2).run(tmp_path / "out")
+    with (tmp_path / "out" / "per_slice.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    psnr = {(r["volume"], r["slice"], r["row"]): float(r["psnr"]) for r in rows if r["row"] in ("net", "bicubic")}
+    gains = sorted(psnr[v, s, "net"] - psnr[v, s, "bicubic"] for v, s, row in psnr if row == "net")
+    assert len(gains) == 6
+    assert drawn["failures.png"] == pytest.approx(gains[:2], abs=1e-6)
+
+
+def test_noise_lowers_the_figures_and_is_the_same_each_time(folder: Path, tmp_path: Path) -> None:
+    volumes = load_evaluation_volumes(folder, modality="MR")
+    psnr = [
+        SplitEvaluation(volumes, {}, 2, 1, noise_grey=noise)
+        .run(tmp_path / "out")
+        .as_dict()["rows"]["lr"]["psnr"]["mean"]
+        for noise in (0.0, 20.0, 20.0)
+    ]
+    # Bilinear interpolation by 2 keeps 25/64 of the noise's power.
+    assert psnr[1] == pytest.approx(-10 * math.log10(10 ** (-psnr[0] / 10) + 400 * 25 / 64 / 255**2), abs=0.4)
+    assert psnr[1] == psnr[2]
+    with pytest.raises(SettingsError, match="noise_grey is -1"):
+        SplitEvaluation([], {}, 2, noise_grey=-1)
 
 
 @pytest.mark.parametrize("operator", ["area", "gaussian", "kspace"])

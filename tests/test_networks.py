@@ -12,7 +12,8 @@ from torch import Tensor
 
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.inferers import VolumeInferer
-from monai_ldmsr.networks import ConditionalUNet, LatentCodec, SuperResolver, load_weights, save_weights
+from monai_ldmsr.networks import CLASSES, ConditionalUNet, LatentCodec, SuperResolver, load_weights, save_weights
+from monai_ldmsr.networks.detail import weigh_detail
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.samplers import sample_anchored_flow
 
@@ -29,7 +30,7 @@ def make_resolver(**settings: object) -> SuperResolver:
     torch.manual_seed(0)
     unet = DiffusionModelUNet(
         2, 32, 16, num_res_blocks=1, channels=(8, 8, 8, 8), attention_levels=(False,) * 4, norm_num_groups=4,
-        num_head_channels=4, num_class_embeds=3, include_fc=False,
+        num_head_channels=4, num_class_embeds=CLASSES, include_fc=False,
     )  # fmt: skip
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -107,7 +108,9 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"start_noise": -1.0}, "start_noise"),
         ({"detail": 1.6}, "detail"),
-        ({"detail_by_modality": {"CT": [0.5, -0.1, 0.5]}, "factor": 3}, "detail"),
+        ({"detail_gains": {"CT": [[0.5] * 4, [0.5, -0.1, 0.5, 0.5], [0.5] * 4]}, "factor": 3}, "detail_gains"),
+        ({"detail_gains": {"CT": [[0.5] * 3] * 3}}, "detail_gains"),
+        ({"operator": "median"}, "operator"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
@@ -134,9 +137,8 @@ def test_sampler_reaches_a_narrow_posterior(steps: int) -> None:
     assert steps < 20 or float(sample.std()) == pytest.approx(spread, rel=0.3)
 
 
-@pytest.mark.parametrize("detail", [0.0, 0.5, 1.0])
-def test_detail_draws_the_sample_towards_the_posterior_mean(detail: float) -> None:
-    """Truth N(0.8, 0.5^2), exact velocity: spread and error must follow mean + a (sample - mean)."""
+def test_a_sample_has_the_spread_of_the_truth() -> None:
+    """Truth N(0.8, 0.5^2), exact velocity; one evaluation is the posterior mean alone."""
     mu, spread, start, calls = 0.8, 0.5, 0.7, []
 
     def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
@@ -146,10 +148,46 @@ def test_detail_draws_the_sample_towards_the_posterior_mean(detail: float) -> No
         return mu + (t * spread**2 - (1 - t) * start**2) / variance * (state - t * mu)
 
     noise = torch.randn(16, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sample = sample_anchored_flow(velocity, noise, 50, start, detail)
-    assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
-    assert float(sample.std()) == pytest.approx(detail * spread, abs=0.02)
-    assert len(calls) == (1 if detail == 0 else 50)
+    for steps, expected in ((1, 0.0), (50, spread)):
+        calls.clear()
+        sample = sample_anchored_flow(velocity, noise, steps, start)
+        assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
+        assert float(sample.std()) == pytest.approx(expected, abs=0.02)
+        assert len(calls) == steps
+
+
+def test_the_network_is_told_factor_and_operator() -> None:
+    seen: list[Tensor] = []
+    image = torch.rand(2, 1, 24, 24)
+    for factor, operator in ((2, "area"), (4, "area"), (4, "kspace")):
+        resolver = make_resolver(factor=factor, operator=operator, num_inference_steps=1)
+        resolver.denoiser.unet.class_embedding.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        resolver(image)
+    assert [label.tolist() for label in seen] == [[0, 0], [2, 2], [8, 8]]
+
+
+def test_detail_weighs_what_the_sample_adds() -> None:
+    """0 is the mean, 1 without a table the sample; gains act on their own frequencies, and nothing moves."""
+    image, results = torch.rand(2, 1, 24, 28), {}
+    tables = {"plain": None, "fine": {"MR": [[0.0, 0.0, 1.0, 1.0]] * 3}, "coarse": {"MR": [[1.0, 1.0, 0.0, 0.0]] * 3}}
+    for name, table in tables.items():
+        results[name] = make_resolver(detail_gains=table, modality="MR", num_inference_steps=2)(image)
+    mean = make_resolver(detail=0.0, num_inference_steps=2)(image)
+    one = make_resolver(num_inference_steps=1)(image)
+    assert torch.equal(mean, one)
+    half = make_resolver(detail=0.5, num_inference_steps=2)(image)
+    torch.testing.assert_close(half, 0.5 * (mean + results["plain"]), atol=1e-5, rtol=0)
+    # Linear between the knots at 1/4 and 3/8 cycles a pixel, the two tables add up to one everywhere.
+    torch.testing.assert_close(results["fine"] + results["coarse"], mean + results["plain"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_gains_are_those_of_their_frequency(axis: int) -> None:
+    gains = (0.5, 1.0, 2.0, 0.25)
+    places = torch.arange(64).view(-1, 1) if axis == -2 else torch.arange(64)
+    for cycles, gain in ((4, 0.5), (8, 0.5), (12, 0.75), (16, 1.0), (24, 2.0), (28, 1.125), (32, 0.25)):
+        wave = torch.cos(2 * math.pi * cycles * places / 64 + (0.0 if cycles == 32 else 0.4)).expand(1, 1, 64, 64)
+        torch.testing.assert_close(weigh_detail(wave, gains), gain * wave, atol=1e-4, rtol=0)
 
 
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:

@@ -16,7 +16,9 @@ import torch
 
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import file_sha256, save_weights
+from monai_ldmsr.training import plan
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 
@@ -24,6 +26,7 @@ BUNDLES = Path(__file__).parents[1] / "bundles"
 FAST = {"sizes": [[96, 1]], "checkpoints::interval": 1}
 PICTURES = {"pictures::interval": 1}
 SMALL = {**FAST, **PICTURES}
+NETWORK = {"denoiser_channels": [16, 16, 16, 32], "denoiser_blocks": [2, 1, 1, 1]}
 OVERRIDES = {
     "autoencoder": FAST,
     "diffusion": SMALL,
@@ -53,8 +56,9 @@ def test_train_makes_bundles_and_resumes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(workflow, "train", functools.partial(workflow.train, overrides=OVERRIDES))
+    monkeypatch.setitem(plan.SIZES, "large", NETWORK)
     output = tmp_path / "out"
-    command = ["train", str(data), str(output), "--budget", "10s", "--device", "cpu", "--seed", "3"]
+    command = ["train", str(data), str(output), "--budget", "10s", "--device", "cpu", "--seed", "3", "--size", "large"]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "stage 1 of 5: autoencoder" in said
@@ -64,6 +68,8 @@ def test_train_makes_bundles_and_resumes(
             key = "weights_sha256" if file == "model" else f"{file}_sha256"
             assert meta[key] == file_sha256(output / name / "models" / f"{file}.pt")
         assert meta["eval_metrics"] == {}
+    unet = workflow.load_network(output / "ldm_sr").denoiser.unet
+    assert tuple(unet.block_out_channels) == tuple(NETWORK["denoiser_channels"]), "inference builds what was trained"
     assert set(json.loads((output / "evaluation" / "table.json").read_text())["rows"]) >= {"bicubic", "srgan", "ldm"}
     work = output / "training"
     drawn = {path.name.split("_")[0] for path in (work / "pictures").iterdir()}
@@ -76,6 +82,26 @@ def test_train_makes_bundles_and_resumes(
     assert said.count("is there already") == 4
     assert "goes on from adversarial_checkpoint_iteration=" in said
     assert (work / "codec.pt").stat().st_mtime_ns == times["codec.pt"]
+
+
+def test_train_splits_and_measures_without_a_manifest(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three loose files are three patients: one is trained on, one calibrates, one is measured."""
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    for path in data.glob("*.nii.gz"):
+        (loose / path.name).write_bytes(path.read_bytes())
+    ran: list[tuple[str, object]] = []
+    monkeypatch.setattr(workflow, "_run_training", lambda config, settings: ran.append((config.stem, settings)))
+    monkeypatch.setattr(plan.TrainingPlan, "pack", lambda *_: (BUNDLES / "ldm_sr", BUNDLES / "srgan_sr"))
+    workflow.train(loose, tmp_path / "out", budget="10s", device="cpu", modality="PT")
+    assert [name for name, _ in ran] == [stage.config for stage in plan.STAGES]
+    assert all(settings["modality"] == "PT" for _, settings in ran)
+    table = json.loads((tmp_path / "out" / "evaluation" / "table.json").read_text())
+    assert (table["n_patients"], list(table["by_modality"])) == (1, ["PT"])
+    with pytest.raises(SettingsError, match="size is 'huge'"):
+        workflow.train(loose, tmp_path / "out", size="huge")
 
 
 @pytest.mark.slow
@@ -106,7 +132,7 @@ def test_two_processes_train_one_network(data: Path, tmp_path: Path, bundle: str
     configs = BUNDLES / bundle / "configs"
     if bundle == "ldm_sr":
         save_weights(workflow.load_network("ldm_sr").codec, tmp_path / "codec.pt")
-        extra = ["--denoiser#unet#channels", "[16,16,16,32]", "--denoiser#unet#norm_num_groups", "8"]
+        extra = ["--denoiser_channels", "[16,16,16,32]", "--denoiser#unet#norm_num_groups", "8"]
     else:
         extra = ["--generator#num_blocks", "1", "--generator#features", "8"]
         from monai_ldmsr.networks import SRResNetGenerator

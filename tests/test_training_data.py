@@ -204,7 +204,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         resume_training(path, {"critic": torch.nn.Linear(3, 2)})
     cut = tmp_path / "cut.pt"
     cut.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(WeightsError, match=r"'cut\.pt' does not fit"):
+    with pytest.raises(WeightsError, match=r"'cut\.pt' is damaged"):
         resume_training(cut, {"network": torch.nn.Linear(3, 2)})
     torch.save({"network": Path("executed")}, cut)
     with pytest.raises(WeightsError, match="UnpicklingError"):

@@ -6,18 +6,23 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-__all__ = ["FACTORS", "ConditionalUNet"]
+from monai_ldmsr.degradation import OPERATORS
+
+__all__ = ["CLASSES", "FACTORS", "ConditionalUNet"]
 
 #: The super-resolution factors that the network tells apart, in the order of its class embedding.
 FACTORS = (2, 3, 4)
 
+#: Classes of the embedding: each operator with each factor.
+CLASSES = len(OPERATORS) * len(FACTORS)
+
 
 class ConditionalUNet(nn.Module):
-    """Velocity of the latent flow, given the encoded low-resolution slice and the factor.
+    """Velocity of the latent flow, given the encoded low-resolution slice, and how it was degraded.
 
     Args:
         unet: MONAI ``DiffusionModelUNet`` with ``2 Z`` input and ``Z`` output channels and
-            ``num_class_embeds=len(FACTORS)``.
+            ``num_class_embeds=CLASSES``: one for each operator and factor.
     """
 
     def __init__(self, unet: DiffusionModelUNet) -> None:
@@ -29,7 +34,7 @@ class ConditionalUNet(nn.Module):
         """Latent sides must be multiples of this."""
         return int(2 ** (len(self.unet.block_out_channels) - 1))
 
-    def forward(self, state: Tensor, condition: Tensor, timesteps: Tensor, factor: Tensor) -> Tensor:
+    def forward(self, state: Tensor, condition: Tensor, timesteps: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
         """Predict the velocity.
 
         Args:
@@ -37,7 +42,8 @@ class ConditionalUNet(nn.Module):
             condition: (B, Z, h, w) latent of the low-resolution slice brought to the target grid.
             timesteps: (B,) from 1000 (start) to 0 (data), as MONAI's ``RFlowScheduler`` counts.
             factor: (B,) integers out of :data:`FACTORS`.
+            operator: (B,) places in ``degradation.OPERATORS``.
         """
-        labels = factor.to(torch.long) - FACTORS[0]
+        labels = operator.to(torch.long) * len(FACTORS) + factor.to(torch.long) - FACTORS[0]
         velocity: Tensor = self.unet(torch.cat([state, condition], dim=1), timesteps, class_labels=labels)
         return velocity

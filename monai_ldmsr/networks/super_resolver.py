@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import FACTORS, ConditionalUNet
+from monai_ldmsr.networks.detail import DetailGains, weigh_detail
 from monai_ldmsr.networks.latent_codec import LatentCodec
-from monai_ldmsr.samplers.anchored_flow import sample_anchored_flow
+from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
 
-__all__ = ["MAX_DETAIL", "SuperResolver", "upsample_bicubic"]
-
-#: Beyond this a result is noise more than detail.
-MAX_DETAIL = 1.5
+__all__ = ["SuperResolver", "upsample_bicubic"]
 
 
 def upsample_bicubic(image: Tensor, factor: int) -> Tensor:
@@ -38,11 +37,11 @@ class SuperResolver(nn.Module):
         factor: 2, 3 or 4.
         num_inference_steps: evaluations of the denoiser for each slice.
         start_noise: noise at the start of the flow, in units of the residual's standard deviation; as in training.
-        detail: 0 gives the network's expectation (truest, smoothest), 1 a full sample; beyond 1 what the sample adds to
-            the expectation is strengthened (sharpest, least certain). None takes the modality's own.
-        detail_by_modality: for DICOM's ``CT``, ``MR``, ``PT`` the detail at each of ``FACTORS``, as chosen on
-            calibration data; see :meth:`use_modality`. A modality that is not known takes the least of them.
+        detail: dial between the network's expectation (0: truest, smoothest) and a sample of which each spatial
+            frequency has the weight of ``detail_gains`` (1), and beyond (1.5: sharpest, least certain).
+        detail_gains: for DICOM's ``CT``, ``MR``, ``PT`` and each of ``FACTORS``, as calibrated; see ``DetailGains``.
         modality: what the first slices show; see :meth:`use_modality`.
+        operator: how the slices are assumed to have been degraded, one of ``degradation.OPERATORS``.
         seed: seed of the noise.
         margin: low-resolution pixels of padding on each side at least.
 
@@ -57,9 +56,10 @@ class SuperResolver(nn.Module):
         factor: int = 2,
         num_inference_steps: int = 4,
         start_noise: float = 0.7,
-        detail: float | None = 1.0,
-        detail_by_modality: Mapping[str, Sequence[float]] | None = None,
+        detail: float = 1.0,
+        detail_gains: Mapping[str, Sequence[Sequence[float]]] | None = None,
         modality: str | None = None,
+        operator: str = "area",
         seed: int = 0,
         margin: int = 4,
     ) -> None:
@@ -70,13 +70,10 @@ class SuperResolver(nn.Module):
             raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 to 1000 (1 to 8 are usual).")
         if not 0.0 <= start_noise <= 2.0:
             raise SettingsError(f"start_noise is {start_noise}; choose 0 to 2, best as in training.")
-        self._detail_by_modality = {
-            key: values[FACTORS.index(factor)] for key, values in (detail_by_modality or {"": [1.0] * 3}).items()
-        }
-        for value in (detail, *self._detail_by_modality.values()):
-            if value is not None and not 0.0 <= value <= MAX_DETAIL:
-                raise SettingsError(f"detail is {value}; choose 0 (truest, smoothest) to {MAX_DETAIL:g} (sharpest).")
-        self._detail = detail
+        if operator not in OPERATORS:
+            raise SettingsError(f"operator is {operator!r}; choose one of {', '.join(OPERATORS)}.")
+        self.operator = operator
+        self._gains = DetailGains(detail, detail_gains)
         self._modality = modality
         self.codec = codec
         self.denoiser = denoiser
@@ -106,20 +103,23 @@ class SuperResolver(nn.Module):
         return result[..., top : top + height * self.factor, left : left + width * self.factor]
 
     def use_modality(self, modality: str | None) -> None:
-        """Say what the next slices show, for a detail that was not given as a number."""
+        """Say what the next slices show, for the gains that suit it."""
         self._modality = modality
 
     @property
     def detail(self) -> float:
-        """The detail in effect."""
-        if self._detail is not None:
-            return self._detail
-        return self._detail_by_modality.get(self._modality or "", min(self._detail_by_modality.values()))
+        """The dial."""
+        return self._gains.detail
+
+    @property
+    def detail_gains(self) -> tuple[float, ...]:
+        """Gains in effect for the present modality, at ``detail.KNOTS``."""
+        return self._gains.of(self._modality, self.factor)
 
     @property
     def evaluations_per_slice(self) -> int:
         """How often the denoiser runs for each slice."""
-        return 1 if self.detail == 0.0 else self.num_inference_steps
+        return self.num_inference_steps if any(self.detail_gains) else 1
 
     def _padding(self, size: int) -> tuple[int, int]:
         """Pixels before and after, so that the upsampled side suits codec and denoiser."""
@@ -131,15 +131,23 @@ class SuperResolver(nn.Module):
     def _super_resolve(self, image: Tensor) -> Tensor:
         condition = self.codec.encode(upsample_bicubic(image, self.factor))
         factor = torch.full((image.shape[0],), self.factor, device=image.device)
+        operator = torch.full_like(factor, list(OPERATORS).index(self.operator))
 
         def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-            predicted: Tensor = self.denoiser(state, condition, timesteps, factor)
+            predicted: Tensor = self.denoiser(state, condition, timesteps, factor, operator)
             return predicted
 
-        residual = sample_anchored_flow(
-            velocity, self._noise(condition), self.num_inference_steps, self.start_noise, self.detail
-        )
-        return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
+        def decode(residual: Tensor) -> Tensor:
+            return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
+
+        mean = posterior_mean(velocity, condition)
+        result = decode(mean)
+        if self.evaluations_per_slice > 1:
+            noise = self._noise(condition)
+            sample = decode(refine_mean(velocity, mean, noise, self.num_inference_steps, self.start_noise))
+            # Between images, where it has no blocks, and not between latents.
+            result = result + weigh_detail(sample - result, self.detail_gains)
+        return result
 
     def _noise(self, like: Tensor) -> Tensor:
         """The same standard normal field for each slice, drawn on the CPU so that every device sees the same."""

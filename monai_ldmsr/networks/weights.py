@@ -6,14 +6,29 @@ import hashlib
 import logging
 import os
 import pickle
+import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from monai_ldmsr.errors import WeightsError
 
-__all__ = ["file_sha256", "load_weights", "save_weights"]
+__all__ = ["MISFITS", "file_sha256", "load_weights", "read_state", "save_weights"]
+
+#: What torch, pickle and networks raise for a file that is damaged or was made for others.
+MISFITS = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -48,6 +63,28 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> st
     return sha256
 
 
+def read_state(path: str | Path, kind: str = "weights file", map_location: str | torch.device = "cpu") -> Any:
+    """Read a state dictionary; nothing in the file is executed.
+
+    Args:
+        path: file of :func:`save_weights`, or a checkpoint.
+        kind: word for the file in messages.
+        map_location: device of the tensors.
+
+    Raises:
+        WeightsError: the file is missing, or no plain state dictionary.
+    """
+    name = Path(path).name
+    if not Path(path).is_file():
+        raise WeightsError(f"The {kind} '{name}' does not exist. Check the name, restore it, or train a model.")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except MISFITS as error:
+        raise WeightsError(
+            f"The {kind} '{name}' is damaged, or no plain state dictionary ({type(error).__name__}). Restore it."
+        ) from error
+
+
 def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None) -> str:
     """Load a state dictionary into a network, strictly and safely.
 
@@ -62,21 +99,18 @@ def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None
     Raises:
         WeightsError: the file is missing, has another hash, is no plain state dictionary, or does not fit the network.
     """
-    name = Path(path).name
-    if not Path(path).is_file():
-        raise WeightsError(f"The weights file '{name}' does not exist. Reinstall the bundle or train a model.")
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
+    name, found = Path(path).name, file_sha256(path) if Path(path).is_file() else ""
+    if found and sha256 is not None and found != sha256:
         raise WeightsError(
             f"The weights file '{name}' has sha256 {found[:12]}..., but the metadata says {sha256[:12]}.... "
             "It was altered or is incomplete; restore it."
         )
+    state = read_state(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
-    except (RuntimeError, pickle.UnpicklingError, AttributeError, TypeError, EOFError, OSError) as error:
+    except MISFITS as error:
         raise WeightsError(
-            f"The weights file '{name}' does not fit this network, or is no plain state dictionary "
-            f"({type(error).__name__}). Use the weights of the same bundle version."
+            f"The weights file '{name}' does not fit this network ({type(error).__name__}). Use the weights of the "
+            "same bundle version."
         ) from error
     return found

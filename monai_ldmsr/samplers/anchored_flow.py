@@ -65,26 +65,17 @@ def refine_mean(
     return state
 
 
-def sample_anchored_flow(
-    velocity: Velocity,
-    noise: Tensor,
-    num_inference_steps: int,
-    start_noise: float,
-    detail: float = 1.0,
-) -> Tensor:
+def sample_anchored_flow(velocity: Velocity, noise: Tensor, num_inference_steps: int, start_noise: float) -> Tensor:
     """Integrate the flow from the low-resolution image to a high-resolution residual.
 
     Args:
         velocity: maps state (B, Z, h, w) and timesteps (B,) to the velocity, shape of the state.
         noise: (B, Z, h, w) standard normal.
-        num_inference_steps: Euler steps; each is one evaluation of ``velocity``.
+        num_inference_steps: Euler steps; each is one evaluation of ``velocity``. One gives the posterior mean.
         start_noise: standard deviation of the start in units of the residual's.
-        detail: ``a`` of ``mean + a (sample - mean)``. The mean is what the first evaluation predicts for X_1: at the
-            start the state knows nothing of X_1, so the best velocity there points to the posterior mean. The squared
-            error grows as ``1 + a**2`` for an exact posterior sample; 0 needs one evaluation only.
 
     Returns:
-        (B, Z, h, w) sample of X_1, drawn towards its mean.
+        (B, Z, h, w) sample of X_1.
 
     Example:
         A velocity that knows its only goal arrives there in any number of steps.
@@ -96,9 +87,7 @@ def sample_anchored_flow(
         tensor([3.])
     """
     mean = posterior_mean(velocity, noise)
-    if detail == 0 or num_inference_steps == 1:
-        return mean
-    return mean + detail * (refine_mean(velocity, mean, noise, num_inference_steps, start_noise) - mean)
+    return refine_mean(velocity, mean, noise, num_inference_steps, start_noise) if num_inference_steps > 1 else mean
 
 
 def _timesteps(state: Tensor, timestep: float) -> Tensor:

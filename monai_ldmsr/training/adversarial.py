@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.degradation import OPERATORS, AreaOperator, pseudo_inverse
 from monai_ldmsr.networks import ConditionalUNet, LatentCodec, SRResNetGenerator
 from monai_ldmsr.samplers import anchored_flow
 
@@ -32,7 +32,7 @@ class StudentObjective(nn.Module):
         self.denoiser = denoiser
         self.start_noise = start_noise
 
-    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor) -> Tensor:
+    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
         """Super-resolve a batch of patches.
 
         Args:
@@ -40,16 +40,17 @@ class StudentObjective(nn.Module):
             image: (B, 1, H, W) low resolution brought to the same grid, in model range.
             low: (B, 1, H/factor, W/factor) low resolution.
             factor: (B,), all alike.
+            operator: (B,), all alike: place in ``degradation.OPERATORS``.
 
         Returns:
-            (B, 2, H, W): the sample, projected onto ``low`` as after the network in use, and the mean.
+            (B, 2, H, W): the sample, projected onto a noise-free ``low`` as after the network in use, and the mean.
         """
         del label
         with torch.no_grad():
             condition = self.codec.encode(image)
 
         def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-            predicted: Tensor = self.denoiser(state, condition, timesteps, factor)
+            predicted: Tensor = self.denoiser(state, condition, timesteps, factor, operator)
             return predicted
 
         noise = torch.randn_like(condition)
@@ -57,7 +58,7 @@ class StudentObjective(nn.Module):
         sample = anchored_flow.refine_mean(velocity, mean.detach(), noise, 2, self.start_noise)
         latents = torch.cat([sample, mean]) * self.codec.residual_std[:, None, None] + condition.repeat(2, 1, 1, 1)
         sample, mean = self.codec.decode(latents).chunk(2)
-        return torch.cat([_projected(sample, low), mean], dim=1)
+        return torch.cat([_projected(sample, low, operator), mean], dim=1)
 
 
 class GeneratorObjective(nn.Module):
@@ -71,23 +72,25 @@ class GeneratorObjective(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor) -> Tensor:
+    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
         """Super-resolved patches (B, 1, H, W); arguments as those of :class:`StudentObjective`."""
         del label
-        return _projected(self.generator.refine(image, factor), low)
+        return _projected(self.generator.refine(image, factor), low, operator)
 
 
-def _projected(result: Tensor, low: Tensor) -> Tensor:
-    # As consistency.project_onto_source, but not in place: gradients pass through it.
-    operator = AreaOperator(result.shape[-1] // low.shape[-1])
-    return result + operator.pseudo_inverse(low - operator(result))
+def _projected(result: Tensor, low: Tensor, operator: Tensor) -> Tensor:
+    # As consistency.project_onto_source, but not in place: gradients pass through it. The other operators' batches
+    # hold noise, and their point spread function is drawn anew each time: what agrees with them is not known.
+    if list(OPERATORS)[int(operator[0])] != "area":
+        return result
+    area = AreaOperator(result.shape[-1] // low.shape[-1])
+    return result + pseudo_inverse(area, low - area(result))
 
 
 def prepare_adversarial_batch(
     batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], dict[str, object]]:
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, object]]:
     """Real patches twice (what the critic sees, what the loss compares with), and what generator and critic take."""
-    label, image, low, factor = (
-        batch[key].to(device, non_blocking=non_blocking) for key in ("label", "image", "low", "factor")
-    )
-    return label, label, (image, low, factor), {}
+    keys = ("label", "image", "low", "factor", "operator")
+    label, *others = (batch[key].to(device, non_blocking=non_blocking) for key in keys)
+    return label, label, tuple(others), {}

@@ -82,14 +82,15 @@ class TimeBudget:
         self.used_s = agreed_seconds(self.used_s + now - self._last)
         self._last = now
         self._losses.append(_losses(engine.state.output))
-        if engine.state.iteration % self.log_every == 0 and is_first_process():
-            self._log(engine.state.iteration)
+        if engine.state.iteration % self.log_every == 0:
+            if is_first_process():
+                self._log(engine.state.iteration)
+            self._losses.clear()
         if self.used_s >= self.budget_s:
             engine.terminate()
 
     def _log(self, iteration: int) -> None:
         means = {key: sum(losses[key] for losses in self._losses) / len(self._losses) for key in self._losses[0]}
-        self._losses.clear()
         left = max(0.0, self.budget_s - self.used_s) / 60
         text = ", ".join(f"{key} {value:.5f}" for key, value in means.items())
         logging.getLogger(__name__).info("step %d: %s, %.0f minutes left", iteration, text, left)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +19,10 @@ from ignite.handlers import Checkpoint
 from torch import nn
 
 from monai_ldmsr.errors import OutputError, WeightsError
+from monai_ldmsr.networks.weights import MISFITS, read_state
 from monai_ldmsr.training.distributed import is_first_process
 
 __all__ = ["SafeCheckpoints", "check_disk_space", "newest_checkpoint", "resume_training"]
-
-#: What torch, pickle and the objects themselves raise for a file that is damaged or was made for others.
-_MISFITS = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, EOFError, OSError, pickle.UnpicklingError)
 
 
 class SafeCheckpoints:
@@ -127,14 +124,12 @@ def resume_training(
     if path is None:
         return
     name = Path(path).name
-    if not Path(path).is_file():
-        raise WeightsError(f"The checkpoint '{name}' does not exist. Check the name, or start without one.")
+    state = read_state(path, "checkpoint", map_location)
     try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
         Checkpoint.load_objects(to_load=dict(training_state), checkpoint=state)
-    except _MISFITS as error:
+    except MISFITS as error:
         raise WeightsError(
-            f"The checkpoint '{name}' does not fit this stage's networks, or is damaged ({type(error).__name__}). "
+            f"The checkpoint '{name}' does not fit this stage's networks ({type(error).__name__}). "
             "Use a checkpoint of the same stage and network, or start without one."
         ) from error
     logging.getLogger(__name__).info("Training goes on from '%s'.", name)

@@ -24,14 +24,15 @@ from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
 from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.transforms.source import check_modality
 
-__all__ = ["SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
+__all__ = ["MANIFEST", "SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
 
 SPLITS = ("train", "calibration", "test")
 
 #: Hash values, as a share of all, below which a patient goes to test, and then to calibration.
 _TEST_BELOW, _CALIBRATION_BELOW = 0.15, 0.30
 
-_MANIFEST = "manifest.csv"
+#: Name of the list of volumes in a dataset folder.
+MANIFEST = "manifest.csv"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def find_entries(dataset_dir: str | Path, split: str) -> list[DatasetEntry]:
     folder = Path(dataset_dir)
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"split is '{split}'; choose one of {', '.join(SPLITS)}, all.")
-    entries = read_manifest(folder) if (folder / _MANIFEST).is_file() else _found(folder, split)
+    entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _found(folder, split)
     chosen = [entry for entry in entries if split in (entry.split, "all")]
     if not chosen:
         there = sorted({entry.split for entry in entries})
@@ -83,11 +84,11 @@ def read_manifest(folder: Path) -> list[DatasetEntry]:
     Raises:
         SettingsError: a column or value is missing or unknown, a file is listed twice, or a patient is in two splits.
     """
-    with (folder / _MANIFEST).open(newline="", encoding="utf-8-sig") as stream:
+    with (folder / MANIFEST).open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         missing = {"file", "split"} - set(reader.fieldnames or ())
         if missing:
-            raise SettingsError(f"{_MANIFEST} has no column {' and no column '.join(sorted(missing))}. Add it.")
+            raise SettingsError(f"{MANIFEST} has no column {' and no column '.join(sorted(missing))}. Add it.")
         entries = [_listed(folder, row, line) for line, row in enumerate(reader, start=2)]
     splits: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
@@ -95,7 +96,7 @@ def read_manifest(folder: Path) -> list[DatasetEntry]:
     shared = sum(len(found) > 1 for found in splits.values())
     if shared:
         raise SettingsError(
-            f"{shared} of {len(splits)} subjects of {_MANIFEST} are in more than one split. Keep each in one."
+            f"{shared} of {len(splits)} subjects of {MANIFEST} are in more than one split. Keep each in one."
         )
     return entries
 
@@ -114,7 +115,7 @@ def split_subjects(subjects: Sequence[str]) -> dict[str, str]:
     if len(order) < len(SPLITS):
         raise SettingsError(
             f"The dataset folder holds {len(order)} patients, but 3 are needed: one each to train, to calibrate and to "
-            f"test. Add patients, or list files and splits in {_MANIFEST}."
+            f"test. Add patients, or list files and splits in {MANIFEST}."
         )
     splits = {
         subject: "test" if _share(subject) < _TEST_BELOW else "calibration"
@@ -180,7 +181,7 @@ def _listed(folder: Path, row: Mapping[str, str | None], line: int) -> DatasetEn
     file, split, modality, subject = ((row.get(key) or "").strip() for key in ("file", "split", "modality", "subject"))
     if not file or split not in SPLITS:
         raise SettingsError(
-            f"Line {line} of {_MANIFEST} has file '{Path(file).name}' and split '{split}'; give a file and one of "
+            f"Line {line} of {MANIFEST} has file '{Path(file).name}' and split '{split}'; give a file and one of "
             f"{', '.join(SPLITS)}."
         )
     check_modality(modality or None)

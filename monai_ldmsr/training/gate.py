@@ -69,20 +69,23 @@ def measure_codec(codec: LatentCodec, volumes: Sequence[TrainingVolume], slices_
     return CodecFigures(float(psnr), float(psnr_bicubic), float(laplacian / laplacian_original), float(fft))
 
 
-def check_codec(codec: LatentCodec, dataset_dir: str, split: str | None = "calibration") -> CodecFigures | None:
+def check_codec(
+    codec: LatentCodec, dataset_dir: str, split: str | None = "calibration", modality: str | None = None
+) -> CodecFigures | None:
     """Stop before a denoiser is trained on a codec that would limit it.
 
     Args:
         codec: trained.
-        dataset_dir: folder with ``manifest.csv``.
+        dataset_dir: see ``load_training_volumes``.
         split: whose volumes are reconstructed; None or "" checks nothing.
+        modality: see ``load_training_volumes``.
 
     Raises:
         TrainingError: the codec falls short of PSNR of bicubic + 8 dB, Laplacian variance within 5 %, FFT within 2.
     """
     if not split:
         return None
-    figures = measure_codec(codec, load_training_volumes(dataset_dir, split, halve_interpolated=False))
+    figures = measure_codec(codec, load_training_volumes(dataset_dir, split, False, modality))
     logging.getLogger(__name__).info("codec on %s: %s", split, figures)
     if not figures.passed:
         raise TrainingError(

@@ -50,7 +50,8 @@ class FlowObjective(nn.Module):
         denoiser: the network to train.
         start_noise: standard deviation of the start, in units of the residual's.
         first_step_share: share of samples at the very start of the flow, where every sampling begins and where the
-            posterior mean is learned; half of them without noise. The others lie evenly along the flow.
+            posterior mean is learned. The others lie evenly along the flow.
+        noise_free_share: share of those that start without noise, which gives the truest mean.
         weight_power: exponent of the channel weights, see ``WeightedVelocityLoss``.
     """
 
@@ -60,6 +61,7 @@ class FlowObjective(nn.Module):
         denoiser: ConditionalUNet,
         start_noise: float = 0.7,
         first_step_share: float = 0.4,
+        noise_free_share: float = 0.5,
         weight_power: float = 1.0,
     ) -> None:
         super().__init__()
@@ -67,15 +69,17 @@ class FlowObjective(nn.Module):
         self.denoiser = denoiser
         self.start_noise = start_noise
         self.first_step_share = first_step_share
+        self.noise_free_share = noise_free_share
         self.weight_power = weight_power
 
-    def forward(self, image: Tensor, label: Tensor, factor: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, label: Tensor, factor: Tensor, operator: Tensor) -> dict[str, Tensor]:
         """Predict at a random time.
 
         Args:
             image: (B, 1, H, W) interpolated low-resolution patch in model range.
             label: (B, 1, H, W) high-resolution patch in model range.
             factor: (B,).
+            operator: (B,) places in ``degradation.OPERATORS``.
         """
         with torch.no_grad():
             condition = self.codec.encode(image)
@@ -84,9 +88,10 @@ class FlowObjective(nn.Module):
             draw = torch.rand_like(timesteps)
             timesteps = timesteps.masked_fill(draw < self.first_step_share, 1000.0)
             start = self.start_noise * torch.randn_like(residual)
-            start = start.masked_fill((draw < self.first_step_share / 2).view(-1, 1, 1, 1), 0.0)
+            noise_free = draw < self.first_step_share * self.noise_free_share
+            start = start.masked_fill(noise_free.view(-1, 1, 1, 1), 0.0)
             state = _scheduler().add_noise(residual, start, timesteps)
-        velocity = self.denoiser(state, condition, timesteps, factor)
+        velocity = self.denoiser(state, condition, timesteps, factor, operator)
         return {"velocity": velocity, "goal": residual - start, "weight": self._weight()}
 
     def _weight(self) -> Tensor:
@@ -129,7 +134,8 @@ def prepare_codec_batch(
 
 def prepare_flow_batch(
     batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], dict[str, object]]:
-    """Input, target, and what else the flow objective takes: the high-resolution patch and the factor."""
-    image, label, factor = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label", "factor"))
-    return image, label, (label, factor), {}
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], dict[str, object]]:
+    """Input, target, and what else the flow objective takes: the high-resolution patch, the factor and the operator."""
+    keys = ("image", "label", "factor", "operator")
+    image, label, factor, operator = (batch[key].to(device, non_blocking=non_blocking) for key in keys)
+    return image, label, (label, factor, operator), {}

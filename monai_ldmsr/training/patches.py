@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, GaussianOperator, KSpaceCropOperator
+from monai_ldmsr.degradation import (
+    OPERATORS,
+    AreaOperator,
+    DegradationOperator,
+    GaussianOperator,
+    KSpaceCropOperator,
+)
 from monai_ldmsr.networks.conditional_unet import FACTORS
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
@@ -42,7 +48,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     Yields:
         ``image`` (B, 1, S, S): the degraded patch, brought to model range and interpolated back (bicubic);
         ``low`` (B, 1, S/factor, S/factor): the degraded patch on its own grid; ``label`` (B, 1, S, S): the patch
-        itself in model range; ``factor`` (B,).
+        itself in model range; ``factor`` (B,); ``operator`` (B,): its place in ``degradation.OPERATORS``.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         """Draw one batch."""
         size, count = self.sizes[self.random.integers(len(self.sizes))]
         factor = int(self.random.choice(self.factors, p=self.factor_weights))
-        operator, noise = self._operator(factor)
+        name, operator, noise = self._operator(factor)
         pairs = [self._pair(size, operator, noise) for _ in range(count)]
         low, high = (torch.cat(images) for images in zip(*pairs, strict=True))
         return {
@@ -83,16 +89,17 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
             "low": low,
             "label": high,
             "factor": torch.full((count,), factor),
+            "operator": torch.full((count,), list(OPERATORS).index(name)),
         }
 
-    def _operator(self, factor: int) -> tuple[DegradationOperator, float]:
+    def _operator(self, factor: int) -> tuple[str, DegradationOperator, float]:
         kind = self.random.random()
         if kind < self.area_share:
-            return AreaOperator(factor), 0.0
+            return "area", AreaOperator(factor), 0.0
         noise = float(self.random.uniform(0.0, 0.02))
         if kind < (1 + self.area_share) / 2:
-            return GaussianOperator(factor, float(factor * self.random.uniform(0.3, 0.55))), noise
-        return KSpaceCropOperator(factor), noise
+            return "gaussian", GaussianOperator(factor, float(factor * self.random.uniform(0.3, 0.55))), noise
+        return "kspace", KSpaceCropOperator(factor), noise
 
     def _pair(self, size: int, operator: DegradationOperator, noise: float) -> tuple[Tensor, Tensor]:
         patch, intensity = self._patch(size)

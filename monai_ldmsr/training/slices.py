@@ -13,7 +13,7 @@ import torch
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.training.discovery import DatasetEntry, find_entries
 from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
-from monai_ldmsr.transforms.source import ReadSourced, plain
+from monai_ldmsr.transforms.source import ReadSourced, check_modality, plain
 
 __all__ = ["TrainingVolume", "high_frequency_share", "load_training_volumes"]
 
@@ -57,7 +57,7 @@ class TrainingVolume:
 
 
 def load_training_volumes(
-    dataset_dir: str | Path, split: str | None, halve_interpolated: bool = True
+    dataset_dir: str | Path, split: str | None, halve_interpolated: bool = True, modality: str | None = None
 ) -> list[TrainingVolume]:
     """Read all volumes of a split and cut them into slices.
 
@@ -65,6 +65,7 @@ def load_training_volumes(
         dataset_dir: folder with or without ``manifest.csv``; see :mod:`monai_ldmsr.training.discovery`.
         split: ``train``, ``calibration``, ``test``, or ``all``; None or "" reads nothing.
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
+        modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
 
     Raises:
         SettingsError: see :func:`~monai_ldmsr.training.discovery.find_entries`.
@@ -73,7 +74,9 @@ def load_training_volumes(
     """
     if not split:
         return []
-    found = (_load_volume(entry, halve_interpolated) for entry in find_entries(dataset_dir, split))
+    check_modality(modality)
+    entries = find_entries(dataset_dir, split)
+    found = (_load_volume(entry, entry.modality or modality, halve_interpolated) for entry in entries)
     usable = [volume for volume in found if volume is not None and volume.slices]
     if not usable:
         raise SourceError(
@@ -100,27 +103,26 @@ def high_frequency_share(image: FloatImage) -> float:
     return float(power[high].sum() / max(power.sum(), 1e-30))
 
 
-def _load_volume(entry: DatasetEntry, halve_interpolated: bool) -> TrainingVolume | None:
+def _load_volume(entry: DatasetEntry, modality: str | None, halve_interpolated: bool) -> TrainingVolume | None:
     try:
-        data = ReadSourced(keys="image", modality=entry.modality)({"image": entry.source})
+        data = ReadSourced(keys="image", modality=modality)({"image": entry.source})
     except SourceError as error:
         if entry.listed or isinstance(error, CorruptSourceError):
             raise type(error)(f"'{entry.name}': {error}", error.reason) from error
         logging.getLogger(__name__).warning("'%s' is left out: %s", entry.name, error)
         return None
     voxels, source = plain(data["image"])[0].numpy(), data["source"]
-    modality = source.modality
     cut = [s for s in _cut(voxels, source.geometry.spacing_mm) if min(s.shape) >= _MIN_SLICE_SIDE]
     if not cut:
         log = "'%s' is left out: its slices of %d x %d pixels have a side below %d."
         logging.getLogger(__name__).warning(log, entry.name, *voxels.shape[:2], _MIN_SLICE_SIDE)
         return None
-    intensity = fit_intensity_map(torch.from_numpy(voxels), modality)
+    intensity = fit_intensity_map(torch.from_numpy(voxels), source.modality)
     slices = [s for s in cut if _spread(s, intensity) > _MIN_SPREAD]
     halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
-    return TrainingVolume(entry.name, modality, entry.subject, tuple(slices), intensity, halved)
+    return TrainingVolume(entry.name, source.modality, entry.subject, tuple(slices), intensity, halved)
 
 
 def _is_interpolated(slices: list[FloatImage], intensity: IntensityMap) -> bool:

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
-from monai_ldmsr.degradation import AreaOperator
+from monai_ldmsr.degradation import AreaOperator, named_operator, pseudo_inverse
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.volume_file import volume_extension
@@ -108,6 +108,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         keys: results in the source's unit.
         factor: super-resolution factor.
         weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
+        operator: assumed degradation, one of ``degradation.OPERATORS``.
         source_key: where :class:`ReadSourced` kept the source.
     """
 
@@ -116,12 +117,14 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         keys: KeysCollection,
         factor: int,
         weight: float = 1.0,
+        operator: str = "area",
         source_key: str = "source",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.factor = factor
         self.weight = weight
+        self.operator = operator
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -129,27 +132,28 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         result = dict(data)
         source = volume_of(result[self.source_key])
         for key in self.key_iterator(result):
-            result[f"{key}_disagreement"] = project_volume(result[key], source, self.factor, self.weight)
+            result[f"{key}_disagreement"] = project_volume(result[key], source, self.factor, self.weight, self.operator)
         return result
 
 
-def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 1.0) -> float:
-    """Project a volume onto its source, in place, slice by slice, for the area operator.
+def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 1.0, operator: str = "area") -> float:
+    """Project a volume onto its source, in place, slice by slice.
 
     Args:
         result: (1, fI, fJ, K) in the source's unit.
         source: (1, I, J, K).
         factor: super-resolution factor.
         weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
+        operator: assumed degradation, one of ``degradation.OPERATORS``.
 
     Returns:
         Root mean square disagreement of result and source before the projection, in the source's unit.
     """
-    operator, square = AreaOperator(factor), 0.0
+    degrade, square = named_operator(operator, factor), 0.0
     for measured, image in zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True):
         batch, target = image[None], measured[None].to(image.device)
-        square += float((target - operator(batch)).square().mean())
-        project_onto_source(batch, target, operator, weight)
+        square += float((target - degrade(batch)).square().mean())
+        project_onto_source(batch, target, degrade, weight)
     return float((square / source.shape[-1]) ** 0.5)
 
 
@@ -240,7 +244,9 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         for key in self.key_iterator(result):
             for k, image in enumerate(plain(result[key]).unbind(dim=-1)):
                 values, mask = (torch.from_numpy(x[..., k].astype(np.float32)) for x in (source.voxels, source.padding))
-                values, mask = (self.operator.pseudo_inverse(x[None, None])[0].to(image.device) for x in (values, mask))
+                values, mask = (
+                    pseudo_inverse(self.operator, x[None, None])[0].to(image.device) for x in (values, mask)
+                )
                 image.copy_(torch.where(mask > 0, values, image))
         return result
 

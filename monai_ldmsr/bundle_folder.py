@@ -1,0 +1,89 @@
+"""Where bundles lie, and what their metadata say."""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_ldmsr.errors import SettingsError, WeightsError
+
+__all__ = ["DEFAULT_BUNDLE", "BundleInfo", "available_bundles", "bundle_info", "find_bundle", "weights_sha256"]
+
+DEFAULT_BUNDLE = "ldm_sr"
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What a bundle says about itself, and whether its weights are those it names."""
+
+    name: str
+    version: str
+    description: str
+    weights_sha256: str
+    folder: Path
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """Folder of a bundle: as given, beside the package (a checkout), or where the package's data was installed.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    candidates = [Path(bundle)]
+    if Path(bundle).name == str(bundle):
+        candidates = [root / bundle for root in _bundle_roots()] + candidates
+    for candidate in candidates:
+        if (candidate / "configs" / "metadata.json").is_file():
+            return candidate
+    raise SettingsError(f"There is no bundle '{Path(bundle).name}' (a folder with configs/metadata.json).")
+
+
+def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:
+    """Read a bundle's metadata.
+
+    Raises:
+        SettingsError: there is no such bundle.
+        WeightsError: its metadata does not name the weights.
+    """
+    folder = find_bundle(bundle)
+    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    try:
+        return BundleInfo(meta["name"], meta["version"], meta["description"], meta["weights_sha256"], folder)
+    except KeyError as error:
+        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
+
+
+def available_bundles() -> list[BundleInfo]:
+    """Bundles that come with the package."""
+    folders = {
+        folder.parents[1].name: folder.parents[1]
+        for root in reversed(_bundle_roots())
+        for folder in sorted(root.glob("*/configs/metadata.json"))
+    }
+    return [bundle_info(folder) for _, folder in sorted(folders.items())]
+
+
+def _bundle_roots() -> list[Path]:
+    checkout = Path(__file__).resolve().parents[1] / "bundles"
+    installed = [Path(root) / "share" / "monai_ldmsr" / "bundles" for root in (sysconfig.get_path("data"), sys.prefix)]
+    return [checkout, *installed]
+
+
+def weights_sha256(folder: Path, weights: str) -> str:
+    """What a bundle's metadata says of one of its weights files.
+
+    Args:
+        folder: the bundle's.
+        weights: file name without extension, other than ``model``.
+
+    Raises:
+        WeightsError: they say nothing of it.
+    """
+    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    try:
+        return str(meta[f"{weights}_sha256"])
+    except KeyError as error:
+        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
