@@ -1,22 +1,26 @@
-"""The frontier between truth and sharpness: PSNR against Laplacian variance over detail and start noise, all rows.
+"""The frontier between truth and sharpness: PSNR against Laplacian variance over dial, start noise and steps, all rows.
 
     python benchmarks/frontier.py DATA OUT --factor 4 --split calibration
 
-Defaults of a bundle are chosen on this plot, on the calibration split. Writes OUT/frontier.png and OUT/table.json.
+The shipped default (dial 1, two evaluations, the start noise of inference.yaml) is chosen on this plot, on the
+calibration split. Writes OUT/frontier.png beside the evaluation's own files.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from monai_ldmsr.evaluation import SplitEvaluation, load_evaluation_volumes
 from monai_ldmsr.workflow import load_network
 
-DETAILS = (0.0, 0.3, 0.6, 0.8, 1.0, 1.2)
-START_NOISES = (0.0, 0.35)
+DETAILS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+START_NOISES = (0.0, 0.4, 0.7)
+STEPS = (3, 4)
 
 
 def main() -> None:
@@ -27,37 +31,41 @@ def main() -> None:
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--split", default="calibration")
     parser.add_argument("--slices", type=int, default=1)
+    parser.add_argument("--bundle", default="ldm_sr")
     arguments = parser.parse_args()
-    factor = arguments.factor
-    networks = {f"detail {detail:g}": load_network("ldm_sr", factor=factor, detail=detail) for detail in DETAILS}
+    factor, bundle = arguments.factor, arguments.bundle
+    networks = {f"dial {detail:g}": load_network(bundle, factor=factor, detail=detail) for detail in DETAILS}
     for noise in START_NOISES:
-        network = load_network("ldm_sr", factor=factor, detail=1.0)
-        network.start_noise = noise
-        networks[f"start noise {noise:g}"] = network
+        networks[f"start noise {noise:g}"] = load_network(bundle, factor=factor, start_noise=noise)
+    for steps in STEPS:
+        networks[f"{steps} steps"] = load_network(bundle, factor=factor, num_inference_steps=steps)
     networks["srresnet"] = load_network("srgan_sr", "srresnet", factor=factor)
     networks["srgan"] = load_network("srgan_sr", factor=factor)
     volumes = load_evaluation_volumes(arguments.data, arguments.split)
     table = SplitEvaluation(volumes, networks, factor, arguments.slices).run(arguments.output).as_dict()
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    groups = {"all": table["rows"], **table["by_modality"]}
+    draw({"all": table["rows"], **table["by_modality"]}, arguments.output / "frontier.png")
+
+
+def draw(groups: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """One plot a group: the dial as a line, every other row as a point."""
+    figure = Figure(figsize=(4.6 * len(groups), 4.4), layout="constrained")
     for axes, (group, rows) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
         sharp = rows["hr"]["laplacian_variance"]["mean"]
         points = {
-            row: (cells["laplacian_variance"]["mean"] / sharp, cells["psnr"]["mean"]) for row, cells in rows.items()
+            row: (cells["laplacian_variance"]["mean"] / sharp, cells["psnr"]["mean"])
+            for row, cells in rows.items()
+            if row != "hr"
         }
-        dial = [points[f"detail {detail:g}"] for detail in DETAILS]
-        axes.plot(*zip(*dial, strict=True), "o-", color="tab:blue", label="ldm, detail 0 to 1.2")
-        for row, point in points.items():
-            if row == "hr":
-                continue
-            if not row.startswith("detail"):
-                axes.plot(*point, "s", label=row)
+        dial = [points.pop(f"dial {detail:g}") for detail in DETAILS]
+        axes.plot(*zip(*dial, strict=True), "o-", color="black", label="ldm, dial 0 to 1.25")
+        for n, (row, point) in enumerate(points.items()):
+            axes.plot(*point, "s^vDP"[n % 5], color=f"C{n % 10}", label=row)
         axes.axvline(1.0, color="black", linestyle=":")
         axes.axhline(points["bicubic"][1], color="grey", linestyle=":")
         axes.set(title=group, xlabel="Laplacian variance / original's", ylabel="PSNR (dB)", xscale="log")
         axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(arguments.output / "frontier.png", dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
