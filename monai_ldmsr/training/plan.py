@@ -23,7 +23,7 @@ __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_
 TrainingMessage = Callable[[str], None]
 
 #: Config values of all stages by name of the size. ``small`` is what the configs say, for a CPU; ``large`` has a wider
-#: and deeper denoiser (7.6 M parameters, 15.1 MiB in half precision) and larger batches, for a GPU.
+#: and deeper denoiser (7.6 M parameters, 14.8 MiB in half precision with the codec) and larger batches, for a GPU.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "large": {
