@@ -132,8 +132,7 @@ def main() -> None:
     for modality in arguments.modalities:
         rows = []
         for factor in reversed(FACTORS):
-            network = load_network(arguments.bundle, factor=factor)
-            network._gains = type(network._gains)(1.0)  # the sample as it is
+            network = load_network(arguments.bundle, factor=factor, detail_gains={})  # the sample as it is
             chosen = list(cases([v for v in volumes if v.modality == modality], network, arguments.slices))
             gains = calibrate(chosen, factor)
             ratio, score, gained, excess = figures(chosen, gains, factor)

@@ -50,12 +50,12 @@ def to_int16(voxels: FloatImage, modality: str) -> np.ndarray:
     return np.rint(voxels).astype(np.int16)
 
 
-def pack(data: Path, packed: Path, count: int) -> int:
+def pack(volumes: dict[str, list[TrainingVolume]], packed: Path, count: int) -> int:
     """Write at most ``count`` slices of each volume and plane; return the size in bytes."""
     packed.mkdir(parents=True, exist_ok=True)
     lines, size = [["file", "modality", "subject", "split"]], 0
-    for split in SPLITS:
-        for n, volume in enumerate(load_training_volumes(data, split, halve_interpolated=False)):
+    for split, found in volumes.items():
+        for n, volume in enumerate(found):
             for plane, voxels in enumerate(stacks(volume, count)):
                 path = packed / f"{split}_{n:03d}_{volume_case(Path(volume.name))}_{plane}.nii.gz"
                 nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, SLICE_MM, 1.0])), path)
@@ -78,8 +78,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.packed.exists():
         raise OutputError(f"'{arguments.packed.name}' exists already. Choose a new folder.")
+    volumes = {split: load_training_volumes(arguments.data, split, halve_interpolated=False) for split in SPLITS}
     count = arguments.slices
-    while (size := pack(arguments.data, arguments.packed, count)) > arguments.megabytes * 1e6 and count > 1:
+    while (size := pack(volumes, arguments.packed, count)) > arguments.megabytes * 1e6 and count > 1:
         print(f"{count} slices a volume: {size / 1e6:.0f} MB, too much")
         for path in arguments.packed.iterdir():
             path.unlink()

@@ -23,6 +23,7 @@ __all__ = [
     "KSpaceCropOperator",
     "adjoint",
     "named_operator",
+    "operator_place",
     "pseudo_inverse",
 ]
 
@@ -127,6 +128,17 @@ class KSpaceCropOperator:
         return shifted
 
 
+def operator_place(name: str) -> int:
+    """Place of an operator in :data:`OPERATORS`, as networks count it.
+
+    Raises:
+        SettingsError: there is no such operator.
+    """
+    if name not in OPERATORS:
+        raise SettingsError(f"operator is {name!r}; choose one of {', '.join(OPERATORS)}.")
+    return list(OPERATORS).index(name)
+
+
 def named_operator(name: str, factor: int) -> DegradationOperator:
     """One of :data:`OPERATORS`, fixed and without noise, as evaluations and projections use it.
 
@@ -137,11 +149,8 @@ def named_operator(name: str, factor: int) -> DegradationOperator:
     Raises:
         SettingsError: there is no such operator.
     """
-    if name not in OPERATORS:
-        raise SettingsError(f"operator is {name!r}; choose one of {', '.join(OPERATORS)}.")
-    if name == "gaussian":
-        return GaussianOperator(factor, _GAUSSIAN_SIGMA * factor)
-    return AreaOperator(factor) if name == "area" else KSpaceCropOperator(factor)
+    operators = (AreaOperator(factor), GaussianOperator(factor, _GAUSSIAN_SIGMA * factor), KSpaceCropOperator(factor))
+    return operators[operator_place(name)]
 
 
 def adjoint(operator: DegradationOperator, image: Tensor) -> Tensor:

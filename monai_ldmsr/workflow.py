@@ -20,7 +20,7 @@ from monai_ldmsr.bundle_folder import (
     find_bundle,
     weights_sha256,
 )
-from monai_ldmsr.degradation import named_operator
+from monai_ldmsr.degradation import operator_place
 from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
@@ -315,7 +315,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
     check_modality(overrides.get("modality"))
-    named_operator(overrides.get("operator", "area"), FACTORS[0])
+    operator_place(overrides.get("operator", "area"))
     _check_device(overrides.get("device", "cpu"))
 
 

@@ -60,7 +60,7 @@ class SplitEvaluation:
         max_failures: slices of which a detail is drawn because the last network gains least on bicubic in PSNR.
 
     Raises:
-        SettingsError: the operator is not one of these.
+        SettingsError: there is no such operator, or the noise is outside its range.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class SplitEvaluation:
             if (case.volume.name, case.number) in chosen:
                 examples.append(images)
             if self.networks:
-                failures.append((self._gain(table), images))
+                failures.append((self._gain(table.records[-len(images) :]), images))
                 failures = sorted(failures, key=lambda found: found[0])[: self.max_failures]
         if not table.records:
             raise SourceError(
@@ -173,9 +173,9 @@ class SplitEvaluation:
             table.add({**about, "row": row}, figures, radial_power(image).numpy())
         return {row: image for row, (image, _) in images.items()}
 
-    def _gain(self, table: EvaluationTable) -> float:
-        """PSNR of the last network minus that of bicubic, of the slice that was measured last."""
-        psnr = {str(r["row"]): float(r["psnr"]) for r in table.records[-len(self.networks) - 4 :]}
+    def _gain(self, records: Sequence[Mapping[str, Any]]) -> float:
+        """PSNR of the last network minus that of bicubic, from the records of one slice."""
+        psnr = {str(record["row"]): float(record["psnr"]) for record in records}
         return psnr[list(self.networks)[-1]] - psnr["bicubic"]
 
     def _usable(self, volume: TrainingVolume) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import OPERATORS
+from monai_ldmsr.degradation import operator_place
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import FACTORS, ConditionalUNet
 from monai_ldmsr.networks.detail import DetailGains, weigh_detail
@@ -70,9 +70,8 @@ class SuperResolver(nn.Module):
             raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 to 1000 (1 to 8 are usual).")
         if not 0.0 <= start_noise <= 2.0:
             raise SettingsError(f"start_noise is {start_noise}; choose 0 to 2, best as in training.")
-        if operator not in OPERATORS:
-            raise SettingsError(f"operator is {operator!r}; choose one of {', '.join(OPERATORS)}.")
         self.operator = operator
+        self._operator_place = operator_place(operator)
         self._gains = DetailGains(detail, detail_gains)
         self._modality = modality
         self.codec = codec
@@ -131,7 +130,7 @@ class SuperResolver(nn.Module):
     def _super_resolve(self, image: Tensor) -> Tensor:
         condition = self.codec.encode(upsample_bicubic(image, self.factor))
         factor = torch.full((image.shape[0],), self.factor, device=image.device)
-        operator = torch.full_like(factor, list(OPERATORS).index(self.operator))
+        operator = torch.full_like(factor, self._operator_place)
 
         def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
             predicted: Tensor = self.denoiser(state, condition, timesteps, factor, operator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import OPERATORS, AreaOperator, pseudo_inverse
+from monai_ldmsr.degradation import AreaOperator, operator_place, pseudo_inverse
 from monai_ldmsr.networks import ConditionalUNet, LatentCodec, SRResNetGenerator
 from monai_ldmsr.samplers import anchored_flow
 
@@ -81,7 +81,7 @@ class GeneratorObjective(nn.Module):
 def _projected(result: Tensor, low: Tensor, operator: Tensor) -> Tensor:
     # As consistency.project_onto_source, but not in place: gradients pass through it. The other operators' batches
     # hold noise, and their point spread function is drawn anew each time: what agrees with them is not known.
-    if list(OPERATORS)[int(operator[0])] != "area":
+    if int(operator[0]) != operator_place("area"):
         return result
     area = AreaOperator(result.shape[-1] // low.shape[-1])
     return result + pseudo_inverse(area, low - area(result))

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from monai_ldmsr.degradation import (
-    OPERATORS,
     AreaOperator,
     DegradationOperator,
     GaussianOperator,
     KSpaceCropOperator,
+    operator_place,
 )
 from monai_ldmsr.networks.conditional_unet import FACTORS
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
@@ -89,7 +89,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
             "low": low,
             "label": high,
             "factor": torch.full((count,), factor),
-            "operator": torch.full((count,), list(OPERATORS).index(name)),
+            "operator": torch.full((count,), operator_place(name)),
         }
 
     def _operator(self, factor: int) -> tuple[str, DegradationOperator, float]:
