@@ -26,7 +26,7 @@ from monai_ldmsr.evaluation import load_evaluation_volumes
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks import FACTORS, SuperResolver, upsample_bicubic
-from monai_ldmsr.networks.detail import KNOTS, weigh_detail
+from monai_ldmsr.networks.detail import KNOTS, place_detail, weigh_detail
 from monai_ldmsr.training.slices import TrainingVolume
 from monai_ldmsr.workflow import load_network
 
@@ -50,10 +50,12 @@ class Case:
     reference: Tensor
     sharpness: np.ndarray
     psnr_bicubic: float
+    activity: tuple[float, float]
 
     def result(self, gains: np.ndarray, factor: int) -> Tensor:
         """As the pipeline makes it, projection included, in grey levels."""
-        image = self.mean + weigh_detail(self.sample - self.mean, gains.tolist())
+        weighed = weigh_detail(self.sample - self.mean, gains.tolist())
+        image = self.mean + place_detail(weighed, self.mean, *self.activity)
         linear = project_onto_source(self.volume.intensity.inverse(image), self.low, AreaOperator(factor))
         return to_grey8(self.volume.intensity.forward(linear), -1.0, 1.0)
 
@@ -65,7 +67,7 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 def cases(volumes: list[TrainingVolume], network: SuperResolver, count: int) -> Iterator[Case]:
     """The middle of some slices of each volume."""
-    factor = network.factor
+    factor, activity = network.factor, (network.activity_floor, network.activity_exponent)
     for volume in volumes:
         usable = [image for image in volume.slices if min(image.shape) >= MIN_SIDE]
         for n in spread_slices(len(usable), count):
@@ -77,8 +79,10 @@ def cases(volumes: list[TrainingVolume], network: SuperResolver, count: int) -> 
             bicubic = psnr(to_grey8(upsample_bicubic(scaled, factor), -1.0, 1.0), reference)
             steps, network.num_inference_steps = network.num_inference_steps, 1
             mean = network(scaled)
-            network.num_inference_steps = steps
-            yield Case(mean, network(scaled), low, volume, reference, sharpness(reference), bicubic)
+            network.num_inference_steps, network.activity_floor, network.activity_exponent = steps, 0.0, 0.0
+            sample = network(scaled)  # as it is
+            network.activity_floor, network.activity_exponent = activity
+            yield Case(mean, sample, low, volume, reference, sharpness(reference), bicubic, activity)
 
 
 def sharpness(image: Tensor) -> np.ndarray:

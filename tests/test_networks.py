@@ -13,7 +13,7 @@ from torch import Tensor
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import CLASSES, ConditionalUNet, LatentCodec, SuperResolver, load_weights, save_weights
-from monai_ldmsr.networks.detail import weigh_detail
+from monai_ldmsr.networks.detail import place_detail, weigh_detail
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.samplers import sample_anchored_flow
 
@@ -111,6 +111,8 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
         ({"detail_gains": {"CT": [[0.5] * 4, [0.5, -0.1, 0.5, 0.5], [0.5] * 4]}, "factor": 3}, "detail_gains"),
         ({"detail_gains": {"CT": [[0.5] * 3] * 3}}, "detail_gains"),
         ({"operator": "median"}, "operator"),
+        ({"activity_floor": -0.1}, "activity_floor"),
+        ({"activity_exponent": 1.1}, "activity_exponent"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
@@ -188,6 +190,36 @@ def test_gains_are_those_of_their_frequency(axis: int) -> None:
     for cycles, gain in ((4, 0.5), (8, 0.5), (12, 0.75), (16, 1.0), (24, 2.0), (28, 1.125), (32, 0.25)):
         wave = torch.cos(2 * math.pi * cycles * places / 64 + (0.0 if cycles == 32 else 0.4)).expand(1, 1, 64, 64)
         torch.testing.assert_close(weigh_detail(wave, gains), gain * wave, atol=1e-4, rtol=0)
+
+
+def test_detail_stays_out_of_where_nothing_happens() -> None:
+    """A wave of amplitude a and period 4 along one axis has the Laplacian -2 a cos, so the activity 2 a^2."""
+    wave = (
+        torch.cos(2 * math.pi * torch.arange(64) / 4).expand(64, 64)[None, None] / 127.5
+    )  # Laplacian of the same size 2
+    ones = torch.ones(1, 1, 64, 64)
+    for amplitude in (0.5, 2.0, 8.0):
+        activity = 2.0 * amplitude**2
+        inside = place_detail(ones, amplitude * wave, 0.8, 0.0)[..., 16:48, 16:48]
+        torch.testing.assert_close(
+            inside, torch.full_like(inside, activity**2 / (activity**2 + 0.64)), atol=4e-3, rtol=0
+        )
+        grown = place_detail(ones, amplitude * wave, 0.0, 0.5)[..., 16:48, 16:48]
+        torch.testing.assert_close(
+            grown, torch.full_like(grown, max(activity / 60.0, 0.05) ** 0.5), atol=1e-3, rtol=4e-3
+        )
+    assert torch.equal(place_detail(ones, wave, 0.0, 0.0), ones)
+
+
+def test_detail_is_placed_where_the_activity_is() -> None:
+    image = torch.zeros(1, 1, 41, 57)
+    image[..., 10, 30] = 0.2
+    weight = place_detail(torch.ones_like(image), image, 0.8, 0.1)
+    assert weight.argmax() == 10 * 57 + 30
+    assert float(weight[..., 30:, :].max()) < 1e-3
+    for dims in ((-1,), (-2,), (-1, -2)):
+        turned = place_detail(torch.ones_like(image), image.flip(dims), 0.8, 0.1)
+        torch.testing.assert_close(turned.flip(dims), weight, atol=1e-5, rtol=0)
 
 
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:

@@ -1,4 +1,4 @@
-"""How much of a sample's detail goes into the result, spatial frequency by spatial frequency."""
+"""How much of a sample's detail goes into the result, frequency by frequency and place by place."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
+from monai.networks.layers.convutils import gaussian_1d
+from monai.networks.layers.simplelayers import separable_filtering
 from torch import Tensor
+from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import FACTORS
 
-__all__ = ["KNOTS", "MAX_DETAIL", "DetailGains", "weigh_detail"]
+__all__ = ["KNOTS", "MAX_DETAIL", "DetailGains", "place_detail", "weigh_detail"]
 
 #: Spatial frequencies in cycles a pixel of the result between which gains are interpolated; Nyquist is 0.5.
 KNOTS = (0.125, 0.25, 0.375, 0.5)
@@ -21,6 +24,16 @@ MAX_DETAIL = 1.5
 
 #: Greatest gain of a table.
 _MAX_GAIN = 4.0
+
+#: Activity (see :func:`place_detail`) at which the gains are meant, in grey levels squared; about the median of tissue.
+#: Twenty times more or less is as far as the weight follows it.
+_TISSUE_ACTIVITY, _ACTIVITY_SPAN = 60.0, 20.0
+
+#: Standard deviation in pixels of the neighbourhood in which activity is measured.
+_NEIGHBOURHOOD_PX = 4.0
+
+#: Grey levels of 0..255 in a unit of the model range -1..1.
+_GREY = 127.5
 
 
 class DetailGains:
@@ -82,3 +95,35 @@ def weigh_detail(difference: Tensor, gains: Sequence[float]) -> Tensor:
         gain += (gains[n + 1] - gains[n]) * ((frequency - low) / (high - low)).clamp(0.0, 1.0)
     weighed: Tensor = torch.fft.irfft2(torch.fft.rfft2(difference) * gain, s=(height, width))
     return weighed
+
+
+def place_detail(difference: Tensor, mean: Tensor, activity_floor: float, activity_exponent: float) -> Tensor:
+    """Weigh each place by what happens around it in the posterior mean; no detail where nothing does, as in air.
+
+    Activity is the mean square of the mean's Laplacian around a pixel, in grey levels of 0 to 255. The weight is half
+    at the floor, falls with the square of the activity below it, and grows with its power above.
+
+    Args:
+        difference: (B, C, H, W): sample minus posterior mean.
+        mean: (B, C, H, W), in model range (-1 to 1).
+        activity_floor: grey levels squared; 0 for none.
+        activity_exponent: 0 leaves all places above the floor alike.
+    """
+    if activity_floor == 0.0 and activity_exponent == 0.0:
+        return difference
+    activity = _activity(mean)
+    relative = (activity / _TISSUE_ACTIVITY).clamp(1.0 / _ACTIVITY_SPAN, _ACTIVITY_SPAN)
+    weight = relative**activity_exponent
+    if activity_floor > 0.0:
+        weight = weight * activity.square() / (activity.square() + activity_floor**2)
+    return difference * weight
+
+
+def _activity(image: Tensor) -> Tensor:
+    channels = image.shape[1]
+    kernel = image.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).expand(channels, 1, 3, 3)
+    padded = functional.pad(image * _GREY, (1, 1, 1, 1), mode="reflect")
+    laplacian = functional.conv2d(padded, kernel, groups=channels)
+    around = gaussian_1d(torch.tensor(_NEIGHBOURHOOD_PX), truncated=3.0).to(image)
+    smooth: Tensor = separable_filtering(laplacian.square(), [around, around], mode="replicate")
+    return smooth

@@ -12,7 +12,7 @@ from torch.nn import functional
 from monai_ldmsr.degradation import operator_place
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import FACTORS, ConditionalUNet
-from monai_ldmsr.networks.detail import DetailGains, weigh_detail
+from monai_ldmsr.networks.detail import DetailGains, place_detail, weigh_detail
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
 
@@ -40,6 +40,9 @@ class SuperResolver(nn.Module):
         detail: dial between the network's expectation (0: truest, smoothest) and a sample of which each spatial
             frequency has the weight of ``detail_gains`` (1), and beyond (1.5: sharpest, least certain).
         detail_gains: for DICOM's ``CT``, ``MR``, ``PT`` and each of ``FACTORS``, as calibrated; see ``DetailGains``.
+        activity_floor: grey levels squared of the mean's local Laplacian under which detail is left out; see
+            ``detail.place_detail``.
+        activity_exponent: how detail grows with that activity.
         modality: what the first slices show; see :meth:`use_modality`.
         operator: how the slices are assumed to have been degraded, one of ``degradation.OPERATORS``.
         seed: seed of the noise.
@@ -58,6 +61,8 @@ class SuperResolver(nn.Module):
         start_noise: float = 0.7,
         detail: float = 1.0,
         detail_gains: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        activity_floor: float = 0.0,
+        activity_exponent: float = 0.0,
         modality: str | None = None,
         operator: str = "area",
         seed: int = 0,
@@ -70,9 +75,16 @@ class SuperResolver(nn.Module):
             raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 to 1000 (1 to 8 are usual).")
         if not 0.0 <= start_noise <= 2.0:
             raise SettingsError(f"start_noise is {start_noise}; choose 0 to 2, best as in training.")
+        if not 0.0 <= activity_floor <= 100.0 or not 0.0 <= activity_exponent <= 1.0:
+            raise SettingsError(
+                f"activity_floor is {activity_floor} and activity_exponent is {activity_exponent}; "
+                "choose 0 to 100 and 0 to 1."
+            )
         self.operator = operator
         self._operator_place = operator_place(operator)
         self._gains = DetailGains(detail, detail_gains)
+        self.activity_floor = activity_floor
+        self.activity_exponent = activity_exponent
         self._modality = modality
         self.codec = codec
         self.denoiser = denoiser
@@ -145,7 +157,8 @@ class SuperResolver(nn.Module):
             noise = self._noise(condition)
             sample = decode(refine_mean(velocity, mean, noise, self.num_inference_steps, self.start_noise))
             # Between images, where it has no blocks, and not between latents.
-            result = result + weigh_detail(sample - result, self.detail_gains)
+            weighed = weigh_detail(sample - result, self.detail_gains)
+            result = result + place_detail(weighed, result, self.activity_floor, self.activity_exponent)
         return result
 
     def _noise(self, like: Tensor) -> Tensor:
