@@ -35,6 +35,7 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 
 __all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
 
@@ -224,7 +225,7 @@ def _short_decimal(number: bytes) -> bytes:
 
 
 def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHeader) -> None:
-    header.SOPClassUID = source_uid(source, "SOPClassUID") or _SOP_CLASSES[shared.modality]
+    header.SOPClassUID = _SOP_CLASSES[shared.modality]
     header.SOPInstanceUID = named_uid("image", shared.series_instance_uid, str(index))
     header.SeriesInstanceUID = shared.series_instance_uid
     header.SeriesNumber = shared.number
@@ -305,6 +306,9 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
         reference = Dataset()
         reference.ReferencedSOPClassUID = header.SOPClassUID
         reference.ReferencedSOPInstanceUID = source_uid(source, "SOPInstanceUID")
+        if isinstance(source, FrameHeader):
+            reference.ReferencedSOPClassUID = source.object_class
+            reference.ReferencedFrameNumber = source.frame_number
         purpose = Code("121322", "DCM", "Source image for image processing operation")
         reference.PurposeOfReferenceCodeSequence = [_code(purpose)]
         header.SourceImageSequence = [reference]

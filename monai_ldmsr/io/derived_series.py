@@ -19,6 +19,7 @@ from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header, source_uid
 from monai_ldmsr.io.dicom_series import DicomSeries
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 
 __all__ = ["Derivation", "WrittenSeries", "write_derived_series"]
 
@@ -87,9 +88,10 @@ def write_derived_series(
 
 
 def _source_names(series: DicomSeries) -> list[str]:
-    """SOP Instance UIDs; where de-identification took one away, the digest of the slice's voxels."""
+    """SOP Instance UIDs, with frame numbers; where one was taken away, the digest of the slice's voxels."""
     return [
-        source_uid(header, "SOPInstanceUID") or hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest()
+        (source_uid(header, "SOPInstanceUID") or hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest())
+        + (f" {header.frame_number}" if isinstance(header, FrameHeader) else "")
         for k, header in enumerate(series.headers)
     ]
 

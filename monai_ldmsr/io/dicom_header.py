@@ -51,7 +51,7 @@ CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
 
 _CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_MULTI_FRAME = {_STORAGE + end for end in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130")}
+_MULTI_FRAME = {_STORAGE + end for end in ("4.3", "128.1", "130")}
 _SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
 
 #: A plane is nonsense when its cosines are less orthogonal than this, or their lengths further from 1.
@@ -210,7 +210,7 @@ def skip_reason(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
     if uid in _MULTI_FRAME or (number_list(header, "NumberOfFrames", 1) or (1,))[0] > 1:
         return (
             ReasonCode.UNSUPPORTED_SOP_CLASS,
-            "Enhanced (multi-frame) images are not supported yet. Export classic single-frame images.",
+            "Of multi-frame images, only enhanced CT and MR are supported. Export classic single-frame images.",
         )
     if not len(header) or not (uid or text(header, "Rows")):
         return ReasonCode.UNREADABLE_FILE, CUT_SHORT
@@ -236,7 +236,8 @@ def _skip_by_content(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
         )
     photometric = text(header, "PhotometricInterpretation")
     samples = text(header, "SamplesPerPixel")
-    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1"):
+    is_grey = text(header, "PixelPresentation") in ("", "MONOCHROME")  # of enhanced frames: colours added to greys
+    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1") or not is_grey:
         return ReasonCode.UNSUPPORTED_PIXELS, "Colour and palette images are not supported, only grey values."
     if text(header, "BitsAllocated") not in ("", "8", "16"):
         return ReasonCode.UNSUPPORTED_PIXELS, "Only 8 and 16 Bits Allocated are supported."

@@ -12,6 +12,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import MAX_SLICE_BYTES, number_list, quiet_pydicom
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
 
 __all__ = ["StoredType", "padding_range", "stored_pixels"]
 
@@ -69,13 +70,16 @@ def padding_range(header: pydicom.Dataset, stored_type: StoredType) -> tuple[int
     return min(values), max(values)
 
 
-def stored_pixels(path: Path, header: pydicom.Dataset, place: str) -> tuple[IntArray, bool]:
+def stored_pixels(
+    path: Path, header: pydicom.Dataset, place: str, frames: FramePixels | None = None
+) -> tuple[IntArray, bool]:
     """Decode the one frame of an image.
 
     Args:
         path: of the DICOM file.
-        header: of that file, read before.
+        header: of that file, read before, or of one frame in it.
         place: such as ``"Image 3 of 12"``, for messages.
+        frames: what read the frame before this one; pass the same for all frames of a volume.
 
     Returns:
         (rows, columns) stored integers, and whether bits outside Bits Stored were set (they hold overlays or
@@ -91,14 +95,14 @@ def stored_pixels(path: Path, header: pydicom.Dataset, place: str) -> tuple[IntA
     n_bytes = shape[0] * shape[1] * stored_type.bits_allocated // 8
     if not path.is_file():
         raise CorruptSourceError(f"{place} is no longer there.", ReasonCode.UNREADABLE_FILE)
-    if max(n_bytes, path.stat().st_size // 2) > MAX_SLICE_BYTES:
+    if max(n_bytes, 0 if isinstance(header, FrameHeader) else path.stat().st_size // 2) > MAX_SLICE_BYTES:
         raise SourceError(
             f"{place} has {shape[0]} rows and {shape[1]} columns in a file of {path.stat().st_size} bytes; "
             f"the limit for one slice is {MAX_SLICE_BYTES // 2**20} MiB.",
             ReasonCode.TOO_LARGE,
         )
     with quiet_pydicom():
-        decoded = _decode(path, header, shape, n_bytes if not compressed else 16, place)
+        decoded = _decode(path, header, shape, n_bytes if not compressed else 16, place, frames or FramePixels())
     if compressed:
         return decoded, False
     return _significant_bits(decoded, stored_type)
@@ -140,9 +144,12 @@ def _syntax_name(syntax: pydicom.uid.UID) -> str:
     return "unknown" if syntax.name == str(syntax) else syntax.name
 
 
-def _decode(path: Path, header: pydicom.Dataset, shape: tuple[int, int], least_bytes: int, place: str) -> IntArray:
+def _decode(
+    path: Path, header: pydicom.Dataset, shape: tuple[int, int], least_bytes: int, place: str, frames: FramePixels
+) -> IntArray:
     try:
-        dataset = pydicom.dcmread(path, force=True)
+        frame = header if isinstance(header, FrameHeader) else None
+        dataset = pydicom.dcmread(path, force=True) if frame is None else frames.dataset(path, frame)
         dataset.file_meta = header.file_meta
         data = dataset.PixelData if "PixelData" in dataset else b""
     except Exception:

@@ -29,6 +29,7 @@ from monai_ldmsr.io.discovery import (
     SkippedItem,
     find_dicom_series,
 )
+from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
 from monai_ldmsr.io.volume_file import MAX_VOXELS
 
 __all__ = ["DicomSeries", "read_dicom_series"]
@@ -103,7 +104,7 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
     """
     files = source if isinstance(source, SeriesFiles) else _only_series(Path(source))
     with quiet_pydicom():
-        headers = [_header(path, files.paths) for path in files.paths]
+        headers = image_headers(files.paths, files.frames, lambda path: _header(path, files.paths))
         planes = _planes(headers)
         order = np.argsort([plane.position_mm @ planes[0].normal for plane in planes], kind="stable")
         headers, planes = [headers[k] for k in order], [planes[k] for k in order]
@@ -352,10 +353,10 @@ def _voxels(
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
     voxels = np.empty(shape, dtype=np.float32, order="F")
     padding = np.zeros(shape, dtype=np.bool_, order="F")
-    n_extra_bits = 0
+    n_extra_bits, frames = 0, FramePixels()
     for k, (path, header, (slope, intercept)) in enumerate(zip(paths, headers, rescales, strict=True)):
         place = f"Image {k + 1} of {len(headers)} in slice order"
-        stored, has_extra_bits = stored_pixels(path, header, place)
+        stored, has_extra_bits = stored_pixels(path, header, place, frames)
         n_extra_bits += has_extra_bits
         plane = stored.T
         voxels[:, :, k] = plane * slope + intercept

@@ -6,8 +6,8 @@ import filecmp
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from monai_ldmsr.io.dicom_header import (
     sop_class,
     text,
 )
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader, images_of
 from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = ["POSITION_TOLERANCE_MM", "SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"]
@@ -49,6 +50,12 @@ _SPLIT_BY = {
     "FrameReferenceTime": "Frame Reference Time",
     "AcquisitionNumber": "Acquisition Number",
     "AcquisitionTime": "Acquisition Time",
+    "KVP": "KVP",
+    "ConvolutionKernel": "Convolution Kernel",
+    # Of enhanced frames only:
+    "ComplexImageComponent": "Complex Image Component",
+    "DimensionIndexValues": "Dimension Index Values",
+    "object_uid": "multi-frame object",
 }
 
 _NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
@@ -61,14 +68,16 @@ class SeriesFiles:
     Args:
         case: 12 hexadecimal digits that stand for the series.
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
-        paths: one file a slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
+        paths: the file of each slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
         warnings: what the grouping had to decide, for the report.
+        frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
     """
 
     case: str
     modality: str
     paths: tuple[Path, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    frames: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,7 @@ class _Image:
     """The few attributes of an image that grouping needs, so that headers need not stay in memory."""
 
     path: Path
+    frame: int
     modality: str
     series: str
     uid: str
@@ -167,13 +177,16 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
-            judged = _judge(path)
-            if isinstance(judged, _Image):
-                # Without a Series Instance UID, the folder is what holds a series together.
-                buckets[judged.series or f"folder {path.parent}"].append(judged)
-                continue
-            skips[judged] += 1
-            damaged_folders[path.parent] += judged[1] is ReasonCode.UNREADABLE_FILE
+            reasons = set()
+            for judged in _judge(path):
+                if isinstance(judged, _Image):
+                    # Without a Series Instance UID, the folder is what holds a series together.
+                    buckets[judged.series or f"folder {path.parent}"].append(judged)
+                else:
+                    reasons.add(judged)
+            for reason in reasons:
+                skips[reason] += 1
+                damaged_folders[path.parent] += reason[1] is ReasonCode.UNREADABLE_FILE
         found: list[SeriesFiles] = []
         for key in [key for key, images in buckets.items() if not any(image.grid[2] for image in images)]:
             # No image has Rows: files cut within the header, perhaps within the Series Instance UID itself.
@@ -184,30 +197,40 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
             try:
                 found += _volumes(images, damaged_folders)
             except SourceError as error:
-                skips[(images[0].series, error.reason, str(error))] += len(images)
+                skips[(images[0].series, error.reason, str(error))] += len({image.path for image in images})
     found.sort(key=lambda item: item.paths[0])
     skipped = [SkippedItem(_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
     return _with_unique_cases(found), skipped
 
 
-def _judge(path: Path) -> _Image | tuple[str, ReasonCode, str]:
-    """An image to group, or (series UID, reason, message) of a file to skip."""
+def _judge(path: Path) -> Iterator[_Image | tuple[str, ReasonCode, str]]:
+    """Images to group, or (series UID, reason, message) of what to skip; several of a multi-frame file."""
     try:
         header = read_header(path)
     except CorruptSourceError as error:
-        return "", error.reason, str(error)
+        yield "", error.reason, str(error)
+        return
     if header is None:
-        return "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
-    series = text(header, "SeriesInstanceUID")
-    reason = skip_reason(header)
-    if reason is not None:
-        return series, *reason
+        yield "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
+        return
+    for image in images_of(header):
+        reason = skip_reason(image)
+        yield _image(path, image) if reason is None else (text(header, "SeriesInstanceUID"), *reason)
+
+
+def _image(path: Path, header: pydicom.Dataset) -> _Image:
+    grid = [text(header, key) for key in ("FrameOfReferenceUID", "Rows", "Columns")]
+    frame = 0
+    if isinstance(header, FrameHeader):
+        # A stack is a volume or several at one place; two stacks are never one volume (PS3.3 C.7.6.16.2.2.7).
+        frame, grid = header.frame_number, [*grid, text(header, "StackID"), header.object_class]
     return _Image(
         path=path,
+        frame=frame,
         modality=modality_of(header),
-        series=series,
+        series=text(header, "SeriesInstanceUID"),
         uid=text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID"),
-        grid=(sop_class(header), *(text(header, key) for key in ("FrameOfReferenceUID", "Rows", "Columns"))),
+        grid=(sop_class(header), *grid),
         plane=image_plane(header),
         split_values={key: text(header, key) for key in _SPLIT_BY},
     )
@@ -235,18 +258,21 @@ def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[Serie
 
 def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
     kept: list[_Image] = []
-    by_uid: dict[str, _Image] = {}
+    by_uid: dict[str, Path] = {}
+    copies: set[Path] = set()
     for image in images:
-        first = by_uid.setdefault(image.uid, image) if image.uid else image
-        if first is image:
+        first = by_uid.setdefault(image.uid, image.path) if image.uid else image.path
+        if first == image.path:
             kept.append(image)
-        elif not _same_content(first.path, image.path):
+        elif image.path in copies or _same_content(first, image.path):
+            copies.add(image.path)
+        else:
             raise SourceError(
                 "Two files have the same SOP Instance UID and different content, so one of them is wrong. "
                 "Remove the wrong one.",
                 ReasonCode.DUPLICATE_UID_CONFLICT,
             )
-    return kept, len(images) - len(kept)
+    return kept, len(copies)
 
 
 def _same_content(first: Path, second: Path) -> bool:
@@ -314,11 +340,13 @@ def _series_files(images: list[_Image], labels: list[str], warnings: list[str]) 
     if labels:
         split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
         warnings = [*warnings, split]
+    places = sorted((image.path, image.frame) for image in images)
     return SeriesFiles(
         case=_digest(first.series, *first.grid, *plane, *values, *uids),
         modality=first.modality,
-        paths=tuple(sorted(image.path for image in images)),
+        paths=tuple(path for path, _ in places),
         warnings=tuple(warnings),
+        frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
     )
 
 
@@ -328,7 +356,7 @@ def _with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
     for item in found:
         case = _digest(item.case, str(seen[item.case])) if seen[item.case] else item.case
         seen[item.case] += 1
-        unique.append(SeriesFiles(case, item.modality, item.paths, item.warnings))
+        unique.append(replace(item, case=case))
     return unique
 
 
