@@ -48,6 +48,9 @@ TILT_TOLERANCE_DEGREES = 0.5
 #: Slices further than this part of a voxel from the straight line through their positions are reported.
 STRAIGHTNESS_TOLERANCE = 0.5
 
+#: In CT, such values (HU) and lower ones stand outside the field of view, whether the header says so or not.
+PADDING_HU = -2000.0
+
 _SKIP_REASONS = {
     ReasonCode.NOT_AN_IMAGE,
     ReasonCode.UNSUPPORTED_SOP_CLASS,
@@ -72,7 +75,8 @@ class DicomSeries:
         voxels: (I, J, K) float32, rescaled to ``unit``; i is the column, j the row, k the slice.
         geometry: where the voxels are, in RAS.
         value_range: least and greatest value that the stored type can hold after rescale, over all slices.
-        padding: (I, J, K), true where Pixel Padding Value (or its range) stands; ``None`` if nowhere.
+        padding: (I, J, K), true where Pixel Padding Value (or its range), or in CT no possible value, stands; ``None``
+            if nowhere.
         warnings: what was unusual, for the report.
     """
 
@@ -116,6 +120,8 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
         rescales = _rescales(files.modality, headers)
         _check_monochrome(files.modality, headers, warnings)
         voxels, padding = _voxels(paths, headers, rescales, warnings)
+        if files.modality == "CT":
+            _mark_impossible(voxels, padding, warnings)
         return DicomSeries(
             case=files.case,
             modality=files.modality,
@@ -124,7 +130,7 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
             voxels=voxels,
             geometry=geometry,
             value_range=_value_range(headers, rescales),
-            padding=padding,
+            padding=padding if padding.any() else None,
             warnings=tuple(warnings),
         )
 
@@ -347,7 +353,7 @@ def _voxels(
     headers: Sequence[Dataset],
     rescales: Sequence[tuple[float, float]],
     warnings: list[str],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Decode all slices: (I, J, K) rescaled values, and where padding stands."""
     shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
@@ -365,7 +371,21 @@ def _voxels(
             padding[:, :, k] = (plane >= padded[0]) & (plane <= padded[1])
     if n_extra_bits:
         warnings.append(f"{n_extra_bits} images have bits set outside Bits Stored (overlays): left out of the values.")
-    return voxels, padding if padding.any() else None
+    return voxels, padding
+
+
+def _mark_impossible(voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_], warnings: list[str]) -> None:
+    """Add to ``padding`` what no tissue, nor air, can measure: scanners pad so, and de-identification loses the tag."""
+    count = 0
+    for k in range(voxels.shape[2]):
+        impossible = (voxels[:, :, k] <= PADDING_HU) & ~padding[:, :, k]
+        padding[:, :, k] |= impossible
+        count += int(impossible.sum())
+    if count:
+        warnings.append(
+            f"{count} voxels are {PADDING_HU:.0f} HU or less, which nothing measures, and (0028,0120) 'Pixel Padding "
+            "Value' does not name them: they are taken for padding and kept as they are."
+        )
 
 
 def _value_range(headers: Sequence[Dataset], rescales: Sequence[tuple[float, float]]) -> tuple[float, float]:
