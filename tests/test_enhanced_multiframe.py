@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from pydicom.uid import (
 )
 from series_by_hand import DERIVATION, raw_bytes, read_images, repeated
 
+from monai_ldmsr import super_resolve
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.io import classic_attributes, enhanced_multiframe
 from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
@@ -570,6 +572,24 @@ def test_independent_readers_find_the_result_where_the_frames_were(tmp_path: Pat
         )
         truth = made.volumes[made.frames.index(frames_of(volume))]
         assert voxels.mean() == pytest.approx(truth.mean(), rel=5e-3, abs=0.5)
+
+
+def test_the_whole_way_with_the_shipped_weights(tmp_path: Path) -> None:
+    made = make_enhanced(tmp_path / "source" / "a.dcm", "CT", (40, 48, 2), n_volumes=2)
+    summary = super_resolve(tmp_path / "source", tmp_path / "result", factor=2, num_inference_steps=1, device="cpu")
+    assert summary.exit_code == 0
+    reports = [json.loads(path.read_text()) for path in tmp_path.glob("result/*/report.json")]
+    assert [report["source"]["n_images"] for report in reports] == [2, 2]
+    found = []
+    for folder in tmp_path.glob("result/*/dicom"):
+        images = read_images(folder)
+        frames = [image.SourceImageSequence[0].ReferencedFrameNumber for image in images]
+        truth = made.volumes[made.frames.index(frames)]
+        voxels = np.stack([image.pixel_array.T - 1024.0 for image in images], axis=2)
+        means = voxels.reshape(48, 2, 40, 2, 2).mean(axis=(1, 3))
+        np.testing.assert_allclose(means, truth, atol=1.0)
+        found.append(frames)
+    assert sorted(found) == sorted(made.frames)
 
 
 # Independent readers of the source

@@ -30,6 +30,7 @@ from monai_ldmsr.io.discovery import (
     find_dicom_series,
 )
 from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
+from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.volume_file import MAX_VOXELS
 
 __all__ = ["DicomSeries", "read_dicom_series"]
@@ -47,9 +48,6 @@ TILT_TOLERANCE_DEGREES = 0.5
 
 #: Slices further than this part of a voxel from the straight line through their positions are reported.
 STRAIGHTNESS_TOLERANCE = 0.5
-
-#: In CT, such values (HU) and lower ones stand outside the field of view, whether the header says so or not.
-PADDING_HU = -2000.0
 
 _SKIP_REASONS = {
     ReasonCode.NOT_AN_IMAGE,
@@ -121,7 +119,7 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
         _check_monochrome(files.modality, headers, warnings)
         voxels, padding = _voxels(paths, headers, rescales, warnings)
         if files.modality == "CT":
-            _mark_impossible(voxels, padding, warnings)
+            warnings += mark_impossible(voxels, padding)
         return DicomSeries(
             case=files.case,
             modality=files.modality,
@@ -372,20 +370,6 @@ def _voxels(
     if n_extra_bits:
         warnings.append(f"{n_extra_bits} images have bits set outside Bits Stored (overlays): left out of the values.")
     return voxels, padding
-
-
-def _mark_impossible(voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_], warnings: list[str]) -> None:
-    """Add to ``padding`` what no tissue, nor air, can measure: scanners pad so, and de-identification loses the tag."""
-    count = 0
-    for k in range(voxels.shape[2]):
-        impossible = (voxels[:, :, k] <= PADDING_HU) & ~padding[:, :, k]
-        padding[:, :, k] |= impossible
-        count += int(impossible.sum())
-    if count:
-        warnings.append(
-            f"{count} voxels are {PADDING_HU:.0f} HU or less, which nothing measures, and (0028,0120) 'Pixel Padding "
-            "Value' does not name them: they are taken for padding and kept as they are."
-        )
 
 
 def _value_range(headers: Sequence[Dataset], rescales: Sequence[tuple[float, float]]) -> tuple[float, float]:
