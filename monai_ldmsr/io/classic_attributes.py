@@ -91,7 +91,7 @@ _MR_TERMS = (
 )
 
 #: Dimensions along which the frames of one volume lie.
-_WITHIN_VOLUME = {Tag(k) for k in ("InStackPositionNumber", "ImagePositionPatient", "StackID", "SliceLocation")}
+_WITHIN_VOLUME = {str(Tag(k)) for k in ("InStackPositionNumber", "ImagePositionPatient", "StackID", "SliceLocation")}
 
 _LOCAL_DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)")
 
@@ -188,7 +188,7 @@ def _set_acquisition_time(header: Dataset) -> None:
 def _set_dimensions(header: Dataset) -> None:
     """Leave in Dimension Index Values what may tell volumes apart."""
     values = text(header, "DimensionIndexValues").split("\\")
-    pointers = [item.get("DimensionIndexPointer") for item in _sequence(header, "DimensionIndexSequence")]
+    pointers = [text(item, "DimensionIndexPointer") for item in _sequence(header, "DimensionIndexSequence")]
     if "DimensionIndexValues" in header:
         del header.DimensionIndexValues
     if len(pointers) == len(values):

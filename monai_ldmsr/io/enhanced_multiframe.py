@@ -25,9 +25,9 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, put
-from monai_ldmsr.io.dicom_header import number_list, sop_class
+from monai_ldmsr.io.dicom_header import number_list, sop_class, text
 
 __all__ = ["FrameHeader", "FramePixels", "image_headers", "images_of"]
 
@@ -63,7 +63,7 @@ class FrameHeader(Dataset):
     @property
     def object_uid(self) -> str:
         """SOP Instance UID of the object that the frame is in."""
-        return str(self.get("SOPInstanceUID") or self.file_meta.get("MediaStorageSOPInstanceUID") or "")
+        return text(self, "SOPInstanceUID") or text(self.file_meta, "MediaStorageSOPInstanceUID")
 
 
 def images_of(header: Dataset) -> Iterator[Dataset]:
@@ -91,6 +91,7 @@ def image_headers(
         read: gives the header of a file.
 
     Raises:
+        CorruptSourceError: ``UNREADABLE_FILE`` when functional groups are damaged.
         SourceError: ``NO_GEOMETRY`` when functional groups are missing or are not one for each frame; ``TOO_LARGE``
             when there are more than ``MAX_FRAMES``.
     """
@@ -111,8 +112,14 @@ def _frames(header: Dataset, numbers: Sequence[int] | None) -> Iterator[FrameHea
     shared, per_frame = _functional_groups(header)
     for number in range(1, len(per_frame) + 1) if numbers is None else numbers:
         frame = _unplaced_frame(header, number)
-        if number <= len(per_frame):
+        try:
             add_functional_groups(frame, shared, per_frame[number - 1])
+        except Exception:
+            # Whatever a parser says of hostile bytes may quote them, so nothing of it is kept.
+            raise CorruptSourceError(
+                f"The functional groups of frame {number} cannot be read: they are damaged. Fetch the object again.",
+                ReasonCode.UNREADABLE_FILE,
+            ) from None
         yield frame
 
 
