@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import numpy.typing as npt
 import pydicom
 from pydicom.uid import (
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -24,11 +22,12 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_file import read_dicom_file
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = [
     "CUT_SHORT",
-    "MAX_SLICE_BYTES",
     "OWN_MANUFACTURER",
     "ImagePlane",
     "image_plane",
@@ -40,9 +39,6 @@ __all__ = [
     "sop_class",
     "text",
 ]
-
-#: A slice that would decode to more, or a deflated file that inflates to more, is refused.
-MAX_SLICE_BYTES = 2**27
 
 #: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
 OWN_MANUFACTURER = "monai_ldmsr"
@@ -93,28 +89,29 @@ def quiet_pydicom() -> Iterator[None]:
         logger.disabled = disabled
 
 
-def read_header(path: Path) -> pydicom.Dataset | None:
+def read_header(path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False) -> pydicom.Dataset | None:
     """Read all of a file that stands before its pixels; ``None`` when it is no DICOM file.
 
+    Args:
+        path: anything; what is no regular file is ``None``.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        with_pixels: read the pixels too.
+
     Raises:
-        CorruptSourceError: ``UNREADABLE_FILE`` when it begins as DICOM and cannot be parsed; ``TOO_LARGE``
-            when its deflated data set inflates beyond ``MAX_SLICE_BYTES``.
+        CorruptSourceError: ``UNREADABLE_FILE`` when it begins as DICOM and cannot be parsed.
+        SourceError: ``TOO_LARGE``.
     """
     try:
+        # A pipe would wait for its writer.
         if not path.is_file():
             return None
-        with path.open("rb") as stream:
-            start = stream.read(132)
-        has_preamble = start[128:] == b"DICM"
-        # Old exports lack the preamble and begin at once with group 0002 or 0008, little endian.
-        if not has_preamble and not (len(start) == 132 and start[:2] in (b"\x02\x00", b"\x08\x00")):
-            return None
         with quiet_pydicom():
-            if has_preamble:
-                _check_inflated_size(path)
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=not has_preamble)
-            return _with_transfer_syntax(header) if has_preamble or "SOPClassUID" in header else None
-    except CorruptSourceError:
+            header = read_dicom_file(path, limits, with_pixels=with_pixels)
+            if header is None:
+                return None
+            header = _with_transfer_syntax(header)
+            return header if getattr(header, "preamble", b"") is not None or "SOPClassUID" in header else None
+    except SourceError:
         raise
     except Exception:
         # Whatever a parser says of hostile bytes may quote them, so nothing of it is kept.
@@ -123,22 +120,6 @@ def read_header(path: Path) -> pydicom.Dataset | None:
             "Fetch the series again.",
             ReasonCode.UNREADABLE_FILE,
         ) from None
-
-
-def _check_inflated_size(path: Path) -> None:
-    meta = pydicom.filereader.read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    with path.open("rb") as stream:
-        # 128 bytes preamble, 4 "DICM", 12 for the group length element itself (PS3.10 7.1).
-        stream.seek(144 + int(meta.FileMetaInformationGroupLength))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflater.decompress(stream.read(MAX_SLICE_BYTES), MAX_SLICE_BYTES)
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise CorruptSourceError(
-            f"A deflated DICOM file is truncated or inflates to more than {MAX_SLICE_BYTES // 2**20} MiB.",
-            ReasonCode.TOO_LARGE,
-        )
 
 
 def _with_transfer_syntax(header: pydicom.Dataset) -> pydicom.Dataset:

@@ -16,6 +16,7 @@ from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.dicom_header import (
     ImagePlane,
     image_plane,
+    modality_of,
     number_list,
     quiet_pydicom,
     read_header,
@@ -29,7 +30,7 @@ from monai_ldmsr.io.discovery import (
     SkippedItem,
     find_dicom_series,
 )
-from monai_ldmsr.io.volume_file import MAX_VOXELS
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = ["DicomSeries", "read_dicom_series"]
 
@@ -56,7 +57,7 @@ _SKIP_REASONS = {
     ReasonCode.LOCALIZER,
     ReasonCode.OWN_RESULT,
 }
-_CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE}
+_CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class DicomSeries:
     warnings: tuple[str, ...]
 
 
-def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
+def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEFAULT_LIMITS) -> DicomSeries:
     """Read the one volume of a DICOM series.
 
     Slices are sorted by their positions along the normal (growing column index x growing row index); file
@@ -94,6 +95,7 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
 
     Args:
         source: what :func:`find_dicom_series` lists; or a folder with exactly one usable series; or one file.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:
         SkippedSourceError: it is no CT, MR or PET image series.
@@ -101,20 +103,20 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
         SourceError: it cannot be read rightly; ``error.reason`` says why. Several series in the folder are
             ``UNSUPPORTED_DIMENSIONS``.
     """
-    files = source if isinstance(source, SeriesFiles) else _only_series(Path(source))
+    files = source if isinstance(source, SeriesFiles) else _only_series(Path(source), limits)
     with quiet_pydicom():
-        headers = [_header(path, files.paths) for path in files.paths]
+        headers = [_header(path, files, limits) for path in files.paths]
         planes = _planes(headers)
         order = np.argsort([plane.position_mm @ planes[0].normal for plane in planes], kind="stable")
         headers, planes = [headers[k] for k in order], [planes[k] for k in order]
         paths = [files.paths[k] for k in order]
         warnings = list(files.warnings)
         _check_one_grid(headers, planes)
-        geometry = _geometry(headers, planes, warnings)
+        geometry = _geometry(headers, planes, warnings, limits)
         unit = _unit(files.modality, headers, warnings)
         rescales = _rescales(files.modality, headers)
         _check_monochrome(files.modality, headers, warnings)
-        voxels, padding = _voxels(paths, headers, rescales, warnings)
+        voxels, padding = _voxels(paths, headers, rescales, warnings, limits)
         return DicomSeries(
             case=files.case,
             modality=files.modality,
@@ -128,8 +130,8 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
         )
 
 
-def _only_series(source: Path) -> SeriesFiles:
-    found, skipped = find_dicom_series(source)
+def _only_series(source: Path, limits: ReadLimits) -> SeriesFiles:
+    found, skipped = find_dicom_series(source, limits)
     if len(found) == 1:
         return found[0]
     if found:
@@ -152,13 +154,17 @@ def _nothing_usable(skipped: Sequence[SkippedItem]) -> SourceError:
     return (CorruptSourceError if item.reason in _CORRUPT_REASONS else SourceError)(message, item.reason)
 
 
-def _header(path: Path, paths: Sequence[Path]) -> Dataset:
-    header = read_header(path)
-    if header is None:
+def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:
+    header = read_header(path, limits)
+    if header is None or modality_of(header) != files.modality:
         raise CorruptSourceError(
-            f"1 of {len(paths)} images of the series is gone or is no DICOM file any more.",
+            f"1 of {len(files.paths)} images of the series is gone, or is no {files.modality} image any more. Wait until "
+            "the series is complete, and run again.",
             ReasonCode.UNREADABLE_FILE,
         )
+    # Private elements reach no result, and may be most of a header.
+    for tag in [tag for tag in header.keys() if tag.is_private]:
+        del header[tag]
     return header
 
 
@@ -194,15 +200,13 @@ def _check_one_grid(headers: Sequence[Dataset], planes: Sequence[ImagePlane]) ->
         )
 
 
-def _geometry(headers: Sequence[Dataset], planes: Sequence[ImagePlane], warnings: list[str]) -> VolumeGeometry:
+def _geometry(
+    headers: Sequence[Dataset], planes: Sequence[ImagePlane], warnings: list[str], limits: ReadLimits
+) -> VolumeGeometry:
     """Grid of the sorted images; appends to ``warnings`` what is irregular about it."""
     first = planes[0]
     shape = (int(headers[0].Columns), int(headers[0].Rows), len(planes))
-    if shape[0] * shape[1] * shape[2] > MAX_VOXELS:
-        raise SourceError(
-            f"The series has {shape[0]} x {shape[1]} x {shape[2]} voxels; the limit is {MAX_VOXELS}.",
-            ReasonCode.TOO_LARGE,
-        )
+    limits.check_voxels("The series", shape)
     if len(planes) == 1:
         axis, slice_mm = first.normal, _single_slice_spacing(headers[0], warnings)
     else:
@@ -346,16 +350,20 @@ def _voxels(
     headers: Sequence[Dataset],
     rescales: Sequence[tuple[float, float]],
     warnings: list[str],
+    limits: ReadLimits,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
     """Decode all slices: (I, J, K) rescaled values, and where padding stands."""
     shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
+    stored_bytes = sum(path.stat().st_size for path in paths if path.is_file())
+    decoded_bytes = shape[0] * shape[1] * sum(StoredType(header, "An image").bits_allocated // 8 for header in headers)
+    limits.check_expansion("The series", decoded_bytes, stored_bytes)
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
     voxels = np.empty(shape, dtype=np.float32, order="F")
     padding = np.zeros(shape, dtype=np.bool_, order="F")
     n_extra_bits = 0
     for k, (path, header, (slope, intercept)) in enumerate(zip(paths, headers, rescales, strict=True)):
         place = f"Image {k + 1} of {len(headers)} in slice order"
-        stored, has_extra_bits = stored_pixels(path, header, place)
+        stored, has_extra_bits = stored_pixels(path, header, place, limits)
         n_extra_bits += has_extra_bits
         plane = stored.T
         voxels[:, :, k] = plane * slope + intercept
