@@ -222,7 +222,9 @@ def _read_nifti(path: Path, limits: ReadLimits) -> _Read:
         sform_code=int(sform_code),
         qform_code=int(qform_code),
     )
-    return _Read(raw, to_mm @ image.affine, storage, tuple(warnings))
+    with np.errstate(invalid="ignore", over="ignore"):  # the geometry refuses what is not finite
+        affine = to_mm @ image.affine
+    return _Read(raw, affine, storage, tuple(warnings))
 
 
 def _read_itk(path: Path, limits: ReadLimits) -> _Read:

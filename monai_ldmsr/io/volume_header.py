@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 from pathlib import Path
@@ -16,12 +17,19 @@ from monai_ldmsr.io.limits import ReadLimits, too_large
 
 __all__ = ["nifti_image_class", "stored_bytes"]
 
-#: Field that ends a MetaImage header, and the one of NRRD; both may name another file.
-_DATA_FILE = {
-    ".mha": re.compile(rb"\s*ElementDataFile\s*[=:]\s*(.*)", re.IGNORECASE),
-    ".mhd": re.compile(rb"\s*ElementDataFile\s*[=:]\s*(.*)", re.IGNORECASE),
-    ".nrrd": re.compile(rb"\s*data\s*file\s*:=?\s*(.*)", re.IGNORECASE),
+#: Fields of MetaImage with one number an axis, or one for each pair of axes.
+_NUMBERS_PER_AXIS = {
+    **dict.fromkeys(("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation"), 1),
+    **dict.fromkeys(("transformmatrix", "rotation", "orientation"), 2),
 }
+
+#: Fields of MetaImage with one whole number, which may be a size in bytes.
+_INTEGERS = frozenset(
+    ("compresseddatasize", "headersize", "elementnumberofchannels", "id", "parentid", "compressionlevel")
+)
+
+#: MetaIO copies texts into arrays of 255 characters, whatever their length.
+_MAX_TEXT = 250
 
 
 def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
@@ -47,15 +55,20 @@ def stored_bytes(path: Path, limits: ReadLimits) -> int:
     """Bytes that a MetaImage or NRRD file has on disk, together with the file beside it that holds its voxels.
 
     Raises:
+        ValueError: its header is damaged; ITK's own parsers end the process on some damages.
         SourceError: ``UNREADABLE_FILE`` when it names anything but a plain file in its own folder: a header may lead
             to any file, or to a pipe that waits. ``TOO_LARGE`` when its header does not end.
     """
     size = path.stat().st_size
-    name = _data_file(path, limits)
-    if name is None:
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    fields = _fields(path, limits, is_nrrd)
+    if not is_nrrd:
+        _check_meta_image(fields, size)
+    name = fields.get("datafile" if is_nrrd else "elementdatafile")
+    if name is None or (name == "LOCAL" and not is_nrrd):
         return size
     data = path.with_name(name) if name not in ("", ".", "..") and not re.search(r"[/\\%\0\s]", name) else None
-    if data is None or data.is_symlink() or not data.is_file():
+    if data is None or data.is_symlink() or not data.is_file() or not os.access(data, os.R_OK):
         raise SourceError(
             f"The {path.suffix.lower()} file names no single file in its own folder for its voxels. Put both into one "
             "folder, under plain names without spaces, or write them as one file.",
@@ -64,16 +77,39 @@ def stored_bytes(path: Path, limits: ReadLimits) -> int:
     return size + data.stat().st_size
 
 
-def _data_file(path: Path, limits: ReadLimits) -> str | None:
-    """Name that the header gives for the voxels; ``None`` when they follow in the same file."""
-    field = _DATA_FILE[path.suffix.lower()]
+def _fields(path: Path, limits: ReadLimits, is_nrrd: bool) -> dict[str, str]:
+    """Fields of the text header, with names in small letters and without spaces."""
+    fields: dict[str, str] = {}
     with path.open("rb") as stream:
         while stream.tell() < limits.header_bytes:
-            line = stream.readline(limits.header_bytes)
-            found = field.match(line)
-            if found is not None:
-                name = found.group(1).strip().decode("utf-8", "surrogateescape")
-                return None if name.upper() == "LOCAL" and path.suffix.lower() != ".nrrd" else name
-            if not line or (path.suffix.lower() == ".nrrd" and not line.strip()):
-                return None
+            line = stream.readline(limits.header_bytes).decode("utf-8", "surrogateescape").strip()
+            if not line and (is_nrrd or not stream.peek(1)):
+                return fields
+            name, separator, value = re.match(r"([^:=]*)(:=|:|=|)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+            name = re.sub(r"\s", "", name).lower()
+            if separator and name in fields:
+                raise ValueError("a field stands twice")
+            if separator:
+                fields[name] = value.strip()
+            if name == "elementdatafile" and not is_nrrd:
+                return fields
     raise too_large(f"The {path.suffix.lower()} file has a header that does not end.", "header_bytes")
+
+
+def _check_meta_image(fields: dict[str, str], size: int) -> None:
+    n_axes = int(fields.get("ndims", 0))
+    if not 1 <= n_axes <= 10 or "dimsize" not in fields:
+        raise ValueError("no number of dimensions")
+    names = list(fields)
+    for name, value in fields.items():
+        if name in _NUMBERS_PER_AXIS:
+            numbers = [float(number) for number in value.split()]
+            if len(numbers) != n_axes ** _NUMBERS_PER_AXIS[name] or names.index(name) < names.index("ndims"):
+                raise ValueError("numbers do not fit the dimensions")
+            if name == "dimsize" and not all(1 <= number < 2**31 for number in numbers):
+                raise ValueError("an impossible size")
+        elif name in _INTEGERS:
+            if not -1 <= int(value) <= max(size, 2**16):
+                raise ValueError("an impossible number")
+        elif len(value) > _MAX_TEXT:
+            raise ValueError("a text is too long")
