@@ -283,7 +283,9 @@ def _source_date() -> datetime | None:
     try:
         return datetime.fromtimestamp(int(text), timezone.utc) if text else None
     except (ValueError, OverflowError, OSError):
-        raise SettingsError("SOURCE_DATE_EPOCH is no number of seconds since 1970. Set it right or not at all.") from None
+        raise SettingsError(
+            "SOURCE_DATE_EPOCH is no number of seconds since 1970. Set it right or not at all."
+        ) from None
 
 
 def _run_training(config: Path, settings: Mapping[str, Any]) -> None:

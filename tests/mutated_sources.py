@@ -53,7 +53,22 @@ NIFTI_FIELDS = {
 
 _LENGTHS = (0, 1, 7, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFE, 0xFFFFFFFF)
 
-_NUMBERS = ("0", "-1", "65535", "1e400", "nan", "inf", "-inf", "1e-45", "1\\2", "1\\2\\3", "0\\0\\0\\0\\0\\0", "", " ", "x")
+_NUMBERS = (
+    "0",
+    "-1",
+    "65535",
+    "1e400",
+    "nan",
+    "inf",
+    "-inf",
+    "1e-45",
+    "1\\2",
+    "1\\2\\3",
+    "0\\0\\0\\0\\0\\0",
+    "",
+    " ",
+    "x",
+)
 
 _TEXTS = (
     *_NUMBERS,
@@ -104,7 +119,9 @@ def seeds() -> dict[str, Files]:
             "jpeg2000": JPEG2000Lossless,
         }
         for name, syntax in syntaxes.items():
-            for path in make_series(Path(place, name), "CT", SHAPE if syntax != JPEG2000Lossless else (34, 33, 3)).paths:
+            for path in make_series(
+                Path(place, name), "CT", SHAPE if syntax != JPEG2000Lossless else (34, 33, 3)
+            ).paths:
                 _encode(path, syntax)
             found[name] = _files(Path(place, name))
         found["bare"] = {name: data[132:] for name, data in found["MR"].items()}
@@ -261,7 +278,17 @@ def _set_line(draw: Callable[..., Any], data: bytes) -> bytes:
     if kind == "value":
         key = lines[n].replace(b"=", b":").split(b":")[0]
         separator = b" = " if b"=" in lines[n] else b": "
-        texts = [*_TEXTS, "LIST", "LOCAL", "v%03d.raw 1 3 1", "1 1 1", "99999 99999 99999", "MET_DOUBLE", "gzip", "int16"]
+        texts = [
+            *_TEXTS,
+            "LIST",
+            "LOCAL",
+            "v%03d.raw 1 3 1",
+            "1 1 1",
+            "99999 99999 99999",
+            "MET_DOUBLE",
+            "gzip",
+            "int16",
+        ]
         lines[n] = key + separator + draw(st.sampled_from(texts)).encode("utf-8", "surrogateescape")
     elif kind == "drop":
         del lines[n]

@@ -22,6 +22,11 @@ _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
 _CHUNK_BYTES = 2**16
 
+_MAYBE_SEQUENCES = ("SQ", "UN", None)
+
+#: Tag of an item, little and big endian.
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+
 
 def read_dicom_file(
     path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False
@@ -56,12 +61,22 @@ def read_dicom_file(
                 os.fspath(path), dataset, start[:128], pydicom.dataset.FileMetaDataset(meta), False, True
             )
             parsed.set_original_encoding(False, True, dataset.original_character_set)
+            _check_items(parsed, limits)
             return parsed
         file.seek(0)
         stream = _LimitedStream(file, size, max_bytes, limits)
         parsed = pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=not has_preamble)  # type: ignore[arg-type]
+        _check_items(parsed, limits)
         parsed.buffer, parsed.fileobj_type, parsed.filename = None, open, os.fspath(path)
         return parsed
+
+
+def _check_items(dataset: pydicom.Dataset, limits: ReadLimits) -> None:
+    """Count the items of sequences that pydicom has kept as bytes, to parse them when somebody asks."""
+    values = (element.value for element in dataset.elements() if element.VR in _MAYBE_SEQUENCES)
+    n_items = sum(value.count(item) for value in values if isinstance(value, bytes) for item in _ITEMS)
+    if n_items > limits.header_reads:
+        raise too_large("A DICOM file has too many sequence items to be an image.", "header_reads")
 
 
 class _LimitedStream:
@@ -78,7 +93,7 @@ class _LimitedStream:
             # Only to inflate does pydicom read to the end, and that has no limit there.
             raise CorruptSourceError("The file meta information is damaged.", ReasonCode.UNREADABLE_FILE)
         # A length that a header only claims must not become a buffer.
-        data = self._read(min(n_bytes, self._size))
+        data = self._read(min(n_bytes, self._size, self._bytes_left + 1))
         self._bytes_left -= len(data)
         self._reads_left -= 1
         if self._bytes_left < 0:

@@ -31,6 +31,7 @@ __all__ = [
     "OWN_MANUFACTURER",
     "ImagePlane",
     "image_plane",
+    "matrix_size",
     "modality_of",
     "number_list",
     "quiet_pydicom",
@@ -42,6 +43,8 @@ __all__ = [
 
 #: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
 OWN_MANUFACTURER = "monai_ldmsr"
+
+_TRANSFER_SYNTAX = pydicom.tag.Tag(0x0002, 0x0010)
 
 CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
 
@@ -89,7 +92,9 @@ def quiet_pydicom() -> Iterator[None]:
         logger.disabled = disabled
 
 
-def read_header(path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False) -> pydicom.Dataset | None:
+def read_header(
+    path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False
+) -> pydicom.Dataset | None:
     """Read all of a file that stands before its pixels; ``None`` when it is no DICOM file.
 
     Args:
@@ -125,11 +130,21 @@ def read_header(path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels:
 def _with_transfer_syntax(header: pydicom.Dataset) -> pydicom.Dataset:
     if not hasattr(header, "file_meta"):
         header.file_meta = pydicom.dataset.FileMetaDataset()
-    if not header.file_meta.get("TransferSyntaxUID"):
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if not syntax:
         implicit, little = header.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        syntax = ImplicitVRLittleEndian if implicit else explicit
+    # Anew, since a damaged value representation makes something else of it; several values raise here.
+    header.file_meta[_TRANSFER_SYNTAX] = pydicom.DataElement(_TRANSFER_SYNTAX, "UI", pydicom.uid.UID(syntax))
     return header
+
+
+def matrix_size(header: pydicom.Dataset) -> tuple[int, int] | None:
+    """(rows, columns), or ``None`` when they are missing or impossible."""
+    size = [number_list(header, keyword, 1) for keyword in ("Rows", "Columns")]
+    rows, columns = (0 if n is None or n[0] % 1 else int(n[0]) for n in size)
+    return (rows, columns) if min(rows, columns) > 0 else None
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:

@@ -12,7 +12,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.codestream import check_frame
-from monai_ldmsr.io.dicom_header import number_list, quiet_pydicom, read_header, text
+from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
 
 __all__ = ["StoredType", "padding_range", "stored_pixels"]
@@ -123,14 +123,13 @@ def stored_pixels(
 
 
 def _declared_shape(header: pydicom.Dataset, place: str) -> tuple[int, int]:
-    size = [number_list(header, keyword, 1) for keyword in ("Rows", "Columns")]
-    if any(n is None or n[0] < 1 for n in size):
+    size = matrix_size(header)
+    if size is None:
         raise CorruptSourceError(
             f"{place} has no Rows or Columns: its header is cut short. Fetch the series again.",
             ReasonCode.TRUNCATED_PIXELS,
         )
-    rows, columns = (int(n[0]) for n in size if n is not None)
-    return rows, columns
+    return size
 
 
 def _is_compressed(header: pydicom.Dataset, place: str) -> bool:
@@ -170,9 +169,7 @@ def _read_again(path: Path, header: pydicom.Dataset, place: str, limits: ReadLim
     return dataset
 
 
-def _decode(
-    dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, compressed: bool, place: str
-) -> IntArray:
+def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, compressed: bool, place: str) -> IntArray:
     try:
         data = dataset.PixelData if "PixelData" in dataset else b""
         n_found = len(data)
@@ -187,7 +184,9 @@ def _decode(
         )
     try:
         if compressed:
-            check_frame(next(generate_frames(data, number_of_frames=1)), dataset.file_meta.TransferSyntaxUID, shape, n_bytes)
+            check_frame(
+                next(generate_frames(data, number_of_frames=1)), dataset.file_meta.TransferSyntaxUID, shape, n_bytes
+            )
         else:
             # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
             dataset.pixel_array_options(correct_unused_bits=False)

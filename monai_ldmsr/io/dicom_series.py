@@ -16,6 +16,7 @@ from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.dicom_header import (
     ImagePlane,
     image_plane,
+    matrix_size,
     modality_of,
     number_list,
     quiet_pydicom,
@@ -169,7 +170,7 @@ def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:
 
 
 def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
-    n_short = sum(not (text(header, "Rows") and text(header, "Columns")) for header in headers)
+    n_short = sum(matrix_size(header) is None for header in headers)
     if n_short:
         raise CorruptSourceError(
             f"{n_short} of {len(headers)} images have no Rows or Columns: their headers are cut short, the "
@@ -189,7 +190,7 @@ def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
 
 
 def _check_one_grid(headers: Sequence[Dataset], planes: Sequence[ImagePlane]) -> None:
-    matrices = {(text(header, "Rows"), text(header, "Columns")) for header in headers}
+    matrices = {matrix_size(header) for header in headers}
     numbers = np.array([[*plane.cosines, *plane.pixel_spacing_mm] for plane in planes])
     # Twice: the tolerance holds between each image and the first one of its group.
     if len(matrices) > 1 or np.ptp(numbers, axis=0).max() > 2 * PLANE_TOLERANCE:
@@ -205,7 +206,8 @@ def _geometry(
 ) -> VolumeGeometry:
     """Grid of the sorted images; appends to ``warnings`` what is irregular about it."""
     first = planes[0]
-    shape = (int(headers[0].Columns), int(headers[0].Rows), len(planes))
+    rows, columns = matrix_size(headers[0]) or (0, 0)
+    shape = (columns, rows, len(planes))
     limits.check_voxels("The series", shape)
     if len(planes) == 1:
         axis, slice_mm = first.normal, _single_slice_spacing(headers[0], warnings)
@@ -353,7 +355,8 @@ def _voxels(
     limits: ReadLimits,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
     """Decode all slices: (I, J, K) rescaled values, and where padding stands."""
-    shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
+    rows, columns = matrix_size(headers[0]) or (0, 0)
+    shape = (columns, rows, len(headers))
     stored_bytes = sum(path.stat().st_size for path in paths if path.is_file())
     decoded_bytes = shape[0] * shape[1] * sum(StoredType(header, "An image").bits_allocated // 8 for header in headers)
     limits.check_expansion("The series", decoded_bytes, stored_bytes)

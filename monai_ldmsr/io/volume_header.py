@@ -19,7 +19,9 @@ __all__ = ["nifti_image_class", "stored_bytes"]
 
 #: Fields of MetaImage with one number an axis, or one for each pair of axes.
 _NUMBERS_PER_AXIS = {
-    **dict.fromkeys(("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation"), 1),
+    **dict.fromkeys(
+        ("dimsize", "elementspacing", "elementsize", "offset", "position", "origin", "centerofrotation"), 1
+    ),
     **dict.fromkeys(("transformmatrix", "rotation", "orientation"), 2),
 }
 
@@ -28,8 +30,27 @@ _INTEGERS = frozenset(
     ("compresseddatasize", "headersize", "elementnumberofchannels", "id", "parentid", "compressionlevel")
 )
 
-#: MetaIO copies texts into arrays of 255 characters, whatever their length.
+#: MetaIO copies texts into arrays of 255 characters, and NRRD's reader into those of 256, whatever their length.
 _MAX_TEXT = 250
+
+#: The longest line of a header that names anything: ten axes with ten numbers of 25 digits each.
+_MAX_LINE = 2500
+
+#: Programs keep whole documents in the remarks of a NRRD file.
+_MAX_PAIR = 2**16
+
+#: Fields of NRRD with one value an axis; those with a vector an axis have as many words without their spaces.
+_NRRD_WORDS = re.compile(r"\([^()]*\)|\"[^\"]*\"|[^\s()\"]+")
+_NRRD_PER_AXIS = frozenset(
+    ("sizes spacings thicknesses axismins axismaxs centers centerings labels units kinds spacedirections".split())
+)
+_NRRD_INTEGERS = frozenset(("dimension", "spacedimension", "lineskip", "byteskip"))
+_NRRD_TEXTS = frozenset(
+    (
+        "type space spaceunits spaceorigin endian encoding content sampleunits measurementframe datafile "
+        "min max oldmin oldmax number".split()
+    )
+)
 
 
 def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
@@ -62,8 +83,7 @@ def stored_bytes(path: Path, limits: ReadLimits) -> int:
     size = path.stat().st_size
     is_nrrd = path.suffix.lower() == ".nrrd"
     fields = _fields(path, limits, is_nrrd)
-    if not is_nrrd:
-        _check_meta_image(fields, size)
+    (_check_nrrd if is_nrrd else _check_meta_image)(fields, size)
     name = fields.get("datafile" if is_nrrd else "elementdatafile")
     if name is None or (name == "LOCAL" and not is_nrrd):
         return size
@@ -89,11 +109,32 @@ def _fields(path: Path, limits: ReadLimits, is_nrrd: bool) -> dict[str, str]:
             name = re.sub(r"\s", "", name).lower()
             if separator and name in fields:
                 raise ValueError("a field stands twice")
-            if separator:
+            if len(name) > _MAX_TEXT or len(value) > (_MAX_PAIR if separator == ":=" else _MAX_LINE):
+                raise ValueError("a line is too long")
+            # "name:=value" is a remark of whoever wrote the NRRD file, not a field.
+            if separator in (":", "=") and name[:1] != "#":
                 fields[name] = value.strip()
             if name == "elementdatafile" and not is_nrrd:
                 return fields
     raise too_large(f"The {path.suffix.lower()} file has a header that does not end.", "header_bytes")
+
+
+def _check_nrrd(fields: dict[str, str], size: int) -> None:
+    n_axes = int(fields.get("dimension", 0))
+    if not 1 <= n_axes <= 10 or "sizes" not in fields:
+        raise ValueError("no number of dimensions")
+    for name, value in fields.items():
+        if name in _NRRD_PER_AXIS:
+            words = _NRRD_WORDS.findall(value)
+            if len(words) != n_axes:
+                raise ValueError("values do not fit the dimensions")
+            if name == "sizes" and not all(1 <= int(word) < 2**31 for word in words):
+                raise ValueError("an impossible size")
+        elif name in _NRRD_INTEGERS:
+            if not -1 <= int(value) <= size:
+                raise ValueError("an impossible number")
+        elif name not in _NRRD_TEXTS or len(value) > _MAX_TEXT:
+            raise ValueError("an unknown field, or a text that is too long")
 
 
 def _check_meta_image(fields: dict[str, str], size: int) -> None:
