@@ -2,11 +2,11 @@
 
     python benchmarks/fuzz_reading.py --inputs 20000 --seed 0 [--report out.json]
 
-Each input is one of the small sound sources of ``tests/mutated_sources.py`` (CT, MR, PET in eight encodings, NIfTI, NRRD,
-MetaImage) with one to three mutations of its bytes, elements, lengths, VRs, values or header fields. It goes through all
-of a run but the network. An input is a fault when it ends in a traceback or in ``INTERNAL_ERROR``, takes more than five
-seconds, or needs more memory than the limit (RLIMIT_AS, 2 GiB above the start). Faults are printed and saved, and the
-exit code is 1.
+Each input is one of the small sound sources of ``tests/mutated_sources.py`` (CT, MR, PET in eight encodings, NIfTI,
+NRRD, MetaImage) with one to three mutations of its bytes, elements, lengths, VRs, values or header fields. It goes
+through all of a run but the network. An input is a fault when it ends in a traceback or in ``INTERNAL_ERROR``, takes
+more than five seconds, or needs more memory than the limit (RLIMIT_AS, 2 GiB above the start). Faults are printed and
+kept, and the exit code is 1; a crash of the process leaves its input as ``current.pickle`` in the temporary folder.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -209,8 +209,7 @@ class ResultWriter:
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
         }
-        created = {} if self.created is None else {"created": self.created.isoformat(timespec="seconds")}
-        return SRReport(
+        report = SRReport(
             case=case, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
@@ -218,8 +217,9 @@ class ResultWriter:
             model=self._model_summary(), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
-            warnings=tuple(warnings), **created,
+            warnings=tuple(warnings),
         )  # fmt: skip
+        return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
 
     def _model_summary(self) -> ModelSummary:
         return ModelSummary(

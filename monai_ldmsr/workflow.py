@@ -83,7 +83,8 @@ def super_resolve(
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
-        device: torch device; None takes CUDA when there is one.
+        device: torch device; None takes CUDA when there is one. With another processor or number of threads
+            (``torch.set_num_threads``), a stored value here and there may round the other way.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
         created: when the results say that they were made (ISO 8601; without a zone in UTC). None takes the environment

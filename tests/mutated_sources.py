@@ -20,7 +20,7 @@ import nibabel
 import numpy as np
 import pydicom
 import SimpleITK
-from dicom_fixtures import make_series, save
+from dicom_fixtures import make_series
 from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -30,6 +30,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from pydicom.valuerep import VR
 from series_by_hand import DERIVATION, repeated
 
 from monai_ldmsr.evaluator import RunSummary, SeriesEvaluator, SourceDataset
@@ -44,8 +45,8 @@ SHAPE = (8, 9, 3)
 
 #: Where values of a NIfTI-1 header stand, and how they are packed.
 NIFTI_FIELDS = {
-    **{at: "h" for at in (*range(40, 56, 2), 68, 70, 72, 252, 254)},
-    **{at: "f" for at in (*range(56, 68, 4), *range(76, 124, 4), *range(256, 328, 4))},
+    **dict.fromkeys((*range(40, 56, 2), 68, 70, 72, 252, 254), "h"),
+    **dict.fromkeys((*range(56, 68, 4), *range(76, 124, 4), *range(256, 328, 4)), "f"),
     0: "i",
     123: "B",
     344: "I",
@@ -87,9 +88,10 @@ _TEXTS = (
     "é\udcff",
 )
 
-_VRS = "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT ZZ".split()
+#: Value representations, and one that does not exist.
+_VRS = [*(str(vr) for vr in VR if len(vr) == 2), "ZZ"]
 
-_LONG_VRS = frozenset("OB OD OF OL OV OW SQ UC UN UR UT UV SV".split())
+_LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT", "UV", "SV"])
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _encode(path: Path, syntax: pydicom.uid.UID) -> None:
         dataset.save_as(path, overwrite=True)
     else:
         # The overlay's bytes would have to be swapped too.
-        for tag in [tag for tag in dataset.keys() if not syntax.is_little_endian and tag.group == 0x6000]:
+        for tag in [tag for tag, _ in dataset.items() if not syntax.is_little_endian and tag.group == 0x6000]:
             del dataset[tag]
         if not syntax.is_little_endian:
             dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()

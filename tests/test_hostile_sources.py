@@ -1,4 +1,4 @@
-"""Small files that claim, inflate or decode to much are refused before they do, in bounded memory; and hostile names."""
+"""Small files that claim, inflate or decode to much are refused before they do, in bounded memory; hostile names."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_voxels_in_another_file_must_lie_beside_the_header(tmp_path: Path, exten
     path.write_text(text.format("v.raw"))
     assert read_volume_file(path).voxels.shape == (2, 3, 4)
     path.write_text(text.format(name))
-    with pytest.raises(SourceError, match="cannot be read|own folder") as caught:
+    with pytest.raises(SourceError, match=r"cannot be read|own folder") as caught:
         read_volume_file(path)
     assert caught.value.reason is ReasonCode.UNREADABLE_FILE
     assert "passwd" not in str(caught.value)
@@ -349,7 +349,7 @@ def test_a_series_replaced_after_discovery_is_refused(tmp_path: Path) -> None:
     [files], _ = find_dicom_series(tmp_path)
     other = make_series(tmp_path / "other", "MR", (8, 9, 3))
     other.paths[0].rename(made.paths[2])
-    with pytest.raises(SourceError, match="no CT image any more"):
+    with pytest.raises(SourceError, match="no CT images any more"):
         read_dicom_series(files)
 
 

@@ -101,8 +101,8 @@ def _readable(place: str) -> Iterator[None]:
         raise
     except Exception:
         raise CorruptSourceError(
-            f"An attribute of {place} is damaged and cannot be written again, so no result is written. Fetch the series "
-            "again.",
+            f"An attribute of {place} is damaged and cannot be written again, so no result is written. Fetch the "
+            "series again.",
             ReasonCode.UNREADABLE_FILE,
         ) from None
 

@@ -6,7 +6,7 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pydicom
 from pydicom.filereader import read_dataset
@@ -56,7 +56,7 @@ def read_dicom_file(
             file.seek(end_of_meta)
             inflated = _inflated(file, limits)
             stream = _LimitedStream(io.BytesIO(inflated), len(inflated), max_bytes, limits)
-            dataset = read_dataset(stream, False, True, stop_when=None if with_pixels else _at_pixels)  # type: ignore[arg-type]
+            dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=None if with_pixels else _at_pixels)
             parsed = pydicom.FileDataset(
                 os.fspath(path), dataset, start[:128], pydicom.dataset.FileMetaDataset(meta), False, True
             )
@@ -65,7 +65,7 @@ def read_dicom_file(
             return parsed
         file.seek(0)
         stream = _LimitedStream(file, size, max_bytes, limits)
-        parsed = pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=not has_preamble)  # type: ignore[arg-type]
+        parsed = pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=not has_preamble)
         _check_items(parsed, limits)
         parsed.buffer, parsed.fileobj_type, parsed.filename = None, open, os.fspath(path)
         return parsed
@@ -107,7 +107,7 @@ def _file_meta(file: BinaryIO, begin: int, size: int, limits: ReadLimits) -> tup
     """Elements of group 0002, and where they end; what their group length says is not needed."""
     file.seek(begin)
     stream = _LimitedStream(file, size, limits.header_bytes, limits)
-    meta = read_dataset(stream, False, True, stop_when=_after_meta)  # type: ignore[arg-type]
+    meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=_after_meta)
     return meta, file.tell()
 
 

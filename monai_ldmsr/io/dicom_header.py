@@ -29,6 +29,7 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 __all__ = [
     "CUT_SHORT",
     "OWN_MANUFACTURER",
+    "PET_UNITS",
     "ImagePlane",
     "image_plane",
     "matrix_size",
@@ -45,6 +46,12 @@ __all__ = [
 OWN_MANUFACTURER = "monai_ldmsr"
 
 _TRANSFER_SYNTAX = pydicom.tag.Tag(0x0002, 0x0010)
+
+#: Defined terms of Units (PS3.3 C.8.9.1.1.3). Others are allowed, but may be anything, so no report repeats them.
+PET_UNITS = {
+    *("CNTS", "NONE", "CM2", "CM2ML", "PCNT", "CPS", "BQML", "MGMINML", "UMOLMINML", "MLMING", "MLG", "1CM", "UMOLML"),
+    *("PROPCNTS", "PROPCPS", "MLMINML", "MLML", "GML", "STDDEV"),
+}
 
 CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
 
@@ -81,15 +88,18 @@ class ImagePlane:
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom's warnings and log lines from the console: they may quote values of the patient."""
-    logger = logging.getLogger("pydicom")
-    disabled = logger.disabled
-    logger.disabled = True
+    # By level, which the loggers below inherit: those of the decoders quote what they cannot decode.
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = disabled
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def read_header(

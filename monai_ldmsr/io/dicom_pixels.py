@@ -98,8 +98,8 @@ def stored_pixels(
         nothing, PS3.5 8.1.1, and are not part of the values).
 
     Raises:
-        CorruptSourceError: ``TRUNCATED_PIXELS``, ``UNDECODABLE_PIXELS``, or ``UNREADABLE_FILE`` when the file is no longer
-            the one whose header was read.
+        CorruptSourceError: ``TRUNCATED_PIXELS``, ``UNDECODABLE_PIXELS``, or ``UNREADABLE_FILE`` when the file is no
+            longer the one whose header was read.
         SourceError: ``TOO_LARGE``, ``MISSING_CODEC`` or ``UNSUPPORTED_PIXELS``.
     """
     stored_type = StoredType(header, place)

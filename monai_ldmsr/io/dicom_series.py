@@ -14,6 +14,7 @@ from pydicom import Dataset
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.dicom_header import (
+    PET_UNITS,
     ImagePlane,
     image_plane,
     matrix_size,
@@ -68,7 +69,7 @@ class DicomSeries:
     Args:
         case: 12 hexadecimal digits that stand for the series; no patient data.
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
-        unit: ``"HU"``, the PET Units value such as ``"BQML"``, or ``"stored"``.
+        unit: ``"HU"``, the PET Units value such as ``"BQML"`` (``"other"`` for no defined term), or ``"stored"``.
         headers: one data set a slice, ascending along the normal, without pixel data, with ``file_meta``.
         voxels: (I, J, K) float32, rescaled to ``unit``; i is the column, j the row, k the slice.
         geometry: where the voxels are, in RAS.
@@ -108,6 +109,8 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
     with quiet_pydicom():
         headers = [_header(path, files, limits) for path in files.paths]
         planes = _planes(headers)
+        if any(modality_of(header) != files.modality for header in headers):
+            raise _changed(files)
         order = np.argsort([plane.position_mm @ planes[0].normal for plane in planes], kind="stable")
         headers, planes = [headers[k] for k in order], [planes[k] for k in order]
         paths = [files.paths[k] for k in order]
@@ -157,16 +160,20 @@ def _nothing_usable(skipped: Sequence[SkippedItem]) -> SourceError:
 
 def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:
     header = read_header(path, limits)
-    if header is None or modality_of(header) != files.modality:
-        raise CorruptSourceError(
-            f"1 of {len(files.paths)} images of the series is gone, or is no {files.modality} image any more. Wait until "
-            "the series is complete, and run again.",
-            ReasonCode.UNREADABLE_FILE,
-        )
+    if header is None:
+        raise _changed(files)
     # Private elements reach no result, and may be most of a header.
-    for tag in [tag for tag in header.keys() if tag.is_private]:
+    for tag in [tag for tag, _ in header.items() if tag.is_private]:
         del header[tag]
     return header
+
+
+def _changed(files: SeriesFiles) -> CorruptSourceError:
+    return CorruptSourceError(
+        f"1 or more of {len(files.paths)} images of the series are gone, or are no {files.modality} images any more. "
+        "Wait until the series is complete, and run again.",
+        ReasonCode.UNREADABLE_FILE,
+    )
 
 
 def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
@@ -306,6 +313,9 @@ def _unit(modality: str, headers: Sequence[Dataset], warnings: list[str]) -> str
                 f"(0054,1001) 'Units' of the PET series is missing or not the same in all {len(headers)} images.",
                 ReasonCode.BAD_RESCALE,
             )
+        if unit not in PET_UNITS:
+            warnings.append("(0054,1001) 'Units' is no defined term: values are taken as they are.")
+            return "other"
         return unit
     return "stored"
 

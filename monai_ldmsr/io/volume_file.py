@@ -260,7 +260,8 @@ def _read_itk(path: Path, limits: ReadLimits) -> _Read:
 
 def _itk_dtype(pixel_id: int) -> np.dtype[Any]:
     """NumPy's type for ITK's, from an image of one voxel."""
-    return np.dtype(sitk.GetArrayViewFromImage(sitk.Image(1, 1, pixel_id)).dtype)
+    dtype: np.dtype[Any] = sitk.GetArrayViewFromImage(sitk.Image(1, 1, pixel_id)).dtype
+    return dtype
 
 
 def _checked_shape(shape: tuple[int, ...], limits: ReadLimits) -> tuple[int, int, int]:

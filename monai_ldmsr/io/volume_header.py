@@ -41,16 +41,15 @@ _MAX_PAIR = 2**16
 
 #: Fields of NRRD with one value an axis; those with a vector an axis have as many words without their spaces.
 _NRRD_WORDS = re.compile(r"\([^()]*\)|\"[^\"]*\"|[^\s()\"]+")
-_NRRD_PER_AXIS = frozenset(
-    ("sizes spacings thicknesses axismins axismaxs centers centerings labels units kinds spacedirections".split())
-)
-_NRRD_INTEGERS = frozenset(("dimension", "spacedimension", "lineskip", "byteskip"))
-_NRRD_TEXTS = frozenset(
-    (
-        "type space spaceunits spaceorigin endian encoding content sampleunits measurementframe datafile "
-        "min max oldmin oldmax number".split()
-    )
-)
+_NRRD_PER_AXIS = {
+    *("sizes", "spacings", "thicknesses", "axismins", "axismaxs", "centers", "centerings", "labels", "units", "kinds"),
+    "spacedirections",
+}
+_NRRD_INTEGERS = {"dimension", "spacedimension", "lineskip", "byteskip"}
+_NRRD_TEXTS = {
+    *("type", "space", "spaceunits", "spaceorigin", "endian", "encoding", "content", "sampleunits", "measurementframe"),
+    *("datafile", "min", "max", "oldmin", "oldmax", "number"),
+}
 
 
 def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
