@@ -23,7 +23,7 @@ from pydicom.datadict import DicomDictionary
 from pydicom.uid import RLELossless
 from series_by_hand import derive
 
-from monai_ldmsr import result_writer
+from monai_ldmsr import result_writer, super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.io import derived_series, read_dicom_series, read_volume_file
@@ -235,6 +235,18 @@ def test_a_failing_run_tells_nothing(
     assert secrets_in(said.replace(str(tmp_path / "out"), "")) == []
     assert secrets_in(told(tmp_path / "out")) == []
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+
+
+def test_names_of_folders_and_files_never_reach_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, output = Path(EXECUTED), Path(f"{EXECUTED} out")
+    source.mkdir()
+    image = nibabel.Nifti1Image(np.arange(128, dtype=np.int16).reshape(8, 8, 2), np.diag([1, 1, 2, 1]))
+    for name in (EXECUTED, "@seed", "$@seed"):
+        nibabel.save(image, source / f"{name}.nii")
+    assert super_resolve(source, output, num_inference_steps=1, device="cpu").exit_code == 0
+    assert len(list(output.glob("*/report.json"))) == 3
+    assert not (tmp_path / TRAP).exists()
 
 
 def test_errors_of_functions_tell_nothing_by_their_causes(tmp_path: Path) -> None:
