@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import (
     CUT_SHORT,
     ImagePlane,
@@ -27,6 +27,8 @@ from monai_ldmsr.io.dicom_header import (
     text,
 )
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, images_of
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.tree import files_below
 from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = ["POSITION_TOLERANCE_MM", "SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"]
@@ -111,12 +113,15 @@ class _Image:
     split_values: dict[str, str]
 
 
-def find_sources(source: str | Path) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
+def find_sources(
+    source: str | Path, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
     """Find everything that one run works on.
 
     Args:
         source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
-            which is then a series of one slice.
+            which is then a series of one slice. Links below it are not followed out of it, nor into folders.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
         Series and paths of volume files, in a fixed order; and what was left out.
@@ -125,20 +130,20 @@ def find_sources(source: str | Path) -> tuple[list[SeriesFiles | Path], list[Ski
         SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
     """
     source = Path(source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    files, n_links = ([source], 0) if source.is_file() else _files_below(source)
-    if not files and not n_links:
+    files, others = ([source], {}) if source.is_file() else files_below(source)
+    if not files and not others:
         raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
     volumes = [path for path in files if volume_extension(path)]
-    series, skipped = _find_series([path for path in files if not volume_extension(path)])
-    if n_links:
-        message = "A link that leads out of the source folder is not followed."
-        skipped.append(SkippedItem(_digest("link"), ReasonCode.NOT_AN_IMAGE, message, n_links))
+    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
+    skipped += [SkippedItem(_digest(message), reason, message, n) for (reason, message), n in sorted(others.items())]
     return [*series, *volumes], skipped
 
 
-def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def find_dicom_series(
+    folder: str | Path, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[list[SeriesFiles], list[SkippedItem]]:
     """Group the DICOM files below a folder (or the one file given) into series that make one volume each.
 
     Images belong together by series, frame of reference, matrix, orientation and pixel spacing. Where two of
@@ -146,6 +151,7 @@ def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[Skipp
 
     Args:
         folder: searched with all its folders; hidden files and links that lead out of it are left alone.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
         Series in a fixed order, and what was left out. Volume files are in neither list.
@@ -153,32 +159,18 @@ def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[Skipp
     Raises:
         SourceError: ``NO_SUCH_SOURCE`` or ``EMPTY_SOURCE``.
     """
-    found, skipped = find_sources(folder)
+    found, skipped = find_sources(folder, limits)
     return [item for item in found if isinstance(item, SeriesFiles)], skipped
 
 
-def _files_below(root: Path) -> tuple[list[Path], int]:
-    """Regular files below ``root`` in a fixed order, and the number of links that lead out of it."""
-    inside = root.resolve()
-    files, n_links = [], 0
-    for folder, folders, names in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                n_links += 1
-            elif path.is_file():
-                files.append(path)
-    return files, n_links
-
-
-def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
     buckets: dict[str, list[_Image]] = defaultdict(list)
     skips: Counter[tuple[str, ReasonCode, str]] = Counter()
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
             reasons = set()
-            for judged in _judge(path):
+            for judged in _judge(path, limits):
                 if isinstance(judged, _Image):
                     # Without a Series Instance UID, the folder is what holds a series together.
                     buckets[judged.series or f"folder {path.parent}"].append(judged)
@@ -186,7 +178,7 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
                     reasons.add(judged)
             for reason in reasons:
                 skips[reason] += 1
-                damaged_folders[path.parent] += reason[1] is ReasonCode.UNREADABLE_FILE
+                damaged_folders[path.parent] += reason[1] in (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
         found: list[SeriesFiles] = []
         for key in [key for key, images in buckets.items() if not any(image.grid[2] for image in images)]:
             # No image has Rows: files cut within the header, perhaps within the Series Instance UID itself.
@@ -195,7 +187,7 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
                 damaged_folders[image.path.parent] += 1
         for images in buckets.values():
             try:
-                found += _volumes(images, damaged_folders)
+                found += _volumes(images, damaged_folders, limits)
             except SourceError as error:
                 skips[(images[0].series, error.reason, str(error))] += len({image.path for image in images})
     found.sort(key=lambda item: item.paths[0])
@@ -203,11 +195,11 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
     return _with_unique_cases(found), skipped
 
 
-def _judge(path: Path) -> Iterator[_Image | tuple[str, ReasonCode, str]]:
+def _judge(path: Path, limits: ReadLimits) -> Iterator[_Image | tuple[str, ReasonCode, str]]:
     """Images to group, or (series UID, reason, message) of what to skip; several of a multi-frame file."""
     try:
-        header = read_header(path)
-    except CorruptSourceError as error:
+        header = read_header(path, limits)
+    except SourceError as error:
         yield "", error.reason, str(error)
         return
     if header is None:
@@ -236,9 +228,9 @@ def _image(path: Path, header: pydicom.Dataset) -> _Image:
     )
 
 
-def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[SeriesFiles]:
+def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadLimits) -> list[SeriesFiles]:
     """Split the images of one series into volumes."""
-    images, n_copies = _without_copies(images)
+    images, n_copies = _without_copies(images, limits)
     warnings = []
     if n_copies:
         warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
@@ -256,7 +248,7 @@ def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[Serie
     return volumes
 
 
-def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
+def _without_copies(images: list[_Image], limits: ReadLimits) -> tuple[list[_Image], int]:
     kept: list[_Image] = []
     by_uid: dict[str, Path] = {}
     copies: set[Path] = set()
@@ -264,7 +256,7 @@ def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
         first = by_uid.setdefault(image.uid, image.path) if image.uid else image.path
         if first == image.path:
             kept.append(image)
-        elif image.path in copies or _same_content(first, image.path):
+        elif image.path in copies or _same_content(first, image.path, limits):
             copies.add(image.path)
         else:
             raise SourceError(
@@ -275,11 +267,12 @@ def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
     return kept, len(copies)
 
 
-def _same_content(first: Path, second: Path) -> bool:
-    if filecmp.cmp(first, second, shallow=False):
-        return True
+def _same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
     try:
-        return bool(pydicom.dcmread(first, force=True) == pydicom.dcmread(second, force=True))
+        if filecmp.cmp(first, second, shallow=False):
+            return True
+        contents = [read_header(path, limits, with_pixels=True) for path in (first, second)]
+        return None not in contents and bool(contents[0] == contents[1])
     except Exception:
         return False
 
@@ -361,4 +354,5 @@ def _with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:12]
+    # File names need be no text: what is no UTF-8 in them reaches Python as surrogates.
+    return hashlib.sha256("\n".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -27,7 +27,8 @@ from pydicom.uid import (
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, put
-from monai_ldmsr.io.dicom_header import number_list, sop_class, text
+from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, text
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = ["FrameHeader", "FramePixels", "image_headers", "images_of"]
 
@@ -162,13 +163,14 @@ def _functional_groups(header: Dataset) -> tuple[Dataset, Sequence[Dataset]]:
 class FramePixels:
     """Pixels of multi-frame files, read one frame at a time; a deflated file is inflated once."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ReadLimits = DEFAULT_LIMITS) -> None:
         self._files: dict[Path, _PixelElement] = {}
+        self._limits = limits
 
     def dataset(self, path: Path, header: FrameHeader) -> Dataset:
         """``header`` with the Pixel Data of its frame alone, as a single-frame image has them."""
         if path not in self._files:
-            self._files = {path: _PixelElement(path)}
+            self._files = {path: _PixelElement(path, header.file_meta.TransferSyntaxUID, self._limits)}
         image = Dataset()
         for tag in header.keys():  # noqa: SIM118
             if tag.group == 0x0028:
@@ -177,6 +179,7 @@ class FramePixels:
         image.PixelData = element.frame(header.frame_number - 1, _frame_bytes(header))
         image["PixelData"].VR = element.vr
         image["PixelData"].is_undefined_length = element.is_encapsulated
+        image.file_meta = header.file_meta
         return image
 
 
@@ -187,16 +190,16 @@ def _frame_bytes(header: Dataset) -> int:
 class _PixelElement:
     """Where the Pixel Data of one file begin and end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, syntax: UID, limits: ReadLimits) -> None:
         self._path = path
         self._inflated: bytes | None = None
-        with path.open("rb") as file:
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            syntax = header.file_meta.TransferSyntaxUID
-            if syntax.is_deflated:
-                element = pydicom.dcmread(path, force=True)["PixelData"]
-                self._inflated, self.vr, self._start, length = element.value, element.VR, 0, len(element.value)
-            else:
+        if syntax.is_deflated:
+            header = read_header(path, limits, with_pixels=True) or Dataset()
+            element = header["PixelData"]
+            self._inflated, self.vr, self._start, length = element.value, element.VR, 0, len(element.value)
+        else:
+            with path.open("rb") as file:
+                header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
                 # Reading stopped right before the tag of Pixel Data.
                 order = "<" if syntax.is_little_endian else ">"
                 implicit = syntax.is_implicit_VR
