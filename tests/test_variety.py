@@ -230,8 +230,9 @@ def make_ct(folder: Path, outside: int, **overrides: Any) -> Path:
         image.PixelData = pixels.astype("<i2").tobytes()
         image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = "1.2.3", "1.2.3.4", f"1.2.3.4.{k + 1}"
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-        if outside == PADDING and "PixelPaddingValue" in overrides:
-            image["PixelPaddingValue"].VR = "SS"
+        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+            if keyword in image:
+                image[keyword].VR = "SS"
         image.save_as(path)
     return folder
 
@@ -255,23 +256,23 @@ def with_air(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "declared",
+    ("outside", "declared"),
     [
-        {"PixelPaddingValue": PADDING},
-        {"PixelPaddingValue": PADDING - 100, "PixelPaddingRangeLimit": PADDING + 100},
-        {},
+        (PADDING, {"PixelPaddingValue": PADDING}),
+        (-600, {"PixelPaddingValue": -700, "PixelPaddingRangeLimit": -500}),  # -1624 HU: only the header tells
+        (PADDING, {}),
     ],
     ids=["value", "range", "undeclared"],
 )
 def test_padding_comes_back_and_does_not_smear_into_the_anatomy(
-    tmp_path: Path, with_air: np.ndarray, declared: dict[str, int]
+    tmp_path: Path, with_air: np.ndarray, outside: int, declared: dict[str, int]
 ) -> None:
-    result = stored_result(make_ct(tmp_path / "source", PADDING, **declared), tmp_path / "result")
+    result = stored_result(make_ct(tmp_path / "source", outside, **declared), tmp_path / "result")
     padded = ~field_of_view().repeat(2, axis=0).repeat(2, axis=1)
-    assert (result[padded] == PADDING).all()
+    assert (result[padded] == outside).all()
     # Beside the padding, as everywhere within the field of view, not one voxel knows that padding is near.
     np.testing.assert_array_equal(result[~padded], with_air[~padded])
-    assert result[~padded].min() > PADDING + 500
+    assert result[~padded].min() > outside + 500
 
 
 @pytest.mark.parametrize("declared", [{"PixelPaddingValue": PADDING}, {}], ids=["declared", "undeclared"])
