@@ -60,6 +60,9 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _MULTI_FRAME = {_STORAGE + end for end in ("4.3", "128.1", "130")}
 _SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
 
+#: Values of Pixel Presentation of enhanced frames (PS3.3 C.8.16.2): colours stand among the grey values.
+_COLOURED = ("COLOR", "MIXED", "TRUE_COLOR", "COLOR_RANGE", "COLOR_REF")
+
 #: A plane is nonsense when its cosines are less orthogonal than this, or their lengths further from 1.
 _COSINE_TOLERANCE = 1e-2
 
@@ -242,7 +245,7 @@ def _skip_by_content(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
         )
     photometric = text(header, "PhotometricInterpretation")
     samples = text(header, "SamplesPerPixel")
-    is_grey = text(header, "PixelPresentation") in ("", "MONOCHROME")  # of enhanced frames: colours added to greys
+    is_grey = text(header, "PixelPresentation") not in _COLOURED
     if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1") or not is_grey:
         return ReasonCode.UNSUPPORTED_PIXELS, "Colour and palette images are not supported, only grey values."
     if text(header, "BitsAllocated") not in ("", "8", "16"):
