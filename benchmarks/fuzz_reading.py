@@ -7,6 +7,13 @@ NRRD, MetaImage) with one to three mutations of its bytes, elements, lengths, VR
 through all of a run but the network. An input is a fault when it ends in a traceback or in ``INTERNAL_ERROR``, takes
 more than five seconds, or needs more memory than the limit (RLIMIT_AS, 2 GiB above the start). Faults are printed and
 kept, and the exit code is 1; a crash of the process leaves its input as ``current.pickle`` in the temporary folder.
+
+Recorded: 20000 inputs from seed 5000 on one core (nice 19, other work beside it): 0 faults in 618 s, slowest 2.4 s,
+peak memory 45 MB above the start. Sources done 10089, skipped or failed 15574: UNREADABLE_FILE 8218, NOT_AN_IMAGE
+6109, TRUNCATED_PIXELS 307, NO_GEOMETRY 163, UNSUPPORTED_PIXELS 166, UNDECODABLE_PIXELS 153, BAD_RESCALE 119,
+SINGULAR_GEOMETRY 113, UNSUPPORTED_DIMENSIONS 83, UNSUPPORTED_SOP_CLASS 81, DUPLICATE_UID_CONFLICT 28,
+UNSUPPORTED_MODALITY 20, TOO_LARGE 14. Earlier runs found two crashes of ITK's MetaImage and NRRD parsers, and 32
+inputs with INTERNAL_ERROR; all are mended.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from mutated_sources import Files, mutated, timed
+from mutated_sources import Files, mutated, run_half
 
 CHUNK = 1000
 MEMORY_BYTES = 2**31
@@ -49,11 +56,12 @@ class Tally:
         self.seeds[name] += 1
         # A decoder that ends the process leaves no other trace of what did it.
         (self.place / "current.pickle").write_bytes(pickle.dumps(source))
+        start = time.perf_counter()
         try:
-            found, seconds = timed(files, self.place)
+            found = run_half(files, self.place)
         except Exception as error:
-            found, seconds = [("fault", type(error).__name__)], 0.0
-        self.slowest = max(self.slowest, (seconds, name))
+            found = [("fault", type(error).__name__)]
+        self.slowest = max(self.slowest, (time.perf_counter() - start, name))
         self.outcomes.update(f"{status} {reason}".strip() for status, reason in found)
         if not found or any(reason == "INTERNAL_ERROR" or status == "fault" for status, reason in found):
             self.faults += 1

@@ -83,13 +83,11 @@ def super_resolve(
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
-        device: torch device; None takes CUDA when there is one. With another processor or number of threads
-            (``torch.set_num_threads``), a stored value here and there may round the other way.
+        device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
-        created: when the results say that they were made (ISO 8601; without a zone in UTC). None takes the environment
-            variable ``SOURCE_DATE_EPOCH`` (seconds since 1970), and now where it is not set. All other bytes of the
-            DICOM and volume files depend on source, settings, weights, seed and device alone.
+        created: when results say that they were made (ISO 8601, UTC by default); the one thing in them that does not
+            follow from source, settings, seed and device. None takes ``SOURCE_DATE_EPOCH`` if it is set, else now.
         progress: called after each batch of slices.
 
     Returns:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -398,9 +397,3 @@ def run_half(files: Files, place: Path, limit_s: int = 5) -> list[tuple[str, str
 
 def _too_slow(*_: object) -> None:
     raise TimeoutError("an input takes too long")
-
-
-def timed(files: Files, place: Path) -> tuple[list[tuple[str, str]], float]:
-    """What :func:`run_half` gives, and the seconds it took."""
-    start = time.perf_counter()
-    return run_half(files, place), time.perf_counter() - start

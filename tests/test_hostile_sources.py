@@ -20,8 +20,9 @@ from dicom_fixtures import make_series
 from mutated_sources import HalfEvaluator, elements, nested, raw_element, run_half
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io import ReadLimits, find_dicom_series, read_dicom_series, read_volume_file
+from monai_ldmsr import super_resolve
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.io import ReadLimits, dicom_file, find_dicom_series, read_dicom_series, read_volume_file
 from monai_ldmsr.io.codestream import check_frame
 from monai_ldmsr.result_writer import BundleModel, ResultWriter
 
@@ -180,6 +181,18 @@ def test_bombs_are_refused_in_bounded_memory_and_time(tmp_path: Path) -> None:
         "gzip nrrd": ["TOO_LARGE"],
     }
     assert max(reasons[-1] for reasons in said.values()) < 10
+
+
+def test_pydicom_never_inflates_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where it takes the file meta information for another than we do."""
+    path = one_slice(tmp_path)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    pydicom.dcmwrite(path, dataset)
+    assert read_dicom_series(tmp_path).voxels.shape == (9, 8, 1)
+    monkeypatch.setattr(dicom_file, "_file_meta", lambda *_: (pydicom.Dataset(), 0))
+    with pytest.raises(CorruptSourceError, match="file meta information"):
+        dicom_file.read_dicom_file(path)
 
 
 def test_limits_are_arguments(tmp_path: Path) -> None:
@@ -370,3 +383,13 @@ def test_a_summary_tells_of_files_that_no_series_came_of(tmp_path: Path) -> None
     evaluator = HalfEvaluator(tmp_path / "source", tmp_path / "output")
     assert evaluator.run().exit_code == 4
     assert [case.reason for case in evaluator.summary.cases] == ["UNREADABLE_FILE"]
+
+
+def test_the_limits_of_a_run_reach_discovery_and_reading(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", "CT", (8, 9, 2))
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 8, 3), np.int16), np.eye(4)), tmp_path / "in" / "v.nii")
+    for limits in (ReadLimits(voxels=143), ReadLimits(header_bytes=300)):
+        summary = super_resolve(tmp_path / "in", tmp_path / "out", device="cpu", limits=limits)
+        assert {case.reason for case in summary.cases} == {"TOO_LARGE"}
+        assert {case.status for case in summary.cases} == {"failed"}
+        assert (summary.exit_code, len(summary.cases)) == (2, 2)

@@ -184,10 +184,12 @@ def test_a_run_with_good_skipped_and_failing_sources_tells_nothing(
     dataset = pydicom.dcmread(path)
     dataset.Units = "MARKER_ID_4711"
     save(dataset, path)
+    [path] = marked_series(source / "uid", "CT", 1, SOPInstanceUID="1.2.3.4.55")
+    path.write_bytes(path.read_bytes().replace(b"1.2.3.4.55", b"MARKER/../"))
     add_bad_sources(source)
     outcomes = run(source, tmp_path / "out")
     said = heard().replace(str(tmp_path / "out"), "")  # where results lie is said as the user named it
-    assert [status for status, _ in outcomes].count("done") == 5
+    assert [status for status, _ in outcomes].count("done") == 6
     assert {reason for status, reason in outcomes if status == "failed"} == {
         *("BAD_RESCALE", "NO_GEOMETRY", "TRUNCATED_PIXELS", "UNDECODABLE_PIXELS", "UNREADABLE_FILE", "NOT_FINITE")
     }
@@ -198,7 +200,7 @@ def test_a_run_with_good_skipped_and_failing_sources_tells_nothing(
     assert secrets_in(said) == []
     assert not re.search("^pydicom", said, re.MULTILINE), "its messages quote what it reads"
     assert secrets_in(told(tmp_path / "out")) == []
-    assert len(list((tmp_path / "out").glob("*/report.json"))) == 5
+    assert len(list((tmp_path / "out").glob("*/report.json"))) == 6
     images = [pydicom.dcmread(path) for path in tmp_path.glob("out/*/dicom/*.dcm")]
     assert {str(image.PatientName) for image in images} == {MARKERS["PN"]}, "the derived series stays the patient's"
     assert not [element for image in images for element in image.iterall() if element.tag.is_private]
