@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from torch import Tensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SkippedSourceError
-from monai_ldmsr.io import SeriesFiles, SkippedItem, find_sources, volume_case
+from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem, find_sources, volume_case
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.report import RESEARCH_NOTICE
-from monai_ldmsr.result_writer import BundleModel, ResultWriter
+from monai_ldmsr.result_writer import BundleModel, ResultWriter, moment
 
 __all__ = ["CaseResult", "Progress", "RunSummary", "SeriesEvaluator", "SourceDataset"]
 
@@ -82,7 +86,7 @@ class RunSummary:
         except OSError as error:
             raise OutputError(
                 f"summary.json cannot be written: {error.strerror}. Choose another output folder."
-            ) from error
+            ) from None
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
@@ -91,10 +95,13 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
     Args:
         source: folder or file.
         transform: maps ``{"image": SeriesFiles or Path}`` to what the evaluator needs.
+        limits: the largest source that is read.
     """
 
-    def __init__(self, source: str | Path, transform: Callable[..., Any] | None = None) -> None:
-        found, self.skipped = find_sources(source)
+    def __init__(
+        self, source: str | Path, transform: Callable[..., Any] | None = None, limits: ReadLimits = DEFAULT_LIMITS
+    ) -> None:
+        found, self.skipped = find_sources(source, limits)
         super().__init__(data=[{"image": item} for item in found], transform=transform)
 
 
@@ -112,6 +119,7 @@ class SeriesEvaluator:
         model: identity of the weights.
         settings: every number that changes the result, for report and derivation.
         device: where the network runs.
+        created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
     """
 
     def __init__(
@@ -124,13 +132,14 @@ class SeriesEvaluator:
         model: BundleModel,
         settings: Mapping[str, Any],
         device: str | torch.device = "cpu",
+        created: datetime | str | None = None,
     ) -> None:
         self.dataset = dataset
         self.network = network.to(device).eval()
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
-        self.writer = ResultWriter(model, network, settings, str(device))
+        self.writer = ResultWriter(model, network, settings, str(device), moment(created))
         self.summary = RunSummary(())
 
     def run(self, progress: Progress | None = None) -> RunSummary:
@@ -145,7 +154,8 @@ class SeriesEvaluator:
         log = logging.getLogger(__name__)
         cases = [_skipped(item) for item in self.dataset.skipped]
         # Written before the first slice is computed: an output folder that is no good is found out at once.
-        RunSummary(tuple(cases)).write_json(self.output_dir / "summary.json")
+        self.summary = RunSummary(tuple(cases))
+        self.summary.write_json(self.output_dir / "summary.json")
         names = list(_unique_cases(self.dataset.data))
         for n, case in enumerate(names):
             log.info("%d of %d: %s", n + 1, len(names), case)
@@ -199,7 +209,7 @@ def _slice_counter(progress: Progress | None, case: str, number: int, total: int
 def _skipped(item: SkippedItem) -> CaseResult:
     """Discovery lists damaged files and contradicting ones beside those that are simply something else."""
     corrupt = item.reason is ReasonCode.UNREADABLE_FILE
-    failed = corrupt or item.reason is ReasonCode.DUPLICATE_UID_CONFLICT
+    failed = corrupt or item.reason in (ReasonCode.DUPLICATE_UID_CONFLICT, ReasonCode.TOO_LARGE)
     message = f"{item.message} ({item.n_files} {'file' if item.n_files == 1 else 'files'})"
     return CaseResult(item.case, "failed" if failed else "skipped", item.reason.value, message, corrupt)
 
@@ -212,17 +222,30 @@ def _failed(case: str, error: BaseException) -> CaseResult:
     if isinstance(cause, LdmsrError):
         status = "skipped" if isinstance(cause, SkippedSourceError) else "failed"
         return CaseResult(case, status, cause.reason.value, str(cause), isinstance(cause, CorruptSourceError))
-    # The text of a foreign error may hold a path or a patient's attribute; its type does not.
-    logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+    logging.getLogger(__name__).debug("unexpected error: %s", _places(error))
     message = f"Unexpected {type(error).__name__}. Run again with logging level DEBUG and report it."
     return CaseResult(case, "failed", ReasonCode.INTERNAL_ERROR.value, message)
 
 
+def _places(error: BaseException | None) -> str:
+    """Types and code lines of an error and its causes: their texts may hold a path or a patient's attribute."""
+    said = []
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+        said.append(f"{type(error).__name__} at {lines}")
+        error = error.__cause__ or error.__context__
+    return "; because of ".join(said)
+
+
 def _unique_cases(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Folder names: the series' hash, or the file's stem, numbered when two are the same."""
-    seen: dict[str, int] = {}
+    # Some file systems do not tell upper from lower case.
+    taken = {"summary.json"}
     for item in items:
         source = item["image"]
         name = source.case if isinstance(source, SeriesFiles) else volume_case(source)
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f"{name}-{seen[name]}"
+        numbered = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+        unique = next(candidate for candidate in numbered if candidate.lower() not in taken)
+        taken.add(unique.lower())
+        yield unique

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from monai.data import MetaTensor
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
 from monai_ldmsr.degradation import OPERATORS
-from monai_ldmsr.errors import OutputError
+from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import (
     Derivation,
     DicomSeries,
@@ -38,7 +39,7 @@ from monai_ldmsr.report import (
 )
 from monai_ldmsr.transforms import volume_of
 
-__all__ = ["METHOD", "BundleModel", "ResultWriter", "derivation_of"]
+__all__ = ["METHOD", "BundleModel", "ResultWriter", "derivation_of", "moment"]
 
 #: How the result was made, in words for the DICOM header and the report.
 METHOD = "Conditional latent diffusion super-resolution of each slice"
@@ -68,7 +69,29 @@ class BundleModel:
     method: str = METHOD
 
 
-def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[str, Any] | None = None) -> Derivation:
+def moment(created: datetime | str | None) -> datetime | None:
+    """Time with its zone from ISO 8601 text; without one it is in UTC.
+
+    Raises:
+        SettingsError: the text is no such time.
+
+    Example:
+        >>> moment("2026-01-31T12:00:00").isoformat()
+        '2026-01-31T12:00:00+00:00'
+    """
+    try:
+        time_ = datetime.fromisoformat(created) if isinstance(created, str) else created
+    except ValueError:
+        raise SettingsError("created is no time in ISO 8601, such as 2026-01-31T12:00:00+00:00.") from None
+    return time_ if time_ is None or time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
+
+
+def derivation_of(
+    model: BundleModel,
+    network: SuperResolver,
+    settings: Mapping[str, Any] | None = None,
+    created: datetime | None = None,
+) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
     plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
     return Derivation(
@@ -78,6 +101,7 @@ def derivation_of(model: BundleModel, network: SuperResolver, settings: Mapping[
         weights_sha256=model.weights_sha256,
         seed=int(network.seed),
         settings=plain,
+        made_at=created,
     )
 
 
@@ -88,14 +112,23 @@ class ResultWriter:
         model: identity of the weights.
         network: the super-resolver; gives factor, seed and steps.
         settings: every number that changes the result.
-        device: for the report.
+        device: where the network runs.
+        created: when the result says that it was made; now when None.
     """
 
-    def __init__(self, model: BundleModel, network: SuperResolver, settings: Mapping[str, Any], device: str) -> None:
+    def __init__(
+        self,
+        model: BundleModel,
+        network: SuperResolver,
+        settings: Mapping[str, Any],
+        device: str,
+        created: datetime | None = None,
+    ) -> None:
         self.model = model
         self.network = network
         self._settings = dict(settings)
         self.device = device
+        self.created = created
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -117,6 +150,7 @@ class ResultWriter:
         Raises:
             OutputError: when the folder cannot be written; nothing is left of it then.
         """
+        _refuse_outside(output_dir, case)
         _refuse_foreign(output_dir / case)
         with partial_folder(output_dir / case) as folder:
             clipped = self._write_voxels(data, case, folder)
@@ -135,7 +169,9 @@ class ResultWriter:
         if isinstance(source, VolumeFile):
             clipped, _ = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
             return clipped
-        derivation = derivation_of(self.model, self.network, self.settings)
+        # Devices round differently, so each has UIDs of its own.
+        settings = {**self.settings, "device": self.device.split(":")[0]}
+        derivation = derivation_of(self.model, self.network, settings, self.created)
         return write_derived_series(source, voxels, folder / "dicom", derivation).n_clipped
 
     def _report(
@@ -173,7 +209,7 @@ class ResultWriter:
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
         }
-        return SRReport(
+        report = SRReport(
             case=case, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
@@ -183,6 +219,7 @@ class ResultWriter:
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
             warnings=tuple(warnings),
         )  # fmt: skip
+        return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
 
     def _model_summary(self) -> ModelSummary:
         return ModelSummary(
@@ -192,6 +229,12 @@ class ResultWriter:
             sum(p.numel() for p in self.network.parameters()),
             self.network.evaluations_per_slice,
         )
+
+
+def _refuse_outside(output_dir: Path, case: str) -> None:
+    """Names are made of safe letters before they come here; a folder elsewhere must not depend on that alone."""
+    if case in ("", ".", "..") or (output_dir / case).parent != output_dir or "\0" in case:
+        raise OutputError("The name of a case leads out of the output folder, so nothing is written there.")
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from monai_ldmsr.degradation import operator_place
 from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
 from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
+from monai_ldmsr.io import ReadLimits
 from monai_ldmsr.networks import FACTORS
 from monai_ldmsr.networks.detail import MAX_DETAIL
 from monai_ldmsr.networks.super_resolver import SuperResolver
-from monai_ldmsr.result_writer import BundleModel
+from monai_ldmsr.result_writer import BundleModel, moment
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 from monai_ldmsr.transforms.source import check_modality
 
@@ -60,6 +63,8 @@ def super_resolve(
     modality: str | None = None,
     device: str | None = None,
     bundle: str | Path = DEFAULT_BUNDLE,
+    limits: ReadLimits | None = None,
+    created: datetime | str | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Super-resolve every clinical volume below a path, and write results and reports.
@@ -78,8 +83,11 @@ def super_resolve(
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
-        device: torch device; None takes CUDA when there is one.
+        device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
+        limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
+        created: when results say that they were made (ISO 8601, UTC by default); the one thing in them that does not
+            follow from source, settings, seed and device. None takes ``SOURCE_DATE_EPOCH`` if it is set, else now.
         progress: called after each batch of slices.
 
     Returns:
@@ -104,6 +112,8 @@ def super_resolve(
         "operator": operator,
         "modality": modality,
         "device": device,
+        "limits": limits,
+        "created": moment(created) or _source_date(),
     }
     workflow = _workflow(
         find_bundle(bundle),
@@ -264,6 +274,17 @@ def train(
     )
     say("table: evaluation/table.html")
     return packed
+
+
+def _source_date() -> datetime | None:
+    """Time of https://reproducible-builds.org/specs/source-date-epoch."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        return datetime.fromtimestamp(int(text), timezone.utc) if text else None
+    except (ValueError, OverflowError, OSError):
+        raise SettingsError(
+            "SOURCE_DATE_EPOCH is no number of seconds since 1970. Set it right or not at all."
+        ) from None
 
 
 def _run_training(config: Path, settings: Mapping[str, Any]) -> None:

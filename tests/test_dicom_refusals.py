@@ -13,7 +13,7 @@ from dicom_fixtures import MARKER, MARKER_ID, MadeSeries, make_series, save
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io import dicom_header, dicom_pixels, dicom_series
+from monai_ldmsr.io import ReadLimits, dicom_pixels
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series
 
@@ -29,9 +29,9 @@ def edit(path: Path, **values: Any) -> None:
     dataset.save_as(path, overwrite=True)
 
 
-def refused(source: Path | SeriesFiles) -> SourceError:
+def refused(source: Path | SeriesFiles, **limits: int) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        read_dicom_series(source)
+        read_dicom_series(source, ReadLimits(**limits))
     return caught.value
 
 
@@ -200,26 +200,23 @@ def test_a_small_file_that_claims_a_huge_matrix_is_refused(tmp_path: Path) -> No
     assert "limit" in str(error)
 
 
-def test_a_slice_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_has_a_limit(tmp_path: Path) -> None:
     make_series(tmp_path)
-    monkeypatch.setattr(dicom_pixels, "MAX_SLICE_BYTES", 900)
-    error = refused(tmp_path)
+    error = refused(tmp_path, slice_bytes=900)
     assert error.reason is ReasonCode.TOO_LARGE
     assert "Image 1 of 5" in str(error)
 
 
-def test_the_whole_volume_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_volume_has_a_limit(tmp_path: Path) -> None:
     make_series(tmp_path)
-    monkeypatch.setattr(dicom_series, "MAX_VOXELS", 2000)
-    assert refused(tmp_path).reason is ReasonCode.TOO_LARGE
+    assert refused(tmp_path, voxels=2000).reason is ReasonCode.TOO_LARGE
 
 
-def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deflated_bomb_is_refused(tmp_path: Path) -> None:
     made = make_series(tmp_path, shape=(20, 24, 1), ImageComments="0" * 9000)
     save(pydicom.dcmread(made.paths[0]), made.paths[0], "1.2.840.10008.1.2.1.99")
     assert read_dicom_series(tmp_path).voxels.shape == (24, 20, 1)
-    monkeypatch.setattr(dicom_header, "MAX_SLICE_BYTES", 5000)
-    assert refused(tmp_path).reason is ReasonCode.TOO_LARGE
+    assert refused(tmp_path, slice_bytes=5000).reason is ReasonCode.TOO_LARGE
 
 
 def test_two_series_in_the_folder_are_refused_with_the_way_out(tmp_path: Path) -> None:

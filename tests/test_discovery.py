@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ SKIPS = [
     ({"SOPClassUID": STORAGE + "6.1", "Modality": "US"}, "UNSUPPORTED_MODALITY", "modalities"),
     ({"SOPClassUID": STORAGE + "66.4", "Modality": "CT"}, "UNSUPPORTED_SOP_CLASS", "Storage"),
     ({"SOPClassUID": STORAGE + "7"}, "UNSUPPORTED_SOP_CLASS", "secondary capture"),
-    ({"SOPClassUID": STORAGE + "2.1"}, "UNSUPPORTED_SOP_CLASS", "not supported yet"),
+    ({"SOPClassUID": STORAGE + "4.3"}, "UNSUPPORTED_SOP_CLASS", "only enhanced CT and MR"),
+    ({"SOPClassUID": STORAGE + "128.1"}, "UNSUPPORTED_SOP_CLASS", "single-frame"),
     ({"NumberOfFrames": 2}, "UNSUPPORTED_SOP_CLASS", "multi-frame"),
     ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER", "localizer"),
     ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "UNSUPPORTED_DIMENSIONS", "mosaic"),
@@ -254,18 +256,46 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "source" / "file").symlink_to(outside.paths[0])
     (tmp_path / "source" / "folder").symlink_to(tmp_path / "outside")
     (tmp_path / "source" / "loop").symlink_to(tmp_path / "source")
+    (tmp_path / "source" / "itself").symlink_to(tmp_path / "source" / "itself")
+    (tmp_path / "source" / "nowhere").symlink_to(tmp_path / "source" / "gone")
+    (tmp_path / "source" / "volume.nii").symlink_to("/etc/passwd")
     found, skipped = find_dicom_series(tmp_path / "source")
     assert [set(item.paths) for item in found] == [set(inside.paths)]
-    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, 1)]
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, 6)]
     assert "link" in skipped[0].message
+    assert find_sources(tmp_path / "source")[0] == found, "a link to a volume file"
 
 
-def test_hidden_files_and_pipes_are_left_alone(tmp_path: Path) -> None:
+def test_hidden_files_are_left_alone_and_pipes_are_listed(tmp_path: Path) -> None:
     made = make_series(tmp_path)
     (tmp_path / "._IM0000.dcm").write_bytes(b"AppleDouble")
     os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "socket"))
+        found, skipped = find_sources(tmp_path)
+    assert [set(item.paths) for item in found] == [set(made.paths)]
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, 3)]
+    assert "pipe" in skipped[0].message
+
+
+def test_what_may_not_be_opened_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_series(tmp_path / "open")
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "locked.dcm").write_bytes(b"x")
+    original_scandir, original_access = os.scandir, os.access
+
+    def scandir(path: str) -> Any:
+        if "closed" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", MARKER)
+        return original_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and original_access(path, mode))
     found, skipped = find_dicom_series(tmp_path)
-    assert (len(found[0].paths), skipped) == (len(made.paths), [])
+    assert [set(item.paths) for item in found] == [set(made.paths)]
+    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.UNREADABLE_FILE, 1)] * 2
+    assert [word in item.message for word, item in zip(("file", "folder"), skipped, strict=True)] == [True, True]
 
 
 def test_sources_mix_dicom_and_volume_files_in_fixed_order(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io import volume_file
+from monai_ldmsr.io import ReadLimits
 from monai_ldmsr.io.volume_file import read_volume_file, volume_extension, write_volume_file
 
 SHAPE = (6, 5, 4)
@@ -52,9 +52,9 @@ def doubled(voxels: np.ndarray) -> np.ndarray:
     return voxels.repeat(2, axis=0).repeat(2, axis=1)
 
 
-def reason_of(path: Path) -> ReasonCode:
+def reason_of(path: Path, **limits: int) -> ReasonCode:
     with pytest.raises(SourceError) as caught:
-        read_volume_file(path)
+        read_volume_file(path, ReadLimits(**limits))
     assert str(path.parent) not in str(caught.value)
     return caught.value.reason
 
@@ -268,10 +268,9 @@ def test_damaged_files_are_refused_without_a_path(
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-def test_size_is_limited_from_the_header(tmp_path: Path, extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_is_limited_from_the_header(tmp_path: Path, extension: str) -> None:
     path = write_source(tmp_path / f"a{extension}")
-    monkeypatch.setattr(volume_file, "MAX_VOXELS", 100)
-    assert reason_of(path) is ReasonCode.TOO_LARGE
+    assert reason_of(path, voxels=100) is ReasonCode.TOO_LARGE
 
 
 def test_singular_affine_is_refused(tmp_path: Path) -> None:

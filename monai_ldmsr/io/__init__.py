@@ -3,11 +3,13 @@
 from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_derived_series
 from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
 __all__ = [
     "Derivation",
     "DicomSeries",
+    "ReadLimits",
     "SeriesFiles",
     "SkippedItem",
     "VolumeFile",

@@ -250,7 +250,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 #: (fate, modalities, module, keywords, how or why).
 _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
-    (Fate.RECOMPUTED, _ALL, "SOP Common", "SOPClassUID", "kept; from the modality where it was lost"),
+    (Fate.RECOMPUTED, _ALL, "SOP Common", "SOPClassUID", "that of the modality"),
     (Fate.NEW, _ALL, "SOP Common", "SOPInstanceUID", "2.25. + UUIDv5, see SeriesInstanceUID"),
     (Fate.NEW, _ALL, "General Series", "SeriesInstanceUID", "2.25. + UUIDv5 of source and derivation"),
     (Fate.NEW, _ALL, "General Series", "SeriesNumber", "100 times the source's, plus the factor"),
@@ -267,7 +267,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.NEW, _ALL, "SOP Common", "ContributingEquipmentSequence", "software and weights, appended"),
     (Fate.NEW, _ALL, "General Image", "ContentDate ContentTime", "when the result was made"),
     (Fate.NEW, _ALL, "General Image", "ImageComments", "the research-only mark, before the source's"),
-    (Fate.NEW, _ALL, "General Reference", "SourceImageSequence", "the one source slice, with purpose"),
+    (Fate.NEW, _ALL, "General Reference", "SourceImageSequence", "the one source slice or frame, with purpose"),
     (Fate.NEW, _ALL, "General Reference", "DerivationCodeSequence", "spatial resampling, appended"),
     (Fate.NEW, _ALL, "General Reference", "DerivationDescription", "method and settings, appended"),
     (Fate.NEW, _ALL, "Image Pixel", "PixelData", "explicit VR little endian, uncompressed"),

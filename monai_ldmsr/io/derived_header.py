@@ -35,6 +35,7 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 
 __all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
 
@@ -73,6 +74,7 @@ class Derivation:
         seed: of the random numbers.
         settings: everything else that changes the result, by name.
         job: the same job gives the same UIDs; does not reach the header.
+        made_at: with its time zone; now when None. Has no part in the UIDs.
     """
 
     factor: int
@@ -82,6 +84,7 @@ class Derivation:
     seed: int
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
     job: str = ""
+    made_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def shared_header(
 ) -> SharedHeader:
     """Choose what the derived images of ``headers`` share; the first header speaks for the series.
 
-    ``source_names`` tell the source images from all others: their SOP Instance UIDs where they have them.
+    ``source_names`` tell the source images from all others, by their SOP Instance UIDs and by what they show.
     """
     first = headers[0]
     identity = json.dumps(
@@ -133,7 +136,7 @@ def shared_header(
         number=_series_number(first, derivation.factor),
         description=_described(first, derivation.factor),
         n_slices=len(headers),
-        made_at=_now(first),
+        made_at=_made_at(first, derivation.made_at),
     )
 
 
@@ -224,7 +227,7 @@ def _short_decimal(number: bytes) -> bytes:
 
 
 def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHeader) -> None:
-    header.SOPClassUID = source_uid(source, "SOPClassUID") or _SOP_CLASSES[shared.modality]
+    header.SOPClassUID = _SOP_CLASSES[shared.modality]
     header.SOPInstanceUID = named_uid("image", shared.series_instance_uid, str(index))
     header.SeriesInstanceUID = shared.series_instance_uid
     header.SeriesNumber = shared.number
@@ -262,13 +265,15 @@ def _text(source: Dataset, keyword: str) -> str:
     return "\\".join(value) if isinstance(value, MultiValue) else str(value or "")
 
 
-def _now(source: Dataset) -> datetime:
-    """Time of day where the source's Timezone Offset From UTC says it was made, else here."""
+def _made_at(source: Dataset, given: datetime | None) -> datetime:
+    """Time of day where the source's Timezone Offset From UTC says it was made, else as given, else here."""
     try:
         zone = datetime.strptime(_text(source, "TimezoneOffsetFromUTC").strip(), "%z").tzinfo
     except ValueError:
         zone = None
-    return datetime.now(zone)
+    if given is None:
+        return datetime.now(zone)
+    return given if zone is None else given.astimezone(zone)
 
 
 def _set_times(header: Dataset, shared: SharedHeader) -> None:
@@ -305,6 +310,9 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
         reference = Dataset()
         reference.ReferencedSOPClassUID = header.SOPClassUID
         reference.ReferencedSOPInstanceUID = source_uid(source, "SOPInstanceUID")
+        if isinstance(source, FrameHeader):
+            reference.ReferencedSOPClassUID = source.object_class
+            reference.ReferencedFrameNumber = source.frame_number
         purpose = Code("121322", "DCM", "Source image for image processing operation")
         reference.PurposeOfReferenceCodeSequence = [_code(purpose)]
         header.SourceImageSequence = [reference]

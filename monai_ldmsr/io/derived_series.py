@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header, source_uid
+from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicom_series import DicomSeries
 
 __all__ = ["Derivation", "WrittenSeries", "write_derived_series"]
@@ -69,27 +71,47 @@ def write_derived_series(
 
     Raises:
         SettingsError: the factor is no whole number from 1, or the shape does not fit it.
+        CorruptSourceError: ``UNREADABLE_FILE`` when an attribute of the source cannot be written again.
         OutputError: a voxel is not finite, or a file cannot be written.
     """
     _check_shape(series, voxels.shape, derivation.factor)
     _check_finite(voxels)
     output_dir = Path(output_dir)
-    shared = shared_header(series.headers, _source_names(series), series.modality, derivation)
+    with _readable("the first image"):
+        shared = shared_header(series.headers, _source_names(series), series.modality, derivation)
     paths, n_clipped = [], 0
     for k, source in enumerate(series.headers):
-        image = derived_header(source, k, shared)
-        n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
-        paths.append(_written(image, output_dir, k))
+        with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
+            image = derived_header(source, k, shared)
+            n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
+            paths.append(_written(image, output_dir, k))
         if progress is not None:
             progress(k + 1)
     geometry = series.geometry.upsampled((derivation.factor, derivation.factor, 1))
     return WrittenSeries(tuple(paths), shared.series_instance_uid, geometry, n_clipped, int(voxels.size))
 
 
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Attributes are parsed only here, and pydicom quotes what it does not like about them."""
+    try:
+        with quiet_pydicom():
+            yield
+    except LdmsrError:
+        raise
+    except Exception:
+        raise CorruptSourceError(
+            f"An attribute of {place} is damaged and cannot be written again, so no result is written. Fetch the "
+            "series again.",
+            ReasonCode.UNREADABLE_FILE,
+        ) from None
+
+
 def _source_names(series: DicomSeries) -> list[str]:
-    """SOP Instance UIDs; where de-identification took one away, the digest of the slice's voxels."""
+    """SOP Instance UID (and frame) and digest of the voxels: some tools change pixels under the old UID."""
     return [
-        source_uid(header, "SOPInstanceUID") or hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest()
+        f"{source_uid(header, 'SOPInstanceUID')} {getattr(header, 'frame_number', '')} "
+        f"{hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest()}"
         for k, header in enumerate(series.headers)
     ]
 

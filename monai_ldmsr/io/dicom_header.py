@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import numpy.typing as npt
 import pydicom
 from pydicom.uid import (
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -24,14 +22,17 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_file import read_dicom_file
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = [
     "CUT_SHORT",
-    "MAX_SLICE_BYTES",
     "OWN_MANUFACTURER",
+    "PET_UNITS",
     "ImagePlane",
     "image_plane",
+    "matrix_size",
     "modality_of",
     "number_list",
     "quiet_pydicom",
@@ -41,18 +42,26 @@ __all__ = [
     "text",
 ]
 
-#: A slice that would decode to more, or a deflated file that inflates to more, is refused.
-MAX_SLICE_BYTES = 2**27
-
 #: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
 OWN_MANUFACTURER = "monai_ldmsr"
+
+_TRANSFER_SYNTAX = pydicom.tag.Tag(0x0002, 0x0010)
+
+#: Defined terms of Units (PS3.3 C.8.9.1.1.3). Others are allowed, but may be anything, so no report repeats them.
+PET_UNITS = {
+    *("CNTS", "NONE", "CM2", "CM2ML", "PCNT", "CPS", "BQML", "MGMINML", "UMOLMINML", "MLMING", "MLG", "1CM", "UMOLML"),
+    *("PROPCNTS", "PROPCPS", "MLMINML", "MLML", "GML", "STDDEV"),
+}
 
 CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
 
 _CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_MULTI_FRAME = {_STORAGE + end for end in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130")}
+_MULTI_FRAME = {_STORAGE + end for end in ("4.3", "128.1", "130")}
 _SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
+
+#: Values of Pixel Presentation of enhanced frames (PS3.3 C.8.16.2): colours stand among the grey values.
+_COLOURED = ("COLOR", "MIXED", "TRUE_COLOR", "COLOR_RANGE", "COLOR_REF")
 
 #: A plane is nonsense when its cosines are less orthogonal than this, or their lengths further from 1.
 _COSINE_TOLERANCE = 1e-2
@@ -82,39 +91,45 @@ class ImagePlane:
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom's warnings and log lines from the console: they may quote values of the patient."""
-    logger = logging.getLogger("pydicom")
-    disabled = logger.disabled
-    logger.disabled = True
+    # By level, which the loggers below inherit: those of the decoders quote what they cannot decode.
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = disabled
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def read_header(path: Path) -> pydicom.Dataset | None:
+def read_header(
+    path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False
+) -> pydicom.Dataset | None:
     """Read all of a file that stands before its pixels; ``None`` when it is no DICOM file.
 
+    Args:
+        path: anything; what is no regular file is ``None``.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        with_pixels: read the pixels too.
+
     Raises:
-        CorruptSourceError: ``UNREADABLE_FILE`` when it begins as DICOM and cannot be parsed; ``TOO_LARGE``
-            when its deflated data set inflates beyond ``MAX_SLICE_BYTES``.
+        CorruptSourceError: ``UNREADABLE_FILE`` when it begins as DICOM and cannot be parsed.
+        SourceError: ``TOO_LARGE``.
     """
     try:
+        # A pipe would wait for its writer.
         if not path.is_file():
             return None
-        with path.open("rb") as stream:
-            start = stream.read(132)
-        has_preamble = start[128:] == b"DICM"
-        # Old exports lack the preamble and begin at once with group 0002 or 0008, little endian.
-        if not has_preamble and not (len(start) == 132 and start[:2] in (b"\x02\x00", b"\x08\x00")):
-            return None
         with quiet_pydicom():
-            if has_preamble:
-                _check_inflated_size(path)
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=not has_preamble)
-            return _with_transfer_syntax(header) if has_preamble or "SOPClassUID" in header else None
-    except CorruptSourceError:
+            header = read_dicom_file(path, limits, with_pixels=with_pixels)
+            if header is None:
+                return None
+            header = _with_transfer_syntax(header)
+            return header if getattr(header, "preamble", b"") is not None or "SOPClassUID" in header else None
+    except SourceError:
         raise
     except Exception:
         # Whatever a parser says of hostile bytes may quote them, so nothing of it is kept.
@@ -125,30 +140,24 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         ) from None
 
 
-def _check_inflated_size(path: Path) -> None:
-    meta = pydicom.filereader.read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    with path.open("rb") as stream:
-        # 128 bytes preamble, 4 "DICM", 12 for the group length element itself (PS3.10 7.1).
-        stream.seek(144 + int(meta.FileMetaInformationGroupLength))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflater.decompress(stream.read(MAX_SLICE_BYTES), MAX_SLICE_BYTES)
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise CorruptSourceError(
-            f"A deflated DICOM file is truncated or inflates to more than {MAX_SLICE_BYTES // 2**20} MiB.",
-            ReasonCode.TOO_LARGE,
-        )
-
-
 def _with_transfer_syntax(header: pydicom.Dataset) -> pydicom.Dataset:
     if not hasattr(header, "file_meta"):
         header.file_meta = pydicom.dataset.FileMetaDataset()
-    if not header.file_meta.get("TransferSyntaxUID"):
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if not syntax:
         implicit, little = header.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        syntax = ImplicitVRLittleEndian if implicit else explicit
+    # Anew, since a damaged value representation makes something else of it; several values raise here.
+    header.file_meta[_TRANSFER_SYNTAX] = pydicom.DataElement(_TRANSFER_SYNTAX, "UI", pydicom.uid.UID(syntax))
     return header
+
+
+def matrix_size(header: pydicom.Dataset) -> tuple[int, int] | None:
+    """(rows, columns), or ``None`` when they are missing or impossible."""
+    size = [number_list(header, keyword, 1) for keyword in ("Rows", "Columns")]
+    rows, columns = (0 if n is None or n[0] % 1 else int(n[0]) for n in size)
+    return (rows, columns) if min(rows, columns) > 0 else None
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:
@@ -210,7 +219,7 @@ def skip_reason(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
     if uid in _MULTI_FRAME or (number_list(header, "NumberOfFrames", 1) or (1,))[0] > 1:
         return (
             ReasonCode.UNSUPPORTED_SOP_CLASS,
-            "Enhanced (multi-frame) images are not supported yet. Export classic single-frame images.",
+            "Of multi-frame images, only enhanced CT and MR are supported. Export classic single-frame images.",
         )
     if not len(header) or not (uid or text(header, "Rows")):
         return ReasonCode.UNREADABLE_FILE, CUT_SHORT
@@ -236,7 +245,8 @@ def _skip_by_content(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
         )
     photometric = text(header, "PhotometricInterpretation")
     samples = text(header, "SamplesPerPixel")
-    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1"):
+    is_grey = text(header, "PixelPresentation") not in _COLOURED
+    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1") or not is_grey:
         return ReasonCode.UNSUPPORTED_PIXELS, "Colour and palette images are not supported, only grey values."
     if text(header, "BitsAllocated") not in ("", "8", "16"):
         return ReasonCode.UNSUPPORTED_PIXELS, "Only 8 and 16 Bits Allocated are supported."

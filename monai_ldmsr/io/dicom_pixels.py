@@ -11,14 +11,28 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io.dicom_header import MAX_SLICE_BYTES, number_list, quiet_pydicom
+from monai_ldmsr.io.codestream import check_frame
+from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
 
 __all__ = ["StoredType", "padding_range", "stored_pixels"]
 
 IntArray = npt.NDArray[np.int32]
 
-#: Start of frame of JPEG (C0 to CF, of which C4, C8 and CC mean other things) and of JPEG-LS (F7).
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+#: What must be the same when a file is read for its header and again for its pixels.
+_SAME = (
+    "SOPInstanceUID",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ImagePositionPatient",
+)
 
 
 class StoredType:
@@ -69,20 +83,29 @@ def padding_range(header: pydicom.Dataset, stored_type: StoredType) -> tuple[int
     return min(values), max(values)
 
 
-def stored_pixels(path: Path, header: pydicom.Dataset, place: str) -> tuple[IntArray, bool]:
+def stored_pixels(
+    path: Path,
+    header: pydicom.Dataset,
+    place: str,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    frames: FramePixels | None = None,
+) -> tuple[IntArray, bool]:
     """Decode the one frame of an image.
 
     Args:
         path: of the DICOM file.
-        header: of that file, read before.
+        header: of that file, read before, or of one frame in it.
         place: such as ``"Image 3 of 12"``, for messages.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        frames: what read the frame before this one; pass the same for all frames of a volume.
 
     Returns:
         (rows, columns) stored integers, and whether bits outside Bits Stored were set (they hold overlays or
         nothing, PS3.5 8.1.1, and are not part of the values).
 
     Raises:
-        CorruptSourceError: ``TRUNCATED_PIXELS`` or ``UNDECODABLE_PIXELS``.
+        CorruptSourceError: ``TRUNCATED_PIXELS``, ``UNDECODABLE_PIXELS``, or ``UNREADABLE_FILE`` when the file is no
+            longer the one whose header was read.
         SourceError: ``TOO_LARGE``, ``MISSING_CODEC`` or ``UNSUPPORTED_PIXELS``.
     """
     stored_type = StoredType(header, place)
@@ -91,28 +114,31 @@ def stored_pixels(path: Path, header: pydicom.Dataset, place: str) -> tuple[IntA
     n_bytes = shape[0] * shape[1] * stored_type.bits_allocated // 8
     if not path.is_file():
         raise CorruptSourceError(f"{place} is no longer there.", ReasonCode.UNREADABLE_FILE)
-    if max(n_bytes, path.stat().st_size // 2) > MAX_SLICE_BYTES:
-        raise SourceError(
+    if max(n_bytes, 0 if isinstance(header, FrameHeader) else path.stat().st_size // 2) > limits.slice_bytes:
+        raise too_large(
             f"{place} has {shape[0]} rows and {shape[1]} columns in a file of {path.stat().st_size} bytes; "
-            f"the limit for one slice is {MAX_SLICE_BYTES // 2**20} MiB.",
-            ReasonCode.TOO_LARGE,
+            f"the limit for one slice is {limits.slice_bytes // 2**20} MiB.",
+            "slice_bytes",
         )
+    if isinstance(header, FrameHeader):
+        dataset = _frame(path, header, place, frames or FramePixels(limits))
+    else:
+        dataset = _read_again(path, header, place, limits)
     with quiet_pydicom():
-        decoded = _decode(path, header, shape, n_bytes if not compressed else 16, place)
+        decoded = _decode(dataset, shape, n_bytes, compressed, place)
     if compressed:
         return decoded, False
     return _significant_bits(decoded, stored_type)
 
 
 def _declared_shape(header: pydicom.Dataset, place: str) -> tuple[int, int]:
-    size = [number_list(header, keyword, 1) for keyword in ("Rows", "Columns")]
-    if any(n is None or n[0] < 1 for n in size):
+    size = matrix_size(header)
+    if size is None:
         raise CorruptSourceError(
             f"{place} has no Rows or Columns: its header is cut short. Fetch the series again.",
             ReasonCode.TRUNCATED_PIXELS,
         )
-    rows, columns = (int(n[0]) for n in size if n is not None)
-    return rows, columns
+    return size
 
 
 def _is_compressed(header: pydicom.Dataset, place: str) -> bool:
@@ -140,22 +166,47 @@ def _syntax_name(syntax: pydicom.uid.UID) -> str:
     return "unknown" if syntax.name == str(syntax) else syntax.name
 
 
-def _decode(path: Path, header: pydicom.Dataset, shape: tuple[int, int], least_bytes: int, place: str) -> IntArray:
+def _read_again(path: Path, header: pydicom.Dataset, place: str, limits: ReadLimits) -> pydicom.Dataset:
+    """The whole file, if it still is the one that ``header`` came from."""
+    dataset = read_header(path, limits, with_pixels=True)
+    if dataset is None or any(text(dataset, keyword) != text(header, keyword) for keyword in _SAME):
+        raise CorruptSourceError(
+            f"{place} changed while the series was read. Wait until it is complete, and run again.",
+            ReasonCode.UNREADABLE_FILE,
+        )
+    dataset.file_meta = header.file_meta
+    return dataset
+
+
+def _frame(path: Path, header: FrameHeader, place: str, frames: FramePixels) -> pydicom.Dataset:
+    """The one frame of a multi-frame file."""
     try:
-        dataset = pydicom.dcmread(path, force=True)
-        dataset.file_meta = header.file_meta
-        data = dataset.PixelData if "PixelData" in dataset else b""
+        with quiet_pydicom():
+            return frames.dataset(path, header)
+    except SourceError:
+        raise
     except Exception:
         raise _undecodable(place) from None
-    if len(data) < least_bytes:
+
+
+def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, compressed: bool, place: str) -> IntArray:
+    try:
+        data = dataset.PixelData if "PixelData" in dataset else b""
+        n_found = len(data)
+    except Exception:
+        raise _undecodable(place) from None
+    least_bytes = 16 if compressed else n_bytes
+    if n_found < least_bytes:
         raise CorruptSourceError(
-            f"{place} holds {len(data)} bytes of pixels, but at least {least_bytes} are expected: the file "
+            f"{place} holds {n_found} bytes of pixels, but at least {least_bytes} are expected: the file "
             "is truncated. Fetch the series again.",
             ReasonCode.TRUNCATED_PIXELS,
         )
     try:
-        if dataset["PixelData"].is_undefined_length:
-            _check_codestream_shape(data, shape)
+        if compressed:
+            check_frame(
+                next(generate_frames(data, number_of_frames=1)), dataset.file_meta.TransferSyntaxUID, shape, n_bytes
+            )
         else:
             # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
             dataset.pixel_array_options(correct_unused_bits=False)
@@ -173,32 +224,6 @@ def _undecodable(place: str) -> CorruptSourceError:
         "a slice would shift the others. Fetch the series again.",
         ReasonCode.UNDECODABLE_PIXELS,
     )
-
-
-def _check_codestream_shape(data: bytes, shape: tuple[int, int]) -> None:
-    """Refuse a codestream whose own size is not the header's before a decoder allocates memory for it."""
-    frame = next(generate_frames(data, number_of_frames=1))
-    found = _jpeg2000_shape(frame) if b"\xff\x4f\xff\x51" in frame[:512] else _jpeg_shape(frame)
-    if found is not None and found != shape:
-        raise ValueError("codestream and header disagree on rows and columns")
-
-
-def _jpeg2000_shape(frame: bytes) -> tuple[int, int]:
-    """(rows, columns) from the SIZ segment, ISO/IEC 15444-1 A.5.1."""
-    at = frame.index(b"\xff\x4f\xff\x51") + 8
-    width, height, left, top = (int.from_bytes(frame[at + 4 * n : at + 4 * n + 4], "big") for n in range(4))
-    return height - top, width - left
-
-
-def _jpeg_shape(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) from the start-of-frame segment, ISO/IEC 10918-1 B.2.2; ``None`` when it is no JPEG."""
-    at = 2
-    while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame) and frame[at] == 0xFF:
-        if frame[at + 1] in _START_OF_FRAME:
-            rows, columns = frame[at + 5 : at + 7], frame[at + 7 : at + 9]
-            return int.from_bytes(rows, "big"), int.from_bytes(columns, "big")
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
 
 
 def _significant_bits(pixels: IntArray, stored_type: StoredType) -> tuple[IntArray, bool]:

@@ -14,8 +14,11 @@ from pydicom import Dataset
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.dicom_header import (
+    PET_UNITS,
     ImagePlane,
     image_plane,
+    matrix_size,
+    modality_of,
     number_list,
     quiet_pydicom,
     read_header,
@@ -24,28 +27,16 @@ from monai_ldmsr.io.dicom_header import (
 from monai_ldmsr.io.dicom_pixels import StoredType, padding_range, stored_pixels
 from monai_ldmsr.io.discovery import (
     PLANE_TOLERANCE,
-    POSITION_TOLERANCE_MM,
     SeriesFiles,
     SkippedItem,
     find_dicom_series,
 )
-from monai_ldmsr.io.volume_file import MAX_VOXELS
+from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
 
 __all__ = ["DicomSeries", "read_dicom_series"]
-
-FloatArray = npt.NDArray[np.float64]
-
-#: Slice distances that differ from the usual one by more than this part of it are reported.
-SPACING_TOLERANCE = 0.01
-
-#: A distance of more than this many usual ones counts as a gap where an image may be missing.
-GAP_FACTOR = 1.5
-
-#: Below this angle between slice positions and normal, the slices count as stacked straight.
-TILT_TOLERANCE_DEGREES = 0.5
-
-#: Slices further than this part of a voxel from the straight line through their positions are reported.
-STRAIGHTNESS_TOLERANCE = 0.5
 
 _SKIP_REASONS = {
     ReasonCode.NOT_AN_IMAGE,
@@ -56,7 +47,7 @@ _SKIP_REASONS = {
     ReasonCode.LOCALIZER,
     ReasonCode.OWN_RESULT,
 }
-_CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE}
+_CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +57,13 @@ class DicomSeries:
     Args:
         case: 12 hexadecimal digits that stand for the series; no patient data.
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
-        unit: ``"HU"``, the PET Units value such as ``"BQML"``, or ``"stored"``.
+        unit: ``"HU"``, the PET Units value such as ``"BQML"`` (``"other"`` for no defined term), or ``"stored"``.
         headers: one data set a slice, ascending along the normal, without pixel data, with ``file_meta``.
         voxels: (I, J, K) float32, rescaled to ``unit``; i is the column, j the row, k the slice.
         geometry: where the voxels are, in RAS.
         value_range: least and greatest value that the stored type can hold after rescale, over all slices.
-        padding: (I, J, K), true where Pixel Padding Value (or its range) stands; ``None`` if nowhere.
+        padding: (I, J, K), true where Pixel Padding Value (or its range), or in CT no possible value, stands; ``None``
+            if nowhere.
         warnings: what was unusual, for the report.
     """
 
@@ -86,7 +78,7 @@ class DicomSeries:
     warnings: tuple[str, ...]
 
 
-def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
+def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEFAULT_LIMITS) -> DicomSeries:
     """Read the one volume of a DICOM series.
 
     Slices are sorted by their positions along the normal (growing column index x growing row index); file
@@ -94,6 +86,7 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
 
     Args:
         source: what :func:`find_dicom_series` lists; or a folder with exactly one usable series; or one file.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:
         SkippedSourceError: it is no CT, MR or PET image series.
@@ -101,20 +94,24 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
         SourceError: it cannot be read rightly; ``error.reason`` says why. Several series in the folder are
             ``UNSUPPORTED_DIMENSIONS``.
     """
-    files = source if isinstance(source, SeriesFiles) else _only_series(Path(source))
+    files = source if isinstance(source, SeriesFiles) else _only_series(Path(source), limits)
     with quiet_pydicom():
-        headers = [_header(path, files.paths) for path in files.paths]
+        headers = image_headers(files.paths, files.frames, lambda path: _header(path, files, limits))
         planes = _planes(headers)
+        if any(modality_of(header) != files.modality for header in headers):
+            raise _changed(files)
         order = np.argsort([plane.position_mm @ planes[0].normal for plane in planes], kind="stable")
         headers, planes = [headers[k] for k in order], [planes[k] for k in order]
         paths = [files.paths[k] for k in order]
         warnings = list(files.warnings)
         _check_one_grid(headers, planes)
-        geometry = _geometry(headers, planes, warnings)
+        geometry = _geometry(headers, planes, warnings, limits)
         unit = _unit(files.modality, headers, warnings)
         rescales = _rescales(files.modality, headers)
         _check_monochrome(files.modality, headers, warnings)
-        voxels, padding = _voxels(paths, headers, rescales, warnings)
+        voxels, padding = _voxels(paths, headers, rescales, warnings, limits)
+        if files.modality == "CT":
+            warnings += mark_impossible(voxels, padding)
         return DicomSeries(
             case=files.case,
             modality=files.modality,
@@ -123,13 +120,13 @@ def read_dicom_series(source: str | Path | SeriesFiles) -> DicomSeries:
             voxels=voxels,
             geometry=geometry,
             value_range=_value_range(headers, rescales),
-            padding=padding,
+            padding=padding if padding.any() else None,
             warnings=tuple(warnings),
         )
 
 
-def _only_series(source: Path) -> SeriesFiles:
-    found, skipped = find_dicom_series(source)
+def _only_series(source: Path, limits: ReadLimits) -> SeriesFiles:
+    found, skipped = find_dicom_series(source, limits)
     if len(found) == 1:
         return found[0]
     if found:
@@ -152,18 +149,26 @@ def _nothing_usable(skipped: Sequence[SkippedItem]) -> SourceError:
     return (CorruptSourceError if item.reason in _CORRUPT_REASONS else SourceError)(message, item.reason)
 
 
-def _header(path: Path, paths: Sequence[Path]) -> Dataset:
-    header = read_header(path)
+def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:
+    header = read_header(path, limits)
     if header is None:
-        raise CorruptSourceError(
-            f"1 of {len(paths)} images of the series is gone or is no DICOM file any more.",
-            ReasonCode.UNREADABLE_FILE,
-        )
+        raise _changed(files)
+    # Private elements reach no result, and may be most of a header.
+    for tag in [tag for tag, _ in header.items() if tag.is_private]:
+        del header[tag]
     return header
 
 
+def _changed(files: SeriesFiles) -> CorruptSourceError:
+    return CorruptSourceError(
+        f"1 or more of {len(files.paths)} images of the series are gone, or are no {files.modality} images any more. "
+        "Wait until the series is complete, and run again.",
+        ReasonCode.UNREADABLE_FILE,
+    )
+
+
 def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
-    n_short = sum(not (text(header, "Rows") and text(header, "Columns")) for header in headers)
+    n_short = sum(matrix_size(header) is None for header in headers)
     if n_short:
         raise CorruptSourceError(
             f"{n_short} of {len(headers)} images have no Rows or Columns: their headers are cut short, the "
@@ -183,7 +188,7 @@ def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
 
 
 def _check_one_grid(headers: Sequence[Dataset], planes: Sequence[ImagePlane]) -> None:
-    matrices = {(text(header, "Rows"), text(header, "Columns")) for header in headers}
+    matrices = {matrix_size(header) for header in headers}
     numbers = np.array([[*plane.cosines, *plane.pixel_spacing_mm] for plane in planes])
     # Twice: the tolerance holds between each image and the first one of its group.
     if len(matrices) > 1 or np.ptp(numbers, axis=0).max() > 2 * PLANE_TOLERANCE:
@@ -194,91 +199,22 @@ def _check_one_grid(headers: Sequence[Dataset], planes: Sequence[ImagePlane]) ->
         )
 
 
-def _geometry(headers: Sequence[Dataset], planes: Sequence[ImagePlane], warnings: list[str]) -> VolumeGeometry:
+def _geometry(
+    headers: Sequence[Dataset], planes: Sequence[ImagePlane], warnings: list[str], limits: ReadLimits
+) -> VolumeGeometry:
     """Grid of the sorted images; appends to ``warnings`` what is irregular about it."""
     first = planes[0]
-    shape = (int(headers[0].Columns), int(headers[0].Rows), len(planes))
-    if shape[0] * shape[1] * shape[2] > MAX_VOXELS:
-        raise SourceError(
-            f"The series has {shape[0]} x {shape[1]} x {shape[2]} voxels; the limit is {MAX_VOXELS}.",
-            ReasonCode.TOO_LARGE,
-        )
+    rows, columns = matrix_size(headers[0]) or (0, 0)
+    shape = (columns, rows, len(planes))
+    limits.check_voxels("The series", shape)
     if len(planes) == 1:
-        axis, slice_mm = first.normal, _single_slice_spacing(headers[0], warnings)
+        axis, slice_mm = first.normal, single_slice_spacing(headers[0], warnings)
     else:
-        axis, slice_mm = _stack(planes, warnings)
+        axis, slice_mm = stack_step(planes, warnings)
     row_mm, column_mm = first.pixel_spacing_mm
     cosines = np.array(first.cosines)
     direction = np.stack([cosines[:3], cosines[3:], axis], axis=1)
     return VolumeGeometry.from_lps(shape, first.position_mm, direction, (column_mm, row_mm, slice_mm))
-
-
-def _single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        # Some scanners write the sense of the stack as a minus sign.
-        spacing = abs((number_list(header, keyword, 1) or (0.0,))[0])
-        if spacing > 0:
-            return spacing
-    warnings.append("The one image has neither Spacing Between Slices nor Slice Thickness: 1 mm is assumed.")
-    return 1.0
-
-
-def _stack(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[FloatArray, float]:
-    """Unit direction (LPS) and length in mm of the step from slice to slice."""
-    normal = planes[0].normal
-    positions = np.array([plane.position_mm for plane in planes])
-    along = positions @ normal
-    spacing = _usual_distance(np.diff(along), warnings)
-    step = (positions[-1] - positions[0]) / (along[-1] - along[0])
-    tilt = float(np.degrees(np.arccos(np.clip(1 / np.linalg.norm(step), -1, 1))))
-    if tilt > TILT_TOLERANCE_DEGREES:
-        warnings.append(
-            f"Slices are stacked {tilt:.1f} degrees off their normal (gantry tilt; tolerance "
-            f"{TILT_TOLERANCE_DEGREES} degrees): the volume is sheared, and its affine says so."
-        )
-        axis = np.asarray(step / np.linalg.norm(step))
-        spacing *= float(np.linalg.norm(step))
-    else:
-        axis = normal
-    away = np.linalg.norm(positions - positions[0] - np.outer(along - along[0], step), axis=1).max()
-    limit = STRAIGHTNESS_TOLERANCE * min(planes[0].pixel_spacing_mm)
-    if away > limit:
-        warnings.append(
-            f"Slices are shifted in-plane against each other by up to {away:.2f} mm (tolerance {limit:.2f} "
-            "mm): the volume's affine is an average; each slice keeps its own place."
-        )
-    return axis, spacing
-
-
-def _usual_distance(distances: FloatArray, warnings: list[str]) -> float:
-    """Usual distance in mm between neighbouring slices: the mean of those alike, else the lower median.
-
-    Raises:
-        SourceError: ``DUPLICATE_POSITION``.
-    """
-    repeats = np.flatnonzero(distances <= POSITION_TOLERANCE_MM)
-    if len(repeats):
-        raise SourceError(
-            f"{len(repeats)} of {len(distances) + 1} images stand at the position of another one "
-            f"(the first: slices {repeats[0] + 1} and {repeats[0] + 2}; tolerance {POSITION_TOLERANCE_MM} "
-            "mm), and no attribute tells them apart. Remove the images that do not belong to the volume.",
-            ReasonCode.DUPLICATE_POSITION,
-        )
-    usual = float(np.sort(distances)[(len(distances) - 1) // 2])
-    tolerance = SPACING_TOLERANCE * usual
-    odd = np.flatnonzero(np.abs(distances - usual) > tolerance)
-    gaps = odd[distances[odd] > GAP_FACTOR * usual]
-    warnings.extend(
-        f"Slices {k + 1} and {k + 2} are {distances[k]:.2f} mm apart, but the others are {usual:.2f} mm "
-        f"apart (tolerance {tolerance:.3f} mm). An image may be missing."
-        for k in gaps
-    )
-    if len(odd) > len(gaps):
-        warnings.append(
-            f"Slice distances are uneven: {distances.min():.3f} to {distances.max():.3f} mm, usually "
-            f"{usual:.3f} mm (tolerance {tolerance:.3f} mm)."
-        )
-    return usual if len(odd) else float(distances.mean())
 
 
 def _unit(modality: str, headers: Sequence[Dataset], warnings: list[str]) -> str:
@@ -300,6 +236,9 @@ def _unit(modality: str, headers: Sequence[Dataset], warnings: list[str]) -> str
                 f"(0054,1001) 'Units' of the PET series is missing or not the same in all {len(headers)} images.",
                 ReasonCode.BAD_RESCALE,
             )
+        if unit not in PET_UNITS:
+            warnings.append("(0054,1001) 'Units' is no defined term: values are taken as they are.")
+            return "other"
         return unit
     return "stored"
 
@@ -346,16 +285,21 @@ def _voxels(
     headers: Sequence[Dataset],
     rescales: Sequence[tuple[float, float]],
     warnings: list[str],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
+    limits: ReadLimits,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Decode all slices: (I, J, K) rescaled values, and where padding stands."""
-    shape = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
+    rows, columns = matrix_size(headers[0]) or (0, 0)
+    shape = (columns, rows, len(headers))
+    stored_bytes = sum(path.stat().st_size for path in set(paths) if path.is_file())
+    decoded_bytes = shape[0] * shape[1] * sum(StoredType(header, "An image").bits_allocated // 8 for header in headers)
+    limits.check_expansion("The series", decoded_bytes, stored_bytes)
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
     voxels = np.empty(shape, dtype=np.float32, order="F")
     padding = np.zeros(shape, dtype=np.bool_, order="F")
-    n_extra_bits = 0
+    n_extra_bits, frames = 0, FramePixels(limits)
     for k, (path, header, (slope, intercept)) in enumerate(zip(paths, headers, rescales, strict=True)):
         place = f"Image {k + 1} of {len(headers)} in slice order"
-        stored, has_extra_bits = stored_pixels(path, header, place)
+        stored, has_extra_bits = stored_pixels(path, header, place, limits, frames)
         n_extra_bits += has_extra_bits
         plane = stored.T
         voxels[:, :, k] = plane * slope + intercept
@@ -364,7 +308,7 @@ def _voxels(
             padding[:, :, k] = (plane >= padded[0]) & (plane <= padded[1])
     if n_extra_bits:
         warnings.append(f"{n_extra_bits} images have bits set outside Bits Stored (overlays): left out of the values.")
-    return voxels, padding if padding.any() else None
+    return voxels, padding
 
 
 def _value_range(headers: Sequence[Dataset], rescales: Sequence[tuple[float, float]]) -> tuple[float, float]:

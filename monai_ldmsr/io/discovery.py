@@ -6,15 +6,15 @@ import filecmp
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import (
     CUT_SHORT,
     ImagePlane,
@@ -26,6 +26,9 @@ from monai_ldmsr.io.dicom_header import (
     sop_class,
     text,
 )
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader, images_of
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.tree import files_below
 from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = ["POSITION_TOLERANCE_MM", "SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"]
@@ -49,6 +52,12 @@ _SPLIT_BY = {
     "FrameReferenceTime": "Frame Reference Time",
     "AcquisitionNumber": "Acquisition Number",
     "AcquisitionTime": "Acquisition Time",
+    "KVP": "KVP",
+    "ConvolutionKernel": "Convolution Kernel",
+    # Of enhanced frames only:
+    "ComplexImageComponent": "Complex Image Component",
+    "DimensionIndexValues": "Dimension Index Values",
+    "object_uid": "multi-frame object",
 }
 
 _NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
@@ -61,14 +70,16 @@ class SeriesFiles:
     Args:
         case: 12 hexadecimal digits that stand for the series.
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
-        paths: one file a slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
+        paths: the file of each slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
         warnings: what the grouping had to decide, for the report.
+        frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
     """
 
     case: str
     modality: str
     paths: tuple[Path, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    frames: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ class _Image:
     """The few attributes of an image that grouping needs, so that headers need not stay in memory."""
 
     path: Path
+    frame: int
     modality: str
     series: str
     uid: str
@@ -101,12 +113,15 @@ class _Image:
     split_values: dict[str, str]
 
 
-def find_sources(source: str | Path) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
+def find_sources(
+    source: str | Path, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
     """Find everything that one run works on.
 
     Args:
         source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
-            which is then a series of one slice.
+            which is then a series of one slice. Links below it are not followed out of it, nor into folders.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
         Series and paths of volume files, in a fixed order; and what was left out.
@@ -115,20 +130,20 @@ def find_sources(source: str | Path) -> tuple[list[SeriesFiles | Path], list[Ski
         SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
     """
     source = Path(source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    files, n_links = ([source], 0) if source.is_file() else _files_below(source)
-    if not files and not n_links:
+    files, others = ([source], {}) if source.is_file() else files_below(source)
+    if not files and not others:
         raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
     volumes = [path for path in files if volume_extension(path)]
-    series, skipped = _find_series([path for path in files if not volume_extension(path)])
-    if n_links:
-        message = "A link that leads out of the source folder is not followed."
-        skipped.append(SkippedItem(_digest("link"), ReasonCode.NOT_AN_IMAGE, message, n_links))
+    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
+    skipped += [SkippedItem(_digest(message), reason, message, n) for (reason, message), n in sorted(others.items())]
     return [*series, *volumes], skipped
 
 
-def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def find_dicom_series(
+    folder: str | Path, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[list[SeriesFiles], list[SkippedItem]]:
     """Group the DICOM files below a folder (or the one file given) into series that make one volume each.
 
     Images belong together by series, frame of reference, matrix, orientation and pixel spacing. Where two of
@@ -136,6 +151,7 @@ def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[Skipp
 
     Args:
         folder: searched with all its folders; hidden files and links that lead out of it are left alone.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
         Series in a fixed order, and what was left out. Volume files are in neither list.
@@ -143,37 +159,26 @@ def find_dicom_series(folder: str | Path) -> tuple[list[SeriesFiles], list[Skipp
     Raises:
         SourceError: ``NO_SUCH_SOURCE`` or ``EMPTY_SOURCE``.
     """
-    found, skipped = find_sources(folder)
+    found, skipped = find_sources(folder, limits)
     return [item for item in found if isinstance(item, SeriesFiles)], skipped
 
 
-def _files_below(root: Path) -> tuple[list[Path], int]:
-    """Regular files below ``root`` in a fixed order, and the number of links that lead out of it."""
-    inside = root.resolve()
-    files, n_links = [], 0
-    for folder, folders, names in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                n_links += 1
-            elif path.is_file():
-                files.append(path)
-    return files, n_links
-
-
-def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
     buckets: dict[str, list[_Image]] = defaultdict(list)
     skips: Counter[tuple[str, ReasonCode, str]] = Counter()
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
-            judged = _judge(path)
-            if isinstance(judged, _Image):
-                # Without a Series Instance UID, the folder is what holds a series together.
-                buckets[judged.series or f"folder {path.parent}"].append(judged)
-                continue
-            skips[judged] += 1
-            damaged_folders[path.parent] += judged[1] is ReasonCode.UNREADABLE_FILE
+            reasons = set()
+            for judged in _judge(path, limits):
+                if isinstance(judged, _Image):
+                    # Without a Series Instance UID, the folder is what holds a series together.
+                    buckets[judged.series or f"folder {path.parent}"].append(judged)
+                else:
+                    reasons.add(judged)
+            for reason in reasons:
+                skips[reason] += 1
+                damaged_folders[path.parent] += reason[1] in (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
         found: list[SeriesFiles] = []
         for key in [key for key, images in buckets.items() if not any(image.grid[2] for image in images)]:
             # No image has Rows: files cut within the header, perhaps within the Series Instance UID itself.
@@ -182,40 +187,50 @@ def _find_series(files: Sequence[Path]) -> tuple[list[SeriesFiles], list[Skipped
                 damaged_folders[image.path.parent] += 1
         for images in buckets.values():
             try:
-                found += _volumes(images, damaged_folders)
+                found += _volumes(images, damaged_folders, limits)
             except SourceError as error:
-                skips[(images[0].series, error.reason, str(error))] += len(images)
+                skips[(images[0].series, error.reason, str(error))] += len({image.path for image in images})
     found.sort(key=lambda item: item.paths[0])
     skipped = [SkippedItem(_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
     return _with_unique_cases(found), skipped
 
 
-def _judge(path: Path) -> _Image | tuple[str, ReasonCode, str]:
-    """An image to group, or (series UID, reason, message) of a file to skip."""
+def _judge(path: Path, limits: ReadLimits) -> Iterator[_Image | tuple[str, ReasonCode, str]]:
+    """Images to group, or (series UID, reason, message) of what to skip; several of a multi-frame file."""
     try:
-        header = read_header(path)
-    except CorruptSourceError as error:
-        return "", error.reason, str(error)
+        header = read_header(path, limits)
+    except SourceError as error:
+        yield "", error.reason, str(error)
+        return
     if header is None:
-        return "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
-    series = text(header, "SeriesInstanceUID")
-    reason = skip_reason(header)
-    if reason is not None:
-        return series, *reason
+        yield "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
+        return
+    for image in images_of(header):
+        reason = skip_reason(image)
+        yield _image(path, image) if reason is None else (text(header, "SeriesInstanceUID"), *reason)
+
+
+def _image(path: Path, header: pydicom.Dataset) -> _Image:
+    grid = [text(header, key) for key in ("FrameOfReferenceUID", "Rows", "Columns")]
+    frame = 0
+    if isinstance(header, FrameHeader):
+        # A stack is a volume or several at one place; two stacks are never one volume (PS3.3 C.7.6.16.2.2.7).
+        frame, grid = header.frame_number, [*grid, text(header, "StackID"), header.object_class]
     return _Image(
         path=path,
+        frame=frame,
         modality=modality_of(header),
-        series=series,
+        series=text(header, "SeriesInstanceUID"),
         uid=text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID"),
-        grid=(sop_class(header), *(text(header, key) for key in ("FrameOfReferenceUID", "Rows", "Columns"))),
+        grid=(sop_class(header), *grid),
         plane=image_plane(header),
         split_values={key: text(header, key) for key in _SPLIT_BY},
     )
 
 
-def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[SeriesFiles]:
+def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadLimits) -> list[SeriesFiles]:
     """Split the images of one series into volumes."""
-    images, n_copies = _without_copies(images)
+    images, n_copies = _without_copies(images, limits)
     warnings = []
     if n_copies:
         warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
@@ -233,27 +248,31 @@ def _volumes(images: list[_Image], damaged_folders: Counter[Path]) -> list[Serie
     return volumes
 
 
-def _without_copies(images: list[_Image]) -> tuple[list[_Image], int]:
+def _without_copies(images: list[_Image], limits: ReadLimits) -> tuple[list[_Image], int]:
     kept: list[_Image] = []
-    by_uid: dict[str, _Image] = {}
+    by_uid: dict[str, Path] = {}
+    copies: set[Path] = set()
     for image in images:
-        first = by_uid.setdefault(image.uid, image) if image.uid else image
-        if first is image:
+        first = by_uid.setdefault(image.uid, image.path) if image.uid else image.path
+        if first == image.path:
             kept.append(image)
-        elif not _same_content(first.path, image.path):
+        elif image.path in copies or _same_content(first, image.path, limits):
+            copies.add(image.path)
+        else:
             raise SourceError(
                 "Two files have the same SOP Instance UID and different content, so one of them is wrong. "
                 "Remove the wrong one.",
                 ReasonCode.DUPLICATE_UID_CONFLICT,
             )
-    return kept, len(images) - len(kept)
+    return kept, len(copies)
 
 
-def _same_content(first: Path, second: Path) -> bool:
-    if filecmp.cmp(first, second, shallow=False):
-        return True
+def _same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
     try:
-        return bool(pydicom.dcmread(first, force=True) == pydicom.dcmread(second, force=True))
+        if filecmp.cmp(first, second, shallow=False):
+            return True
+        contents = [read_header(path, limits, with_pixels=True) for path in (first, second)]
+        return None not in contents and bool(contents[0] == contents[1])
     except Exception:
         return False
 
@@ -314,11 +333,13 @@ def _series_files(images: list[_Image], labels: list[str], warnings: list[str]) 
     if labels:
         split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
         warnings = [*warnings, split]
+    places = sorted((image.path, image.frame) for image in images)
     return SeriesFiles(
         case=_digest(first.series, *first.grid, *plane, *values, *uids),
         modality=first.modality,
-        paths=tuple(sorted(image.path for image in images)),
+        paths=tuple(path for path, _ in places),
         warnings=tuple(warnings),
+        frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
     )
 
 
@@ -328,9 +349,10 @@ def _with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
     for item in found:
         case = _digest(item.case, str(seen[item.case])) if seen[item.case] else item.case
         seen[item.case] += 1
-        unique.append(SeriesFiles(case, item.modality, item.paths, item.warnings))
+        unique.append(replace(item, case=case))
     return unique
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:12]
+    # File names need be no text: what is no UTF-8 in them reaches Python as surrogates.
+    return hashlib.sha256("\n".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]

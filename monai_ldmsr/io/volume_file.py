@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +17,16 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.volume_header import nifti_image_class, stored_bytes
 
 __all__ = [
-    "MAX_VOXELS",
     "VolumeFile",
     "read_volume_file",
     "volume_case",
     "volume_extension",
     "write_volume_file",
 ]
-
-#: A volume with more voxels is refused before any of it is decoded (8 GiB as float32).
-MAX_VOXELS = 2**31
 
 #: Integers beyond this are no longer all exact in float32.
 _EXACT_IN_FLOAT32 = 2**24
@@ -101,11 +100,12 @@ def volume_case(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:64] or "volume"
 
 
-def read_volume_file(path: str | Path) -> VolumeFile:
+def read_volume_file(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
     """Read a 2D or 3D volume.
 
     Args:
         path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
@@ -119,7 +119,7 @@ def read_volume_file(path: str | Path) -> VolumeFile:
     if not path.is_file():
         raise SourceError("The volume file does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
     try:
-        read = _read_nifti(path) if extension.startswith(".nii") else _read_itk(path)
+        read = _read_nifti(path, limits) if extension.startswith(".nii") else _read_itk(path, limits)
     except SourceError:
         raise
     except Exception:
@@ -191,15 +191,16 @@ def write_volume_file(
     return clipped, geometry
 
 
-def _read_nifti(path: Path) -> _Read:
-    image = nib.load(path)
+def _read_nifti(path: Path, limits: ReadLimits) -> _Read:
+    image = nifti_image_class(path, limits).from_filename(path)
     header = image.header
     dtype = header.get_data_dtype()
     if dtype.kind not in "iufb" or dtype.itemsize > 8:
         raise SourceError(
             "Colour and complex voxels are not supported, only real numbers.", ReasonCode.UNSUPPORTED_PIXELS
         )
-    shape = _checked_shape(image.shape)
+    shape = _checked_shape(image.shape, limits)
+    limits.check_expansion("The file", math.prod(shape) * dtype.itemsize, path.stat().st_size)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     raw = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
     units = header.get_xyzt_units()
@@ -221,12 +222,17 @@ def _read_nifti(path: Path) -> _Read:
         sform_code=int(sform_code),
         qform_code=int(qform_code),
     )
-    return _Read(raw, to_mm @ image.affine, storage, tuple(warnings))
+    with np.errstate(invalid="ignore", over="ignore"):  # the geometry refuses what is not finite
+        affine = to_mm @ image.affine
+    return _Read(raw, affine, storage, tuple(warnings))
 
 
-def _read_itk(path: Path) -> _Read:
+def _read_itk(path: Path, limits: ReadLimits) -> _Read:
+    n_stored = stored_bytes(path, limits)
     with _quiet_itk():
         reader = sitk.ImageFileReader()
+        # Left to choose, ITK takes any format that it finds in the file.
+        reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
@@ -235,7 +241,9 @@ def _read_itk(path: Path) -> _Read:
                 "Split the file into volumes.",
                 ReasonCode.UNSUPPORTED_PIXELS,
             )
-        shape = _checked_shape(reader.GetSize())
+        shape = _checked_shape(reader.GetSize(), limits)
+        n_decoded = math.prod(shape) * _itk_dtype(reader.GetPixelID()).itemsize
+        limits.check_expansion("The file", n_decoded, n_stored)
         image = reader.Execute()
     raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
     n = min(image.GetDimension(), 3)
@@ -250,7 +258,13 @@ def _read_itk(path: Path) -> _Read:
     return _Read(raw, lps_to_ras(affine), _Storage(raw.dtype, 2 if n == 2 else 3), tuple(warnings))
 
 
-def _checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _itk_dtype(pixel_id: int) -> np.dtype[Any]:
+    """NumPy's type for ITK's, from an image of one voxel."""
+    dtype: np.dtype[Any] = sitk.GetArrayViewFromImage(sitk.Image(1, 1, pixel_id)).dtype
+    return dtype
+
+
+def _checked_shape(shape: tuple[int, ...], limits: ReadLimits) -> tuple[int, int, int]:
     """(I, J, K) of a 2D or 3D volume, known before any voxel is decoded."""
     n_volumes = int(np.prod(shape[3:], dtype=np.float64))
     if len(shape) < 2 or min(shape) < 1 or n_volumes > 1:
@@ -260,11 +274,7 @@ def _checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
             ReasonCode.UNSUPPORTED_DIMENSIONS,
         )
     full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
-    if full[0] * full[1] * full[2] > MAX_VOXELS:
-        raise SourceError(
-            f"The volume has {full[0]} x {full[1]} x {full[2]} voxels; the limit is {MAX_VOXELS}.",
-            ReasonCode.TOO_LARGE,
-        )
+    limits.check_voxels("The volume", full)
     return full
 
 

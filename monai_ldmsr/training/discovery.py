@@ -197,7 +197,8 @@ def _top(path: Path, folder: Path) -> str:
 
 
 def _hashed(patient: str) -> str:
-    return hashlib.sha256(patient.encode()).hexdigest()[:12]
+    # A folder's name need be no text: what is no UTF-8 in it reaches Python as surrogates.
+    return hashlib.sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _share(subject: str) -> float:

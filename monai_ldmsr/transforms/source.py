@@ -18,6 +18,7 @@ from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator, named_operator, pseudo_inverse
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = [
@@ -65,6 +66,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         modality: of volume files, which do not tell it: ``CT`` (then values must be HU), ``MR`` or ``PT``; None when
             not known. DICOM tells its own.
         source_key: where the source is kept.
+        limits: the largest source that is read.
 
     Raises:
         SourceError: what cannot be read rightly, with its reason code.
@@ -76,9 +78,11 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         modality: str | None = None,
         source_key: str = "source",
         allow_missing_keys: bool = False,
+        limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_modality(modality)
+        self.limits = limits
         self.modality = modality
         self.source_key = source_key
 
@@ -93,8 +97,8 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
 
     def _read(self, item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
         if isinstance(item, SeriesFiles) or volume_extension(Path(item)) is None:
-            return read_dicom_series(item)
-        volume = read_volume_file(item)
+            return read_dicom_series(item, self.limits)
+        volume = read_volume_file(item, self.limits)
         return volume if self.modality is None else replace(volume, modality=self.modality)
 
 

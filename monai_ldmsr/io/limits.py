@@ -1,0 +1,68 @@
+"""How much one source may claim, hold and grow to; checked before anything is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+
+__all__ = ["DEFAULT_LIMITS", "ReadLimits", "too_large"]
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """Largest source that is read; whatever lies beyond is refused with ``TOO_LARGE``.
+
+    Args:
+        header_bytes: of one DICOM file before its pixels (inflated where it is deflated), and of the part of a volume
+            file before its voxels.
+        header_reads: elements and sequence items of one DICOM header, about three for each: an empty item of
+            8 bytes becomes 2 kB in memory, so bytes alone do not bound it.
+        slice_bytes: of one slice as it is stored once decoded; a DICOM file may have twice as many, and a deflated
+            one may inflate to as many.
+        voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
+        expansion: decoded bytes for each byte on disk, of a series or volume file. Lossless compression gains 2 to 10,
+            and a deflate stream of zeros 1000.
+        expansion_from_bytes: what decodes to no more than this may have any expansion: empty slices compress well.
+
+    Raises:
+        SettingsError: one of them is no whole number from 1.
+    """
+
+    header_bytes: int = 2**24
+    header_reads: int = 2**18
+    slice_bytes: int = 2**27
+    voxels: int = 2**31
+    expansion: int = 256
+    expansion_from_bytes: int = 2**26
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise SettingsError(f"The limit {field.name} is {value!r}; give a whole number from 1.")
+
+    def check_voxels(self, what: str, shape: tuple[int, int, int]) -> None:
+        """Refuse ``what`` (such as ``"The series"``) for its number of voxels."""
+        if shape[0] * shape[1] * shape[2] > self.voxels:
+            raise too_large(
+                f"{what} has {shape[0]} x {shape[1]} x {shape[2]} voxels; the limit is {self.voxels}.", "voxels"
+            )
+
+    def check_expansion(self, what: str, decoded_bytes: int, stored_bytes: int) -> None:
+        """Refuse ``what`` when it claims far more bytes than it has on disk."""
+        if decoded_bytes > max(self.expansion_from_bytes, self.expansion * stored_bytes):
+            raise too_large(
+                f"{what} claims {decoded_bytes} bytes of voxels, but has {stored_bytes} bytes on disk; the limit is "
+                f"{self.expansion} for each.",
+                "expansion",
+            )
+
+
+#: What is used where nothing else is said.
+DEFAULT_LIMITS = ReadLimits()
+
+
+def too_large(found: str, limit: str) -> SourceError:
+    """Error for what was ``found`` beyond the limit of that name."""
+    return SourceError(f"{found} If the source is sound, raise ReadLimits({limit}=...).", ReasonCode.TOO_LARGE)
