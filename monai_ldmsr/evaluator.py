@@ -145,7 +145,8 @@ class SeriesEvaluator:
         log = logging.getLogger(__name__)
         cases = [_skipped(item) for item in self.dataset.skipped]
         # Written before the first slice is computed: an output folder that is no good is found out at once.
-        RunSummary(tuple(cases)).write_json(self.output_dir / "summary.json")
+        self.summary = RunSummary(tuple(cases))
+        self.summary.write_json(self.output_dir / "summary.json")
         names = list(_unique_cases(self.dataset.data))
         for n, case in enumerate(names):
             log.info("%d of %d: %s", n + 1, len(names), case)

@@ -11,6 +11,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_doubts import check_pixel_length
 from monai_ldmsr.io.dicom_header import MAX_SLICE_BYTES, number_list, quiet_pydicom
 
 __all__ = ["StoredType", "padding_range", "stored_pixels"]
@@ -153,6 +154,8 @@ def _decode(path: Path, header: pydicom.Dataset, shape: tuple[int, int], least_b
             "is truncated. Fetch the series again.",
             ReasonCode.TRUNCATED_PIXELS,
         )
+    if not header.file_meta.TransferSyntaxUID.is_encapsulated:
+        check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
     try:
         if dataset["PixelData"].is_undefined_length:
             _check_codestream_shape(data, shape)

@@ -16,6 +16,7 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
+from monai_ldmsr.io.whole_file import check_meta_image, check_nifti
 
 __all__ = [
     "MAX_VOXELS",
@@ -202,6 +203,7 @@ def _read_nifti(path: Path) -> _Read:
     shape = _checked_shape(image.shape)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     raw = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
+    check_nifti(path, int(image.dataobj.offset) + raw.nbytes, shape[0] * dtype.itemsize)
     units = header.get_xyzt_units()
     to_mm = np.diag([*[_MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
     sform, sform_code = header.get_sform(coded=True)
@@ -238,6 +240,8 @@ def _read_itk(path: Path) -> _Read:
         shape = _checked_shape(reader.GetSize())
         image = reader.Execute()
     raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
+    if path.suffix.lower() != ".nrrd":
+        check_meta_image(path, raw.nbytes, shape[0] * raw.itemsize)
     n = min(image.GetDimension(), 3)
     direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
     direction[:n, :n] = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
