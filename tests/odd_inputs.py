@@ -200,6 +200,16 @@ def cut_before_pixels(content: bytes) -> bytes:
     return content[: content.index(b"\x28\x00\x10\x00US")]
 
 
+#: Name of the row to Specific Character Set and a name in it.
+CHARACTER_SETS: dict[str, tuple[str | list[str], str]] = {
+    "name in Latin 1": ("ISO_IR 100", "M\u00fcller^J\u00f6rg"),
+    "name in UTF-8": ("ISO_IR 192", "Wang^XiaoDong=\u738b^\u5c0f\u4e1c"),
+    "name in JIS": (
+        ["", "ISO 2022 IR 87"],
+        "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060^\u305f\u308d\u3046",
+    ),
+}
+
 # The table
 
 
@@ -221,6 +231,11 @@ def _whole() -> Iterator[OddInput]:
         yield OddInput(f"{m} run length encoded", changed(m, run_length_encoded, RLELossless), five)
         yield OddInput(f"{m} one image", series(m, (20, 24, 1), NumberOfSlices=1), (1,))
         yield OddInput(f"{m} path in UIDs", series(m, SeriesInstanceUID="../../x", StudyInstanceUID="/tmp/x"), five)
+        for what, (character_set, name) in CHARACTER_SETS.items():
+            named = series(m, SpecificCharacterSet=character_set, PatientName=name, InstitutionName="")
+            yield OddInput(f"{m} {what}", named, five)
+        extremes = series(m, SmallestImagePixelValue=0, LargestImagePixelValue=1)
+        yield OddInput(f"{m} stale extremes", extremes, five)
     tilted = series("CT", orientation=AXIAL, ImagePositionPatient=lambda k: [0, 0.9 * k, 2.5 * k])
     yield OddInput("CT gantry tilt", tilted, five, warning="gantry tilt")
     jitter = series("MR", orientation=AXIAL, ImageOrientationPatient=lambda k: [1, k * 1e-4, 0, 0, 1, 0])
@@ -229,7 +244,9 @@ def _whole() -> Iterator[OddInput]:
     yield OddInput("CT padding -3024", changed("CT", padded), five)
     yield OddInput("CT slope of each slice", series("CT", RescaleSlope=lambda k: 1 + k), five)
     yield OddInput("MR negative slope", series("MR", RescaleSlope=-1, RescaleIntercept=1500), five)
-    yield OddInput("MR bits of each slice", series("MR", BitsStored=lambda k: 12 + k % 2, HighBit=lambda k: 11 + k % 2), five)
+    yield OddInput(
+        "MR bits of each slice", series("MR", BitsStored=lambda k: 12 + k % 2, HighBit=lambda k: 11 + k % 2), five
+    )
     outside = "outside Bits Stored"
     yield OddInput("MR overlay in high bits", changed("MR", overlay_in_high_bits), five, warning=outside)
     inverted = series("MR", PhotometricInterpretation="MONOCHROME1")
@@ -249,7 +266,12 @@ def _several() -> Iterator[OddInput]:
     yield OddInput("MR diffusion", diffusion, both, warning=told)
     phases = volumes("MR", {"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2})
     yield OddInput("MR contrast phases", phases, both, warning=told)
-    yield OddInput("CT two kernels", volumes("CT", {"ConvolutionKernel": "A"}, {"ConvolutionKernel": "B", "AcquisitionNumber": 2}), both, warning=told)
+    yield OddInput(
+        "CT two kernels",
+        volumes("CT", {"ConvolutionKernel": "A"}, {"ConvolutionKernel": "B", "AcquisitionNumber": 2}),
+        both,
+        warning=told,
+    )
     later = {"positions_mm": [0.02, 2.52, 5.02, 7.52, 10.02], "TemporalPositionIdentifier": 2}
     jittered = volumes("MR", {"TemporalPositionIdentifier": 1}, later)
     yield OddInput("MR phases with jittering positions", jittered, both, warning=told)
@@ -278,7 +300,9 @@ def _refused() -> Iterator[OddInput]:
         yield refused(f"{m} huge matrix in a small file", series(m, Rows=65535, Columns=65535), "TOO_LARGE")
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
             yield refused(f"{m} no {keyword}", series(m, **{keyword: None}), "NO_GEOMETRY")
-        yield refused(f"{m} rows parallel to columns", series(m, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "NO_GEOMETRY")
+        yield refused(
+            f"{m} rows parallel to columns", series(m, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "NO_GEOMETRY"
+        )
         yield refused(f"{m} slope 0", series(m, RescaleSlope="0", RescaleIntercept="0"), "BAD_RESCALE")
         yield refused(f"{m} lookup table for values", changed(m, lookup_table), "BAD_RESCALE")
         yield refused(f"{m} bits that do not fit", series(m, BitsStored=17), "UNSUPPORTED_PIXELS")
@@ -321,12 +345,18 @@ def _skipped() -> Iterator[OddInput]:
     both = ("NOT_AN_IMAGE", "NOT_AN_IMAGE")
     yield OddInput("junk and DICOMDIR beside MR", beside(series("MR"), junk_and_index), (5,), both)
     yield OddInput("junk and DICOMDIR alone", junk_and_index, (), both, 2)
-    for name, damage in (("emptied", lambda c: b""), ("zeroed", lambda c: bytes(len(c))), ("headless", lambda c: c[300:])):
+    for name, damage in (
+        ("emptied", lambda c: b""),
+        ("zeroed", lambda c: bytes(len(c))),
+        ("headless", lambda c: c[300:]),
+    ):
         for which in (0, 4):
             row = f"image {which} {name}"
             make = damaged("CT", damage, which)
             yield OddInput(row, make, (4,), ("UNREADABLE_FILE",), 8, warning="cannot be read")
-    yield refused("all emptied", lambda folder: [p.write_bytes(b"") for p in make_series(folder).paths], "UNREADABLE_FILE", 4)
+    yield refused(
+        "all emptied", lambda folder: [p.write_bytes(b"") for p in make_series(folder).paths], "UNREADABLE_FILE", 4
+    )
 
 
 DICOM_ROWS: tuple[OddInput, ...] = (*_whole(), *_several(), *_refused(), *_skipped())

@@ -28,6 +28,7 @@ from monai_ldmsr.workflow import find_bundle
 #: A run takes a fraction of these; the limits catch a reader that believes a hostile header.
 TIME_LIMIT_S, MEMORY_LIMIT_MB = 20, 400
 
+
 def narrow_bundle(parent: Path) -> Path:
     """The shipped configs with networks of the least width: they are built for each run, and never evaluated."""
     folder = parent / "ldm_sr"
@@ -49,7 +50,9 @@ def use_nearest_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monai_ldmsr.result_writer.slice_panels", lambda *_: [])
 
 
-def run(source: Path, output: Path, bundle: Path, time_limit_s: float = TIME_LIMIT_S) -> tuple[int, list[dict[str, str]]]:
+def run(
+    source: Path, output: Path, bundle: Path, time_limit_s: float = TIME_LIMIT_S
+) -> tuple[int, list[dict[str, str]]]:
     """Exit code and entries of the summary, within the limits of time and memory."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     code = main(["run", str(source), str(output), "--device", "cpu", "--bundle", str(bundle)])

@@ -23,7 +23,14 @@ AFFINE[:3, 3] = (12, -30, 7)
 SHEARED = AFFINE @ np.array([[1, 0.2, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 
 #: Where fields of the NIfTI-1 header begin, and their types.
-_DIM, _BITPIX, _PIXDIM, _VOX_OFFSET, _SLOPE, _SROW_X = (40, "<8h"), (70, "<2h"), (76, "<8f"), (108, "<f"), (112, "<2f"), (280, "<4f")
+_DIM, _BITPIX, _PIXDIM, _VOX_OFFSET, _SLOPE, _SROW_X = (
+    (40, "<8h"),
+    (70, "<2h"),
+    (76, "<8f"),
+    (108, "<f"),
+    (112, "<2f"),
+    (280, "<4f"),
+)
 
 
 def values(dtype: str = "<i2") -> np.ndarray:
@@ -142,7 +149,9 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     refused("nifti truncated", nifti(patch=lambda content: content[:-100]), "UNREADABLE_FILE", 4),
     refused("nifti cut in the header", nifti(patch=lambda content: content[:200]), "UNREADABLE_FILE", 4),
     refused("nifti truncated, then gzipped", nifti("v.nii.gz", patch=lambda c: c[:-100]), "UNREADABLE_FILE", 4),
-    refused("nifti gzipped, then truncated", renamed("v.nii.gz", lambda c: gzip.compress(c)[:-30]), "UNREADABLE_FILE", 4),
+    refused(
+        "nifti gzipped, then truncated", renamed("v.nii.gz", lambda c: gzip.compress(c)[:-30]), "UNREADABLE_FILE", 4
+    ),
     refused("nifti gzip called .nii", renamed("v.nii", gzip.compress), "UNREADABLE_FILE", 4),
     refused("nifti plain called .nii.gz", renamed("v.nii.gz", bytes), "UNREADABLE_FILE", 4),
     refused("nifti wrong checksum", wrong_checksum, "UNREADABLE_FILE", 4),
@@ -151,7 +160,9 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     refused("nifti 0 bytes", renamed("v.nii", lambda content: b""), "UNREADABLE_FILE", 4),
     refused("nifti.gz 0 bytes", renamed("v.nii.gz", lambda content: b""), "UNREADABLE_FILE", 4),
     refused("nifti 32767 cubed", nifti(patch=field(_DIM, 3, 32767, 32767, 32767, 1, 1, 1, 1)), "TOO_LARGE"),
-    refused("nifti.gz 32767 cubed", nifti("v.nii.gz", patch=field(_DIM, 3, 32767, 32767, 32767, 1, 1, 1, 1)), "TOO_LARGE"),
+    refused(
+        "nifti.gz 32767 cubed", nifti("v.nii.gz", patch=field(_DIM, 3, 32767, 32767, 32767, 1, 1, 1, 1)), "TOO_LARGE"
+    ),
     refused("nifti text", renamed("v.nii", lambda content: b"text " * 99), "UNREADABLE_FILE", 4),
     refused("nrrd altered", flipped("v.nrrd", 40), "UNREADABLE_FILE", 4),
     refused("mha altered", flipped("v.mha", 40), "UNREADABLE_FILE", 4),

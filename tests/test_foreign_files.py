@@ -1,4 +1,4 @@
-"""Every file that pydicom tests itself with, through ``ldmsr run``: none stops a run, or is taken for a volume wrongly."""
+"""Every file that pydicom tests itself with, through ``ldmsr run``: none stops a run or is taken for what it is not."""
 
 from __future__ import annotations
 

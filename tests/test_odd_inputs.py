@@ -9,11 +9,15 @@ import json
 from pathlib import Path
 
 import pytest
-from odd_inputs import DICOM_ROWS, OddInput
+from odd_conformance import check_by_readers, check_conformance
+from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
 from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
 from odd_volumes import VOLUME_ROWS
 
 ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
+
+#: Rows that all three independent readers read rightly.
+REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,10 @@ def test_odd_input(row: OddInput, tmp_path: Path, bundle: Path, capfd: pytest.Ca
     for reason in row.reasons:
         assert reason in said
     for folder in done:
+        if (folder / "dicom").is_dir():
+            check_conformance(folder, source)
+            if row.name in REGULAR:
+                check_by_readers(folder, source)
         warnings = json.loads((folder / "report.json").read_text())["warnings"]
         assert any(row.warning in warning for warning in warnings) if row.warning else warnings == []
 
