@@ -79,15 +79,23 @@ def check_result(folder: Path, source: Path) -> int:
     if not images:
         (result,) = folder.glob("*_sr.*")
         return check_volume(result, next(source.iterdir()))
-    sources = {}
+    for path, of in zip(images, sources_of(images, source), strict=True):
+        check_image(path, pydicom.dcmread(of, force=True))
+    return len(images)
+
+
+def sources_of(results: list[Path], source: Path) -> list[Path]:
+    """Source file of each result, by the reference in it."""
+    by_uid = {}
     for path in [source] if source.is_file() else source.rglob("*"):
         with suppress(Exception):
-            image = pydicom.dcmread(path, force=True)
-            sources[image["SOPInstanceUID"].value] = image
-    for path in images:
-        (reference,) = pydicom.dcmread(path).SourceImageSequence
-        check_image(path, sources[reference.ReferencedSOPInstanceUID])
-    return len(images)
+            image = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            by_uid[image.get("SOPInstanceUID") or image.file_meta.MediaStorageSOPInstanceUID] = path
+    found = []
+    for path in results:
+        (reference,) = pydicom.dcmread(path, stop_before_pixels=True).SourceImageSequence
+        found.append(by_uid[reference.ReferencedSOPInstanceUID])
+    return found
 
 
 def check_image(path: Path, source: pydicom.Dataset) -> None:
