@@ -162,6 +162,13 @@ def lookup_table(image: Dataset) -> None:
     image.ModalityLUTSequence = Sequence([item])
 
 
+def with_private() -> Sequence:
+    item = Dataset()
+    item.PatientID, item.TypeOfPatientID = "X", "TEXT"
+    item.private_block(0x0029, "MADEUP PRIVATE", create=True).add_new(0x10, "LO", "secret")
+    return Sequence([item])
+
+
 def own_equipment() -> Sequence:
     item = Dataset()
     item.Manufacturer = "monai_ldmsr"
@@ -234,6 +241,7 @@ def _whole() -> Iterator[OddInput]:
         for what, (character_set, name) in CHARACTER_SETS.items():
             named = series(m, SpecificCharacterSet=character_set, PatientName=name, InstitutionName="")
             yield OddInput(f"{m} {what}", named, five)
+        yield OddInput(f"{m} private tags in a sequence", series(m, OtherPatientIDsSequence=with_private()), five)
         extremes = series(m, SmallestImagePixelValue=0, LargestImagePixelValue=1)
         yield OddInput(f"{m} stale extremes", extremes, five)
     tilted = series("CT", orientation=AXIAL, ImagePositionPatient=lambda k: [0, 0.9 * k, 2.5 * k])
