@@ -11,7 +11,7 @@ import pydicom
 from dicom_fixtures import has_validators, run_dcentvfy, run_dciodvfy
 from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm
 from odd_run import sources_of
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from series_by_hand import along_normal, raw_bytes
 
 _AS_THE_SOURCE = ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "AcquisitionTime", "BitsStored", "Modality")
@@ -30,7 +30,7 @@ def check_conformance(folder: Path, source: Path) -> None:
     assert len({image.SeriesInstanceUID for image in images}) == 1
     if has_validators():
         with TemporaryDirectory() as place:
-            check_by_validators(results, [identified(path, Path(place)) for path in sources])
+            check_by_validators(results, [legible(path, Path(place)) for path in sources])
 
 
 def check_by_validators(results: list[Path], sources: list[Path]) -> None:
@@ -40,14 +40,16 @@ def check_by_validators(results: list[Path], sources: list[Path]) -> None:
     assert entity_errors([*sources, *results]) - entity_errors(sources) == set()
 
 
-def identified(path: Path, place: Path) -> Path:
-    """The file, or where its data set lost class and UID a copy with those of the file meta: validators need them."""
+def legible(path: Path, place: Path) -> Path:
+    """The file, or a copy that validators can read: inflated, and with the class and UID of the file meta."""
     image = pydicom.dcmread(path)
-    if image.get("SOPInstanceUID") and image.get("SOPClassUID"):
+    deflated = image.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    if image.get("SOPInstanceUID") and image.get("SOPClassUID") and not deflated:
         return path
-    image.SOPClassUID, image.SOPInstanceUID = (
-        image.file_meta[f"MediaStorageSOP{x}UID"].value for x in ("Class", "Instance")
-    )
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID
+    if deflated:
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.save_as(place / path.name)
     return place / path.name
 
