@@ -32,39 +32,178 @@ __all__ = [
 
 
 class ReasonCode(str, Enum):
-    """Why a series was refused or skipped; the value is the same word as the name."""
+    """Why a series was refused or skipped; the value is the same word as the name.
 
-    NOT_AN_IMAGE = "NOT_AN_IMAGE"
-    UNSUPPORTED_SOP_CLASS = "UNSUPPORTED_SOP_CLASS"
-    UNSUPPORTED_MODALITY = "UNSUPPORTED_MODALITY"
-    UNSUPPORTED_PIXELS = "UNSUPPORTED_PIXELS"
-    UNSUPPORTED_DIMENSIONS = "UNSUPPORTED_DIMENSIONS"
-    LOCALIZER = "LOCALIZER"
-    OWN_RESULT = "OWN_RESULT"
-    NO_GEOMETRY = "NO_GEOMETRY"
-    SINGULAR_GEOMETRY = "SINGULAR_GEOMETRY"
-    IRREGULAR_SPACING = "IRREGULAR_SPACING"
-    MISSING_SLICE = "MISSING_SLICE"
-    DUPLICATE_POSITION = "DUPLICATE_POSITION"
-    DUPLICATE_UID_CONFLICT = "DUPLICATE_UID_CONFLICT"
-    GANTRY_TILT = "GANTRY_TILT"
-    MIXED_MATRIX = "MIXED_MATRIX"
-    MONOCHROME1 = "MONOCHROME1"
-    BAD_RESCALE = "BAD_RESCALE"
-    TRUNCATED_PIXELS = "TRUNCATED_PIXELS"
-    UNDECODABLE_PIXELS = "UNDECODABLE_PIXELS"
-    MISSING_CODEC = "MISSING_CODEC"
-    TOO_LARGE = "TOO_LARGE"
-    NOT_FINITE = "NOT_FINITE"
-    CONSTANT_IMAGE = "CONSTANT_IMAGE"
-    UNREADABLE_FILE = "UNREADABLE_FILE"
-    NO_SUCH_SOURCE = "NO_SUCH_SOURCE"
-    EMPTY_SOURCE = "EMPTY_SOURCE"
-    BAD_SETTINGS = "BAD_SETTINGS"
-    BAD_WEIGHTS = "BAD_WEIGHTS"
-    GATE_FAILED = "GATE_FAILED"
-    CANNOT_WRITE = "CANNOT_WRITE"
-    INTERNAL_ERROR = "INTERNAL_ERROR"
+    Each carries its ``meaning`` and the ``remedy``; ``docs/reason_codes.md`` is made from them.
+    """
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str) -> ReasonCode:
+        """Make a member that looks itself up by ``value`` alone."""
+        code = str.__new__(cls, value)
+        code._value_, code.meaning, code.remedy = value, meaning, remedy
+        return code
+
+    NOT_AN_IMAGE = (
+        "NOT_AN_IMAGE",
+        "The file is no image: another kind of file, or a DICOM object without pixels (report, plan, DICOMDIR).",
+        "Nothing, if it was not meant to be super-resolved.",
+    )
+    UNSUPPORTED_SOP_CLASS = (
+        "UNSUPPORTED_SOP_CLASS",
+        "The DICOM image is of a class that is not read, such as a secondary capture.",
+        "Export the original CT, MR or PET images.",
+    )
+    UNSUPPORTED_MODALITY = (
+        "UNSUPPORTED_MODALITY",
+        "The image is neither CT, MR nor PET, or its class and Modality contradict each other.",
+        "Nothing, or repair (0008,0060).",
+    )
+    UNSUPPORTED_PIXELS = (
+        "UNSUPPORTED_PIXELS",
+        "Colour, palette, complex or 32-bit pixels, or pixel attributes that do not fit together.",
+        "Export grey values of 8 or 16 bits.",
+    )
+    UNSUPPORTED_DIMENSIONS = (
+        "UNSUPPORTED_DIMENSIONS",
+        "Not one 2D or 3D volume: a mosaic, a 4D file, or several series where one is needed.",
+        "Split it into one file or folder a volume.",
+    )
+    LOCALIZER = (
+        "LOCALIZER",
+        "A localizer (scout) image, which is for planning.",
+        "Nothing.",
+    )
+    OWN_RESULT = (
+        "OWN_RESULT",
+        "A series that this software made.",
+        "Use the series that it was made from.",
+    )
+    NO_GEOMETRY = (
+        "NO_GEOMETRY",
+        "Position, orientation or pixel spacing is missing or impossible in at least one image.",
+        "Fetch the series again from where it was acquired.",
+    )
+    SINGULAR_GEOMETRY = (
+        "SINGULAR_GEOMETRY",
+        "The affine of the file is not finite, or its axes do not span space.",
+        "Repair the file's header.",
+    )
+    IRREGULAR_SPACING = (
+        "IRREGULAR_SPACING",
+        "Slices are unevenly apart. Not in use: within slices it does not matter, so it is a warning in the report.",
+        "Nothing.",
+    )
+    MISSING_SLICE = (
+        "MISSING_SLICE",
+        "A gap between slices. Not in use: within slices it does not matter, so it is a warning in the report.",
+        "Fetch the series again if it should be complete.",
+    )
+    DUPLICATE_POSITION = (
+        "DUPLICATE_POSITION",
+        "Several images stand at one position, and no attribute tells volumes apart.",
+        "Remove the images that do not belong to the volume.",
+    )
+    DUPLICATE_UID_CONFLICT = (
+        "DUPLICATE_UID_CONFLICT",
+        "Two files have one SOP Instance UID and different content.",
+        "Remove the wrong one.",
+    )
+    GANTRY_TILT = (
+        "GANTRY_TILT",
+        "Slices are stacked aslant. Not in use: within slices it does not matter, so it is a warning in the report.",
+        "Nothing.",
+    )
+    MIXED_MATRIX = (
+        "MIXED_MATRIX",
+        "Files that were given as one volume differ in matrix, orientation or pixel spacing.",
+        "Let the software find the series itself.",
+    )
+    MONOCHROME1 = (
+        "MONOCHROME1",
+        "A CT or PET image that shows low values bright, which these do not use.",
+        "Export it as MONOCHROME2.",
+    )
+    BAD_RESCALE = (
+        "BAD_RESCALE",
+        "Stored values have no certain meaning: slope or intercept missing, zero or no number, a lookup "
+        "table, CT not in HU, PET without or with several units.",
+        "Export rescaled values, or repair the header.",
+    )
+    TRUNCATED_PIXELS = (
+        "TRUNCATED_PIXELS",
+        "A file ends within its header or pixels.",
+        "Fetch the series again.",
+    )
+    UNDECODABLE_PIXELS = (
+        "UNDECODABLE_PIXELS",
+        "Pixels cannot be decoded, or are not as many as the header says. The slice is never left out: the "
+        "series is refused.",
+        "Fetch the series again, or export it uncompressed.",
+    )
+    MISSING_CODEC = (
+        "MISSING_CODEC",
+        "The transfer syntax needs a decoder that is not installed.",
+        "pip install monai_ldmsr[codecs]",
+    )
+    TOO_LARGE = (
+        "TOO_LARGE",
+        "The header claims, or the data would inflate to, more than the limit.",
+        "Check that the file is what it should be; then split it.",
+    )
+    NOT_FINITE = (
+        "NOT_FINITE",
+        "Voxels are NaN or infinite.",
+        "Replace them.",
+    )
+    CONSTANT_IMAGE = (
+        "CONSTANT_IMAGE",
+        "All voxels are the same. Not in use: such a volume is processed.",
+        "Nothing.",
+    )
+    UNREADABLE_FILE = (
+        "UNREADABLE_FILE",
+        "The file is damaged: empty, cut short, of another kind than its name says, with a wrong checksum, or "
+        "longer than its header says.",
+        "Fetch, copy or convert it again.",
+    )
+    NO_SUCH_SOURCE = (
+        "NO_SUCH_SOURCE",
+        "The source does not exist.",
+        "Check the path.",
+    )
+    EMPTY_SOURCE = (
+        "EMPTY_SOURCE",
+        "The source folder holds no file.",
+        "Check the path.",
+    )
+    BAD_SETTINGS = (
+        "BAD_SETTINGS",
+        "An argument is outside what is possible.",
+        "See the message, or ldmsr run --help.",
+    )
+    BAD_WEIGHTS = (
+        "BAD_WEIGHTS",
+        "Model weights are missing, altered or of another network.",
+        "Install the bundle again.",
+    )
+    GATE_FAILED = (
+        "GATE_FAILED",
+        "A training stage did not reach what the next one needs.",
+        "Give it more time or data.",
+    )
+    CANNOT_WRITE = (
+        "CANNOT_WRITE",
+        "The result cannot be written. Nothing half-written is left.",
+        "Check space, permissions, and that the folder holds nothing else.",
+    )
+    INTERNAL_ERROR = (
+        "INTERNAL_ERROR",
+        "An error of this software. The other sources went on.",
+        "Run again with --log-level debug and report it.",
+    )
 
 
 class LdmsrError(Exception):

@@ -38,11 +38,13 @@ def source_corners_ras_mm(folder: Path) -> npt.NDArray[np.float64]:
     return corners_ras_mm(np.diag([-1, -1, 1, 1]) @ affine, (first.Columns, first.Rows, len(images)))
 
 
-def check_corners(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> None:
+def check_corners(
+    found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], tolerance_mm: float = CORNER_TOLERANCE_MM
+) -> None:
     """Pair the corners, whatever their order, and compare."""
     distance = np.linalg.norm(found[:, None] - expected[None], axis=2)
     assert sorted(distance.argmin(axis=1)) == list(range(8)), "corners do not pair up"
-    assert distance.min(axis=1).max() < CORNER_TOLERANCE_MM
+    assert distance.min(axis=1).max() < tolerance_mm
 
 
 Read = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # affine RAS, voxels with those axes

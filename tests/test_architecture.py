@@ -22,7 +22,7 @@ LAYERS = [
     {"_version", "errors"},
     {"geometry", "degradation", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
-    {"consistency"},
+    {"consistency", "reference"},
     {"transforms", "inferers"},
     {"training", "assessment"},
     {"result_writer", "evaluation"},
@@ -34,7 +34,7 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("errors", "geometry", "io", "report")
+TORCH_FREE = ("errors", "geometry", "io", "reference", "report")
 
 
 def modules() -> list[str]:

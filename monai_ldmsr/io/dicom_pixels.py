@@ -12,6 +12,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.codestream import check_frame
+from monai_ldmsr.io.dicom_doubts import check_pixel_length
 from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
@@ -202,6 +203,8 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
             "is truncated. Fetch the series again.",
             ReasonCode.TRUNCATED_PIXELS,
         )
+    if not compressed:
+        check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
     try:
         if compressed:
             check_frame(

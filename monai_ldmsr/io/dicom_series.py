@@ -13,6 +13,7 @@ from pydicom import Dataset
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.io.dicom_doubts import doubts
 from monai_ldmsr.io.dicom_header import (
     PET_UNITS,
     ImagePlane,
@@ -109,6 +110,8 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
         unit = _unit(files.modality, headers, warnings)
         rescales = _rescales(files.modality, headers)
         _check_monochrome(files.modality, headers, warnings)
+        value_range = _value_range(headers, rescales)
+        warnings += doubts(files.modality, headers, value_range[0])
         voxels, padding = _voxels(paths, headers, rescales, warnings, limits)
         if files.modality == "CT":
             warnings += mark_impossible(voxels, padding)
@@ -119,7 +122,7 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
             headers=tuple(headers),
             voxels=voxels,
             geometry=geometry,
-            value_range=_value_range(headers, rescales),
+            value_range=value_range,
             padding=padding if padding.any() else None,
             warnings=tuple(warnings),
         )

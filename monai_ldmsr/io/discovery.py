@@ -34,7 +34,8 @@ from monai_ldmsr.io.volume_file import volume_extension
 __all__ = ["POSITION_TOLERANCE_MM", "SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"]
 
 #: Two images closer than this along the normal stand at the same position.
-POSITION_TOLERANCE_MM = 0.01
+#: No scanner samples finer, and positions of repeated volumes jitter by hundredths.
+POSITION_TOLERANCE_MM = 0.05
 
 #: Images whose direction cosines and Pixel Spacing (mm) differ by no more lie on parallel, equal grids.
 PLANE_TOLERANCE = 1e-3
@@ -59,6 +60,10 @@ _SPLIT_BY = {
     "DimensionIndexValues": "Dimension Index Values",
     "object_uid": "multi-frame object",
 }
+
+#: A file named so that is no DICOM file was one before it was emptied or overwritten: a slice may be missing.
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
 _NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
 
@@ -203,7 +208,9 @@ def _judge(path: Path, limits: ReadLimits) -> Iterator[_Image | tuple[str, Reaso
         yield "", error.reason, str(error)
         return
     if header is None:
-        yield "", ReasonCode.NOT_AN_IMAGE, _NOT_DICOM
+        is_named_dicom = path.suffix.lower() in _DICOM_SUFFIXES
+        unreadable, foreign = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM), (ReasonCode.NOT_AN_IMAGE, _NOT_DICOM)
+        yield "", *(unreadable if is_named_dicom else foreign)
         return
     for image in images_of(header):
         reason = skip_reason(image)
@@ -240,11 +247,16 @@ def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadL
     if any(image.plane is None for image in images):
         # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
         return [_series_files(images, [], warnings)]
-    volumes = []
+    volumes: list[SeriesFiles] = []
+    grids = 0
     for on_grid in _partition(images, lambda image: image.grid):
         for parallel in _parallel(on_grid):
             parts = _split_repeats(parallel, [])
             volumes += [_series_files(part, labels, warnings) for part, labels in parts]
+            grids += 1
+    if grids > 1:
+        apart = f"The images of the series lie on several grids ({grids}): this is one of them; nothing is resampled."
+        volumes = [replace(volume, warnings=(*volume.warnings, apart)) for volume in volumes]
     return volumes
 
 

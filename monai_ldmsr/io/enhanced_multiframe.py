@@ -30,12 +30,13 @@ from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_gro
 from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
-__all__ = ["FrameHeader", "FramePixels", "image_headers", "images_of"]
+__all__ = ["CLASSIC_FORM", "FrameHeader", "FramePixels", "image_headers", "images_of"]
 
 #: More frames than this in one object are refused.
 MAX_FRAMES = 2**16
 
-_CLASSIC_FORM = {
+#: SOP class of an enhanced object, and of the classic images that its frames become.
+CLASSIC_FORM = {
     EnhancedCTImageStorage: CTImageStorage,
     LegacyConvertedEnhancedCTImageStorage: CTImageStorage,
     EnhancedMRImageStorage: MRImageStorage,
@@ -72,7 +73,7 @@ def images_of(header: Dataset) -> Iterator[Dataset]:
 
     Where functional groups are missing, there is one frame without a place in the patient: reading refuses it.
     """
-    if sop_class(header) not in _CLASSIC_FORM:
+    if sop_class(header) not in CLASSIC_FORM:
         yield header
         return
     try:
@@ -134,7 +135,7 @@ def _unplaced_frame(header: Dataset, number: int) -> FrameHeader:
     frame.set_original_encoding(implicit, little_endian, header.original_character_set)
     frame.file_meta = header.file_meta
     frame.frame_number, frame.object_class = number, sop_class(header)
-    put(frame, "SOPClassUID", _CLASSIC_FORM[UID(frame.object_class)])
+    put(frame, "SOPClassUID", CLASSIC_FORM[UID(frame.object_class)])
     return frame
 
 
@@ -219,6 +220,8 @@ class _PixelElement:
             if self.is_encapsulated:
                 file.seek(self._start)
                 return encapsulate([self._codestream(file, index)])
+            if self._end - self._start > self._n_frames * n_bytes + 1:  # one byte makes an odd length even
+                raise ValueError("the pixels are more than Rows, Columns and Number of Frames make")
             begin = self._start + index * n_bytes
             file.seek(begin)
             return file.read(max(0, min(n_bytes, self._end - begin)))

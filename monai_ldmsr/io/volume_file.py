@@ -19,6 +19,7 @@ from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, Sett
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_header import nifti_image_class, stored_bytes
+from monai_ldmsr.io.whole_file import check_meta_image, check_nifti
 
 __all__ = [
     "VolumeFile",
@@ -203,6 +204,7 @@ def _read_nifti(path: Path, limits: ReadLimits) -> _Read:
     limits.check_expansion("The file", math.prod(shape) * dtype.itemsize, path.stat().st_size)
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     raw = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
+    check_nifti(path, int(image.dataobj.offset) + raw.nbytes, shape[0] * dtype.itemsize)
     units = header.get_xyzt_units()
     to_mm = np.diag([*[_MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
     sform, sform_code = header.get_sform(coded=True)
@@ -246,6 +248,8 @@ def _read_itk(path: Path, limits: ReadLimits) -> _Read:
         limits.check_expansion("The file", n_decoded, n_stored)
         image = reader.Execute()
     raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
+    if path.suffix.lower() != ".nrrd":
+        check_meta_image(path, raw.nbytes, shape[0] * raw.itemsize)
     n = min(image.GetDimension(), 3)
     direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
     direction[:n, :n] = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]

@@ -1,0 +1,133 @@
+"""Reference pages made from the code's own tables: ``python -m monai_ldmsr.reference docs``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import tag_for_keyword
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import AllTransferSyntaxes, ExplicitVRLittleEndian
+
+from monai_ldmsr.errors import ReasonCode
+from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, AttributeRule, Fate
+from monai_ldmsr.io.dicom_header import modality_of
+from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
+
+__all__ = ["PAGES", "write_pages"]
+
+_MADE = "Made by `python -m monai_ldmsr.reference docs`; do not edit."
+
+_ATTRIBUTES = """\
+What becomes of each attribute of a source image in the derived image. The table is an allow-list: an attribute that is
+not in it, private ones among them, does not reach the result. *Kept* means the bytes of the source; where an attribute
+of type 2 is missing, it is added empty. *New* and *recomputed* attributes do not depend on the patient.
+"""
+
+_REASONS = """\
+`summary.json` has one entry for each series or file: `done`, or `skipped` or `failed` with one of these codes and a
+message.
+"""
+
+
+def write_pages(folder: Path) -> None:
+    """Write all pages of :data:`PAGES` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+
+
+def reason_codes() -> str:
+    """All reason codes: meaning and remedy."""
+    rows = [(f"`{code.value}`", code.meaning, code.remedy) for code in ReasonCode]
+    return _page("Reason codes", _REASONS, _table(("code", "meaning", "what to do"), rows))
+
+
+def derived_attributes() -> str:
+    """All rules for attributes, by fate and module."""
+    parts = []
+    for fate in Fate:
+        rules = [rule for rule in ATTRIBUTE_RULES if rule.fate is fate]
+        rows = [(_tag(r.keyword), r.keyword, r.module, " ".join(r.modalities), _rule(r)) for r in rules]
+        table = _table(("tag", "keyword", "module", "IOD", "rule"), rows)
+        parts.append(f"## {fate.value.capitalize()}: {len(rows)}\n\n{table}")
+    return _page("Attributes of a derived image", _ATTRIBUTES, "\n".join(parts))
+
+
+def dicom_support() -> str:
+    """SOP classes and transfer syntaxes that are read and written."""
+    classes = [
+        (name, f"`{uid}`", modality)
+        for uid, (name, kind, *_) in UID_dictionary.items()
+        if kind == "SOP Class" and (modality := _modality(uid))
+    ]
+    enhanced = [(uid.name, f"`{uid}`", classic.name) for uid, classic in CLASSIC_FORM.items()]
+    syntaxes = [
+        (uid.name, f"`{uid}`", "by an extra, `monai_ldmsr[codecs]`" if _needs_codec(uid) else "always")
+        for uid in AllTransferSyntaxes
+        if not uid.is_private and _can_decode(uid)
+    ]
+    written = _table(("transfer syntax", "UID"), [(ExplicitVRLittleEndian.name, f"`{ExplicitVRLittleEndian}`")])
+    return _page(
+        "SOP classes and transfer syntaxes",
+        "",
+        "## SOP classes read and written\n\nA result has the SOP class of its source.\n\n"
+        + _table(("SOP class", "UID", "Modality"), classes)
+        + "\n## Multi-frame SOP classes read\n\nEach frame becomes a classic image that references it.\n\n"
+        + _table(("SOP class", "UID", "written as"), enhanced)
+        + "\n## Transfer syntaxes read\n\n"
+        + _table(("transfer syntax", "UID", "decoded"), syntaxes)
+        + "\n## Transfer syntax written\n\n"
+        + written,
+    )
+
+
+def _modality(uid: str) -> str:
+    header = Dataset()
+    header.SOPClassUID = uid
+    return modality_of(header)
+
+
+def _can_decode(uid: str) -> bool:
+    try:
+        return bool(get_decoder(uid).is_available)
+    except NotImplementedError:
+        return False
+
+
+def _needs_codec(uid: str) -> bool:
+    """Tell whether pydicom cannot decode a transfer syntax by itself."""
+    return "pydicom" not in get_decoder(uid).available_plugins and get_decoder(uid).is_encapsulated
+
+
+def _tag(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    return keyword if tag is None else f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def _rule(rule: AttributeRule) -> str:
+    return "empty where missing" if rule.type_2 else rule.note
+
+
+def _page(title: str, introduction: str, body: str) -> str:
+    return f"# {title}\n\n{_MADE}\n\n{introduction}\n{body}".replace("\n\n\n", "\n\n")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+#: File name to what writes it.
+PAGES: dict[str, Callable[[], str]] = {
+    "derived_attributes.md": derived_attributes,
+    "dicom_support.md": dicom_support,
+    "reason_codes.md": reason_codes,
+}
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))

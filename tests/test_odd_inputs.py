@@ -1,0 +1,66 @@
+"""Every row of the table of odd input through ``ldmsr run``: the status, the reason, and nothing wrong in silence.
+
+See :mod:`odd_run` for how a run is made cheap, and its result checked.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from odd_conformance import check_by_readers, check_conformance
+from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
+from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
+from odd_volumes import VOLUME_ROWS
+
+ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
+
+#: Rows that all three independent readers read rightly.
+REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return narrow_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_nearest_neighbour(monkeypatch)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "_"))
+def test_odd_input(row: OddInput, tmp_path: Path, bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "source", tmp_path / "output"
+    source.mkdir()
+    row.make(source)
+    code, cases = run(source, output, bundle)
+    done = [output / case["case"] for case in cases if case["status"] == "done"]
+    reasons = sorted(case["reason"] for case in cases if case["status"] != "done")
+    assert (code, tuple(reasons)) == (row.exit_code, row.reasons), cases
+    assert tuple(sorted(check_result(folder, source) for folder in done)) == row.done
+    check_output(output, cases)
+    said = "".join(capfd.readouterr())
+    assert "Traceback" not in said
+    for reason in row.reasons:
+        assert reason in said
+    for folder in done:
+        if (folder / "dicom").is_dir():
+            check_conformance(folder, source)
+            if row.name in REGULAR:
+                check_by_readers(folder, source)
+        warnings = json.loads((folder / "report.json").read_text())["warnings"]
+        assert any(row.warning in warning for warning in warnings) if row.warning else warnings == []
+
+
+def test_names_of_rows_are_unique() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_a_result_is_not_super_resolved_again(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "in").mkdir()
+    next(row for row in ROWS if row.name == "PT clean").make(tmp_path / "in")
+    _, [case] = run(tmp_path / "in", tmp_path / "once", bundle)
+    code, cases = run(tmp_path / "once" / case["case"] / "dicom", tmp_path / "twice", bundle)
+    assert (code, [case["reason"] for case in cases]) == (2, ["OWN_RESULT"])
