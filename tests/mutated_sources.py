@@ -20,6 +20,7 @@ import numpy as np
 import pydicom
 import SimpleITK
 from dicom_fixtures import make_series
+from enhanced_fixtures import make_enhanced
 from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -125,6 +126,11 @@ def seeds() -> dict[str, Files]:
             ).paths:
                 _encode(path, syntax)
             found[name] = _files(Path(place, name))
+        for modality in ("CT", "MR"):
+            path = Path(place, f"enhanced-{modality}", "object.dcm")
+            path.parent.mkdir()
+            make_enhanced(path, modality, SHAPE)
+            found[path.parent.name] = _files(path.parent)
         found["bare"] = {name: data[132:] for name, data in found["MR"].items()}
         voxels = (np.arange(8 * 9 * 3).reshape(8, 9, 3) * 3 % 200).astype(np.int16)
         for extension in (".nii", ".nii.gz"):
