@@ -65,13 +65,13 @@ def test_volumes_of_equally_named_files_keep_names_of_their_own(tmp_path: Path, 
     folder, volumes, output = tmp_path / "in", four_volumes(), tmp_path / "out"
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
-    nifti("Bold.nii.gz", volumes[..., :3])(folder / "a")
+    nifti("Bold.nii.gz", volumes[..., :2])(folder / "a")
     nifti("bold-vol0002.nii", values() * 5)(folder / "a")
-    nifti("bold.nii", volumes[..., 3:0:-1])(folder / "b")
+    nifti("BOLD.nii", volumes[..., 3:0:-1])(folder / "b")
     code, cases = run(folder, output, bundle)
     made = {case["case"]: volume_in(output / case["case"]) for case in cases}
-    expected = {f"Bold-vol000{n + 1}": volumes[..., n] for n in range(3)}
-    expected |= {"bold-vol0002-2": values() * 5} | {f"bold-2-vol000{n + 1}": volumes[..., 3 - n] for n in range(3)}
+    expected = {f"Bold-vol000{n + 1}": volumes[..., n] for n in range(2)}
+    expected |= {"bold-vol0002-2": values() * 5} | {f"BOLD-2-vol000{n + 1}": volumes[..., 3 - n] for n in range(3)}
     assert (code, sorted(made)) == (0, sorted(expected))
     for name, source in expected.items():
         np.testing.assert_array_equal(made[name], source.repeat(2, axis=0).repeat(2, axis=1), name)

@@ -409,6 +409,7 @@ def test_a_4d_file_is_no_single_volume(tmp_path: Path) -> None:
     assert caught.value.reason is ReasonCode.UNSUPPORTED_DIMENSIONS
     nib.save(nib.Nifti1Image(VOLUMES[..., None, :], AFFINE), tmp_path / "b.nii")
     assert reason_of(tmp_path / "b.nii") is ReasonCode.UNSUPPORTED_DIMENSIONS
+    assert list(split_volumes([tmp_path / "b.nii"])) == [tmp_path / "b.nii"], "a fifth dimension counts no volumes"
 
 
 def test_limits_hold_for_all_volumes_of_a_file_together(tmp_path: Path) -> None:
