@@ -68,7 +68,8 @@ class ReasonCode(str, Enum):
     )
     UNSUPPORTED_DIMENSIONS = (
         "UNSUPPORTED_DIMENSIONS",
-        "Not one 2D or 3D volume: a mosaic, a 4D file, or several series where one is needed.",
+        "Not one 2D or 3D volume: a mosaic, five dimensions, four in a file other than NIfTI (whose volumes are read "
+        "one by one), or several series or volumes where one is needed.",
         "Split it into one file or folder a volume.",
     )
     LOCALIZER = (

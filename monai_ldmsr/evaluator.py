@@ -21,7 +21,7 @@ from torch import Tensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SkippedSourceError
-from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem, find_sources, volume_case
+from monai_ldmsr.io import NiftiVolume, ReadLimits, SeriesFiles, SkippedItem, find_sources, split_volumes, volume_case
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -90,11 +90,11 @@ class RunSummary:
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
-    """The sources below a path as MONAI data set: item ``n`` is read when asked for.
+    """The sources below a path as MONAI data set: item ``n`` is read when asked for; a 4D NIfTI file is several.
 
     Args:
         source: folder or file.
-        transform: maps ``{"image": SeriesFiles or Path}`` to what the evaluator needs.
+        transform: maps ``{"image": SeriesFiles, Path or NiftiVolume}`` to what the evaluator needs.
         limits: the largest source that is read.
     """
 
@@ -102,7 +102,8 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self, source: str | Path, transform: Callable[..., Any] | None = None, limits: ReadLimits = DEFAULT_LIMITS
     ) -> None:
         found, self.skipped = find_sources(source, limits)
-        super().__init__(data=[{"image": item} for item in found], transform=transform)
+        items = [{"image": item} for item in split_volumes(found, limits)]
+        super().__init__(data=items, transform=transform)
 
 
 class SeriesEvaluator:
@@ -239,13 +240,21 @@ def _places(error: BaseException | None) -> str:
 
 
 def _unique_cases(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Folder names: the series' hash, or the file's stem, numbered when two are the same."""
+    """Folder names: the series' hash, or the file's stem, numbered when two are the same; a file's volumes alike."""
     # Some file systems do not tell upper from lower case.
     taken = {"summary.json"}
-    for item in items:
-        source = item["image"]
-        name = source.case if isinstance(source, SeriesFiles) else volume_case(source)
-        numbered = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
-        unique = next(candidate for candidate in numbered if candidate.lower() not in taken)
-        taken.add(unique.lower())
-        yield unique
+    sources = [item["image"] for item in items]
+    for _, group in itertools.groupby(sources, lambda item: item.file if isinstance(item, NiftiVolume) else item):
+        names = [_name_and_suffix(source) for source in group]
+        for n in itertools.count(1):
+            unique = [f"{name}{suffix}" if n == 1 else f"{name}-{n}{suffix}" for name, suffix in names]
+            if taken.isdisjoint(candidate.lower() for candidate in unique):
+                break
+        taken.update(candidate.lower() for candidate in unique)
+        yield from unique
+
+
+def _name_and_suffix(source: SeriesFiles | NiftiVolume | Path) -> tuple[str, str]:
+    if isinstance(source, NiftiVolume):
+        return volume_case(source.file.path), source.suffix
+    return source.case if isinstance(source, SeriesFiles) else volume_case(source), ""

@@ -7,6 +7,7 @@ results are read by SimpleITK and nibabel, the sources by pydicom and nibabel.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import time
@@ -119,10 +120,16 @@ def check_image(path: Path, source: pydicom.Dataset) -> None:
 
 
 def check_volume(result: Path, source: Path) -> int:
-    """Outer corners and values of a volume file, by another reader than the one that wrote it where there is one."""
+    """Outer corners and values of a volume file, by another reader than the one that wrote it where there is one.
+
+    A result of a 4D file is that of the volume that its name numbers.
+    """
     if result.name.endswith((".nii", ".nii.gz")):
         original = nibabel.load(source)
-        affine, voxels = original.affine, np.asarray(original.dataobj, float).reshape(original.shape[:3])
+        number = re.search(r"-vol(\d{4})_sr\.", result.name)
+        volumes = np.asarray(original.dataobj, float).reshape(*original.shape[:3], -1)
+        assert (number is None) == (volumes.shape[3] == 1)
+        affine, voxels = original.affine, volumes[..., int(number.group(1)) - 1 if number else 0]
         image = nibabel.load(result)
         got_affine, got = image.affine, np.asarray(image.dataobj, float)
         itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(result))) if is_orthogonal(affine) else got.T

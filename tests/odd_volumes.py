@@ -94,6 +94,17 @@ def with_bad(value: float) -> np.ndarray:
     return voxels
 
 
+def four_volumes(dtype: str = "<i2") -> np.ndarray:
+    """No two volumes alike, and none in the order of its values."""
+    return np.stack([values(dtype) * np.array(n, dtype) for n in (2, 4, 1, 3)], axis=3)
+
+
+def with_bad_volume() -> np.ndarray:
+    volumes = four_volumes("<f4")
+    volumes[3, 4, 2, 1] = np.nan
+    return volumes
+
+
 def image_file(name: str) -> Make:
     def make(folder: Path) -> None:
         image = sitk.GetImageFromArray(values().T)
@@ -122,6 +133,8 @@ def done(name: str, make: Make, warning: str = "") -> OddInput:
     return OddInput(name, make, (5,), warning=warning)
 
 
+IN_4D = "The file holds 4 volumes (4D)"
+
 VOLUME_ROWS: tuple[OddInput, ...] = (
     done("nifti clean", nifti()),
     done("nifti gzipped", nifti("v.nii.gz")),
@@ -144,7 +157,25 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     refused("nifti NaN", nifti(voxels=with_bad(np.nan)), "NOT_FINITE", 4),
     refused("nifti Inf", nifti("v.nii.gz", with_bad(np.inf)), "NOT_FINITE", 4),
     refused("nifti beyond float32", nifti(voxels=values("<f8") * 1e300), "NOT_FINITE", 4),
-    refused("nifti 4D", nifti(voxels=np.stack([values()] * 2, axis=3)), "UNSUPPORTED_DIMENSIONS"),
+    OddInput("nifti 4D", nifti(voxels=four_volumes()), (5,) * 4, warning=IN_4D),
+    OddInput("nifti 4D gzipped", nifti("v.nii.gz", four_volumes(">i2")), (5,) * 4, warning=IN_4D),
+    OddInput(
+        "nifti 4D slope 0.5", nifti(voxels=four_volumes(), patch=field(_SLOPE, 0.5, -10.0)), (5,) * 4, warning=IN_4D
+    ),
+    OddInput("nifti 2D and time", nifti(voxels=four_volumes()[:, :, 2:3]), (1,) * 4, warning=IN_4D),
+    OddInput(
+        "nifti 4D NaN in one volume", nifti("v.nii.gz", with_bad_volume()), (5,) * 3, ("NOT_FINITE",), 8, warning=IN_4D
+    ),
+    refused("nifti 4D truncated", nifti(voxels=four_volumes(), patch=lambda c: c[:-100]), "UNREADABLE_FILE", 4),
+    refused("nifti.gz 4D truncated", nifti("v.nii.gz", four_volumes(), patch=lambda c: c[:-100]), "UNREADABLE_FILE", 4),
+    refused(
+        "nifti 4D one volume too few",
+        nifti(voxels=four_volumes(), patch=field(_DIM, 4, *SHAPE, 3, 1, 1, 1)),
+        "UNREADABLE_FILE",
+        4,
+    ),
+    refused("nifti 32767 volumes", nifti("v.nii.gz", patch=field(_DIM, 4, *SHAPE, 32767, 1, 1, 1)), "TOO_LARGE"),
+    refused("nifti 5D", nifti(voxels=four_volumes()[..., None, :]), "UNSUPPORTED_DIMENSIONS"),
     refused("nifti complex", nifti(voxels=values("<c8")), "UNSUPPORTED_PIXELS"),
     refused("nifti truncated", nifti(patch=lambda content: content[:-100]), "UNREADABLE_FILE", 4),
     refused("nifti cut in the header", nifti(patch=lambda content: content[:200]), "UNREADABLE_FILE", 4),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from odd_conformance import check_by_readers, check_conformance
 from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
 from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
-from odd_volumes import VOLUME_ROWS
+from odd_volumes import VOLUME_ROWS, four_volumes, nifti, values
 
 ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
 
@@ -56,6 +58,30 @@ def test_odd_input(row: OddInput, tmp_path: Path, bundle: Path, capfd: pytest.Ca
 
 def test_names_of_rows_are_unique() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_volumes_of_equally_named_files_keep_names_of_their_own(tmp_path: Path, bundle: Path) -> None:
+    """A file that is named as another one's volume, and two 4D files of one name in capitals and small letters."""
+    folder, volumes, output = tmp_path / "in", four_volumes(), tmp_path / "out"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+    nifti("Bold.nii.gz", volumes[..., :2])(folder / "a")
+    nifti("bold-vol0002.nii", values() * 5)(folder / "a")
+    nifti("BOLD.nii", volumes[..., 3:0:-1])(folder / "b")
+    code, cases = run(folder, output, bundle)
+    made = {case["case"]: volume_in(output / case["case"]) for case in cases}
+    expected = {f"Bold-vol000{n + 1}": volumes[..., n] for n in range(2)}
+    expected |= {"bold-vol0002-2": values() * 5} | {f"BOLD-2-vol000{n + 1}": volumes[..., 3 - n] for n in range(3)}
+    assert (code, sorted(made)) == (0, sorted(expected))
+    for name, source in expected.items():
+        np.testing.assert_array_equal(made[name], source.repeat(2, axis=0).repeat(2, axis=1), name)
+    check_output(output, cases)
+
+
+def volume_in(folder: Path) -> np.ndarray:
+    (path,) = folder.glob("*_sr.nii*")
+    assert path.name.startswith(f"{folder.name}_sr.")
+    return np.asarray(nibabel.load(path).dataobj)
 
 
 def test_a_result_is_not_super_resolved_again(tmp_path: Path, bundle: Path) -> None:

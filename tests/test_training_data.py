@@ -148,7 +148,7 @@ def test_a_found_volume_that_cannot_be_used_is_left_out_but_a_listed_one_is_refu
     nibabel.save(nibabel.Nifti1Image(np.zeros((30, 30, 2, 3), np.float32), np.eye(4)), tmp_path / "four.nii.gz")
     assert len(load_training_volumes(tmp_path, "all")) == 1
     write_manifest(tmp_path, [{"file": "four.nii.gz", "split": "train"}])
-    with pytest.raises(SourceError, match=r"'four\.nii\.gz': The file has 4 dimensions"):
+    with pytest.raises(SourceError, match=r"'four\.nii\.gz': The file holds 3 volumes"):
         load_training_volumes(tmp_path, "train")
 
 

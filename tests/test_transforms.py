@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -13,7 +14,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr.assessment import assess, display_window, slice_panels
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io import read_dicom_series
+from monai_ldmsr.io import read_dicom_series, write_volume_file
 from monai_ldmsr.transforms import (
     ClipToStoredRanged,
     IntensityMap,
@@ -68,8 +69,6 @@ def test_scaling_comes_back_and_projection_uses_the_source(tmp_path: Path) -> No
 
 
 def test_a_volume_file_may_be_said_to_be_ct(tmp_path: Path) -> None:
-    import nibabel
-
     values = np.linspace(-1000, 2000, 8 * 9 * 2).reshape(8, 9, 2).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii")
     for modality, knots in ((None, 2), ("CT", len(CT_KNOTS_HU))):
@@ -77,6 +76,34 @@ def test_a_volume_file_may_be_said_to_be_ct(tmp_path: Path) -> None:
         assert len(ScaleToModelRanged(keys="image")(data)["image_intensity"].values) == knots
     with pytest.raises(SettingsError, match="modality"):
         ReadSourced(keys="image", modality="US")
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.float32])
+def test_impossible_values_of_a_ct_volume_file_are_padding(tmp_path: Path, dtype: type) -> None:
+    """They are hidden from the network, and come back as they were, in the file too."""
+    stored = np.linspace(1100, 2000, 8 * 9 * 2).reshape(8, 9, 2)
+    stored[:2], stored[5, 4, 1] = 76, 1101  # -3024 HU, and -1999 HU, which is none
+    image = nibabel.Nifti1Image(stored.astype(dtype), np.eye(4))
+    image.header.set_slope_inter(1, -3100)
+    nibabel.save(image, tmp_path / "v.nii.gz")
+    data = ReadSourced(keys="image", modality="CT")({"image": tmp_path / "v.nii.gz"})
+    source = data["source"]
+    assert (source.modality, source.padding.sum()) == ("CT", 2 * 9 * 2)
+    assert source.padding[:2].all()
+    assert source.warnings[-1].startswith("36 voxels are -2000 HU or less")
+    assert "0028" not in source.warnings[-1]
+    assert float(data["image"].min()) == -1999
+    data["pred"] = torch.full((1, 24, 27, 2), -1500.0)
+    data = RestorePaddingd(keys="pred", factor=3)(ClipToStoredRanged(keys="pred", factor=3)(data))
+    write_volume_file(source, data["pred"][0].numpy(), tmp_path / "out.nii.gz", "")
+    result = np.asarray(nibabel.load(tmp_path / "out.nii.gz").dataobj)
+    assert (result[:6] == -3024).all()
+    assert (result[6:] == -1500).all()
+    for modality in (None, "MR", "PT"):
+        other = ReadSourced(keys="image", modality=modality)({"image": tmp_path / "v.nii.gz"})
+        assert other["source"].padding is None
+        assert float(other["image"].min()) == -3024
+        assert other["source"].warnings == source.warnings[:-1]
 
 
 def test_clipping_counts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io import ReadLimits
+from monai_ldmsr.io import ReadLimits, nifti_volumes, split_volumes
 from monai_ldmsr.io.volume_file import read_volume_file, volume_extension, write_volume_file
 
 SHAPE = (6, 5, 4)
@@ -329,3 +330,127 @@ def test_impossible_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written") as caught:
         write_volume_file(volume, good, tmp_path / "MARKER" / "out.nii", "")
     assert "MARKER" not in str(caught.value)
+
+
+VOLUMES = np.stack([VALUES * 2, VALUES + 5, VALUES[::-1], VALUES - 9, VALUES * 3], axis=3)
+
+
+def write_4d(path: Path, volumes: np.ndarray = VOLUMES, slope: float = 0.5) -> Path:
+    image = nib.Nifti1Image(volumes, AFFINE)
+    image.header.set_slope_inter(slope, -10)
+    image.set_sform(AFFINE, 4)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3, 4, 5), (4, 2, 5, 1)], ids=["in order", "in another order"])
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+def test_volumes_of_a_4d_file_are_read_one_by_one(tmp_path: Path, extension: str, order: tuple[int, ...]) -> None:
+    path = write_4d(tmp_path / f"bold{extension}")
+    expected = nib.load(path).get_fdata()
+    volumes = nifti_volumes(path)
+    assert [volume.number for volume in volumes] == [1, 2, 3, 4, 5]
+    for number in order:
+        volume = read_volume_file(volumes[number - 1])
+        np.testing.assert_array_equal(volume.voxels, expected[..., number - 1])
+        np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+        assert (volume.case, volume.extension) == (f"bold-vol000{number}", extension)
+        assert volume.value_range == (-32768 * 0.5 - 10, 32767 * 0.5 - 10)
+        assert volume.warnings == (
+            f"The file holds 5 volumes (4D): this is number {number}, with a result of its own.",
+        )
+
+
+def test_the_result_of_one_volume_is_3d_and_stored_as_its_source(tmp_path: Path) -> None:
+    volume = read_volume_file(nifti_volumes(write_4d(tmp_path / "bold.nii.gz"))[2])
+    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii.gz", "")
+    image = nib.load(tmp_path / "out.nii.gz")
+    assert (image.shape, image.get_data_dtype()) == ((12, 10, 4), np.int16)
+    assert (image.dataobj.slope, image.dataobj.inter, int(image.header["sform_code"])) == (0.5, -10, 4)
+    np.testing.assert_array_equal(image.dataobj.get_unscaled(), doubled(VOLUMES[..., 2]))
+    corner = np.array([-0.5, -0.5, 0, 1])
+    np.testing.assert_allclose(image.affine @ corner, AFFINE @ corner, atol=1e-4)
+
+
+def test_all_volumes_cost_one_opening_and_the_file_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = nifti_volumes(write_4d(tmp_path / "bold.nii.gz"))
+    openers = []
+
+    class Counted(nib.openers.ImageOpener):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            openers.append(self)
+
+    monkeypatch.setattr(nib.openers, "ImageOpener", Counted)
+    for volume in volumes:
+        read_volume_file(volume)
+    assert len(openers) == 1
+    assert openers[0].closed
+
+
+def test_a_volume_with_nan_is_refused_alone(tmp_path: Path) -> None:
+    values = VOLUMES.astype(np.float32)
+    values[1, 2, 3, 1] = np.nan
+    nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "a.nii.gz")
+    first, bad, third, *_ = nifti_volumes(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume_file(first).voxels, values[..., 0])
+    with pytest.raises(CorruptSourceError, match=r"^1 of 120 voxels") as caught:
+        read_volume_file(bad)
+    assert caught.value.reason is ReasonCode.NOT_FINITE
+    third_volume = read_volume_file(third)
+    np.testing.assert_array_equal(third_volume.voxels, values[..., 2])
+    assert third_volume.value_range == (VALUES.min(), VALUES.max()), "of this volume, not of the file"
+
+
+def test_a_4d_file_is_no_single_volume(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds 5 volumes") as caught:
+        read_volume_file(write_4d(tmp_path / "a.nii"))
+    assert caught.value.reason is ReasonCode.UNSUPPORTED_DIMENSIONS
+    nib.save(nib.Nifti1Image(VOLUMES[..., None, :], AFFINE), tmp_path / "b.nii")
+    assert reason_of(tmp_path / "b.nii") is ReasonCode.UNSUPPORTED_DIMENSIONS
+    assert list(split_volumes([tmp_path / "b.nii"])) == [tmp_path / "b.nii"], "a fifth dimension counts no volumes"
+
+
+def test_limits_hold_for_all_volumes_of_a_file_together(tmp_path: Path) -> None:
+    path = write_4d(tmp_path / "a.nii.gz", np.zeros_like(VOLUMES))
+    assert reason_of(path, volumes=5) is ReasonCode.UNSUPPORTED_DIMENSIONS
+    for limits in ({"volumes": 4}, {"voxels": 599}, {"expansion": 2, "expansion_from_bytes": 1199}):
+        assert reason_of(path, **limits) is ReasonCode.TOO_LARGE
+        assert list(split_volumes([path], ReadLimits(**limits))) == [path], "its reader refuses it, once"
+    assert len(list(split_volumes([path], ReadLimits(volumes=5, voxels=600, expansion_from_bytes=1200)))) == 5
+
+
+@pytest.mark.parametrize(
+    ("extension", "damage"),
+    [(".nii", "short"), (".nii", "long"), (".nii.gz", "short"), (".nii.gz", "long"), (".nii.gz", "altered")],
+)
+def test_a_damaged_4d_file_is_refused_as_a_whole(tmp_path: Path, extension: str, damage: str) -> None:
+    content = write_4d(tmp_path / "a.nii").read_bytes()
+    content = {"short": content[:-20], "long": content + bytes(20), "altered": content}[damage]
+    if extension == ".nii.gz":
+        content = gzip.compress(content, compresslevel=0)
+    if damage == "altered":
+        content = content[:700] + bytes([content[700] ^ 1]) + content[701:]
+    path = tmp_path / f"b{extension}"
+    path.write_bytes(content)
+    assert list(split_volumes([path])) == [path]
+    assert reason_of(path) is ReasonCode.UNREADABLE_FILE
+
+
+def test_a_file_that_changes_between_its_volumes_is_refused(tmp_path: Path) -> None:
+    first, second, *_ = nifti_volumes(write_4d(tmp_path / "a.nii"))
+    read_volume_file(first)
+    write_4d(tmp_path / "a.nii", VOLUMES[..., :4])
+    with pytest.raises(CorruptSourceError, match="changed") as caught:
+        read_volume_file(second)
+    assert caught.value.reason is ReasonCode.UNREADABLE_FILE
+
+
+def test_only_4d_files_are_split_and_the_order_stays(tmp_path: Path) -> None:
+    single, several = write_source(tmp_path / "a.nii"), write_4d(tmp_path / "b.NII.GZ")
+    other, gone = write_source(tmp_path / "c.nrrd"), tmp_path / "d.nii"
+    first, *volumes, third, fourth = split_volumes([single, several, other, gone])
+    assert (first, third, fourth) == (single, other, gone)
+    assert [(volume.file.path, volume.suffix) for volume in volumes] == [(several, f"-vol000{n}") for n in range(1, 6)]
+    assert str(tmp_path) not in repr(volumes)

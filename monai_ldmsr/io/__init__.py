@@ -4,11 +4,13 @@ from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_deriv
 from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
 from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes, split_volumes
 from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
 __all__ = [
     "Derivation",
     "DicomSeries",
+    "NiftiVolume",
     "ReadLimits",
     "SeriesFiles",
     "SkippedItem",
@@ -16,8 +18,10 @@ __all__ = [
     "WrittenSeries",
     "find_dicom_series",
     "find_sources",
+    "nifti_volumes",
     "read_dicom_series",
     "read_volume_file",
+    "split_volumes",
     "volume_case",
     "write_derived_series",
     "write_volume_file",

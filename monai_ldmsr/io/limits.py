@@ -21,6 +21,7 @@ class ReadLimits:
         slice_bytes: of one slice as it is stored once decoded; a DICOM file may have twice as many, and a deflated
             one may inflate to as many.
         voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
+        volumes: of one 4D NIfTI file; each becomes a case with a folder of its own.
         expansion: decoded bytes for each byte on disk, of a series or volume file. Lossless compression gains 2 to 10,
             and a deflate stream of zeros 1000.
         expansion_from_bytes: what decodes to no more than this may have any expansion: empty slices compress well.
@@ -33,6 +34,7 @@ class ReadLimits:
     header_reads: int = 2**18
     slice_bytes: int = 2**27
     voxels: int = 2**31
+    volumes: int = 2**12
     expansion: int = 256
     expansion_from_bytes: int = 2**26
 
@@ -42,12 +44,11 @@ class ReadLimits:
             if not isinstance(value, int) or value < 1:
                 raise SettingsError(f"The limit {field.name} is {value!r}; give a whole number from 1.")
 
-    def check_voxels(self, what: str, shape: tuple[int, int, int]) -> None:
+    def check_voxels(self, what: str, shape: tuple[int, int, int], n_volumes: int = 1) -> None:
         """Refuse ``what`` (such as ``"The series"``) for its number of voxels."""
-        if shape[0] * shape[1] * shape[2] > self.voxels:
-            raise too_large(
-                f"{what} has {shape[0]} x {shape[1]} x {shape[2]} voxels; the limit is {self.voxels}.", "voxels"
-            )
+        if shape[0] * shape[1] * shape[2] * n_volumes > self.voxels:
+            sizes = " x ".join(str(n) for n in (*shape, n_volumes)[: 3 if n_volumes == 1 else 4])
+            raise too_large(f"{what} has {sizes} voxels; the limit is {self.voxels}.", "voxels")
 
     def check_expansion(self, what: str, decoded_bytes: int, stored_bytes: int) -> None:
         """Refuse ``what`` when it claims far more bytes than it has on disk."""

@@ -10,13 +10,18 @@ __all__ = ["PADDING_HU", "mark_impossible"]
 #: No tissue, nor air, measures such values (HU) or lower ones: scanners write them outside the field of view.
 PADDING_HU = -2000.0
 
+_UNDECLARED = "(0028,0120) 'Pixel Padding Value' does not name them"
 
-def mark_impossible(voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_]) -> list[str]:
+
+def mark_impossible(
+    voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_], undeclared: str = _UNDECLARED
+) -> list[str]:
     """Add to ``padding``, in place, the voxels of at most ``PADDING_HU``: de-identification loses the tag.
 
     Args:
         voxels: (I, J, K) in HU.
         padding: (I, J, K), true where the header declares padding.
+        undeclared: why the header does not declare these, for the warning.
 
     Returns:
         One warning where there were any, for the report.
@@ -29,6 +34,6 @@ def mark_impossible(voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.boo
     if not count:
         return []
     return [
-        f"{count} voxels are {PADDING_HU:.0f} HU or less, which nothing measures, and (0028,0120) 'Pixel Padding "
-        "Value' does not name them: they are taken for padding and kept as they are."
+        f"{count} voxels are {PADDING_HU:.0f} HU or less, which nothing measures, and {undeclared}: they "
+        "are taken for padding and kept as they are."
     ]

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.volume_header import nifti_image_class, stored_bytes
-from monai_ldmsr.io.whole_file import check_meta_image, check_nifti
+from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes
+from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.volume_header import checked_shape, stored_bytes
+from monai_ldmsr.io.whole_file import check_meta_image
 
 __all__ = [
     "VolumeFile",
@@ -47,7 +49,7 @@ class VolumeFile:
         voxels: (I, J, K) float32, scaled as the file says.
         geometry: where the voxels are, in RAS.
         value_range: least and greatest value the stored type can hold after scaling; of the data for floats.
-        padding: always ``None``; there so that a volume file can stand for a series.
+        padding: (I, J, K), true where a CT holds no measurement; ``None`` when nowhere. See :meth:`with_modality`.
         warnings: what was unusual, for the report.
         header: what :func:`write_volume_file` needs to write the same kind of file.
         extension: ``".nii"``, ``".nii.gz"``, ``".nrrd"``, ``".mha"`` or ``".mhd"``.
@@ -59,10 +61,18 @@ class VolumeFile:
     voxels: npt.NDArray[np.float32] = field(repr=False)
     geometry: VolumeGeometry
     value_range: tuple[float, float]
-    padding: None
+    padding: npt.NDArray[np.bool_] | None = field(repr=False)
     warnings: tuple[str, ...]
     header: object = field(repr=False)
     extension: str
+
+    def with_modality(self, modality: str) -> VolumeFile:
+        """The same volume as the modality that its user knows; in CT, impossible values then are padding."""
+        if modality != "CT":
+            return replace(self, modality=modality)
+        padding = np.zeros(self.voxels.shape, np.bool_)
+        warnings = (*self.warnings, *mark_impossible(self.voxels, padding, "volume files name no padding"))
+        return replace(self, modality=modality, padding=padding if padding.any() else None, warnings=warnings)
 
 
 @dataclass(frozen=True)
@@ -101,26 +111,30 @@ def volume_case(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:64] or "volume"
 
 
-def read_volume_file(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
+def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
     """Read a 2D or 3D volume.
 
     Args:
-        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        source: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file; or one volume of a 4D NIfTI file, as
+            :func:`~monai_ldmsr.io.nifti_volumes.nifti_volumes` lists them.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; of a listed volume, its file was checked when listed.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
         SourceError: ``NO_SUCH_SOURCE``, ``NOT_AN_IMAGE`` (another extension), ``UNSUPPORTED_DIMENSIONS``
-            (4D), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
+            (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
     """
-    path = Path(path)
+    path = source.file.path if isinstance(source, NiftiVolume) else Path(source)
     extension = volume_extension(path)
     if extension is None:
         raise SourceError(f"Not a volume file: use one of {', '.join(_EXTENSIONS)}.", ReasonCode.NOT_AN_IMAGE)
     if not path.is_file():
         raise SourceError("The volume file does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
     try:
-        read = _read_nifti(path, limits) if extension.startswith(".nii") else _read_itk(path, limits)
+        if extension.startswith(".nii"):
+            read = _read_nifti(source if isinstance(source, NiftiVolume) else _only_volume(path, limits))
+        else:
+            read = _read_itk(path, limits)
     except SourceError:
         raise
     except Exception:
@@ -133,7 +147,7 @@ def read_volume_file(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> V
     voxels = _scaled(read, warnings)
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
     return VolumeFile(
-        case=volume_case(path),
+        case=volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else ""),
         modality="unknown",
         unit="stored",
         voxels=voxels,
@@ -192,33 +206,36 @@ def write_volume_file(
     return clipped, geometry
 
 
-def _read_nifti(path: Path, limits: ReadLimits) -> _Read:
-    image = nifti_image_class(path, limits).from_filename(path)
-    header = image.header
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iufb" or dtype.itemsize > 8:
+def _only_volume(path: Path, limits: ReadLimits) -> NiftiVolume:
+    volumes = nifti_volumes(path, limits)
+    if len(volumes) > 1:
         raise SourceError(
-            "Colour and complex voxels are not supported, only real numbers.", ReasonCode.UNSUPPORTED_PIXELS
+            f"The file holds {len(volumes)} volumes (4D), but one is needed here. ldmsr run takes each; "
+            "otherwise split the file into one file a volume.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
         )
-    shape = _checked_shape(image.shape, limits)
-    limits.check_expansion("The file", math.prod(shape) * dtype.itemsize, path.stat().st_size)
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    raw = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape, order="F")
-    check_nifti(path, int(image.dataobj.offset) + raw.nbytes, shape[0] * dtype.itemsize)
+    return volumes[0]
+
+
+def _read_nifti(volume: NiftiVolume) -> _Read:
+    raw, image, n = volume.file.read(volume.number), volume.file.image, volume.file.n_volumes
+    header = image.header
     units = header.get_xyzt_units()
     to_mm = np.diag([*[_MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
     sform, sform_code = header.get_sform(coded=True)
     qform, qform_code = header.get_qform(coded=True)
     warnings = []
+    if n > 1:
+        warnings.append(f"The file holds {n} volumes (4D): this is number {volume.number}, with a result of its own.")
     if not sform_code and not qform_code:
         warnings.append("Neither sform nor qform is set: only voxel sizes are known; place and sides are not.")
     if sform_code and qform_code and not np.allclose(sform, qform, rtol=0, atol=1e-2):
         warnings.append("sform and qform disagree by more than 0.01: sform is used.")
     storage = _Storage(
-        dtype=dtype.newbyteorder("="),
+        dtype=volume.file.dtype.newbyteorder("="),
         n_dimensions=2 if len(image.shape) == 2 else 3,
-        slope=float(slope),
-        intercept=float(intercept),
+        slope=float(image.dataobj.slope),
+        intercept=float(image.dataobj.inter),
         nifti_class=type(image),
         units=units,
         sform_code=int(sform_code),
@@ -243,7 +260,7 @@ def _read_itk(path: Path, limits: ReadLimits) -> _Read:
                 "Split the file into volumes.",
                 ReasonCode.UNSUPPORTED_PIXELS,
             )
-        shape = _checked_shape(reader.GetSize(), limits)
+        shape, _ = checked_shape(reader.GetSize(), limits)
         n_decoded = math.prod(shape) * _itk_dtype(reader.GetPixelID()).itemsize
         limits.check_expansion("The file", n_decoded, n_stored)
         image = reader.Execute()
@@ -266,20 +283,6 @@ def _itk_dtype(pixel_id: int) -> np.dtype[Any]:
     """NumPy's type for ITK's, from an image of one voxel."""
     dtype: np.dtype[Any] = sitk.GetArrayViewFromImage(sitk.Image(1, 1, pixel_id)).dtype
     return dtype
-
-
-def _checked_shape(shape: tuple[int, ...], limits: ReadLimits) -> tuple[int, int, int]:
-    """(I, J, K) of a 2D or 3D volume, known before any voxel is decoded."""
-    n_volumes = int(np.prod(shape[3:], dtype=np.float64))
-    if len(shape) < 2 or min(shape) < 1 or n_volumes > 1:
-        raise SourceError(
-            f"The file has {len(shape)} dimensions and {n_volumes} volumes, but one 2D or 3D volume is "
-            "needed. Split it into one file a volume.",
-            ReasonCode.UNSUPPORTED_DIMENSIONS,
-        )
-    full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
-    limits.check_voxels("The volume", full)
-    return full
 
 
 def _scaled(read: _Read, warnings: list[str]) -> npt.NDArray[np.float32]:

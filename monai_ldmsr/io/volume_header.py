@@ -15,7 +15,7 @@ import nibabel as nib
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.limits import ReadLimits, too_large
 
-__all__ = ["nifti_image_class", "stored_bytes"]
+__all__ = ["checked_shape", "nifti_image_class", "stored_bytes"]
 
 #: Fields of MetaImage with one number an axis, or one for each pair of axes.
 _NUMBERS_PER_AXIS = {
@@ -50,6 +50,34 @@ _NRRD_TEXTS = {
     *("type", "space", "spaceunits", "spaceorigin", "endian", "encoding", "content", "sampleunits", "measurementframe"),
     *("datafile", "min", "max", "oldmin", "oldmax", "number"),
 }
+
+
+def checked_shape(
+    shape: tuple[int, ...], limits: ReadLimits, counts_volumes: bool = False
+) -> tuple[tuple[int, int, int], int]:
+    """(I, J, K) of a 2D or 3D volume, and how many there are, known before any voxel is decoded.
+
+    Args:
+        shape: of the file's array.
+        limits: its voxels are all of the file.
+        counts_volumes: whether the fourth dimension may count volumes.
+
+    Raises:
+        SourceError: ``UNSUPPORTED_DIMENSIONS`` or ``TOO_LARGE``.
+    """
+    n_volumes = math.prod(int(n) for n in shape[3:])
+    beyond = math.prod(int(n) for n in shape[4 if counts_volumes else 3 :])
+    if len(shape) < 2 or min(shape) < 1 or beyond > 1:
+        raise SourceError(
+            f"The file has {len(shape)} dimensions and {n_volumes} volumes, but one 2D or 3D volume is needed, or a "
+            "NIfTI file whose fourth dimension alone counts volumes. Split it into one file a volume.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    if n_volumes > limits.volumes:
+        raise too_large(f"The file has {n_volumes} volumes; the limit is {limits.volumes}.", "volumes")
+    full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
+    limits.check_voxels("The volume" if n_volumes == 1 else "The file", full, n_volumes)
+    return full, n_volumes
 
 
 def nifti_image_class(path: Path, limits: ReadLimits) -> Any:

@@ -89,7 +89,7 @@ def _check_end(found: int, n_bytes: int, row_bytes: int, is_whole: bool = True) 
     if found - n_bytes >= row_bytes or (is_whole and found < n_bytes):
         more = "" if is_whole else "or more "
         raise CorruptSourceError(
-            f"The file holds {found} {more}bytes of voxels, but its header makes them {n_bytes}: sizes or type in the "
-            "header are wrong, so voxels would stand at wrong places. Convert it again.",
+            f"The file holds {found} {more}bytes, but its header makes them {n_bytes}: it was cut short, or sizes or "
+            "type in the header are wrong, so voxels would stand at wrong places. Copy or convert it again.",
             ReasonCode.UNREADABLE_FILE,
         )

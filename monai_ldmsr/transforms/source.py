@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator, named_operator, pseudo_inverse
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io import DicomSeries, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
+from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_file import volume_extension
 
@@ -62,9 +61,9 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Replace a path, or the files of a series, by the volume, and keep the source object as ``source_key``.
 
     Args:
-        keys: paths, or files of a series.
-        modality: of volume files, which do not tell it: ``CT`` (then values must be HU), ``MR`` or ``PT``; None when
-            not known. DICOM tells its own.
+        keys: paths, files of a series, or volumes of a 4D NIfTI file.
+        modality: of volume files, which do not tell it: ``CT`` (then values must be HU, and impossible ones are
+            padding), ``MR`` or ``PT``; None when not known. DICOM tells its own.
         source_key: where the source is kept.
         limits: the largest source that is read.
 
@@ -95,11 +94,13 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
             result[key] = volume_of(source)
         return result
 
-    def _read(self, item: SeriesFiles | str | Path) -> DicomSeries | VolumeFile:
-        if isinstance(item, SeriesFiles) or volume_extension(Path(item)) is None:
+    def _read(self, item: SeriesFiles | NiftiVolume | str | Path) -> DicomSeries | VolumeFile:
+        if isinstance(item, SeriesFiles) or (
+            not isinstance(item, NiftiVolume) and volume_extension(Path(item)) is None
+        ):
             return read_dicom_series(item, self.limits)
         volume = read_volume_file(item, self.limits)
-        return volume if self.modality is None else replace(volume, modality=self.modality)
+        return volume if self.modality is None else volume.with_modality(self.modality)
 
 
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
