@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import make_series
+from enhanced_fixtures import make_enhanced
 from mutated_sources import HalfEvaluator, elements, nested, raw_element, run_half
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
@@ -213,6 +214,16 @@ def test_limits_are_arguments(tmp_path: Path) -> None:
         assert caught.value.reason is reason
     with pytest.raises(SettingsError, match="slice_bytes"):
         ReadLimits(slice_bytes=0)
+
+
+def test_limits_of_a_header_grow_with_its_file(tmp_path: Path) -> None:
+    """Many frames have many headers; a small file of as many elements has no such right."""
+    path = tmp_path / "object.dcm"
+    for side, n_volumes in ((16, 0), (256, 1)):
+        make_enhanced(path, "MR", (side, side, 40))
+        found, skipped = find_dicom_series(tmp_path, ReadLimits(header_bytes=2000))
+        assert len(found) == n_volumes
+        assert [item.reason for item in skipped] == [ReasonCode.TOO_LARGE] * (1 - n_volumes)
 
 
 def test_a_file_beyond_the_limits_is_listed_as_failed_and_warned_of(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def read_dicom_file(
         if not has_preamble and not (len(start) == 132 and start[:2] in (b"\x02\x00", b"\x08\x00")):
             return None
         size = os.fstat(file.fileno()).st_size
+        limits = limits.for_dicom_file(size)
         max_bytes = limits.header_bytes + (2 * limits.slice_bytes if with_pixels else 0)
         meta, end_of_meta = _file_meta(file, 132 if has_preamble else 0, size, limits)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 
 __all__ = ["DEFAULT_LIMITS", "ReadLimits", "too_large"]
+
+#: A frame of 128 x 128 pixels has 33 kB, and a real header of 4 kB and about 340 reads.
+_BYTES_PER_HEADER_BYTE, _BYTES_PER_HEADER_READ = 8, 128
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,10 @@ class ReadLimits:
 
     Args:
         header_bytes: of one DICOM file before its pixels (inflated where it is deflated), and of the part of a volume
-            file before its voxels.
+            file before its voxels. A DICOM file may have an eighth of its size more: each frame of a multi-frame object
+            has a header.
         header_reads: elements and sequence items of one DICOM header, about three for each: an empty item of
-            8 bytes becomes 2 kB in memory, so bytes alone do not bound it.
+            8 bytes becomes 2 kB in memory, so bytes alone do not bound it. One more for 128 bytes of file.
         slice_bytes: of one slice as it is stored once decoded; a DICOM file may have twice as many, and a deflated
             one may inflate to as many.
         voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
@@ -43,6 +47,14 @@ class ReadLimits:
             value = getattr(self, field.name)
             if not isinstance(value, int) or value < 1:
                 raise SettingsError(f"The limit {field.name} is {value!r}; give a whole number from 1.")
+
+    def for_dicom_file(self, n_bytes: int) -> ReadLimits:
+        """What holds for the header of a DICOM file of ``n_bytes``."""
+        return replace(
+            self,
+            header_bytes=self.header_bytes + n_bytes // _BYTES_PER_HEADER_BYTE,
+            header_reads=self.header_reads + n_bytes // _BYTES_PER_HEADER_READ,
+        )
 
     def check_voxels(self, what: str, shape: tuple[int, int, int], n_volumes: int = 1) -> None:
         """Refuse ``what`` (such as ``"The series"``) for its number of voxels."""
