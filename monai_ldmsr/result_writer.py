@@ -82,7 +82,9 @@ def moment(created: datetime | str | None) -> datetime | None:
     try:
         time_ = datetime.fromisoformat(created) if isinstance(created, str) else created
     except ValueError:
-        raise SettingsError("created is no time in ISO 8601, such as 2026-01-31T12:00:00+00:00.") from None
+        raise SettingsError(
+            f"created is {created!r}, which is no time in ISO 8601, such as 2026-01-31T12:00:00+00:00."
+        ) from None
     return time_ if time_ is None or time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
 
 

@@ -86,7 +86,7 @@ def super_resolve(
         device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
-        created: when results say that they were made (ISO 8601, UTC by default); the one thing in them that does not
+        created: when results say that they were made (ISO 8601, UTC by default); the one thing in images that does not
             follow from source, settings, seed and device. None takes ``SOURCE_DATE_EPOCH`` if it is set, else now.
         progress: called after each batch of slices.
 
@@ -283,7 +283,7 @@ def _source_date() -> datetime | None:
         return datetime.fromtimestamp(int(text), timezone.utc) if text else None
     except (ValueError, OverflowError, OSError):
         raise SettingsError(
-            "SOURCE_DATE_EPOCH is no number of seconds since 1970. Set it right or not at all."
+            f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds since 1970. Set it right or not at all."
         ) from None
 
 

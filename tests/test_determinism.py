@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 import SimpleITK
 import torch
 from dicom_fixtures import make_series
+from series_by_hand import DERIVATION
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io import read_dicom_series, write_derived_series
 from monai_ldmsr.result_writer import moment
 
 NOON = "2026-01-31T12:00:00+00:00"
@@ -151,10 +154,16 @@ def test_other_weights_give_other_uids(source: Path, first: Path, tmp_path: Path
     assert not uids(other) & uids(first)
 
 
-def test_a_device_has_uids_of_its_own(source: Path, first: Path) -> None:
+def test_a_device_has_uids_of_its_own(source: Path, first: Path, tmp_path: Path) -> None:
     """CUDA rounds differently; that its name reaches the UIDs can be seen without one."""
     [image, *_] = images(first)
     assert "device=cpu" in image.DerivationDescription
+    series, uids_found = read_dicom_series(source / "MR"), set()
+    for device in ("cpu", "cuda"):
+        derivation = replace(DERIVATION, settings={"device": device})
+        voxels = series.voxels.repeat(2, 0).repeat(2, 1)
+        uids_found.add(write_derived_series(series, voxels, tmp_path / device, derivation).series_instance_uid)
+    assert len(uids_found) == 2
 
 
 def test_times_without_a_zone_are_in_utc() -> None:

@@ -28,7 +28,7 @@ def test_page_is_as_made_from_the_code(name: str) -> None:
 def test_every_reason_is_explained_in_sentences() -> None:
     for code in ReasonCode:
         assert ReasonCode(code.value) is code
-        assert code.value == code.name == f"{code.value}"
+        assert code.value == code.name
         assert len(code.meaning) > 15
         assert code.meaning.endswith(".")
         assert code.remedy

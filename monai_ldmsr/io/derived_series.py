@@ -83,7 +83,8 @@ def write_derived_series(
     for k, source in enumerate(series.headers):
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             image = derived_header(source, k, shared)
-            n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
+        n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
+        with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             paths.append(_written(image, output_dir, k))
         if progress is not None:
             progress(k + 1)
@@ -97,7 +98,7 @@ def _readable(place: str) -> Iterator[None]:
     try:
         with quiet_pydicom():
             yield
-    except LdmsrError:
+    except (LdmsrError, MemoryError):
         raise
     except Exception:
         raise CorruptSourceError(

@@ -92,7 +92,10 @@ class _LimitedStream:
     def read(self, n_bytes: int = -1) -> bytes:
         if n_bytes < 0:
             # Only to inflate does pydicom read to the end, and that has no limit there.
-            raise CorruptSourceError("The file meta information is damaged.", ReasonCode.UNREADABLE_FILE)
+            raise CorruptSourceError(
+                "The file meta information of a DICOM file is damaged. Fetch the series again.",
+                ReasonCode.UNREADABLE_FILE,
+            )
         # A length that a header only claims must not become a buffer.
         data = self._read(min(n_bytes, self._size, self._bytes_left + 1))
         self._bytes_left -= len(data)

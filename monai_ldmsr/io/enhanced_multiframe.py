@@ -143,7 +143,8 @@ def _functional_groups(header: Dataset) -> tuple[Dataset, Sequence[Dataset]]:
     n_frames = (number_list(header, "NumberOfFrames", 1) or (0,))[0]
     if n_frames > MAX_FRAMES:
         raise SourceError(
-            f"(0028,0008) 'Number of Frames' is {n_frames:.0f}; the limit is {MAX_FRAMES}.", ReasonCode.TOO_LARGE
+            f"(0028,0008) 'Number of Frames' is {n_frames:.0f}; the limit is {MAX_FRAMES}. Split the object.",
+            ReasonCode.TOO_LARGE,
         )
     try:
         shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
@@ -154,8 +155,9 @@ def _functional_groups(header: Dataset) -> tuple[Dataset, Sequence[Dataset]]:
         n_items, n_shared = 0, 0
     if n_items != n_frames or n_shared != 1 or not n_items:
         raise SourceError(
-            f"(5200,9230) 'Per-Frame Functional Groups Sequence' has {n_items} items for {n_frames:.0f} frames, so the "
-            "frames have no place in the patient. Export the series again.",
+            f"(5200,9229) 'Shared Functional Groups Sequence' has {n_shared} items (1 is needed) and (5200,9230) 'Per-Frame "
+            f"Functional Groups Sequence' {n_items} for {n_frames:.0f} frames, so the frames have no place in the "
+            "patient. Export the series again.",
             ReasonCode.NO_GEOMETRY,
         )
     return shared[0], per_frame

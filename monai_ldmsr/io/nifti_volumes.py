@@ -40,7 +40,8 @@ class NiftiFile:
         dtype = image.header.get_data_dtype()
         if dtype.kind not in "iufb" or dtype.itemsize > 8:
             raise SourceError(
-                "Colour and complex voxels are not supported, only real numbers.", ReasonCode.UNSUPPORTED_PIXELS
+                "Colour and complex voxels are not supported, only real numbers. Split the file into such.",
+                ReasonCode.UNSUPPORTED_PIXELS,
             )
         self.path = path
         self.image: Any = image

@@ -30,7 +30,12 @@ STRAIGHTNESS_TOLERANCE = 0.5
 
 
 def single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
-    """Distance in mm that a lone image stands for; appends to ``warnings`` where it says none."""
+    """Distance in mm that a lone image stands for.
+
+    Args:
+        header: of the image.
+        warnings: appended to where the header says no distance.
+    """
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         # Some scanners write the sense of the stack as a minus sign.
         spacing = abs((number_list(header, keyword, 1) or (0.0,))[0])
@@ -41,7 +46,15 @@ def single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
 
 
 def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[FloatArray, float]:
-    """Unit direction (LPS) and length in mm of the step from slice to slice."""
+    """Unit direction (LPS) and length in mm of the step from slice to slice.
+
+    Args:
+        planes: ascending along the normal, at least two.
+        warnings: appended to where the stack is irregular.
+
+    Raises:
+        SourceError: ``DUPLICATE_POSITION``.
+    """
     normal = planes[0].normal
     positions = np.array([plane.position_mm for plane in planes])
     along = positions @ normal

@@ -8,7 +8,7 @@ from monai_ldmsr.networks.growth import grow_denoiser, load_grown_weights
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
-from monai_ldmsr.networks.weights import file_sha256, load_weights, save_weights
+from monai_ldmsr.networks.weights import file_sha256, load_initial_weights, load_weights, save_weights
 
 __all__ = [
     "CLASSES",
@@ -21,6 +21,7 @@ __all__ = [
     "file_sha256",
     "grow_denoiser",
     "load_grown_weights",
+    "load_initial_weights",
     "load_weights",
     "save_weights",
     "upsample_bicubic",

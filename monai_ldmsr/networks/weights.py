@@ -15,7 +15,7 @@ from torch import nn
 
 from monai_ldmsr.errors import WeightsError
 
-__all__ = ["MISFITS", "file_sha256", "load_weights", "read_state", "save_weights"]
+__all__ = ["MISFITS", "file_sha256", "load_initial_weights", "load_weights", "read_state", "save_weights"]
 
 #: What torch, pickle and networks raise for a file that is damaged or was made for others.
 MISFITS = (
@@ -61,6 +61,16 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> st
     sha256 = file_sha256(target)
     logging.getLogger(__name__).info("saved %s, sha256 %s", target.name, sha256)
     return sha256
+
+
+def load_initial_weights(network: nn.Module, path: str | Path | None) -> None:
+    """:func:`load_weights` of what a training starts from; None leaves the network as it is.
+
+    Raises:
+        WeightsError: as there.
+    """
+    if path is not None:
+        load_weights(network, path)
 
 
 def read_state(path: str | Path, kind: str = "weights file", map_location: str | torch.device = "cpu") -> Any:
