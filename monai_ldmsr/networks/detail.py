@@ -101,8 +101,8 @@ def place_detail(difference: Tensor, mean: Tensor, activity_floor: float, activi
     """Weigh each place by what happens around it in the posterior mean; no detail where nothing does, as in air.
 
     Activity is the mean square of the mean's Laplacian around a pixel, in grey levels of 0 to 255. The weight is half
-    at the floor, falls with the square of the activity below it, and grows with its power above.
-    The neighbourhood, and the activity at which the weight is 1, belong to the method and change with the version alone.
+    at the floor, falls with the square of the activity below it, and grows with its power above. The neighbourhood, and
+    the activity at which the weight is 1, belong to the method and change with the version alone.
 
     Args:
         difference: (B, C, H, W): sample minus posterior mean.
