@@ -256,7 +256,8 @@ def test_warnings_logs_and_repr_hold_nothing_of_the_patient(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     made = make_series(tmp_path / MARKER, positions_mm=[0.0, 2.5, 5.0, 10.0, 12.7], SpecificCharacterSet="NOT A SET")
-    edit(made.paths[0], PatientID=MARKER_ID * 9)
+    for path in made.paths:
+        edit(path, PatientID=MARKER_ID * 9)
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         [files], skipped = find_dicom_series(tmp_path)

@@ -78,7 +78,7 @@ def test_one_series_uid_with_two_grids_is_two_volumes(tmp_path: Path, attribute:
 
 
 def test_other_matrix_is_another_volume(tmp_path: Path) -> None:
-    uids = {"series": generate_uid(), "frame": generate_uid()}
+    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
     make_series(tmp_path / "a", uids=uids)
     make_series(tmp_path / "b", shape=(22, 24, 3), uids=uids)
     found, _ = find_dicom_series(tmp_path)
@@ -108,7 +108,7 @@ def test_jitter_in_the_last_digits_does_not_split(tmp_path: Path) -> None:
     ],
 )
 def test_volumes_of_one_series_are_told_apart(tmp_path: Path, keyword: str, values: tuple[Any, ...], word: str) -> None:
-    uids = {"series": generate_uid(), "frame": generate_uid()}
+    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
     made = [make_series(tmp_path / f"{n}", "MR", uids=uids, **{keyword: value}) for n, value in enumerate(values)]
     found, skipped = find_dicom_series(tmp_path)
     assert skipped == []
@@ -120,7 +120,7 @@ def test_volumes_of_one_series_are_told_apart(tmp_path: Path, keyword: str, valu
 
 
 def test_echo_and_phase_are_split_together(tmp_path: Path) -> None:
-    uids = {"series": generate_uid(), "frame": generate_uid()}
+    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
     for n in range(4):
         make_series(tmp_path / f"{n}", "MR", uids=uids, EchoTime=10 + n % 2, TemporalPositionIdentifier=n // 2 + 1)
     found, _ = find_dicom_series(tmp_path)
@@ -336,3 +336,27 @@ def test_a_written_volume_is_found_again(tmp_path: Path) -> None:
     volume = read_volume_file(write_nrrd(tmp_path / "a.nrrd"))
     write_volume_file(volume, np.repeat(volume.voxels, 2, 0).repeat(2, 1), tmp_path / "out.nrrd", "")
     assert len(find_sources(tmp_path)[0]) == 2
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "PatientID"])
+def test_one_series_uid_of_two_owners_is_two_volumes(tmp_path: Path, keyword: str) -> None:
+    make_series(tmp_path, "CT", (8, 9, 6), **{keyword: lambda k: f"1.2.{k % 2}"})
+    found, skipped = find_dicom_series(tmp_path)
+    assert skipped == []
+    assert [len(item.paths) for item in found] == [3, 3]
+    assert len({item.case for item in found}) == 2
+    assert all("several studies" in item.warnings[0] for item in found)
+    for item in found:
+        assert len({pydicom.dcmread(path)[keyword].value for path in item.paths}) == 1
+
+
+def test_series_without_uids_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    make_series(tmp_path, "MR", (8, 9, 6), SeriesInstanceUID="", SeriesNumber=lambda k: 1 + k % 2)
+    found, _ = find_dicom_series(tmp_path)
+    assert [len(item.paths) for item in found] == [3, 3]
+
+
+def test_echoes_at_places_of_their_own_are_warned_of(tmp_path: Path) -> None:
+    make_series(tmp_path, "MR", (8, 9, 6), EchoTime=lambda k: 10 + 80 * (k % 2))
+    [found], _ = find_dicom_series(tmp_path)
+    assert any("Echo Time (2 values)" in warning for warning in found.warnings)

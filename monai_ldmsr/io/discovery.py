@@ -61,6 +61,17 @@ _SPLIT_BY = {
     "object_uid": "multi-frame object",
 }
 
+#: Of these, what makes another image of each place: alike in all images of a volume, or volumes may be mixed.
+_ALIKE = (
+    "EchoTime",
+    "DiffusionBValue",
+    "ImageType",
+    "InversionTime",
+    "KVP",
+    "ConvolutionKernel",
+    "ComplexImageComponent",
+)
+
 #: A file named so that is no DICOM file was one before it was emptied or overwritten: a slice may be missing.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
@@ -223,16 +234,24 @@ def _image(path: Path, header: pydicom.Dataset) -> _Image:
     if isinstance(header, FrameHeader):
         # A stack is a volume or several at one place; two stacks are never one volume (PS3.3 C.7.6.16.2.2.7).
         frame, grid = header.frame_number, [*grid, text(header, "StackID"), header.object_class]
+    series = text(header, "SeriesInstanceUID")
+    # One Series Instance UID may serve several patients or studies, where somebody made it up.
+    owner = _digest(*(text(header, key) for key in ("StudyInstanceUID", "PatientID")), *_number_of(header, series))
     return _Image(
         path=path,
         frame=frame,
         modality=modality_of(header),
-        series=text(header, "SeriesInstanceUID"),
+        series=series,
         uid=text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID"),
-        grid=(sop_class(header), *grid),
+        grid=(sop_class(header), *grid, owner),
         plane=image_plane(header),
         split_values={key: text(header, key) for key in _SPLIT_BY},
     )
+
+
+def _number_of(header: pydicom.Dataset, series: str) -> tuple[str, ...]:
+    """Series Number, where it is all that tells series apart."""
+    return () if series else (text(header, "SeriesNumber"),)
 
 
 def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadLimits) -> list[SeriesFiles]:
@@ -252,12 +271,22 @@ def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadL
     for on_grid in _partition(images, lambda image: image.grid):
         for parallel in _parallel(on_grid):
             parts = _split_repeats(parallel, [])
-            volumes += [_series_files(part, labels, warnings) for part, labels in parts]
+            volumes += [_series_files(part, labels, [*warnings, *_mixed(part)]) for part, labels in parts]
             grids += 1
     if grids > 1:
-        apart = f"The images of the series lie on several grids ({grids}): this is one of them; nothing is resampled."
+        apart = (
+            f"The images of the series lie on several grids or belong to several studies ({grids} groups): this is one "
+            "of them; nothing is resampled."
+        )
         volumes = [replace(volume, warnings=(*volume.warnings, apart)) for volume in volumes]
     return volumes
+
+
+def _mixed(images: list[_Image]) -> list[str]:
+    """Warn of images that stand at places of their own and show different things."""
+    found = {_SPLIT_BY[key]: len({image.split_values[key] for image in images}) for key in _ALIKE}
+    told = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
+    return [f"The images of the volume differ in {told}: several volumes may be mixed in it."] if told else []
 
 
 def _without_copies(images: list[_Image], limits: ReadLimits) -> tuple[list[_Image], int]:

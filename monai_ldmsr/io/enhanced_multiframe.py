@@ -156,8 +156,8 @@ def _functional_groups(header: Dataset) -> tuple[Dataset, Sequence[Dataset]]:
     if n_items != n_frames or n_shared != 1 or not n_items:
         raise SourceError(
             f"(5200,9229) 'Shared Functional Groups Sequence' has {n_shared} items (1 is needed) and (5200,9230) "
-            f"'Per-Frame Functional Groups Sequence' {n_items} for {n_frames:.0f} frames, so the frames have no place in "
-            "the patient. Export the series again.",
+            f"'Per-Frame Functional Groups Sequence' {n_items} for {n_frames:.0f} frames, so the frames have no "
+            "place in the patient. Export the series again.",
             ReasonCode.NO_GEOMETRY,
         )
     return shared[0], per_frame
