@@ -267,7 +267,11 @@ def _significant_bits(pixels: IntArray, stored_type: StoredType) -> tuple[IntArr
     if stored_type.bits_stored == stored_type.bits_allocated:
         return pixels, False
     shifted = pixels >> stored_type.shift
-    values = shifted & (2**stored_type.bits_stored - 1)
+    plain = shifted & (2**stored_type.bits_stored - 1)
+    values = plain.copy()
     if stored_type.signed:
         values -= (values >> (stored_type.bits_stored - 1)) << stored_type.bits_stored
-    return values, bool((values != shifted).any()) or bool((pixels & (2**stored_type.shift - 1)).any())
+    # Above a value may stand zeros, or its sign.
+    return values, bool(((values != shifted) & (plain != shifted)).any()) or bool(
+        (pixels & (2**stored_type.shift - 1)).any()
+    )
