@@ -7,23 +7,24 @@ under other names, as other types, or as other terms. Nothing is invented: what 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
 from pydicom import DataElement, Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pydicom.valuerep import DSfloat
 
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import text
 
-__all__ = ["ONLY_IN_GROUPS", "add_functional_groups", "carry", "put"]
+__all__ = ["ONLY_IN_GROUPS", "add_functional_groups", "carry", "check_groups", "put"]
 
 #: Functional groups whose attributes belong to the top of a classic image. Later ones win.
 _GROUPS = """
-    UnassignedSharedConvertedAttributesSequence UnassignedPerFrameConvertedAttributesSequence
     PixelMeasuresSequence PlanePositionSequence PlaneOrientationSequence PixelValueTransformationSequence
     FrameVOILUTSequence FrameContentSequence FrameAnatomySequence CardiacSynchronizationSequence
     DerivationImageSequence IrradiationEventIdentificationSequence
@@ -32,6 +33,17 @@ _GROUPS = """
     MRTransmitCoilSequence MRDiffusionSequence
     CTImageFrameTypeSequence CTAcquisitionDetailsSequence CTTableDynamicsSequence CTPositionSequence
     CTGeometrySequence CTReconstructionSequence CTExposureSequence CTXRayDetailsSequence"""
+
+#: What a converter found no functional group for: these never speak against the ones above.
+_UNASSIGNED = ("UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence")
+
+#: Groups that say where voxels are and what they mean, and why an image is refused that has not just one item of them.
+_ONE_ITEM = {
+    "PixelMeasuresSequence": ReasonCode.NO_GEOMETRY,
+    "PlanePositionSequence": ReasonCode.NO_GEOMETRY,
+    "PlaneOrientationSequence": ReasonCode.NO_GEOMETRY,
+    "PixelValueTransformationSequence": ReasonCode.BAD_RESCALE,
+}
 
 #: What only a functional group may say of an enhanced frame: the top of the object does not speak for it.
 _ONLY_IN_GROUPS = """PixelSpacing SliceThickness SpacingBetweenSlices ImagePositionPatient ImageOrientationPatient
@@ -104,8 +116,16 @@ def add_functional_groups(header: Dataset, shared: Dataset, per_frame: Dataset) 
         shared: item of Shared Functional Groups Sequence.
         per_frame: item of Per-Frame Functional Groups Sequence.
     """
+    for groups, keyword in zip((shared, per_frame), _UNASSIGNED, strict=True):
+        items = _sequence(groups, keyword)
+        for tag in items[0].keys() if len(items) == 1 else ():
+            is_of_pixels = tag.group == 0x0028 and tag in header
+            if tag not in _IDENTITY and not tag.is_private and not is_of_pixels:
+                carry(header, items[0], tag)
     for groups in (shared, per_frame):
         for keyword in _GROUPS.split():
+            if groups is shared and keyword in _ONE_ITEM and keyword in per_frame:
+                continue  # the frame's own group holds as a whole
             items = _sequence(groups, keyword)
             for tag in items[0].keys() if len(items) == 1 else ():
                 if tag not in _IDENTITY and not tag.is_private:
@@ -119,6 +139,27 @@ def add_functional_groups(header: Dataset, shared: Dataset, per_frame: Dataset) 
     if header.SOPClassUID == MRImageStorage:
         _set_diffusion(header)
         _set_mr_terms(header)
+
+
+def check_groups(shared: Dataset, per_frame: Sequence[Dataset]) -> None:
+    """Refuse frames for which a group that gives geometry or rescale is there, but not once.
+
+    Args:
+        shared: item of Shared Functional Groups Sequence.
+        per_frame: items of Per-Frame Functional Groups Sequence; where they have a group, the shared one is not valid.
+
+    Raises:
+        SourceError: ``NO_GEOMETRY`` or ``BAD_RESCALE``.
+    """
+    for keyword, reason in _ONE_ITEM.items():
+        given = [groups if keyword in groups else shared for groups in per_frame]
+        n_bad = sum(keyword in groups and len(_sequence(groups, keyword)) != 1 for groups in given)
+        if n_bad:
+            raise SourceError(
+                f"{Tag(keyword)} '{dictionary_description(keyword)}' has no item or several in {n_bad} of "
+                f"{len(per_frame)} frames, where 1 is needed: it is uncertain which holds. Export the series again.",
+                reason,
+            )
 
 
 def carry(header: Dataset, source: Dataset, tag: BaseTag) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from pydicom import Dataset
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import number_list
 
-__all__ = ["check_pixel_length", "doubts"]
+__all__ = ["LARGEST_VALUE", "LEAST_SLOPE", "Resolution", "check_pixel_length", "doubts", "negative_pet"]
+
+#: Greatest absolute value, and least absolute slope, with which single precision can still be calculated.
+LARGEST_VALUE = 1e37
+LEAST_SLOPE = 1e-30
+
+#: Steps of stored values that single precision cuts into fewer parts than these are told in the report.
+_LEAST_PARTS = 8
 
 
 def doubts(modality: str, headers: Sequence[Dataset], least_value: float) -> list[str]:
@@ -61,3 +70,70 @@ def check_pixel_length(data: bytes, n_bytes: int, row_bytes: int, place: str) ->
             "them is wrong, so pixels would stand at wrong places. Fetch the series again.",
             ReasonCode.UNDECODABLE_PIXELS,
         )
+
+
+class Resolution:
+    """Whether single precision can tell apart the values of a series; ask once an image."""
+
+    def __init__(self) -> None:
+        self._n_coarse = 0
+
+    def check(self, stored: npt.NDArray[np.int32], values: npt.NDArray[np.float32], slope: float, place: str) -> None:
+        """Look at one image.
+
+        Args:
+            stored: its stored integers.
+            values: what they became.
+            slope: by which they did.
+            place: such as ``"Image 3 of 12"``.
+
+        Raises:
+            SourceError: ``BAD_RESCALE`` when different stored integers became the same value.
+        """
+        resolution = float(np.spacing(np.abs(values).max()))
+        if abs(slope) < _LEAST_PARTS * resolution:
+            self._n_coarse += 1
+        # Values are rounded to the nearest, so steps of more than the resolution stay apart.
+        if abs(slope) <= resolution and np.unique(values).size < np.unique(stored).size:
+            raise SourceError(
+                f"{place}: (0028,1053) 'Rescale Slope' is so small against (0028,1052) 'Rescale Intercept' that "
+                "different stored values become the same in single precision. Export rescaled values.",
+                ReasonCode.BAD_RESCALE,
+            )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to tell of the images that were looked at."""
+        if not self._n_coarse:
+            return []
+        return [
+            f"{self._n_coarse} images have a (0028,1052) 'Rescale Intercept' so large against (0028,1053) 'Rescale "
+            "Slope' that single precision rounds their values noticeably."
+        ]
+
+
+def negative_pet(
+    voxels: npt.NDArray[np.float32],
+    padding: npt.NDArray[np.bool_],
+    steps: Sequence[float],
+    signed: Sequence[bool],
+) -> list[str]:
+    """A warning about values below 0 that a PET result, of intercept 0 and the source's stored type, cannot hold.
+
+    Args:
+        voxels: (I, J, K).
+        padding: (I, J, K), where they mean nothing.
+        steps: between stored values, one an image.
+        signed: whether stored values are, one an image.
+    """
+    n_lost = sum(
+        int(np.count_nonzero((voxels[:, :, k] < -0.5 * step) & ~padding[:, :, k]))
+        for k, (step, is_signed) in enumerate(zip(steps, signed, strict=True))
+        if not is_signed
+    )
+    if not n_lost:
+        return []
+    return [
+        f"{n_lost} voxels of the PET are below 0, stored unsigned with a negative (0028,1052) 'Rescale Intercept'. The "
+        "intercept of a PET result is 0, so where the result is below 0 it is written as 0."
+    ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import RLELossless
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.codestream import check_frame
@@ -112,6 +114,8 @@ def stored_pixels(
     stored_type = StoredType(header, place)
     shape = _declared_shape(header, place)
     compressed = _is_compressed(header, place)
+    if compressed:
+        _check_high_bit(header, stored_type, place)
     n_bytes = shape[0] * shape[1] * stored_type.bits_allocated // 8
     if not path.is_file():
         raise CorruptSourceError(f"{place} is no longer there.", ReasonCode.UNREADABLE_FILE)
@@ -127,8 +131,6 @@ def stored_pixels(
         dataset = _read_again(path, header, place, limits)
     with quiet_pydicom():
         decoded = _decode(dataset, shape, n_bytes, compressed, place)
-    if compressed:
-        return decoded, False
     return _significant_bits(decoded, stored_type)
 
 
@@ -160,6 +162,17 @@ def _is_compressed(header: pydicom.Dataset, place: str) -> bool:
             ReasonCode.MISSING_CODEC,
         )
     return bool(syntax.is_compressed and not syntax.is_deflated)
+
+
+def _check_high_bit(header: pydicom.Dataset, stored_type: StoredType, place: str) -> None:
+    """RLE keeps the allocated bits as they are; of other codestreams nothing says what bits below the values hold."""
+    if stored_type.shift and header.file_meta.TransferSyntaxUID != RLELossless:
+        raise SourceError(
+            f"{place} is compressed, and (0028,0102) 'High Bit' is {stored_type.shift + stored_type.bits_stored - 1} "
+            f"where (0028,0101) 'Bits Stored' is {stored_type.bits_stored}: it is uncertain which bits are the values. "
+            "Export the series uncompressed.",
+            ReasonCode.UNSUPPORTED_PIXELS,
+        )
 
 
 def _syntax_name(syntax: pydicom.uid.UID) -> str:
@@ -207,18 +220,39 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
         check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
     try:
         if compressed:
+            _check_one_frame(data)
             check_frame(
                 next(generate_frames(data, number_of_frames=1)), dataset.file_meta.TransferSyntaxUID, shape, n_bytes
             )
-        else:
-            # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
-            dataset.pixel_array_options(correct_unused_bits=False)
+        # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
+        dataset.pixel_array_options(correct_unused_bits=False)
         pixels = dataset.pixel_array
     except Exception:
         raise _undecodable(place) from None
     if pixels.shape != shape:
         raise _undecodable(place)
     return pixels.astype(np.int32)
+
+
+def _check_one_frame(data: bytes) -> None:
+    """Refuse a second frame in the encapsulated pixels of one image: it would be dropped unseen.
+
+    Raises:
+        ValueError: the offset table lists several frames, or several fragments begin as a frame does.
+    """
+    buffer = BytesIO(data)
+    if len(parse_basic_offsets(buffer)) > 1:
+        raise ValueError("more frames than one")
+    if sum(_begins_frame(fragment) for fragment in generate_fragments(buffer)) > 1:
+        raise ValueError("more frames than one")
+
+
+def _begins_frame(fragment: bytes) -> bool:
+    """Whether these are the first bytes of JPEG or JPEG-LS, of JPEG 2000 (also in boxes), or of RLE (PS3.5 G.5)."""
+    if fragment.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")):
+        return True
+    n_segments, first = (int.from_bytes(fragment[at : at + 4], "little") for at in (0, 4))
+    return 1 <= n_segments <= 15 and first == 64
 
 
 def _undecodable(place: str) -> CorruptSourceError:
@@ -233,7 +267,11 @@ def _significant_bits(pixels: IntArray, stored_type: StoredType) -> tuple[IntArr
     if stored_type.bits_stored == stored_type.bits_allocated:
         return pixels, False
     shifted = pixels >> stored_type.shift
-    values = shifted & (2**stored_type.bits_stored - 1)
+    plain = shifted & (2**stored_type.bits_stored - 1)
+    values = plain.copy()
     if stored_type.signed:
         values -= (values >> (stored_type.bits_stored - 1)) << stored_type.bits_stored
-    return values, bool((values != shifted).any()) or bool((pixels & (2**stored_type.shift - 1)).any())
+    # Above a value may stand zeros, or its sign.
+    return values, bool(((values != shifted) & (plain != shifted)).any()) or bool(
+        (pixels & (2**stored_type.shift - 1)).any()
+    )

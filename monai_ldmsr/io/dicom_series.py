@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.dicom_doubts import doubts
+from monai_ldmsr.io.dicom_doubts import LARGEST_VALUE, LEAST_SLOPE, Resolution, doubts, negative_pet
 from monai_ldmsr.io.dicom_header import (
     PET_UNITS,
     ImagePlane,
@@ -115,6 +115,9 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
         voxels, padding = _voxels(paths, headers, rescales, warnings, limits)
         if files.modality == "CT":
             warnings += mark_impossible(voxels, padding)
+        if files.modality == "PT":
+            signed = [StoredType(header, "An image").signed for header in headers]
+            warnings += negative_pet(voxels, padding, [abs(slope) for slope, _ in rescales], signed)
         return DicomSeries(
             case=files.case,
             modality=files.modality,
@@ -258,13 +261,13 @@ def _rescales(modality: str, headers: Sequence[Dataset]) -> list[tuple[float, fl
     rescales = []
     for header in headers:
         slope, intercept = (number_list(header, keyword, 1) for keyword in keywords)
-        if slope is None or intercept is None or slope[0] == 0 or not np.isfinite(np.float32(slope[0] * 65536)):
+        if slope is None or intercept is None or abs(slope[0]) < LEAST_SLOPE:
             continue
         rescales.append((slope[0], intercept[0]))
     if len(rescales) < len(headers):
         raise SourceError(
-            "(0028,1053) 'Rescale Slope' or (0028,1052) 'Rescale Intercept' is missing, zero or not a number "
-            f"in {len(headers) - len(rescales)} of {len(headers)} images, so stored values have no meaning.",
+            "(0028,1053) 'Rescale Slope' or (0028,1052) 'Rescale Intercept' is missing, (nearly) zero or not a "
+            f"number in {len(headers) - len(rescales)} of {len(headers)} images, so stored values have no meaning.",
             ReasonCode.BAD_RESCALE,
         )
     return rescales
@@ -290,7 +293,11 @@ def _voxels(
     warnings: list[str],
     limits: ReadLimits,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Decode all slices: (I, J, K) rescaled values, and where padding stands."""
+    """Decode all slices: (I, J, K) rescaled values, and where padding stands.
+
+    Raises:
+        SourceError: ``BAD_RESCALE`` when single precision cannot tell stored values apart.
+    """
     rows, columns = matrix_size(headers[0]) or (0, 0)
     shape = (columns, rows, len(headers))
     stored_bytes = sum(path.stat().st_size for path in set(paths) if path.is_file())
@@ -299,25 +306,38 @@ def _voxels(
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
     voxels = np.empty(shape, dtype=np.float32, order="F")
     padding = np.zeros(shape, dtype=np.bool_, order="F")
-    n_extra_bits, frames = 0, FramePixels(limits)
+    n_extra_bits, frames, resolution = 0, FramePixels(limits), Resolution()
     for k, (path, header, (slope, intercept)) in enumerate(zip(paths, headers, rescales, strict=True)):
         place = f"Image {k + 1} of {len(headers)} in slice order"
         stored, has_extra_bits = stored_pixels(path, header, place, limits, frames)
         n_extra_bits += has_extra_bits
         plane = stored.T
         voxels[:, :, k] = plane * slope + intercept
+        resolution.check(plane, voxels[:, :, k], slope, place)
         padded = padding_range(header, StoredType(header, place))
         if padded is not None:
             padding[:, :, k] = (plane >= padded[0]) & (plane <= padded[1])
     if n_extra_bits:
         warnings.append(f"{n_extra_bits} images have bits set outside Bits Stored (overlays): left out of the values.")
+    warnings += resolution.warnings
     return voxels, padding
 
 
 def _value_range(headers: Sequence[Dataset], rescales: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Least and greatest value that the stored types can hold.
+
+    Raises:
+        SourceError: ``BAD_RESCALE`` when single precision cannot hold them.
+    """
     ends = [
-        end * slope + intercept
+        [end * slope + intercept for end in StoredType(header, "An image").range]
         for header, (slope, intercept) in zip(headers, rescales, strict=True)
-        for end in StoredType(header, "An image").range
     ]
-    return min(ends), max(ends)
+    n_bad = int((np.abs(ends).max(axis=1) > LARGEST_VALUE).sum())
+    if n_bad:
+        raise SourceError(
+            "(0028,1053) 'Rescale Slope' or (0028,1052) 'Rescale Intercept' is too large for single precision in "
+            f"{n_bad} of {len(headers)} images. Repair the header, or export rescaled values.",
+            ReasonCode.BAD_RESCALE,
+        )
+    return float(np.min(ends)), float(np.max(ends))

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, put
+from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, check_groups, put
 from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -94,8 +94,8 @@ def image_headers(
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when functional groups are damaged.
-        SourceError: ``NO_GEOMETRY`` when functional groups are missing or are not one for each frame; ``TOO_LARGE``
-            when there are more than ``MAX_FRAMES``.
+        SourceError: ``NO_GEOMETRY`` when functional groups are missing or are not one for each frame, ``BAD_RESCALE``
+            when those of the rescale are not; ``TOO_LARGE`` when there are more than ``MAX_FRAMES``.
     """
     if not frames:
         return [read(path) for path in paths]
@@ -156,10 +156,11 @@ def _functional_groups(header: Dataset) -> tuple[Dataset, Sequence[Dataset]]:
     if n_items != n_frames or n_shared != 1 or not n_items:
         raise SourceError(
             f"(5200,9229) 'Shared Functional Groups Sequence' has {n_shared} items (1 is needed) and (5200,9230) "
-            f"'Per-Frame Functional Groups Sequence' {n_items} for {n_frames:.0f} frames, so the frames have no "
-            "place in the patient. Export the series again.",
+            f"'Per-Frame Functional Groups Sequence' {n_items} for {n_frames:.0f} frames, so the frames have no place "
+            "in the patient. Export the series again.",
             ReasonCode.NO_GEOMETRY,
         )
+    check_groups(shared[0], per_frame)
     return shared[0], per_frame
 
 
