@@ -123,7 +123,8 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
         SourceError: ``NO_SUCH_SOURCE``, ``NOT_AN_IMAGE`` (another extension), ``UNSUPPORTED_DIMENSIONS``
-            (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
+            (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE``, ``SINGULAR_GEOMETRY``,
+            ``NO_GEOMETRY`` (unit of length not known) or ``BAD_RESCALE`` (scaling that is no number).
     """
     path = source.file.path if isinstance(source, NiftiVolume) else Path(source)
     extension = volume_extension(path)

@@ -38,8 +38,8 @@ def check_nifti(path: Path, n_bytes: int, row_bytes: int) -> None:
         OSError, EOFError, zlib.error: the gzip stream is damaged.
     """
     is_gzip = path.suffix.lower() == ".gz"
-    opened: Any = gzip.open(path) if is_gzip else path.open("rb")
-    with opened as stream:
+    with gzip.open(path) if is_gzip else path.open("rb") as opened:
+        stream: Any = opened
         start = stream.read(_NIFTI_HEADERS[1] + 1)
         sizes = {struct.unpack_from(f"{order}i", start)[0] for order in "<>"}
         n_header = next(size for size in _NIFTI_HEADERS if size in sizes)
