@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
-from monai_ldmsr.io.volume_header import checked_shape, stored_bytes
-from monai_ldmsr.io.whole_file import check_meta_image
+from monai_ldmsr.io.volume_header import checked_shape, header_fields, placement, stored_bytes
+from monai_ldmsr.io.whole_file import check_meta_image, check_nrrd
 
 __all__ = [
     "VolumeFile",
@@ -122,7 +123,8 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
         SourceError: ``NO_SUCH_SOURCE``, ``NOT_AN_IMAGE`` (another extension), ``UNSUPPORTED_DIMENSIONS``
-            (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
+            (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE``, ``SINGULAR_GEOMETRY``,
+            ``NO_GEOMETRY`` (unit of length not known) or ``BAD_RESCALE`` (scaling that is no number).
     """
     path = source.file.path if isinstance(source, NiftiVolume) else Path(source)
     extension = volume_extension(path)
@@ -229,8 +231,8 @@ def _read_nifti(volume: NiftiVolume) -> _Read:
         warnings.append(f"The file holds {n} volumes (4D): this is number {volume.number}, with a result of its own.")
     if not sform_code and not qform_code:
         warnings.append("Neither sform nor qform is set: only voxel sizes are known; place and sides are not.")
-    if sform_code and qform_code and not np.allclose(sform, qform, rtol=0, atol=1e-2):
-        warnings.append("sform and qform disagree by more than 0.01: sform is used.")
+    if sform_code and qform_code and _disagree(sform, qform, volume.file.shape):
+        warnings.append("sform and qform disagree by more than 0.1 voxel: sform is used.")
     storage = _Storage(
         dtype=volume.file.dtype.newbyteorder("="),
         n_dimensions=2 if len(image.shape) == 2 else 3,
@@ -246,12 +248,22 @@ def _read_nifti(volume: NiftiVolume) -> _Read:
     return _Read(raw, affine, storage, tuple(warnings))
 
 
+def _disagree(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+    """Whether two affines place a corner of the volume more than a tenth of a voxel apart."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in shape))])
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max()
+        return not apart <= 0.1 * np.linalg.norm(one[:3, :3], axis=0).min()
+
+
 def _read_itk(path: Path, limits: ReadLimits) -> _Read:
-    n_stored = stored_bytes(path, limits)
+    n_stored, is_nrrd = stored_bytes(path, limits), path.suffix.lower() == ".nrrd"
+    fields, start = header_fields(path, limits)
+    mm_per_unit, warnings = placement(fields, is_nrrd)
     with _quiet_itk():
         reader = sitk.ImageFileReader()
         # Left to choose, ITK takes any format that it finds in the file.
-        reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
+        reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
@@ -265,17 +277,14 @@ def _read_itk(path: Path, limits: ReadLimits) -> _Read:
         limits.check_expansion("The file", n_decoded, n_stored)
         image = reader.Execute()
     raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
-    if path.suffix.lower() != ".nrrd":
-        check_meta_image(path, raw.nbytes, shape[0] * raw.itemsize)
+    (check_nrrd if is_nrrd else check_meta_image)(path, fields, start, shape, raw.itemsize)
     n = min(image.GetDimension(), 3)
     direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
     direction[:n, :n] = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
     spacing[:n], origin[:n] = image.GetSpacing()[:n], image.GetOrigin()[:n]
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = direction * spacing, origin
-    warnings = []
-    if path.suffix.lower() == ".nrrd" and "NRRD_space" not in reader.GetMetaDataKeys():
-        warnings.append("The NRRD file names no space: only voxel sizes are known; place and sides are not.")
+    affine[:n] *= mm_per_unit
     return _Read(raw, lps_to_ras(affine), _Storage(raw.dtype, 2 if n == 2 else 3), tuple(warnings))
 
 
@@ -301,6 +310,13 @@ def _scaled(read: _Read, warnings: list[str]) -> npt.NDArray[np.float32]:
         least, greatest = int(read.raw.min()), int(read.raw.max())
         if max(-least, greatest) > _EXACT_IN_FLOAT32:
             warnings.append("Integers beyond 16777216 are rounded to float32.")
+            return voxels
+    low, high = (float(end) * slope + intercept for end in (read.raw.min(), read.raw.max()))
+    # What a type keeps apart: its stored steps, or of floats a part of their range that grey levels would have.
+    step = abs(slope) if read.raw.dtype.kind in "iub" else abs(high - low) / 2**12
+    exact = read.raw.dtype == np.float32 and (slope, intercept) == (1.0, 0.0)
+    if low != high and not exact and np.spacing(np.float32(max(abs(low), abs(high)))) > step:
+        warnings.append("Values lie too close together for their size: differences are rounded to float32.")
     return voxels
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import nibabel as nib
 
-from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import ReadLimits, too_large
 
-__all__ = ["checked_shape", "nifti_image_class", "stored_bytes"]
+__all__ = ["checked_shape", "header_fields", "nifti_image_class", "placement", "stored_bytes"]
 
 #: Fields of MetaImage with one number an axis, or one for each pair of axes.
 _NUMBERS_PER_AXIS = {
@@ -44,6 +44,16 @@ _NRRD_WORDS = re.compile(r"\([^()]*\)|\"[^\"]*\"|[^\s()\"]+")
 _NRRD_PER_AXIS = {
     *("sizes", "spacings", "thicknesses", "axismins", "axismaxs", "centers", "centerings", "labels", "units", "kinds"),
     "spacedirections",
+}
+#: Spaces of NRRD that ITK turns to LPS; others it takes as if they were that.
+_NRRD_SPACES = {"ras", "rightanteriorsuperior", "las", "leftanteriorsuperior", "lps", "leftposteriorsuperior"}
+
+#: Millimetres of what units are called; without any name they are millimetres.
+_MM_PER_UNIT = {
+    **dict.fromkeys(("", "?", "???", "none", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"), 0.001),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
 }
 _NRRD_INTEGERS = {"dimension", "spacedimension", "lineskip", "byteskip"}
 _NRRD_TEXTS = {
@@ -86,6 +96,7 @@ def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
     Raises:
         ValueError: it is neither.
         SourceError: ``TOO_LARGE`` when the voxels begin too far behind the header: nibabel reads all that is between.
+            ``UNREADABLE_FILE`` when they begin within it, ``BAD_RESCALE`` when slope or intercept is no number.
     """
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
         start = stream.read(540)
@@ -94,8 +105,23 @@ def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
     offset = float(struct.unpack_from(f"{order}f" if is_first else f"{order}q", start, 108 if is_first else 168)[0])
     if not math.isfinite(offset):
         raise ValueError("no offset")
+    if offset < (352 if is_first else 544) or offset != int(offset):
+        raise CorruptSourceError(
+            f"The header says that the voxels begin at byte {offset:g}, which is within the header or no whole number "
+            "(vox_offset). Repair it, or convert the file again.",
+            ReasonCode.UNREADABLE_FILE,
+        )
     if offset > limits.header_bytes:
         raise too_large(f"The voxels of the NIfTI file begin {offset:.0f} bytes behind its start.", "header_bytes")
+    slope, intercept = struct.unpack_from(f"{order}2f" if is_first else f"{order}2d", start, 112 if is_first else 176)
+    # 0 is no scaling, and so is NaN to some writers, which then leave no intercept either.
+    is_unscaled = slope == 0 or (math.isnan(slope) and (intercept == 0 or math.isnan(intercept)))
+    if not is_unscaled and not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise SourceError(
+            f"The NIfTI header scales by {slope:g} and {intercept:g} (scl_slope, scl_inter), so the stored values have "
+            "no meaning. Repair the header.",
+            ReasonCode.BAD_RESCALE,
+        )
     return nib.Nifti1Image if is_first else nib.Nifti2Image
 
 
@@ -109,7 +135,7 @@ def stored_bytes(path: Path, limits: ReadLimits) -> int:
     """
     size = path.stat().st_size
     is_nrrd = path.suffix.lower() == ".nrrd"
-    fields = _fields(path, limits, is_nrrd)
+    fields, _ = header_fields(path, limits)
     (_check_nrrd if is_nrrd else _check_meta_image)(fields, size)
     name = fields.get("datafile" if is_nrrd else "elementdatafile")
     if name is None or (name == "LOCAL" and not is_nrrd):
@@ -124,14 +150,20 @@ def stored_bytes(path: Path, limits: ReadLimits) -> int:
     return size + data.stat().st_size
 
 
-def _fields(path: Path, limits: ReadLimits, is_nrrd: bool) -> dict[str, str]:
-    """Fields of the text header, with names in small letters and without spaces."""
+def header_fields(path: Path, limits: ReadLimits) -> tuple[dict[str, str], int]:
+    """Fields of a text header, with names in small letters and without spaces, and how many bytes it has.
+
+    Raises:
+        ValueError: it is damaged.
+        SourceError: ``TOO_LARGE`` when it does not end.
+    """
     fields: dict[str, str] = {}
+    is_nrrd = path.suffix.lower() == ".nrrd"
     with path.open("rb") as stream:
         while stream.tell() < limits.header_bytes:
             line = stream.readline(limits.header_bytes).decode("utf-8", "surrogateescape").strip()
             if not line and (is_nrrd or not stream.peek(1)):
-                return fields
+                return fields, stream.tell()
             name, separator, value = re.match(r"([^:=]*)(:=|:|=|)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
             name = re.sub(r"\s", "", name).lower()
             if separator and name in fields:
@@ -142,8 +174,61 @@ def _fields(path: Path, limits: ReadLimits, is_nrrd: bool) -> dict[str, str]:
             if separator in (":", "=") and name[:1] != "#":
                 fields[name] = value.strip()
             if name == "elementdatafile" and not is_nrrd:
-                return fields
+                return fields, stream.tell()
     raise too_large(f"The {path.suffix.lower()} file has a header that does not end.", "header_bytes")
+
+
+def placement(fields: dict[str, str], is_nrrd: bool) -> tuple[float, list[str]]:
+    """Millimetres of the unit that a text header counts in, and warnings of what it leaves to be assumed.
+
+    Raises:
+        SourceError: ``NO_GEOMETRY`` when the unit is none of length, or not one for all axes.
+    """
+    if is_nrrd:
+        words = _NRRD_WORDS.findall(fields.get("spaceunits", fields.get("units", "")))[:3]
+        units = {word.strip('" ').lower() for word in words}
+    else:
+        units = {fields.get("distanceunits", "").strip('" ').lower()}
+    scales = {_MM_PER_UNIT.get(unit) for unit in units} or {1.0}
+    scale = scales.pop()
+    if scale is None or scales:
+        raise SourceError(
+            "The header counts lengths in a unit other than mm, cm, m or um, or in several, so voxel sizes are not "
+            "known. Convert the file to mm.",
+            ReasonCode.NO_GEOMETRY,
+        )
+    return scale, _assumed_in_nrrd(fields) if is_nrrd else _assumed_in_meta_image(fields)
+
+
+def _assumed_in_nrrd(fields: dict[str, str]) -> list[str]:
+    warnings = []
+    directions = [word.lower() for word in _NRRD_WORDS.findall(fields.get("spacedirections", ""))[:3]]
+    if "space" not in fields:
+        warnings.append("The NRRD file names no space: only voxel sizes are known; place and sides are not.")
+    elif fields["space"].strip('"').replace("-", "").lower() not in _NRRD_SPACES:
+        warnings.append(
+            "The NRRD file's space does not say where in the patient it lies: only voxel sizes are known; place and "
+            "sides are not."
+        )
+    elif "spaceorigin" not in fields:
+        warnings.append("The NRRD file gives no origin: (0, 0, 0) is assumed.")
+    spacings = [word.lower() for word in fields.get("spacings", "nan").split()[:3]]
+    sizes = directions or spacings
+    if any("none" in word or "nan" in word for word in sizes):
+        warnings.append("The NRRD file does not give the spacing of each axis: 1 mm is assumed where it is missing.")
+    return warnings
+
+
+def _assumed_in_meta_image(fields: dict[str, str]) -> list[str]:
+    warnings = []
+    for what, names in (
+        ("spacing (1 mm", ("elementspacing", "elementsize")),
+        ("origin ((0, 0, 0)", ("offset", "position", "origin")),
+        ("orientation (LPS", ("transformmatrix", "rotation", "orientation")),
+    ):
+        if not any(name in fields for name in names):
+            warnings.append(f"The MetaImage file gives no {what} is assumed).")
+    return warnings
 
 
 def _check_nrrd(fields: dict[str, str], size: int) -> None:

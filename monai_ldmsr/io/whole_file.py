@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
+import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
 
-__all__ = ["check_meta_image", "check_nifti"]
+__all__ = ["check_meta_image", "check_nifti", "check_nrrd"]
 
 _CHUNK = 2**20
+
+#: Sizes of the two NIfTI headers; the byte behind them tells of an extension, of which none is shorter than this.
+_NIFTI_HEADERS = (348, 540)
+_LEAST_EXTENSION = 16
 
 
 def check_nifti(path: Path, n_bytes: int, row_bytes: int) -> None:
     """Refuse a NIfTI file that goes on where its voxels should end, or whose gzip checksum is wrong.
 
-    nibabel stops at the last voxel: it would neither see that each row is too short, nor read the checksum.
+    nibabel stops at the last voxel: it would neither see that each row is too short, nor read the checksum. Zeros
+    that do not fill a row may follow, unless the header tells of an extension that could be what is too much.
 
     Args:
         path: file, with gzip inside where its name ends in ``.gz``.
@@ -30,66 +37,141 @@ def check_nifti(path: Path, n_bytes: int, row_bytes: int) -> None:
         CorruptSourceError: ``UNREADABLE_FILE``.
         OSError, EOFError, zlib.error: the gzip stream is damaged.
     """
-    if path.suffix.lower() != ".gz":
-        _check_end(path.stat().st_size, n_bytes, row_bytes)
-        return
-    with gzip.open(path) as stream:
-        total = 0
-        while chunk := stream.read(_CHUNK):  # the last read is what compares the checksum
-            total += len(chunk)
-            _check_end(total, n_bytes, row_bytes, is_whole=False)
-    _check_end(total, n_bytes, row_bytes)
+    is_gzip = path.suffix.lower() == ".gz"
+    with gzip.open(path) if is_gzip else path.open("rb") as opened:
+        stream: Any = opened
+        start = stream.read(_NIFTI_HEADERS[1] + 1)
+        sizes = {struct.unpack_from(f"{order}i", start)[0] for order in "<>"}
+        n_header = next(size for size in _NIFTI_HEADERS if size in sizes)
+        if start[n_header : n_header + 1].strip(b"\0"):
+            row_bytes = min(row_bytes, _LEAST_EXTENSION)
+        stream.seek(0)
+        if is_gzip:
+            _check_pieces(_pieces(stream), n_bytes, row_bytes)  # the last read is what compares the checksum
+        else:
+            _check_plain(stream, 0, n_bytes, row_bytes)
 
 
-def check_meta_image(path: Path, n_bytes: int, row_bytes: int) -> None:
+def check_meta_image(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...], item_bytes: int) -> None:
     """Refuse a MetaImage whose voxels are more than its header says, or whose zlib checksum is wrong.
 
     Args:
         path: ``.mha`` file, or ``.mhd`` header with its voxels in one other file.
-        n_bytes: voxels alone, as the header says.
-        row_bytes: see :func:`check_nifti`.
+        fields: of its header, as :func:`~monai_ldmsr.io.volume_header.header_fields` gives them.
+        start: where the header ends.
+        shape: of the voxels, as the header says.
+        item_bytes: of one voxel.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE``.
         zlib.error: the stream is damaged.
     """
-    with path.open("rb") as stream:
-        head = stream.read(2**16)
-    place = re.search(rb"^ElementDataFile *= *([^\r\n]*?) *\r?\n", head, re.MULTILINE)
-    if place is None:
-        return
-    local = place.group(1).upper() == b"LOCAL"
-    data = path if local else path.parent / place.group(1).decode()
-    start = place.end() if local else 0
-    if not data.is_file():  # several files, of which the reader takes care
-        return
-    if not re.search(rb"^CompressedData *= *T", head[: place.start()], re.MULTILINE | re.IGNORECASE):
-        _check_end(data.stat().st_size - start, n_bytes, row_bytes)
-        return
+    n_bytes, row_bytes = math.prod(shape) * item_bytes, shape[0] * item_bytes
+    is_local = fields["elementdatafile"].upper() == "LOCAL"
+    is_compressed = fields.get("compresseddata", "")[:1] in ("T", "t", "1")
+    data = path if is_local else path.with_name(fields["elementdatafile"])
+    skipped = int(fields.get("headersize", 0))
+    if skipped and (is_compressed or (is_local and skipped != start)):
+        raise CorruptSourceError(
+            f"The header gives HeaderSize = {skipped}, which does not fit where the voxels begin. Remove this line "
+            "from the header, or convert the file again.",
+            ReasonCode.UNREADABLE_FILE,
+        )
+    if skipped == -1:  # the voxels are whatever is last in the file
+        skipped = max(0, data.stat().st_size - n_bytes)
+    start = start if is_local else skipped
     with data.open("rb") as stream:
-        stream.seek(start)
-        total = 0
-        for size in _inflated(stream):
-            total += size
-            _check_end(total, n_bytes, row_bytes, is_whole=False)
-    _check_end(total, n_bytes, row_bytes)
+        if is_compressed:
+            stream.seek(start)
+            _check_pieces(_inflated(stream), n_bytes, row_bytes)
+        else:
+            _check_plain(stream, start, n_bytes, row_bytes)
 
 
-def _inflated(stream: IO[bytes]) -> Iterator[int]:
-    """Sizes of the pieces that a zlib stream inflates to, one in memory at a time."""
+def check_nrrd(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...], item_bytes: int) -> None:
+    """Refuse a NRRD file whose voxels are more or fewer than its header says, or whose gzip checksum is wrong.
+
+    Args:
+        path: file, or header with its voxels in one other file.
+        fields: see :func:`check_meta_image`.
+        start: where the header ends.
+        shape: of the voxels, as the header says.
+        item_bytes: of one voxel.
+
+    Raises:
+        CorruptSourceError: ``UNREADABLE_FILE``.
+        OSError, EOFError, zlib.error: the gzip stream is damaged.
+    """
+    n_bytes, row_bytes = math.prod(shape) * item_bytes, shape[0] * item_bytes
+    encoding, skipped = fields.get("encoding", "raw").lower(), int(fields.get("byteskip", 0))
+    is_detached = "datafile" in fields
+    with (path.with_name(fields["datafile"]) if is_detached else path).open("rb") as stream:
+        stream.seek(0 if is_detached else start)
+        for _ in range(int(fields.get("lineskip", 0))):
+            stream.readline()
+        if encoding in ("gzip", "gz"):
+            with gzip.GzipFile(fileobj=stream) as inflated:
+                inflated.read(max(0, skipped))
+                _check_pieces(_pieces(inflated), n_bytes, row_bytes)
+            return
+        if encoding == "raw" and skipped == -1:  # the voxels are whatever is last in the file
+            return
+        stream.seek(max(0, skipped), 1)
+        if encoding == "raw":
+            _check_plain(stream, stream.tell(), n_bytes, row_bytes)
+        elif encoding == "hex":
+            _check_pieces((re.sub(rb"\s", b"", piece) for piece in _pieces(stream)), 2 * n_bytes, 1)
+        elif encoding in ("ascii", "text", "txt"):
+            _check_pieces(_numbers(stream), math.prod(shape), 1)
+
+
+def _pieces(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    while piece := stream.read(_CHUNK):
+        yield piece
+
+
+def _numbers(stream: IO[bytes]) -> Iterator[bytes]:
+    """One byte for each number of a text."""
+    last = b" "
+    for piece in _pieces(stream):
+        words = re.split(rb"[\s,]+", last + piece)  # a word that goes on was counted where it began
+        yield b"1" * (sum(map(bool, words)) - (not last.isspace() and last != b","))
+        last = piece[-1:]
+
+
+def _inflated(stream: IO[bytes]) -> Iterator[bytes]:
+    """The pieces that a zlib stream inflates to, one in memory at a time."""
     inflater = zlib.decompressobj()
     while not inflater.eof:
         piece = inflater.decompress(inflater.unconsumed_tail or stream.read(_CHUNK), _CHUNK)
         if not piece and not inflater.eof and not inflater.unconsumed_tail and not stream.peek(1):  # type: ignore[attr-defined]
             raise EOFError("the stream ends too early")
-        yield len(piece)
+        yield piece
 
 
-def _check_end(found: int, n_bytes: int, row_bytes: int, is_whole: bool = True) -> None:
-    if found - n_bytes >= row_bytes or (is_whole and found < n_bytes):
-        more = "" if is_whole else "or more "
-        raise CorruptSourceError(
-            f"The file holds {found} {more}bytes, but its header makes them {n_bytes}: it was cut short, or sizes or "
-            "type in the header are wrong, so voxels would stand at wrong places. Copy or convert it again.",
-            ReasonCode.UNREADABLE_FILE,
-        )
+def _check_plain(stream: IO[bytes], start: int, n_bytes: int, row_bytes: int) -> None:
+    found = stream.seek(0, 2) - start
+    if found < n_bytes or found - n_bytes >= row_bytes:
+        raise _does_not_fit(str(found), n_bytes)
+    stream.seek(start + n_bytes)
+    if stream.read().strip(b"\0"):
+        raise _does_not_fit(str(found), n_bytes)
+
+
+def _check_pieces(pieces: Iterable[bytes], n_bytes: int, row_bytes: int) -> None:
+    found = 0
+    for piece in pieces:
+        surplus = piece[max(0, n_bytes - found) :]
+        found += len(piece)
+        if found - n_bytes >= row_bytes or surplus.strip(b"\0"):
+            raise _does_not_fit(f"{found} or more", n_bytes)
+    if found < n_bytes:
+        raise _does_not_fit(str(found), n_bytes)
+
+
+def _does_not_fit(found: str, n_bytes: int) -> CorruptSourceError:
+    return CorruptSourceError(
+        f"The file holds {found} bytes, but its header makes them {n_bytes}: it was cut short, or sizes, type or "
+        "offset in the header are wrong, so voxels would stand at wrong places. Copy or convert it again.",
+        ReasonCode.UNREADABLE_FILE,
+    )
