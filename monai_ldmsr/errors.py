@@ -84,7 +84,8 @@ class ReasonCode(str, Enum):
     )
     NO_GEOMETRY = (
         "NO_GEOMETRY",
-        "Position, orientation or spacing is missing, impossible, contradictory or in an unknown unit in at least one image.",
+        "Position, orientation or spacing is missing, impossible, contradictory or in an unknown unit in at least one "
+        "image.",
         "Fetch the series again from where it was acquired; repair a volume file's header.",
     )
     SINGULAR_GEOMETRY = (
@@ -129,8 +130,8 @@ class ReasonCode(str, Enum):
     )
     BAD_RESCALE = (
         "BAD_RESCALE",
-        "Stored values have no certain meaning: slope or intercept missing, zero, no number or beyond single precision, a "
-        "lookup table, CT not in HU, PET without or with several units.",
+        "Stored values have no certain meaning: slope or intercept missing, zero, no number or beyond single precision,"
+        " a lookup table, CT not in HU, PET without or with several units.",
         "Export rescaled values, or repair the header.",
     )
     TRUNCATED_PIXELS = (
