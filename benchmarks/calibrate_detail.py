@@ -65,9 +65,11 @@ def psnr(image: Tensor, reference: Tensor) -> float:
     return float(10 * torch.log10(255**2 / (image - reference).square().mean()))
 
 
-def cases(volumes: list[TrainingVolume], network: SuperResolver, count: int) -> Iterator[Case]:
-    """The middle of some slices of each volume."""
-    factor, activity = network.factor, (network.activity_floor, network.activity_exponent)
+def cases(
+    volumes: list[TrainingVolume], network: SuperResolver, activity: tuple[float, float], count: int
+) -> Iterator[Case]:
+    """The middle of some slices of each volume; ``network`` gives its sample as it is."""
+    factor = network.factor
     for volume in volumes:
         usable = [image for image in volume.slices if min(image.shape) >= MIN_SIDE]
         for n in spread_slices(len(usable), count):
@@ -79,10 +81,8 @@ def cases(volumes: list[TrainingVolume], network: SuperResolver, count: int) -> 
             bicubic = psnr(to_grey8(upsample_bicubic(scaled, factor), -1.0, 1.0), reference)
             steps, network.num_inference_steps = network.num_inference_steps, 1
             mean = network(scaled)
-            network.num_inference_steps, network.activity_floor, network.activity_exponent = steps, 0.0, 0.0
-            sample = network(scaled)  # as it is
-            network.activity_floor, network.activity_exponent = activity
-            yield Case(mean, sample, low, volume, reference, sharpness(reference), bicubic, activity)
+            network.num_inference_steps = steps
+            yield Case(mean, network(scaled), low, volume, reference, sharpness(reference), bicubic, activity)
 
 
 def sharpness(image: Tensor) -> np.ndarray:
@@ -133,11 +133,15 @@ def main() -> None:
     parser.add_argument("--modalities", nargs="+", default=["CT", "MR"])
     arguments = parser.parse_args()
     volumes = [v for split in arguments.splits for v in load_evaluation_volumes(arguments.data, split)]
+    shipped = load_network(arguments.bundle)
+    activity = (shipped.activity_floor, shipped.activity_exponent)
     for modality in arguments.modalities:
         rows = []
         for factor in reversed(FACTORS):
-            network = load_network(arguments.bundle, factor=factor, detail_gains={})  # the sample as it is
-            chosen = list(cases([v for v in volumes if v.modality == modality], network, arguments.slices))
+            plain = {"detail_gains": {}, "activity_floor": 0.0, "activity_exponent": 0.0}
+            network = load_network(arguments.bundle, factor=factor, **plain)
+            of_modality = [v for v in volumes if v.modality == modality]
+            chosen = list(cases(of_modality, network, activity, arguments.slices))
             gains = calibrate(chosen, factor)
             ratio, score, gained, excess = figures(chosen, gains, factor)
             rows.insert(0, gains.tolist())

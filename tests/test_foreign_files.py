@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
+from odd_run import check_output, check_result, run
 
 TABLE = Path(__file__).parent / "foreign_files.csv"
 
@@ -24,14 +24,7 @@ with TABLE.open(encoding="utf-8", newline="") as _stream:
     ROWS = [tuple(row) for row in csv.reader(_stream)][1:]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return narrow_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_nearest_neighbour(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nearest_neighbour")
 
 
 def found(package: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from odd_conformance import check_by_readers, check_conformance
 from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
-from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
+from odd_run import check_output, check_result, run
 from odd_volumes import VOLUME_ROWS, four_volumes, nifti, values
 
 ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
@@ -22,14 +22,7 @@ ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
 REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return narrow_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_nearest_neighbour(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nearest_neighbour")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "_"))

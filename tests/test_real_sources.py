@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from odd_conformance import check_by_readers, check_conformance
-from odd_run import check_output, check_result, narrow_bundle, run, use_nearest_neighbour
+from odd_run import check_output, check_result, run
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted((ROOT / "sample_data" / "dicom").iterdir())
@@ -15,14 +15,7 @@ SAMPLES = sorted((ROOT / "sample_data" / "dicom").iterdir())
 FURTHER = [path for path in sorted(ROOT.parent.glob("shared/data/dicom/*")) if "multiframe" not in path.name]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return narrow_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_nearest_neighbour(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nearest_neighbour")
 
 
 def check(source: Path, output: Path, bundle: Path) -> None:

@@ -117,19 +117,15 @@ def add_functional_groups(header: Dataset, shared: Dataset, per_frame: Dataset) 
         per_frame: item of Per-Frame Functional Groups Sequence.
     """
     for groups, keyword in zip((shared, per_frame), _UNASSIGNED, strict=True):
-        items = _sequence(groups, keyword)
-        for tag in items[0].keys() if len(items) == 1 else ():
-            is_of_pixels = tag.group == 0x0028 and tag in header
-            if tag not in _IDENTITY and not tag.is_private and not is_of_pixels:
-                carry(header, items[0], tag)
+        for item, tag in _attributes(groups, keyword):
+            if tag.group != 0x0028 or tag not in header:
+                carry(header, item, tag)
     for groups in (shared, per_frame):
         for keyword in _GROUPS.split():
             if groups is shared and keyword in _ONE_ITEM and keyword in per_frame:
                 continue  # the frame's own group holds as a whole
-            items = _sequence(groups, keyword)
-            for tag in items[0].keys() if len(items) == 1 else ():
-                if tag not in _IDENTITY and not tag.is_private:
-                    carry(header, items[0], tag)
+            for item, tag in _attributes(groups, keyword):
+                carry(header, item, tag)
     for enhanced, classic in _RENAMED.items():
         _rename(header, enhanced, classic)
     _set_image_type(header)
@@ -171,6 +167,14 @@ def carry(header: Dataset, source: Dataset, tag: BaseTag) -> None:
 def put(header: Dataset, keyword: str, value: object) -> None:
     """Set an attribute in a new element: the one of before may be shared with the headers of other frames."""
     header[Tag(keyword)] = DataElement(Tag(keyword), dictionary_VR(keyword), value)
+
+
+def _attributes(groups: Dataset, keyword: str) -> list[tuple[Dataset, BaseTag]]:
+    """What a functional group of one item says that may stand in a classic image: the item, and the tags in it."""
+    items = _sequence(groups, keyword)
+    if len(items) != 1:
+        return []
+    return [(items[0], tag) for tag in items[0].keys() if tag not in _IDENTITY and not tag.is_private]  # noqa: SIM118
 
 
 def _sequence(dataset: Dataset, keyword: str) -> list[Dataset]:

@@ -39,6 +39,7 @@ __all__ = [
     "read_header",
     "skip_reason",
     "sop_class",
+    "sop_instance",
     "text",
 ]
 
@@ -202,6 +203,11 @@ def image_plane(header: pydicom.Dataset) -> ImagePlane | None:
 def sop_class(header: pydicom.Dataset) -> str:
     """SOP Class UID, from the file meta information when the data set was emptied of it."""
     return text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")
+
+
+def sop_instance(header: pydicom.Dataset) -> str:
+    """SOP Instance UID, from the file meta information when the data set was emptied of it."""
+    return text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID")
 
 
 def modality_of(header: pydicom.Dataset) -> str:

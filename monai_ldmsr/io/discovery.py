@@ -24,6 +24,7 @@ from monai_ldmsr.io.dicom_header import (
     read_header,
     skip_reason,
     sop_class,
+    sop_instance,
     text,
 )
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, images_of
@@ -236,22 +237,18 @@ def _image(path: Path, header: pydicom.Dataset) -> _Image:
         frame, grid = header.frame_number, [*grid, text(header, "StackID"), header.object_class]
     series = text(header, "SeriesInstanceUID")
     # One Series Instance UID may serve several patients or studies, where somebody made it up.
-    owner = _digest(*(text(header, key) for key in ("StudyInstanceUID", "PatientID")), *_number_of(header, series))
+    keywords = ("StudyInstanceUID", "PatientID") if series else ("StudyInstanceUID", "PatientID", "SeriesNumber")
+    owner = _digest(*(text(header, key) for key in keywords))
     return _Image(
         path=path,
         frame=frame,
         modality=modality_of(header),
         series=series,
-        uid=text(header, "SOPInstanceUID") or text(header.file_meta, "MediaStorageSOPInstanceUID"),
+        uid=sop_instance(header),
         grid=(sop_class(header), *grid, owner),
         plane=image_plane(header),
         split_values={key: text(header, key) for key in _SPLIT_BY},
     )
-
-
-def _number_of(header: pydicom.Dataset, series: str) -> tuple[str, ...]:
-    """Series Number, where it is all that tells series apart."""
-    return () if series else (text(header, "SeriesNumber"),)
 
 
 def _volumes(images: list[_Image], damaged_folders: Counter[Path], limits: ReadLimits) -> list[SeriesFiles]:

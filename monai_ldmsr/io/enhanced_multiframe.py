@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, check_groups, put
-from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, text
+from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, sop_instance
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = ["CLASSIC_FORM", "FrameHeader", "FramePixels", "image_headers", "images_of"]
@@ -65,7 +65,7 @@ class FrameHeader(Dataset):
     @property
     def object_uid(self) -> str:
         """SOP Instance UID of the object that the frame is in."""
-        return text(self, "SOPInstanceUID") or text(self.file_meta, "MediaStorageSOPInstanceUID")
+        return sop_instance(self)
 
 
 def images_of(header: Dataset) -> Iterator[Dataset]:

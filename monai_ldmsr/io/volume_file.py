@@ -21,7 +21,7 @@ from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
-from monai_ldmsr.io.volume_header import checked_shape, header_fields, placement, stored_bytes
+from monai_ldmsr.io.volume_header import MM_PER_UNIT, checked_shape, header_fields, placement, stored_bytes
 from monai_ldmsr.io.whole_file import check_meta_image, check_nrrd
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 _EXACT_IN_FLOAT32 = 2**24
 
 _EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +222,7 @@ def _read_nifti(volume: NiftiVolume) -> _Read:
     raw, image, n = volume.file.read(volume.number), volume.file.image, volume.file.n_volumes
     header = image.header
     units = header.get_xyzt_units()
-    to_mm = np.diag([*[_MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
+    to_mm = np.diag([*[MM_PER_UNIT.get(units[0], 1.0)] * 3, 1.0])
     sform, sform_code = header.get_sform(coded=True)
     qform, qform_code = header.get_qform(coded=True)
     warnings = []
@@ -257,8 +256,9 @@ def _disagree(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], shap
 
 
 def _read_itk(path: Path, limits: ReadLimits) -> _Read:
-    n_stored, is_nrrd = stored_bytes(path, limits), path.suffix.lower() == ".nrrd"
+    is_nrrd = path.suffix.lower() == ".nrrd"
     fields, start = header_fields(path, limits)
+    n_stored = stored_bytes(path, fields)
     mm_per_unit, warnings = placement(fields, is_nrrd)
     with _quiet_itk():
         reader = sitk.ImageFileReader()
@@ -361,7 +361,7 @@ def _stored(voxels: npt.NDArray[np.float32], storage: _Storage) -> tuple[npt.NDA
 def _write_nifti(
     stored: npt.NDArray[Any], geometry: VolumeGeometry, storage: _Storage, path: Path, description: str
 ) -> None:
-    from_mm = np.diag([*[1.0 / _MM_PER_UNIT.get(storage.units[0], 1.0)] * 3, 1.0])
+    from_mm = np.diag([*[1.0 / MM_PER_UNIT.get(storage.units[0], 1.0)] * 3, 1.0])
     affine = from_mm @ geometry.affine
     if storage.n_dimensions == 2:
         stored = stored[:, :, 0]

@@ -15,7 +15,7 @@ import nibabel as nib
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import ReadLimits, too_large
 
-__all__ = ["checked_shape", "header_fields", "nifti_image_class", "placement", "stored_bytes"]
+__all__ = ["MM_PER_UNIT", "checked_shape", "header_fields", "nifti_image_class", "placement", "stored_bytes"]
 
 #: Fields of MetaImage with one number an axis, or one for each pair of axes.
 _NUMBERS_PER_AXIS = {
@@ -49,7 +49,7 @@ _NRRD_PER_AXIS = {
 _NRRD_SPACES = {"ras", "rightanteriorsuperior", "las", "leftanteriorsuperior", "lps", "leftposteriorsuperior"}
 
 #: Millimetres of what units are called; without any name they are millimetres.
-_MM_PER_UNIT = {
+MM_PER_UNIT = {
     **dict.fromkeys(("", "?", "???", "none", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"), 0.001),
     **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
@@ -125,17 +125,20 @@ def nifti_image_class(path: Path, limits: ReadLimits) -> Any:
     return nib.Nifti1Image if is_first else nib.Nifti2Image
 
 
-def stored_bytes(path: Path, limits: ReadLimits) -> int:
+def stored_bytes(path: Path, fields: dict[str, str]) -> int:
     """Bytes that a MetaImage or NRRD file has on disk, together with the file beside it that holds its voxels.
+
+    Args:
+        path: of the file.
+        fields: of its header, as :func:`header_fields` gives them.
 
     Raises:
         ValueError: its header is damaged; ITK's own parsers end the process on some damages.
         SourceError: ``UNREADABLE_FILE`` when it names anything but a plain file in its own folder: a header may lead
-            to any file, or to a pipe that waits. ``TOO_LARGE`` when its header does not end.
+            to any file, or to a pipe that waits.
     """
     size = path.stat().st_size
     is_nrrd = path.suffix.lower() == ".nrrd"
-    fields, _ = header_fields(path, limits)
     (_check_nrrd if is_nrrd else _check_meta_image)(fields, size)
     name = fields.get("datafile" if is_nrrd else "elementdatafile")
     if name is None or (name == "LOCAL" and not is_nrrd):
@@ -189,7 +192,7 @@ def placement(fields: dict[str, str], is_nrrd: bool) -> tuple[float, list[str]]:
         units = {word.strip('" ').lower() for word in words}
     else:
         units = {fields.get("distanceunits", "").strip('" ').lower()}
-    scales = {_MM_PER_UNIT.get(unit) for unit in units} or {1.0}
+    scales = {MM_PER_UNIT.get(unit) for unit in units} or {1.0}
     scale = scales.pop()
     if scale is None or scales:
         raise SourceError(
