@@ -28,6 +28,8 @@ LAYERS = [
     {"result_writer", "evaluation"},
     {"evaluator"},
     {"workflow"},
+    {"batch"},
+    {"pacs"},
     {"cli"},
 ]
 
@@ -79,7 +81,7 @@ def test_rooms_free_of_torch(name: str) -> None:
 
 def test_only_the_cli_prints() -> None:
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "cli.py":
+        if path.parent.name == "cli":
             continue
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path.name

@@ -73,12 +73,12 @@ class GeneratorObjective(nn.Module):
     def __init__(self, generator: SRResNetGenerator, bfloat16: bool = False) -> None:
         super().__init__()
         self.generator = generator
-        self.bfloat16 = bfloat16
+        self._in_bfloat16 = bfloat16
 
     def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
         """Super-resolved patches (B, 1, H, W); arguments as those of :class:`StudentObjective`."""
         del label
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             result = self.generator.refine(image, factor)
         return _projected(result.float(), low, operator)
 

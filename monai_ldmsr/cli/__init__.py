@@ -1,0 +1,64 @@
+"""The command ``ldmsr``: arguments in, exit code and messages out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.cli import evaluate, info, run, train
+from monai_ldmsr.cli.arguments import EPILOG, Parser
+from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Super-resolve clinical volumes (DICOM series, NIfTI, NRRD, MetaImage) slice by slice with a conditional
+latent diffusion model, and write derived DICOM series (or the same file format) together with a report.
+
+  ldmsr run sample_data/dicom/mr_t1_sagittal out --factor 2
+  ldmsr evaluate DATA out --factor 4
+  ldmsr train DATA out --budget 2h
+  ldmsr info
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code (see ``ldmsr --help``)."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(arguments.command(arguments))
+    except LdmsrError as error:
+        print(f"ldmsr: {error} [{error.reason.value}]", file=sys.stderr)
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)
+        return 130
+
+
+def _exit_code(error: LdmsrError) -> int:
+    if isinstance(error, OutputError):
+        return 7
+    if isinstance(error, TrainingError):
+        return 8
+    if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
+        return 1
+    return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="ldmsr",
+        description=_DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
+    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (run, evaluate, train, info):
+        command.add(commands)
+    return parser

@@ -1,0 +1,72 @@
+"""What the arguments of several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from monai_ldmsr.report import RESEARCH_NOTICE
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["EPILOG", "MODALITIES", "Commands", "Parser", "add_bundle_options", "add_command", "add_model_options"]
+
+EPILOG = f"""\
+exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 input corrupt;
+            7 cannot write; 8 some series failed, or a training stage did
+
+{RESEARCH_NOTICE}
+"""
+
+
+MODALITIES = ("CT", "MR", "PT")
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage ends with 1: argparse's own 2 means here that nothing usable was found."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how to use it and the message, and end with 1."""
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+if TYPE_CHECKING:
+    Commands = _SubParsersAction[Parser]
+else:
+    Commands = Any
+
+
+def add_command(commands: Commands, name: str, summary: str, description: str) -> Parser:
+    """Add a command whose help ends with the exit codes."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: Parser) -> None:
+    """What changes a result: of ``run`` and every command that works as it does."""
+    parser.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
+    parser.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
+    parser.add_argument("--detail", type=float, help="0 truest and smoothest, up to 1.5 (default: the bundle's)")
+    parser.add_argument(
+        "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
+    )
+    parser.add_argument(
+        "--operator", choices=["area", "gaussian", "kspace"], help="how SRC is assumed to be blurred (default: area)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    parser.add_argument("--modality", choices=MODALITIES, help="of volume files (CT in HU); DICOM tells its own")
+    add_bundle_options(parser)
+
+
+def add_bundle_options(parser: Parser) -> None:
+    """Which networks run, and where."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    parser.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")

@@ -1,0 +1,70 @@
+"""``ldmsr run``: super-resolve everything below a path."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.progress import ProgressView
+from monai_ldmsr.report import RESEARCH_NOTICE
+
+if TYPE_CHECKING:
+    from monai_ldmsr.evaluator import RunSummary
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Add ``run`` to the command's parser."""
+    run = add_command(
+        commands,
+        "run",
+        "super-resolve everything below SRC",
+        "Super-resolve every series and volume file below SRC. Writes OUT/<case>/ with the result, "
+        "report.html and report.json, and OUT/summary.json.",
+    )
+    run.add_argument("source", metavar="SRC", type=Path, help="folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd")
+    run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    add_model_options(run)
+    run.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported late: `ldmsr --help` need not wait for torch.
+    from monai_ldmsr.workflow import super_resolve
+
+    console = Console(stderr=True)
+    with ProgressView(console) as view:
+        summary = super_resolve(
+            arguments.source,
+            arguments.output,
+            factor=arguments.factor,
+            num_inference_steps=arguments.steps,
+            detail=arguments.detail,
+            consistency=arguments.consistency,
+            operator=arguments.operator,
+            seed=arguments.seed,
+            modality=arguments.modality,
+            device=arguments.device,
+            bundle=arguments.bundle,
+            progress=view.update,
+        )
+    _print_summary(summary, arguments.output)
+    return summary.exit_code
+
+
+def _print_summary(summary: RunSummary, output: Path) -> None:
+    for case in summary.cases:
+        if case.status == "done":
+            dicom = output / case.case / "dicom"
+            print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
+            print(f"         report: {output / case.case / 'report.html'}")
+        else:
+            print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
+    counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print(RESEARCH_NOTICE)

@@ -1,0 +1,57 @@
+"""``ldmsr train``: from a folder of volumes to weights and table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command
+from monai_ldmsr.report import RESEARCH_NOTICE
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Add ``train`` to the command's parser."""
+    train = add_command(
+        commands,
+        "train",
+        "train all networks on your own volumes",
+        "Train the codec, the denoiser (twice) and the baselines on the volumes below DATA within a time "
+        "budget, pack them as bundles OUT/ldm_sr and OUT/srgan_sr, and evaluate on the test split. DATA holds DICOM "
+        "series and volume files of at least three patients, split by patient; or a manifest.csv with columns file, "
+        "split (train, calibration, test) and where known modality (CT, MR, PT) and subject. The same command goes on "
+        "where it was interrupted.",
+    )
+    train.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
+    train.add_argument("output", metavar="OUT", type=Path, help="folder outside DATA; made when missing")
+    train.add_argument("--budget", default="2h", help="time of all stages: 90s, 30m, 2h (default: 2h)")
+    train.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
+    train.add_argument("--size", default="small", choices=["small", "large"], help="small: CPU (default); large: GPU")
+    train.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
+    train.add_argument("--seed", type=int, default=0, help="seed of all stages (default: 0)")
+    train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
+    train.set_defaults(command=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.workflow import train
+
+    if arguments.log_level == "warning":
+        # Losses and the time left of each stage are what one waits for.
+        logging.getLogger("monai_ldmsr.training").setLevel(logging.INFO)
+    folder = train(
+        arguments.source,
+        arguments.output,
+        budget=arguments.budget,
+        device=arguments.device,
+        seed=arguments.seed,
+        modality=arguments.modality,
+        size=arguments.size,
+        bundle=arguments.bundle,
+        message=lambda line: print(line, flush=True),
+    )
+    print(f"done; use it with: ldmsr run SRC OUT --bundle {folder}")
+    print(RESEARCH_NOTICE)
+    return 0
