@@ -9,6 +9,7 @@ The tree::
     ├── SettingsError (ValueError)      an argument is outside what is possible
     ├── WeightsError (ValueError)       model weights are missing, altered or of another shape
     ├── TrainingError (RuntimeError)    a training stage did not reach what the next one needs
+    ├── ClusterError (RuntimeError)     workers on other machines can no longer be reached
     └── OutputError (OSError)           the result cannot be written
 
 A message says what was found, where, and what to do. It never holds a patient's attribute or a full path.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "ClusterError",
     "CorruptSourceError",
     "LdmsrError",
     "OutputError",
@@ -207,6 +209,13 @@ class ReasonCode(str, Enum):
         "Run again with --log-level debug and report it.",
     )
 
+    # Service and cluster
+    CLUSTER_LOST = (
+        "CLUSTER_LOST",
+        "The scheduler of the workers on other machines can no longer be reached.",
+        "Start it again, then the same command: it goes on where it was.",
+    )
+
 
 class LdmsrError(Exception):
     """Base of every error that this package raises on purpose.
@@ -259,3 +268,10 @@ class OutputError(LdmsrError, OSError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ReasonCode.CANNOT_WRITE)
+
+
+class ClusterError(LdmsrError, RuntimeError):
+    """Workers on other machines can no longer be reached; what they finished is kept."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ReasonCode.CLUSTER_LOST)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from monai_ldmsr._version import __version__
 from monai_ldmsr.cli import evaluate, info, run, train
 from monai_ldmsr.cli.arguments import EPILOG, Parser
-from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
+from monai_ldmsr.errors import ClusterError, LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: LdmsrError) -> int:
     if isinstance(error, OutputError):
         return 7
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | ClusterError):
         return 8
     if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
         return 1
