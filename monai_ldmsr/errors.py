@@ -10,6 +10,7 @@ The tree::
     ├── WeightsError (ValueError)       model weights are missing, altered or of another shape
     ├── TrainingError (RuntimeError)    a training stage did not reach what the next one needs
     ├── ClusterError (RuntimeError)     workers on other machines can no longer be reached
+    ├── WorkerDiedError (RuntimeError)  the process that worked on a unit ended
     └── OutputError (OSError)           the result cannot be written
 
 A message says what was found, where, and what to do. It never holds a patient's attribute or a full path.
@@ -30,6 +31,7 @@ __all__ = [
     "SourceError",
     "TrainingError",
     "WeightsError",
+    "WorkerDiedError",
 ]
 
 
@@ -208,6 +210,17 @@ class ReasonCode(str, Enum):
         "An error of this software. The other sources went on.",
         "Run again with --log-level debug and report it.",
     )
+    # Of a batch:
+    OUT_OF_MEMORY = (
+        "OUT_OF_MEMORY",
+        "The memory of the computer or of its GPU did not suffice for the series.",
+        "Run it on a larger machine, or with a smaller factor.",
+    )
+    WORKER_DIED = (
+        "WORKER_DIED",
+        "The process that worked on the series ended, even with nothing else to do: killed for its memory, or crashed.",
+        "Check the system's log and memory; then run again with --retry.",
+    )
 
     # Service and cluster
     CLUSTER_LOST = (
@@ -261,6 +274,25 @@ class TrainingError(LdmsrError, RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ReasonCode.GATE_FAILED)
+
+
+class WorkerDiedError(LdmsrError, RuntimeError):
+    """The process that worked on a unit ended before it had a result.
+
+    Args:
+        is_certain: no other unit can be to blame, so this one is not tried again.
+    """
+
+    def __init__(self, is_certain: bool = False) -> None:
+        super().__init__(
+            "The worker process ended while it worked on this series, for want of memory or by a crash. Check the "
+            "system's log and memory, then run again with --retry.",
+            ReasonCode.WORKER_DIED,
+        )
+        self.is_certain = is_certain
+
+    def __reduce__(self) -> tuple[type[WorkerDiedError], tuple[bool]]:
+        return type(self), (self.is_certain,)
 
 
 class OutputError(LdmsrError, OSError):

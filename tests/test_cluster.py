@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import dask
 import pytest
+from dicom_fixtures import make_series
 from distributed import LocalCluster
 
+from monai_ldmsr.batch import UnitResult, UnitTask, WorkSettings, process_unit
 from monai_ldmsr.batch import cluster as cluster_module
 from monai_ldmsr.batch.cluster import ClusterWorkers, SlurmOptions, open_dask, open_slurm
-from monai_ldmsr.batch.local_worker import WorkerDiedError
-from monai_ldmsr.errors import ClusterError, SettingsError
+from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
+from monai_ldmsr.io import SeriesFiles, find_sources
 
 WAIT_S = 60
 
@@ -39,6 +41,7 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClus
 
 @pytest.fixture
 def workers(dask_cluster: LocalCluster, tmp_path: Path) -> Iterator[ClusterWorkers]:
+    dask_cluster.wait_for_workers(2)
     opened = open_dask(dask_cluster.scheduler_address.replace("tcp://", "dask://"), tmp_path)
     yield opened
     opened.close()
@@ -63,12 +66,16 @@ def kill_its_worker(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for(folder: Path, pattern: str, number: int = 1) -> list[str]:
+def wait_until(happened: Callable[[], bool]) -> None:
     end = time.monotonic() + WAIT_S
-    while len(found := sorted(path.name for path in folder.glob(pattern))) < number:
-        assert time.monotonic() < end, f"{found} is all that came of {pattern}"
+    while not happened():
+        assert time.monotonic() < end
         time.sleep(0.02)
-    return found
+
+
+def wait_for(folder: Path, pattern: str, number: int = 1) -> list[str]:
+    wait_until(lambda: len(list(folder.glob(pattern))) >= number)
+    return sorted(path.name for path in folder.glob(pattern))
 
 
 def test_every_thread_of_every_worker_works(workers: ClusterWorkers, tmp_path: Path) -> None:
@@ -114,13 +121,12 @@ def test_what_waits_can_be_taken_back(workers: ClusterWorkers, dask_cluster: Loc
     running = [workers.executor.submit(slow, tmp_path, f"unit{n}") for n in range(6)]
     wait_for(tmp_path, "unit*-*", 6)
     waiting = workers.executor.submit(note, tmp_path, "waiting")
+    wait_until(lambda: any(str(key).startswith("note-") for key in list(dask_cluster.scheduler.tasks)))
     assert waiting.cancel()
     with pytest.raises(CancelledError):
         waiting.result(WAIT_S)
-    end = time.monotonic() + WAIT_S
-    while any(str(key).startswith("note-") for key in list(dask_cluster.scheduler.tasks)):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: not any(str(key).startswith("note-") for key in list(dask_cluster.scheduler.tasks)))
+    time.sleep(0.2)  # the worker hears of it a moment after the scheduler
     (tmp_path / "go").touch()
     assert all(future.result(WAIT_S) for future in running)
     assert not list(tmp_path.glob("waiting-*"))
@@ -172,6 +178,49 @@ def opened_when_ready(address: str, output: Path) -> ClusterWorkers:
             time.sleep(0.2)
 
 
+# Units of work
+
+
+def die_once_before_the_result_is_in_place(task: UnitTask) -> UnitResult:
+    """Work on a unit; the first to do so is killed with a whole result in its partial folder."""
+    from monai_ldmsr.io import partial_folder
+
+    once = task.output_dir / "once"
+    if not once.exists():
+        once.touch()
+        partial_folder._moved_into_place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    return process_unit(task)
+
+
+def tasks_of(source: Path, output: Path) -> list[UnitTask]:
+    settings = WorkSettings(num_inference_steps=1, device="cpu")
+    found, _ = find_sources(source)
+    assert all(isinstance(series, SeriesFiles) for series in found)
+    return [UnitTask(series.case, series, output, settings) for series in found]
+
+
+def test_units_are_done_though_a_worker_dies_in_the_middle(workers: ClusterWorkers, tmp_path: Path) -> None:
+    for name in ("one", "two", "cut"):
+        made = make_series(tmp_path / "in" / name, "MR", (16, 18, 2))
+    made.paths[0].write_bytes(made.paths[0].read_bytes()[:-100])
+    output = tmp_path / "out"
+    output.mkdir()
+    tasks = tasks_of(tmp_path / "in", output)
+    futures = [workers.executor.submit(die_once_before_the_result_is_in_place, task) for task in tasks]
+    results = [future.result(WAIT_S) for future in futures]
+    assert sorted(result.status for result in results) == ["done", "done", "failed"]
+    (bad,) = [result for result in results if result.status == "failed"]
+    assert (bad.reason, bad.corrupt) == ("TRUNCATED_PIXELS", True)
+    (output / "once").unlink()
+    assert {path.name for path in output.iterdir()} == {r.unit for r in results if r.status == "done"}
+    for result in results:
+        marks = {name: mark.size for name, mark in result.files.items()}
+        folder = output / result.unit
+        found = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*.*")}
+        assert marks == found
+        assert len(list(folder.glob("dicom/*.dcm"))) == (0 if result is bad else 2)
+
+
 # What is refused before any work
 
 
@@ -179,6 +228,7 @@ def test_workers_must_see_the_output_and_have_the_same_version(
     dask_cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = dask_cluster.scheduler_address.replace("tcp://", "dask://")
+    dask_cluster.wait_for_workers(2)
     with monkeypatch.context() as context:
         context.setattr(cluster_module, "__version__", "9.9")
         with pytest.raises(SettingsError, match="Install the same everywhere"):

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.local_worker import WorkerDiedError
-from monai_ldmsr.errors import ClusterError, OutputError, SettingsError
+from monai_ldmsr.errors import ClusterError, OutputError, SettingsError, WorkerDiedError
 
 __all__ = ["WORKER_THREADS", "ClusterWorkers", "SlurmOptions", "open_dask", "open_slurm"]
 
@@ -213,7 +212,7 @@ class _ClusterExecutor(Executor):
 def _in_our_words(error: BaseException) -> BaseException:
     name = type(error).__name__
     if name == "KilledWorker":
-        return WorkerDiedError("Each worker that tried it died.")
+        return WorkerDiedError()
     if name == "ClosedClientError" or isinstance(error, CancelledError):
         return ClusterError(
             "The dask scheduler is lost. Results that are done stay done: run the same command again to go on."
