@@ -41,10 +41,24 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClus
 
 @pytest.fixture
 def workers(dask_cluster: LocalCluster, tmp_path: Path) -> Iterator[ClusterWorkers]:
-    dask_cluster.wait_for_workers(2)
-    opened = open_dask(dask_cluster.scheduler_address.replace("tcp://", "dask://"), tmp_path)
+    """Two workers, which no test kills."""
+    opened = open_dask(address_of(dask_cluster), tmp_path)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterWorkers]:
+    """Two workers for a test that kills them."""
+    folder = tmp_path_factory.mktemp("dask")
+    with local_cluster(folder, n_workers=2, threads_per_worker=3) as running:
+        opened = open_dask(address_of(running), folder)
+        yield opened
+        opened.close()
+
+
+def address_of(running: LocalCluster) -> str:
+    return str(running.scheduler_address).replace("tcp://", "dask://")
 
 
 def note(folder: Path, name: str) -> int:
@@ -90,8 +104,8 @@ def test_every_thread_of_every_worker_works(workers: ClusterWorkers, tmp_path: P
     assert {future.result(WAIT_S) for future in futures} == processes
 
 
-def test_work_of_a_killed_worker_is_done_elsewhere(workers: ClusterWorkers, tmp_path: Path) -> None:
-    future = workers.executor.submit(slow, tmp_path, "unit")
+def test_work_of_a_killed_worker_is_done_elsewhere(mortals: ClusterWorkers, tmp_path: Path) -> None:
+    future = mortals.executor.submit(slow, tmp_path, "unit")
     (first,) = wait_for(tmp_path, "unit-*")
     killed = int(first.split("-")[1])
     os.kill(killed, signal.SIGKILL)
@@ -101,13 +115,13 @@ def test_work_of_a_killed_worker_is_done_elsewhere(workers: ClusterWorkers, tmp_
 
 
 def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(
-    workers: ClusterWorkers, tmp_path: Path
+    mortals: ClusterWorkers, tmp_path: Path
 ) -> None:
-    bad = workers.executor.submit(kill_its_worker, tmp_path)
+    bad = mortals.executor.submit(kill_its_worker, tmp_path)
     with pytest.raises(WorkerDiedError):
         bad.result(WAIT_S)
     assert len(wait_for(tmp_path, "bad-*")) == 4  # dask's three retries
-    assert workers.executor.submit(note, tmp_path, "good").result(WAIT_S) > 0
+    assert mortals.executor.submit(note, tmp_path, "good").result(WAIT_S) > 0
 
 
 def test_the_same_call_runs_again(workers: ClusterWorkers, tmp_path: Path) -> None:
@@ -199,14 +213,14 @@ def tasks_of(source: Path, output: Path) -> list[UnitTask]:
     return [UnitTask(series.case, series, output, settings) for series in found]
 
 
-def test_units_are_done_though_a_worker_dies_in_the_middle(workers: ClusterWorkers, tmp_path: Path) -> None:
+def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: ClusterWorkers, tmp_path: Path) -> None:
     for name in ("one", "two", "cut"):
         made = make_series(tmp_path / "in" / name, "MR", (16, 18, 2))
     made.paths[0].write_bytes(made.paths[0].read_bytes()[:-100])
     output = tmp_path / "out"
     output.mkdir()
     tasks = tasks_of(tmp_path / "in", output)
-    futures = [workers.executor.submit(die_once_before_the_result_is_in_place, task) for task in tasks]
+    futures = [mortals.executor.submit(die_once_before_the_result_is_in_place, task) for task in tasks]
     results = [future.result(WAIT_S) for future in futures]
     assert sorted(result.status for result in results) == ["done", "done", "failed"]
     (bad,) = [result for result in results if result.status == "failed"]
@@ -227,8 +241,7 @@ def test_units_are_done_though_a_worker_dies_in_the_middle(workers: ClusterWorke
 def test_workers_must_see_the_output_and_have_the_same_version(
     dask_cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = dask_cluster.scheduler_address.replace("tcp://", "dask://")
-    dask_cluster.wait_for_workers(2)
+    address = address_of(dask_cluster)
     with monkeypatch.context() as context:
         context.setattr(cluster_module, "__version__", "9.9")
         with pytest.raises(SettingsError, match="Install the same everywhere"):
@@ -243,7 +256,7 @@ def test_workers_must_see_the_output_and_have_the_same_version(
 def test_a_scheduler_without_workers_is_refused(tmp_path: Path) -> None:
     started = local_cluster(tmp_path / "dask", n_workers=0)
     with started as empty, pytest.raises(SettingsError, match="has no worker"):
-        open_dask(empty.scheduler_address.replace("tcp://", "dask://"), tmp_path)
+        open_dask(address_of(empty), tmp_path)
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
