@@ -11,7 +11,8 @@ The tree::
     ├── TrainingError (RuntimeError)    a training stage did not reach what the next one needs
     ├── ClusterError (RuntimeError)     workers on other machines can no longer be reached
     ├── WorkerDiedError (RuntimeError)  the process that worked on a unit ended
-    └── OutputError (OSError)           the result cannot be written
+    ├── OutputError (OSError)           the result cannot be written
+    └── PeerError (RuntimeError)        a PACS does not answer, or does not do what it was asked
 
 A message says what was found, where, and what to do. It never holds a patient's attribute or a full path.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "CorruptSourceError",
     "LdmsrError",
     "OutputError",
+    "PeerError",
     "ReasonCode",
     "SettingsError",
     "SkippedSourceError",
@@ -229,6 +231,51 @@ class ReasonCode(str, Enum):
         "Start it again, then the same command: it goes on where it was.",
     )
 
+    PACS_UNREACHABLE = (
+        "PACS_UNREACHABLE",
+        "The PACS does not answer, does not answer in time, or ended the connection before the work was done.",
+        "Check address, port and network. A delivery is tried again by itself; a fetch goes on when run again.",
+    )
+    PACS_REJECTED = (
+        "PACS_REJECTED",
+        "The PACS answers but does not let us in: an AE title that it does not know, wrong credentials, a certificate "
+        "that one side does not trust, or too many connections.",
+        "Register the AE title, address and port there; check credentials and certificates.",
+    )
+    PACS_NOT_NEGOTIATED = (
+        "PACS_NOT_NEGOTIATED",
+        "The PACS does not take the SOP class, or not in a transfer syntax that the images can be converted to without "
+        "loss.",
+        "Allow the SOP class and transfer syntax there.",
+    )
+    PACS_REFUSED = (
+        "PACS_REFUSED",
+        "The PACS answered with a failure; its status stands in the message.",
+        "Look up the status in the PACS's conformance statement.",
+    )
+    PACS_OUT_OF_RESOURCES = (
+        "PACS_OUT_OF_RESOURCES",
+        "The PACS has no room or is too busy (status A7xx; HTTP 429, 503 or 507).",
+        "Make room there. A delivery is tried again by itself.",
+    )
+    PACS_WARNING = (
+        "PACS_WARNING",
+        "The PACS keeps the images, but with a warning: it changed or left out attributes (status B0xx). That counts "
+        "as not delivered, since what it holds is not what was sent.",
+        "Let the PACS keep the attributes; then deliver again.",
+    )
+    PACS_INCOMPLETE = (
+        "PACS_INCOMPLETE",
+        "A series did not come whole: fewer images than the PACS lists, an association that was aborted, or an image "
+        "that was refused. Nothing of it is worked on.",
+        "Send or fetch the whole series again.",
+    )
+    PACS_DISK_FULL = (
+        "PACS_DISK_FULL",
+        "An image was refused (status A700) because less disk space than the limit would be left.",
+        "Make room; the sender tries again, or send the series again.",
+    )
+
 
 class LdmsrError(Exception):
     """Base of every error that this package raises on purpose.
@@ -307,3 +354,7 @@ class ClusterError(LdmsrError, RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ReasonCode.CLUSTER_LOST)
+
+
+class PeerError(LdmsrError, RuntimeError):
+    """A PACS does not answer, or does not do what it was asked."""

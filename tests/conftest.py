@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from odd_run import narrow_bundle, use_nearest_neighbour
+from orthanc_server import orthanc
+
+__all__ = ["orthanc"]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,17 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.cli import batch, evaluate, info, run, train
+from monai_ldmsr.cli import batch, evaluate, fetch, info, run, serve, train
 from monai_ldmsr.cli.arguments import EPILOG, Parser
-from monai_ldmsr.errors import ClusterError, LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
+from monai_ldmsr.errors import (
+    ClusterError,
+    LdmsrError,
+    OutputError,
+    PeerError,
+    ReasonCode,
+    SettingsError,
+    TrainingError,
+)
 
 __all__ = ["main"]
 
@@ -20,6 +28,8 @@ latent diffusion model, and write derived DICOM series (or the same file format)
 
   ldmsr run sample_data/dicom/mr_t1_sagittal out --factor 2
   ldmsr batch ARCHIVE out
+  ldmsr fetch PACS@HOST:104 DEST --study UID
+  ldmsr serve out --allow MODALITY1 --send PACS@HOST:104
   ldmsr evaluate DATA out --factor 4
   ldmsr train DATA out --budget 2h
   ldmsr info
@@ -43,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: LdmsrError) -> int:
     if isinstance(error, OutputError):
         return 7
-    if isinstance(error, TrainingError | ClusterError):
+    if isinstance(error, TrainingError | ClusterError | PeerError):
         return 8
     if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
         return 1
@@ -60,6 +70,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, batch, evaluate, train, info):
+    for command in (run, batch, fetch, serve, evaluate, train, info):
         command.add(commands)
     return parser

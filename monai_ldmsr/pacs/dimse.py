@@ -1,0 +1,242 @@
+"""DICOM associations: what is proposed, how they begin and end, and what an answer means.
+
+pynetdicom's own log lines quote identifiers, UIDs and pieces of data sets, so its loggers are silent in this process;
+what is worth knowing is said by this package's loggers, in words of our own.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    RLELossless,
+)
+
+from monai_ldmsr.errors import PeerError, ReasonCode, SettingsError
+from monai_ldmsr.pacs.peers import Caller, DicomPeer
+
+try:
+    from pynetdicom import AE, _config, build_context, build_role, evt
+    from pynetdicom.association import Association
+    from pynetdicom.dsutils import encode_file_meta
+    from pynetdicom.presentation import PresentationContext
+except ImportError:
+    raise SettingsError("A PACS needs more packages. Install them with: pip install monai_ldmsr[pacs]") from None
+
+__all__ = [
+    "IMAGE_CLASSES",
+    "TRANSFER_SYNTAXES",
+    "VERIFICATION",
+    "Association",
+    "application_entity",
+    "association",
+    "build_context",
+    "build_role",
+    "connection_lost",
+    "contexts_for",
+    "encode_file_meta",
+    "evt",
+    "failure_of",
+    "on_connection",
+    "status_of",
+]
+
+_config.LOG_HANDLER_LEVEL = "none"
+_config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+
+#: What is received and fetched: the images that are super-resolved.
+IMAGE_CLASSES: tuple[UID, ...] = (
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+)
+
+#: SOP class of C-ECHO.
+VERIFICATION = UID("1.2.840.10008.1.1")
+
+#: What images may be encoded in; they are kept as they come.
+TRANSFER_SYNTAXES: tuple[UID, ...] = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    RLELossless,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    HTJ2K,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+)
+
+#: An association has odd numbers up to 255 for its contexts.
+_MAX_CONTEXTS = 128
+
+#: pynetdicom's 16 kB would cost a call for each; a slice of 512 x 512 goes in four.
+_PDU_BYTES = 2**17
+
+_CONNECT_WITHIN_S = 10.0
+
+#: Diagnostic of a rejection (PS3.8 table 9-21) by source and number.
+_REJECTIONS = {
+    (1, 2): "application context not supported",
+    (1, 3): "it does not know our AE title",
+    (1, 7): "it does not go by the AE title that was called",
+    (2, 2): "protocol version not supported",
+    (3, 1): "it is congested",
+    (3, 2): "it has no more connections",
+}
+
+#: Result 2 is a transient rejection: it may be lifted by itself.
+_TRANSIENT = 2
+
+
+def application_entity(ae_title: str, timeout_s: float) -> AE:
+    """Our side of associations, with every wait limited."""
+    ae = AE(ae_title)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
+    ae.connection_timeout = min(timeout_s, _CONNECT_WITHIN_S)
+    ae.maximum_pdu_size = _PDU_BYTES
+    return ae
+
+
+def on_connection(event: evt.Event) -> None:
+    """Have small messages sent at once, and nobody wait for ever (binds to ``EVT_CONN_OPEN``)."""
+    transport = event.assoc.dul.socket.socket
+    with suppress(OSError):  # closed again already: the association finds out
+        # Nagle's algorithm holds back what ends a message until the peer acknowledges, 40 ms for each.
+        transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.settimeout(event.assoc.network_timeout)
+
+
+def contexts_for(classes: Iterable[str], syntaxes: Sequence[str] = TRANSFER_SYNTAXES) -> list[PresentationContext]:
+    """One context for each class and syntax: a peer accepts one syntax a context, and would convert to it."""
+    contexts = [build_context(uid, syntax) for uid in sorted(set(classes)) for syntax in syntaxes]
+    return contexts[: _MAX_CONTEXTS - 1]  # one is left for the query
+
+
+@contextmanager
+def association(
+    caller: Caller,
+    peer: DicomPeer,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[Any] = (),
+    handlers: Sequence[tuple[Any, ...]] = (),
+) -> Iterator[Association]:
+    """An established association; released at the end, aborted when the block raises.
+
+    Raises:
+        PeerError: ``PACS_UNREACHABLE``, ``PACS_REJECTED`` or ``PACS_NOT_NEGOTIATED``.
+    """
+    ae = application_entity(caller.ae_title, caller.timeout_s)
+    tls = (caller.tls.client_context(), peer.host) if caller.dicom_tls else None
+    found = ae.associate(
+        peer.host,
+        peer.port,
+        contexts=list(contexts),
+        ae_title=peer.ae_title,
+        ext_neg=list(roles),
+        tls_args=tls,
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_connection), *handlers],
+    )
+    if not found.is_established:
+        raise _not_established(found, caller)
+    try:
+        yield found
+    except BaseException:
+        if found.is_established:
+            found.abort()
+        raise
+    if found.is_established:
+        found.release()
+
+
+def _not_established(found: Association, caller: Caller) -> PeerError:
+    if found.is_rejected:
+        answer = found.acceptor.primitive
+        why = _REJECTIONS.get((answer.result_source, answer.diagnostic), "no reason given")
+        transient = ", for now" if answer.result == _TRANSIENT else ""
+        return PeerError(f"The PACS rejected the association{transient}: {why}.", ReasonCode.PACS_REJECTED)
+    if found.rejected_contexts and not found.accepted_contexts:
+        return PeerError(
+            "The PACS accepted none of the SOP classes and transfer syntaxes that were proposed.",
+            ReasonCode.PACS_NOT_NEGOTIATED,
+        )
+    secure = " Both sides must use TLS and trust each other's certificate." if caller.dicom_tls else ""
+    return PeerError(
+        f"The PACS does not answer as a DICOM application. Check address and port.{secure}",
+        ReasonCode.PACS_UNREACHABLE,
+    )
+
+
+def connection_lost() -> PeerError:
+    """What to say when an association ends before the work does."""
+    return PeerError(
+        "The PACS ended the association, or did not answer in time, before all was done.", ReasonCode.PACS_UNREACHABLE
+    )
+
+
+def status_of(answer: Dataset) -> int | None:
+    """Status of a DIMSE response; None when there was none, since the association ended."""
+    return int(answer.Status) if "Status" in answer else None
+
+
+def failure_of(status: int, what: str) -> PeerError:
+    """Error for a status that is no success; the peer's own words are not repeated, for they may quote data."""
+    if 0xA700 <= status <= 0xA7FF:
+        return PeerError(
+            f"The PACS is out of resources for {what} (status 0x{status:04X}).", ReasonCode.PACS_OUT_OF_RESOURCES
+        )
+    if status == 0x0122:
+        return PeerError(
+            f"The PACS does not support the SOP class for {what} (status 0x0122).", ReasonCode.PACS_NOT_NEGOTIATED
+        )
+    meaning = {
+        0x0117: "invalid SOP instance",
+        0x0124: "not authorised",
+        0xA801: "it does not know our AE title as a destination",
+        0xFE00: "cancelled",
+    }.get(status, "")
+    if 0xA900 <= status <= 0xA9FF:
+        meaning = "data set does not match SOP class"
+    elif 0xC000 <= status <= 0xCFFF:
+        meaning = "cannot understand"
+    said = f", {meaning}" if meaning else ""
+    return PeerError(f"The PACS refused {what} (status 0x{status:04X}{said}).", ReasonCode.PACS_REFUSED)

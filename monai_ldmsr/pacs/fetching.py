@@ -1,0 +1,202 @@
+"""Studies out of a PACS into a folder, series by series: each whole or not at all, and never twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, PeerError, ReasonCode, SettingsError
+from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.pacs.dicomweb import DicomwebClient
+from monai_ldmsr.pacs.dimse import IMAGE_CLASSES
+from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicom, find_by_dicomweb
+from monai_ldmsr.pacs.instances import instance_name, series_digest, study_digest
+from monai_ldmsr.pacs.peers import DEFAULT_CALLER, Caller, DicomPeer, DicomwebPeer
+from monai_ldmsr.pacs.retrieval import (
+    DEFAULT_MOVE_TARGET,
+    GetRetrieval,
+    MoveRetrieval,
+    MoveTarget,
+    Retrieval,
+    WadoRetrieval,
+)
+from monai_ldmsr.pacs.store_server import DEFAULT_RECEIVER_LIMITS, ReceiverLimits
+
+__all__ = ["METHODS", "FetchSummary", "FetchedSeries", "MoveTarget", "SeriesQuery", "fetch"]
+
+METHODS = ("get", "move", "wado")
+
+_MODALITIES = ("CT", "MR", "PT")
+
+
+@dataclass(frozen=True)
+class FetchedSeries:
+    """What became of one series.
+
+    Args:
+        series: folder below the destination; no patient data.
+        status: ``done``, ``found`` (of a dry run), ``skipped`` (nothing for this software) or ``failed``.
+        modality: as the PACS lists it.
+        n_images: as the PACS lists them.
+        n_fetched: images that were fetched now; 0 where all were here.
+        reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
+        message: one sentence for a person.
+        corrupt: what the PACS sent is damaged.
+    """
+
+    series: str
+    status: str
+    modality: str
+    n_images: int
+    n_fetched: int = 0
+    reason: str = ""
+    message: str = ""
+    corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class FetchSummary:
+    """All series that were found, and the exit code that follows from them."""
+
+    series: tuple[FetchedSeries, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 2 nothing usable found, 4 what came is damaged, 7 cannot write, 8 some series failed."""
+        failed = [series for series in self.series if series.status == "failed"]
+        if any(series.reason in (ReasonCode.CANNOT_WRITE, ReasonCode.PACS_DISK_FULL) for series in failed):
+            return 7
+        if any(series.status in ("done", "found") for series in self.series):
+            return 8 if failed else 0
+        if failed:
+            return 4 if all(series.corrupt for series in failed) else 8
+        return 2
+
+
+def fetch(
+    peer: DicomPeer | DicomwebPeer,
+    destination: Path,
+    query: SeriesQuery,
+    *,
+    caller: Caller = DEFAULT_CALLER,
+    method: str | None = None,
+    move: MoveTarget = DEFAULT_MOVE_TARGET,
+    limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
+    dry_run: bool = False,
+    progress: Callable[[FetchedSeries], None] | None = None,
+) -> FetchSummary:
+    """Fetch the series that match into ``destination/<study>/<series>/``, whose names are digests.
+
+    A series that is there already is compared image by image with what the PACS lists: only what is missing is fetched,
+    and what the PACS no longer lists is left out. One series that fails never stops the others.
+
+    Args:
+        peer: where from.
+        destination: made when missing.
+        query: which series.
+        caller: how we present ourselves.
+        method: ``get`` or ``move`` for DICOM, ``wado`` for DICOMweb; None takes ``get`` or ``wado``.
+        move: see :class:`MoveTarget`.
+        limits: of one image.
+        dry_run: find and count only.
+        progress: told after each series.
+
+    Raises:
+        SettingsError: the method does not go with the peer, or an argument is impossible.
+        PeerError: the PACS cannot be asked.
+    """
+    if method not in (None, *METHODS) or (method not in (None, "wado")) == isinstance(peer, DicomwebPeer):
+        raise SettingsError("The method is get or move for AET@HOST:PORT, and wado for http(s)://HOST/PATH.")
+    summary = []
+    with ExitStack() as opened:
+        if isinstance(peer, DicomwebPeer):
+            client = opened.enter_context(DicomwebClient(peer, caller))
+            found = find_by_dicomweb(client, query)
+            retrieval: Retrieval = WadoRetrieval(client, limits)
+        else:
+            found = find_by_dicom(peer, caller, query)
+            retrieval = GetRetrieval(peer, caller, limits)
+        if found and not dry_run:
+            _make(destination)
+            if method == "move" and isinstance(peer, DicomPeer):
+                retrieval = opened.enter_context(MoveRetrieval(peer, caller, destination, move, limits))
+        for series in found:
+            summary.append(_fetched(series, _Work(retrieval, limits, dry_run), destination))
+            if progress is not None:
+                progress(summary[-1])
+    return FetchSummary(tuple(summary))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How series are fetched."""
+
+    retrieval: Retrieval
+    limits: ReceiverLimits
+    dry_run: bool
+
+
+def _make(destination: Path) -> None:
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder to fetch into cannot be made: {error.strerror}.") from None
+
+
+def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSeries:
+    study, series = study_digest(found.study), series_digest(found.study, found.series)
+    result = FetchedSeries(f"{study}/{series}", "failed", found.modality, len(found.uids))
+    skipped = _skip_reason(found)
+    if skipped is not None:
+        return replace(result, status="skipped", reason=skipped[0].value, message=skipped[1])
+    if work.dry_run:
+        return replace(result, status="found")
+    try:
+        n_fetched = _fetch_series(found, work, destination / study / series)
+    except LdmsrError as error:
+        is_corrupt = isinstance(error, CorruptSourceError)
+        return replace(result, reason=error.reason.value, message=str(error), corrupt=is_corrupt)
+    except Exception as error:
+        message = f"Unexpected {type(error).__name__}. Run again with --log-level debug and report it."
+        return replace(result, reason=ReasonCode.INTERNAL_ERROR.value, message=message)
+    return replace(result, status="done", n_fetched=n_fetched)
+
+
+def _skip_reason(found: FoundSeries) -> tuple[ReasonCode, str] | None:
+    if found.modality not in _MODALITIES:
+        return ReasonCode.UNSUPPORTED_MODALITY, "Only series of the modalities CT, MR and PT are fetched."
+    if found.classes and not found.classes <= set(IMAGE_CLASSES):
+        return ReasonCode.UNSUPPORTED_SOP_CLASS, "The series holds other objects than CT, MR and PET images."
+    if not found.uids:
+        return ReasonCode.PACS_INCOMPLETE, "The PACS lists the series, but no image of it."
+    return None
+
+
+def _fetch_series(found: FoundSeries, work: _Work, folder: Path) -> int:
+    """Make ``folder`` hold the images that the PACS lists, and return how many were fetched."""
+    wanted = {instance_name(uid): uid for uid in found.uids}
+    here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if here == set(wanted):
+        return 0
+    missing = [uid for name, uid in wanted.items() if name not in here]
+    free = shutil.disk_usage(folder.parents[1]).free
+    if free < work.limits.min_free_bytes:
+        raise PeerError(
+            f"{free} bytes of disk are free; the limit is {work.limits.min_free_bytes}.", ReasonCode.PACS_DISK_FULL
+        )
+    with partial_folder(folder) as partial:
+        for name in here & set(wanted):
+            os.link(folder / name, partial / name)
+        if missing:
+            work.retrieval.retrieve(found, missing, partial)
+        n_here = sum(1 for _ in partial.iterdir())
+        if n_here != len(wanted):
+            raise PeerError(
+                f"The PACS lists {len(wanted)} images, and {n_here} came: nothing of the series is kept.",
+                ReasonCode.PACS_INCOMPLETE,
+            )
+    return len(missing)

@@ -1,0 +1,133 @@
+"""One image as it comes from a PACS: written as received, safely on disk, and identified by its own header."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_header import read_header, skip_reason, sop_class, sop_instance, text
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+
+__all__ = [
+    "InstanceHeader",
+    "dataset_sha256",
+    "instance_name",
+    "is_uid",
+    "read_instance",
+    "series_digest",
+    "study_digest",
+    "synced_directory",
+    "write_synced",
+]
+
+#: Preamble, magic word, then the element (0002,0000) whose value is how many bytes of group 0002 follow it.
+_META_LENGTH_AT, _META_AT = 140, 144
+
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """What of an image's header decides where it belongs; UIDs are kept out of ``repr``.
+
+    Args:
+        study, series, uid, sop_class: UIDs.
+        is_own_result: this package made it.
+    """
+
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    uid: str = field(repr=False)
+    sop_class: str
+    is_own_result: bool
+
+
+def read_instance(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> InstanceHeader:
+    """Read the header of a received file.
+
+    Raises:
+        SourceError: it is no DICOM image, its header is damaged or beyond the limits, or an identifier is missing.
+    """
+    header = read_header(path, limits)
+    if header is None:
+        raise CorruptSourceError("What the PACS sent is no DICOM object.", ReasonCode.UNREADABLE_FILE)
+    study, series = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
+    uid = sop_instance(header)
+    if not all(is_uid(value) for value in (study, series, uid)):
+        raise CorruptSourceError(
+            "A study, series or instance UID is missing in what the PACS sent, or is no UID.",
+            ReasonCode.UNREADABLE_FILE,
+        )
+    skipped = skip_reason(header)
+    is_own = skipped is not None and skipped[0] is ReasonCode.OWN_RESULT
+    return InstanceHeader(study, series, uid, sop_class(header), is_own)
+
+
+def is_uid(value: str) -> bool:
+    """Whether a text is a DICOM UID, so that it is no pattern and no list when it is asked for."""
+    return 0 < len(value) <= 64 and value.isascii() and all(part.isdigit() for part in value.split("."))
+
+
+def study_digest(study: str) -> str:
+    """Name that stands for a study."""
+    return _digest(study)
+
+
+def series_digest(study: str, series: str) -> str:
+    """Name that stands for a series; the study is part of it, for some Series Instance UIDs serve in several."""
+    return _digest(f"{study}\n{series}")
+
+
+def instance_name(uid: str) -> str:
+    """File name that stands for an instance."""
+    return f"{_digest(uid, 24)}.dcm"
+
+
+def _digest(value: str, digits: int = 12) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:digits]
+
+
+def write_synced(path: Path, chunks: Iterable[bytes | memoryview], max_bytes: int | None = None) -> None:
+    """Write a file that is on disk when this returns; nothing is left of it after an error.
+
+    Raises:
+        OSError: it cannot be written.
+        SourceError: ``TOO_LARGE`` when there is more than ``max_bytes``.
+    """
+    try:
+        with path.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                if max_bytes is not None and file.tell() > max_bytes:
+                    raise SourceError(
+                        f"An image from the PACS has more than {max_bytes} bytes, the limit.", ReasonCode.TOO_LARGE
+                    )
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def synced_directory(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def dataset_sha256(path: Path) -> str:
+    """Hash of a file's data set, without the file meta information, which tells who wrote the file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        start = file.read(_META_AT)
+        file.seek(_META_AT + int.from_bytes(start[_META_LENGTH_AT:_META_AT], "little"))
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

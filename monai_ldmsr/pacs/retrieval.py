@@ -1,0 +1,296 @@
+"""The images of one series out of a PACS into a folder: by C-GET, C-MOVE or WADO."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from monai_ldmsr.errors import OutputError, PeerError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_header import quiet_pydicom
+from monai_ldmsr.pacs.dicomweb import DicomwebClient
+from monai_ldmsr.pacs.dimse import (
+    IMAGE_CLASSES,
+    Association,
+    association,
+    build_context,
+    build_role,
+    connection_lost,
+    contexts_for,
+    evt,
+    failure_of,
+    status_of,
+)
+from monai_ldmsr.pacs.finding import FoundSeries
+from monai_ldmsr.pacs.instances import instance_name, read_instance, write_synced
+from monai_ldmsr.pacs.peers import Caller, DicomPeer
+from monai_ldmsr.pacs.store_server import (
+    DEFAULT_RECEIVER_LIMITS,
+    NOT_MATCHING,
+    NOT_UNDERSTOOD,
+    OUT_OF_RESOURCES,
+    IncomingImage,
+    ReceiverLimits,
+    Refusal,
+    SizeLimit,
+    StoreServer,
+    answer,
+)
+
+__all__ = ["DEFAULT_MOVE_TARGET", "GetRetrieval", "MoveRetrieval", "MoveTarget", "Retrieval", "WadoRetrieval"]
+
+STUDY_ROOT_GET, STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.3"), UID("1.2.840.10008.5.1.4.1.2.2.2")
+
+#: Statuses of C-GET and C-MOVE while sub-operations go on, and at the end where some of them failed.
+_PENDING, _SOME_FAILED = 0xFF00, 0xB000
+
+#: Some PACS answer a C-MOVE before the last images have come; this long without one is the end.
+_LATE_S = 5.0
+
+
+@dataclass(frozen=True)
+class MoveTarget:
+    """Where C-MOVE has images sent to: our own SCP, whose AE title is the caller's.
+
+    Args:
+        port: TCP port that the PACS knows.
+        address: of the network interface; all when empty.
+        allowed: AE titles that may send; the PACS's own when empty.
+    """
+
+    port: int = 11112
+    address: str = ""
+    allowed: tuple[str, ...] = ()
+
+
+#: What is used where nothing else is said.
+DEFAULT_MOVE_TARGET = MoveTarget()
+
+
+class Retrieval(Protocol):
+    """A way to get images."""
+
+    def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
+        """Write ``uids`` of a series into ``folder``, as :func:`instance_name` names them.
+
+        What comes that was not asked for is not kept. Some may be missing afterwards: the caller counts.
+
+        Raises:
+            PeerError: no answer, or a refusal.
+            SourceError: an image is damaged or too large.
+            OSError: a file cannot be written.
+        """
+
+
+class WadoRetrieval:
+    """Gets image by image by WADO-RS.
+
+    Args:
+        client: of the service.
+        limits: of one image.
+    """
+
+    def __init__(self, client: DicomwebClient, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
+        self._client, self._max_bytes = client, limits.max_object_bytes
+
+    def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
+        """See :class:`Retrieval`."""
+        for uid in uids:
+            content = self._client.retrieve(found.study, found.series, uid, self._max_bytes)
+            path = folder / instance_name(uid)
+            write_synced(path, [content])
+            if not _is_of(path, found, uid):
+                path.unlink()
+                raise PeerError("The PACS answered with another image than was asked for.", ReasonCode.PACS_REFUSED)
+
+
+class GetRetrieval:
+    """Gets a series by C-GET: the images come by the association that asks.
+
+    Args:
+        peer: whose.
+        caller: how we present ourselves.
+        limits: of one image.
+    """
+
+    def __init__(self, peer: DicomPeer, caller: Caller, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
+        self._peer, self._caller, self._limits = peer, caller, limits
+
+    def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
+        """See :class:`Retrieval`."""
+        inbox = _Inbox(found, uids, folder)
+        size_limit = SizeLimit(self._limits.max_object_bytes)
+
+        def on_store(event: evt.Event) -> int | Dataset:
+            if size_limit.exceeded_by(event.assoc):
+                return answer(inbox.note(_too_large(self._limits)))
+            return answer(inbox.take(IncomingImage(event, 0)))
+
+        classes = sorted(found.classes or IMAGE_CLASSES)
+        contexts = [build_context(STUDY_ROOT_GET), *contexts_for(classes)]
+        handlers = [(evt.EVT_C_STORE, on_store), (evt.EVT_PDU_RECV, size_limit.on_pdu)]
+        roles = [build_role(uid, scp_role=True) for uid in classes]
+        with association(self._caller, self._peer, contexts, roles=roles, handlers=handlers) as established:
+            with quiet_pydicom():
+                answers = established.send_c_get(_identifier(found, uids), STUDY_ROOT_GET)
+                statuses = [status_of(status) for status, _ in answers]
+            inbox.check(statuses)
+
+
+class MoveRetrieval:
+    """Has a series sent by C-MOVE to an SCP of our own; a context manager that listens.
+
+    Args:
+        peer: whose; it must know our AE title, address and port.
+        caller: how we present ourselves, and the destination of the images.
+        folder: on the disk that the images go to.
+        target: where we listen.
+        limits: see :class:`~monai_ldmsr.pacs.store_server.ReceiverLimits`.
+
+    Raises:
+        SettingsError: an argument is impossible, or the port cannot be opened.
+    """
+
+    def __init__(
+        self,
+        peer: DicomPeer,
+        caller: Caller,
+        folder: Path,
+        target: MoveTarget = DEFAULT_MOVE_TARGET,
+        limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
+    ) -> None:
+        self._peer, self._caller, self._limits = peer, caller, limits
+        self._inbox: _Inbox | None = None
+        self._server = StoreServer(
+            self,
+            folder,
+            caller.ae_title,
+            target.port,
+            target.allowed or (peer.ae_title,),
+            address=target.address,
+            tls=caller.tls if caller.dicom_tls else None,
+            limits=limits,
+        )
+
+    def __enter__(self) -> MoveRetrieval:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(grace_s=0)
+
+    def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
+        """See :class:`Retrieval`."""
+        inbox = self._inbox = _Inbox(found, uids, folder)
+        try:
+            with association(self._caller, self._peer, [build_context(STUDY_ROOT_MOVE)]) as established:
+                statuses = _moved(established, _identifier(found, uids), self._caller.ae_title)
+                if statuses and statuses[-1] == 0x0000:
+                    inbox.wait_for_late()
+                inbox.check(statuses)
+        finally:
+            self._inbox = None
+
+    def store(self, image: IncomingImage) -> Refusal | None:
+        """Keep an image that is asked for."""
+        inbox = self._inbox
+        if inbox is None:
+            return Refusal(NOT_MATCHING, ReasonCode.PACS_REFUSED, "No image is asked for.")
+        return inbox.take(image)
+
+    def refused(self, image: IncomingImage, refusal: Refusal) -> None:
+        """Take note of a refusal."""
+        if self._inbox is not None:
+            self._inbox.note(refusal)
+
+    def released(self, association: int) -> None:
+        """Nothing: the answer to C-MOVE says when it ends."""
+
+
+class _Inbox:
+    """What comes of one series."""
+
+    def __init__(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
+        self._found, self._folder = found, folder
+        self._missing = set(uids)
+        self._refusal: Refusal | None = None
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+
+    def take(self, image: IncomingImage) -> Refusal | None:
+        """Write an image that is still missing; others are not kept."""
+        with self._lock:
+            self._last = time.monotonic()
+            if image.uid not in self._missing:
+                return Refusal(NOT_MATCHING, ReasonCode.PACS_REFUSED, "The image was not asked for, or came already.")
+            path = self._folder / instance_name(image.uid)
+            try:
+                image.write(path)
+                is_right = _is_of(path, self._found, image.uid)
+            except OSError as error:
+                message = f"An image cannot be written: {error.strerror}."
+                return self.note(Refusal(OUT_OF_RESOURCES, ReasonCode.CANNOT_WRITE, message))
+            except SourceError as error:
+                path.unlink(missing_ok=True)
+                return self.note(Refusal(NOT_UNDERSTOOD, error.reason, str(error)))
+            if not is_right:
+                path.unlink()
+                message = "The PACS sent another image than was asked for."
+                return self.note(Refusal(NOT_MATCHING, ReasonCode.PACS_REFUSED, message))
+            self._missing.discard(image.uid)
+            return None
+
+    def note(self, refusal: Refusal) -> Refusal:
+        """Remember the first reason why the series will not be whole."""
+        self._refusal = self._refusal or refusal
+        return refusal
+
+    def wait_for_late(self) -> None:
+        """Wait for images that come after the answer."""
+        while self._missing and self._refusal is None and time.monotonic() - self._last < _LATE_S:
+            time.sleep(0.02)
+
+    def check(self, statuses: Sequence[int | None]) -> None:
+        """Raise what kept images from coming; ones that the PACS simply left out are the caller's to count."""
+        if self._refusal is not None:
+            if self._refusal.reason is ReasonCode.CANNOT_WRITE:
+                raise OutputError(self._refusal.message)
+            raise PeerError(self._refusal.message, self._refusal.reason)
+        if not self._missing:
+            return
+        if not statuses or statuses[-1] is None or statuses[-1] == _PENDING:
+            raise connection_lost()
+        if statuses[-1] not in (0x0000, _SOME_FAILED):
+            raise failure_of(statuses[-1], "to send a series")
+
+
+def _moved(established: Association, identifier: Dataset, destination: str) -> list[int | None]:
+    with quiet_pydicom():
+        answers = established.send_c_move(identifier, destination, STUDY_ROOT_MOVE)
+        return [status_of(status) for status, _ in answers]
+
+
+def _identifier(found: FoundSeries, uids: Sequence[str]) -> Dataset:
+    """Ask for the whole series, or for the images that are wanted."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "SERIES" if set(uids) == set(found.uids) else "IMAGE"
+    identifier.StudyInstanceUID, identifier.SeriesInstanceUID = found.study, found.series
+    if identifier.QueryRetrieveLevel == "IMAGE":
+        identifier.SOPInstanceUID = list(uids)
+    return identifier
+
+
+def _is_of(path: Path, found: FoundSeries, uid: str) -> bool:
+    header = read_instance(path)
+    return (header.study, header.series, header.uid) == (found.study, found.series, uid)
+
+
+def _too_large(limits: ReceiverLimits) -> Refusal:
+    message = f"An image has more than {limits.max_object_bytes} bytes, the limit."
+    return Refusal(OUT_OF_RESOURCES, ReasonCode.TOO_LARGE, message)
