@@ -44,6 +44,7 @@ class NiftiFile:
                 ReasonCode.UNSUPPORTED_PIXELS,
             )
         self.path = path
+        self.limits = limits
         self.image: Any = image
         self.dtype: np.dtype[Any] = dtype
         self.shape, self.n_volumes = checked_shape(image.shape, limits, counts_volumes=True)
@@ -51,6 +52,10 @@ class NiftiFile:
         self._proxy: Any = None
         self._stamp = _stamp(path)
         limits.check_expansion("The file", self._n_bytes, self._stamp[0])
+
+    def __reduce__(self) -> tuple[type[NiftiFile], tuple[Path, ReadLimits]]:
+        """Travel to another process as path and limits: nibabel's image would take all voxels along."""
+        return NiftiFile, (self.path, self.limits)
 
     def check_whole(self) -> None:
         """Refuse the file unless it ends where its header says, with the right checksum."""
