@@ -220,7 +220,7 @@ class ReasonCode(str, Enum):
     )
     UNSAFE_ARCHIVE = (
         "UNSAFE_ARCHIVE",
-        "A zip archive holds names that lead out of it, links or devices, or one name twice. Nothing of it is unpacked.",
+        "A zip archive holds names that lead out of it, links, devices or one name twice. Nothing of it is unpacked.",
         "Make it anew from plain files.",
     )
     ENCRYPTED_ARCHIVE = (

@@ -25,6 +25,7 @@ from monai_ldmsr.io import (
     write_volume_file,
 )
 from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.report import (
@@ -39,7 +40,7 @@ from monai_ldmsr.report import (
 )
 from monai_ldmsr.transforms import volume_of
 
-__all__ = ["METHOD", "BundleModel", "ResultWriter", "derivation_of", "moment"]
+__all__ = ["METHOD", "BundleModel", "NetworkState", "ResultWriter", "WrittenCase", "derivation_of", "moment"]
 
 #: How the result was made, in words for the DICOM header and the report.
 METHOD = "Conditional latent diffusion super-resolution of each slice"
@@ -67,6 +68,34 @@ class BundleModel:
     version: str
     weights_sha256: str
     method: str = METHOD
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """What of a network depends on the volume that it was run on; the network itself may be at the next one by now.
+
+    Args:
+        settings: every number that changes the result; the gains are those in effect for the volume's modality.
+        evaluations_per_slice: how often the denoiser ran for each slice.
+    """
+
+    settings: Mapping[str, Any]
+    evaluations_per_slice: int
+
+
+@dataclass(frozen=True)
+class WrittenCase:
+    """A result in its place.
+
+    Args:
+        report: as it was written.
+        files: of the result folder, as read back from disk.
+        series_uid: Series Instance UID of a derived DICOM series; empty for a volume file.
+    """
+
+    report: SRReport
+    files: Mapping[str, FileMark]
+    series_uid: str = ""
 
 
 def moment(created: datetime | str | None) -> datetime | None:
@@ -132,15 +161,19 @@ class ResultWriter:
         self.device = device
         self.created = created
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Every number that changes the result; the gains are those in effect for the present modality."""
+    def network_state(self) -> NetworkState:
+        """What the network is at present, for the modality that it was last told of."""
         effective = {"detail_gains": self.network.detail_gains} if "detail" in self._settings else {}
-        return {**self._settings, **effective}
+        return NetworkState({**self._settings, **effective}, self.network.evaluations_per_slice)
 
     def write(
-        self, data: Mapping[str, Any], case: str, output_dir: Path, times: tuple[float, float, float]
-    ) -> SRReport:
+        self,
+        data: Mapping[str, Any],
+        case: str,
+        output_dir: Path,
+        times: tuple[float, float, float],
+        state: NetworkState,
+    ) -> WrittenCase:
         """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
 
         Args:
@@ -148,36 +181,45 @@ class ResultWriter:
             case: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
+            state: of the network when it had made the result.
 
         Raises:
-            OutputError: when the folder cannot be written; nothing is left of it then.
+            OutputError: when the folder cannot be written, or does not read back as written; nothing is left of it
+                then.
         """
         _refuse_outside(output_dir, case)
         _refuse_foreign(output_dir / case)
-        with partial_folder(output_dir / case) as folder:
-            clipped = self._write_voxels(data, case, folder)
-            report = self._report(data, case, data["pred_n_clipped"] + clipped, times)
+        files: dict[str, FileMark] = {}
+        with partial_folder(output_dir / case, lambda written: files.update(verified_files(written))) as folder:
+            clipped, series_uid = self._write_voxels(data, case, folder, state)
+            report = self._report(data, case, data["pred_n_clipped"] + clipped, times, state)
             source = volume_of(data["source"], hide_padding=False)
             modality = data["source"].modality
             panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
             report.write_json(folder / "report.json")
             (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
-        return report
+        return WrittenCase(report, files, series_uid)
 
-    def _write_voxels(self, data: Mapping[str, Any], case: str, folder: Path) -> int:
-        """Write the result's voxels and return how many were clipped on the way to the stored type."""
+    def _write_voxels(self, data: Mapping[str, Any], case: str, folder: Path, state: NetworkState) -> tuple[int, str]:
+        """Write the result's voxels; how many were clipped on the way to the stored type, and the new series' UID."""
         source: DicomSeries | VolumeFile = data["source"]
         voxels = data["pred"].as_tensor()[0].cpu().numpy()
         if isinstance(source, VolumeFile):
             clipped, _ = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
-            return clipped
+            return clipped, ""
         # Devices round differently, so each has UIDs of its own.
-        settings = {**self.settings, "device": self.device.split(":")[0]}
+        settings = {**state.settings, "device": self.device.split(":")[0]}
         derivation = derivation_of(self.model, self.network, settings, self.created)
-        return write_derived_series(source, voxels, folder / "dicom", derivation).n_clipped
+        written = write_derived_series(source, voxels, folder / "dicom", derivation)
+        return written.n_clipped, written.series_instance_uid
 
     def _report(
-        self, data: Mapping[str, Any], case: str, n_clipped: int, times: tuple[float, float, float]
+        self,
+        data: Mapping[str, Any],
+        case: str,
+        n_clipped: int,
+        times: tuple[float, float, float],
+        state: NetworkState,
     ) -> SRReport:
         source: DicomSeries | VolumeFile = data["source"]
         pred: MetaTensor = data["pred"]
@@ -207,7 +249,7 @@ class ResultWriter:
             volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed, operator
         )
         settings = {
-            **self.settings,
+            **state.settings,
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
         }
@@ -216,20 +258,20 @@ class ResultWriter:
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
             factor=factor, settings=settings, seed=int(self.network.seed),
-            model=self._model_summary(), versions=_versions(), device=self.device,
+            model=self._model_summary(state.evaluations_per_slice), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
             warnings=tuple(warnings),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
 
-    def _model_summary(self) -> ModelSummary:
+    def _model_summary(self, evaluations_per_slice: int) -> ModelSummary:
         return ModelSummary(
             self.model.name,
             self.model.version,
             self.model.weights_sha256,
             sum(p.numel() for p in self.network.parameters()),
-            self.network.evaluations_per_slice,
+            evaluations_per_slice,
         )
 
 

@@ -23,14 +23,16 @@ from monai_ldmsr.bundle_folder import (
     weights_sha256,
 )
 from monai_ldmsr.degradation import operator_place
-from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.errors import LdmsrError, SettingsError
 from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
-from monai_ldmsr.evaluator import Progress, RunSummary, SeriesEvaluator
+from monai_ldmsr.evaluator import Progress, SeriesEvaluator
 from monai_ldmsr.io import ReadLimits
+from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.networks import FACTORS
 from monai_ldmsr.networks.detail import MAX_DETAIL
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.result_writer import BundleModel, moment
+from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 from monai_ldmsr.transforms.source import check_modality
 
@@ -43,6 +45,7 @@ __all__ = [
     "find_bundle",
     "load_network",
     "load_super_resolver",
+    "open_evaluator",
     "super_resolve",
     "train",
 ]
@@ -104,29 +107,56 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    _check_folders(Path(source), Path(output_dir))
-    chosen: dict[str, Any] = {
-        "num_inference_steps": num_inference_steps,
-        "detail": detail,
-        "consistency": consistency,
-        "operator": operator,
-        "modality": modality,
-        "device": device,
-        "limits": limits,
-        "created": moment(created) or _source_date(),
-    }
+    check_apart(Path(source), Path(output_dir))
+    evaluator = open_evaluator(
+        source,
+        output_dir,
+        factor=factor,
+        num_inference_steps=num_inference_steps,
+        detail=detail,
+        consistency=consistency,
+        operator=operator,
+        seed=seed,
+        modality=modality,
+        device=device,
+        bundle=bundle,
+        limits=limits,
+        created=created,
+    )
+    return evaluator.run(progress)
+
+
+def open_evaluator(
+    source: str | Path | None,
+    output_dir: str | Path,
+    *,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    created: datetime | str | None = None,
+    **settings: Any,
+) -> SeriesEvaluator:
+    """Build what super-resolves, with its verified weights.
+
+    Args:
+        source: folder or file; None to give sources one by one to ``process``.
+        output_dir: parent of the result folders.
+        bundle: see :func:`super_resolve`.
+        created: see :func:`super_resolve`.
+        settings: its other arguments; None takes the bundle's.
+
+    Raises:
+        LdmsrError: see :func:`super_resolve`.
+    """
+    settings["created"] = moment(created) or _source_date()
     workflow = _workflow(
         find_bundle(bundle),
         # Path objects, not text: MONAI would execute a text that begins with "$".
-        dataset_dir=Path(source),
+        dataset_dir=None if source is None else Path(source),
         output_dir=Path(output_dir),
-        factor=factor,
-        seed=seed,
-        **{key: value for key, value in chosen.items() if value is not None},
+        **{key: value for key, value in settings.items() if value is not None},
     )
     with _unwrapped():
         evaluator: SeriesEvaluator = workflow.evaluator
-    return evaluator.run(progress)
+    return evaluator
 
 
 def load_super_resolver(
@@ -257,7 +287,7 @@ def train(
         OutputError: the output folder cannot be written or is too full.
     """
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
-    _check_folders(data, output)
+    check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
     _check_numbers({**common, "seed": seed, "modality": modality})
     plan = TrainingPlan(
@@ -347,13 +377,6 @@ def _check_device(name: str) -> None:
         raise SettingsError(
             f"The device '{name}' is not available here. Use cpu, or cuda where there is one."
         ) from error
-
-
-def _check_folders(source: Path, output_dir: Path) -> None:
-    if not source.exists():
-        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    if source.is_dir() and output_dir.resolve().is_relative_to(source.resolve()):
-        raise SettingsError("The output folder lies inside the source. Choose one outside, so that results stay apart.")
 
 
 @contextmanager

@@ -33,8 +33,9 @@ from pydicom.uid import (
 from pydicom.valuerep import VR
 from series_by_hand import DERIVATION, repeated
 
-from monai_ldmsr.evaluator import RunSummary, SeriesEvaluator, SourceDataset
+from monai_ldmsr.evaluator import SeriesEvaluator, SourceDataset
 from monai_ldmsr.io import DicomSeries, write_derived_series, write_volume_file
+from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.transforms import ReadSourced
 
 #: Files of one source by name.
@@ -365,11 +366,11 @@ class HalfEvaluator(SeriesEvaluator):
         self.output_dir = output_dir
         self.summary = RunSummary(())
 
-    def _process(self, n: int, case: str, progress: Callable[[int, int], None]) -> None:
-        source = self.dataset[n]["source"]
+    def process(self, source: Any, case: str, output_dir: Path, progress: Any = None) -> None:
+        source = self.dataset.read(source)["source"]
         assert np.isfinite(source.voxels).all()
         assert abs(np.linalg.det(source.geometry.affine)) > 0
-        folder = self.output_dir / case
+        folder = output_dir / case
         if isinstance(source, DicomSeries):
             written = write_derived_series(source, repeated(source.voxels), folder, DERIVATION)
             assert len(written.paths) == len(source.headers)

@@ -22,7 +22,7 @@ LAYERS = [
     {"_version", "errors"},
     {"geometry", "degradation", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
-    {"consistency", "reference"},
+    {"consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
     {"training", "assessment"},
     {"result_writer", "evaluation"},
@@ -36,7 +36,7 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("errors", "geometry", "io", "reference", "report")
+TORCH_FREE = ("batch", "errors", "geometry", "io", "reference", "report", "run_summary")
 
 
 def modules() -> list[str]:

@@ -29,8 +29,8 @@ from series_by_hand import along_normal, read_images, rescaled
 from monai_ldmsr import result_writer, super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError, SourceError, WeightsError
-from monai_ldmsr.evaluator import RunSummary
 from monai_ldmsr.report import RESEARCH_NOTICE, SRReport
+from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.workflow import bundle_info, find_bundle, load_super_resolver
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from monai_ldmsr.cli.progress import ProgressView
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
-    from monai_ldmsr.evaluator import RunSummary
+    from monai_ldmsr.run_summary import RunSummary
 
 __all__ = ["add"]
 

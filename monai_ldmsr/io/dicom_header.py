@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,21 +90,44 @@ class ImagePlane:
         return np.asarray(normal / np.linalg.norm(normal))
 
 
+class _Quiet:
+    """Warnings and loggers belong to the whole process: the first thread that comes silences, the last one restores."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._restored = ExitStack()
+
+    def begin(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads > 1:
+                return
+            self._restored.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            # By level, which the loggers below inherit: those of the decoders quote what they cannot decode.
+            for logger in (logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")):
+                self._restored.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
+
+    def end(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._restored.close()
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom's warnings and log lines from the console: they may quote values of the patient."""
-    # By level, which the loggers below inherit: those of the decoders quote what they cannot decode.
-    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
-    levels = [logger.level for logger in loggers]
+    _quiet.begin()
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        _quiet.end()
 
 
 def read_header(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +79,7 @@ def _in_order(directory: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
         waiting += [n for n in following if n]
 
 
-def _images(records: pydicom.Sequence) -> Iterator[ListedImage]:
+def _images(records: Iterable[pydicom.Dataset]) -> Iterator[ListedImage]:
     series, modality = "", ""
     for record in records:
         kind = text(record, "DirectoryRecordType")

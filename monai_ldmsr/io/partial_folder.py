@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from monai_ldmsr.errors import OutputError
 
-__all__ = ["partial_folder"]
+if sys.platform != "win32":  # where partial folders are not locked
+    import fcntl
+
+__all__ = ["clear_left_over", "partial_folder"]
+
+#: A process that was killed lets go of its folders at once; one that only loses its parent needs a moment.
+_WAIT_S = 10.0
 
 
 @contextmanager
-def partial_folder(final: Path) -> Iterator[Path]:
+def partial_folder(final: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a hidden folder beside ``final`` that takes its place when the block ends without an error.
 
     An earlier ``final`` stays until the new one is whole on disk; after an error it is untouched and the
@@ -22,9 +30,10 @@ def partial_folder(final: Path) -> Iterator[Path]:
 
     Args:
         final: the folder to make or replace.
+        check: called with the partial folder once it is on disk; what it raises keeps the folder from its place.
 
     Raises:
-        OutputError: a folder cannot be made, written to disk or moved.
+        OutputError: a folder cannot be made, written to disk or moved, or another process is writing it.
 
     Example:
         >>> import tempfile
@@ -35,22 +44,80 @@ def partial_folder(final: Path) -> Iterator[Path]:
         ['result']
     """
     final = Path(os.path.abspath(final))
-    partial = final.with_name(f".{final.name}.part")
-    aside = final.with_name(f".{final.name}.old")
+    partial, aside = _beside(final)
+    clear_left_over(final)
     with _as_output_error(final):
-        if os.path.lexists(aside) and not os.path.lexists(final):  # a run died between the two moves
-            os.replace(aside, final)
-        _removed(partial)
         partial.mkdir(parents=True)
+    with _locked(partial):
+        try:
+            with _as_output_error(final, partial):
+                yield partial
+            with _as_output_error(final):
+                _synced(partial)
+            if check is not None:
+                check(partial)
+            with _as_output_error(final):
+                _moved_into_place(partial, final, aside)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def clear_left_over(final: Path) -> None:
+    """Remove what a process that was killed left beside ``final``, and bring an earlier result back to its place.
+
+    Raises:
+        OutputError: it cannot be removed, or another process is still writing it.
+    """
+    final = Path(os.path.abspath(final))
+    partial, aside = _beside(final)
+    with _as_output_error(final):
+        _wait_for_writer(partial)
+        if os.path.lexists(aside) and not os.path.lexists(final):  # it died between the two moves
+            os.replace(aside, final)
+            _synced_directory(final.parent)
+        _removed(aside)
+        _removed(partial)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    """Where the new folder grows, and where the earlier one waits while they are swapped."""
+    return final.with_name(f".{final.name}.part"), final.with_name(f".{final.name}.old")
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Let other processes see that this one is writing; the system ends it with the process."""
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(partial, os.O_RDONLY)
     try:
-        with _as_output_error(final, partial):
-            yield partial
-        with _as_output_error(final):
-            _synced(partial)
-            _moved_into_place(partial, final, aside)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_writer(partial: Path) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while sys.platform != "win32" and partial.is_dir():
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:  # moved into place meanwhile
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise BlockingIOError(None, "another process is writing it") from None
+            time.sleep(0.05)
+        except OSError:  # some network file systems lock no folders
+            return
+        finally:
+            os.close(descriptor)
 
 
 def _moved_into_place(partial: Path, final: Path, aside: Path) -> None:
@@ -89,6 +156,9 @@ def _synced(folder: Path) -> None:
 def _synced_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            # Whoever checks the file next shall read the disk, and not what the system kept in memory.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _synced_directory(path: Path) -> None:

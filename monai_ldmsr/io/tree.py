@@ -7,14 +7,27 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from monai_ldmsr.errors import ReasonCode
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 
-__all__ = ["files_below"]
+__all__ = ["check_apart", "files_below"]
 
 _LINK = (ReasonCode.NOT_AN_IMAGE, "A link that leads out of the source folder, or to a folder, is not followed.")
 _NO_FILE = (ReasonCode.NOT_AN_IMAGE, "A pipe, socket or device is no file and is not opened.")
 _CLOSED_FOLDER = (ReasonCode.UNREADABLE_FILE, "A folder may not be opened, so what it holds is unknown.")
 _CLOSED_FILE = (ReasonCode.UNREADABLE_FILE, "A file may not be opened. Check its permissions.")
+
+
+def check_apart(source: Path, output_dir: Path) -> None:
+    """Refuse a source that does not exist, and an output folder within it.
+
+    Raises:
+        SourceError: ``NO_SUCH_SOURCE``.
+        SettingsError: results would become sources.
+    """
+    if not source.exists():
+        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
+    if source.is_dir() and output_dir.resolve().is_relative_to(source.resolve()):
+        raise SettingsError("The output folder lies inside the source. Choose one outside, so that results stay apart.")
 
 
 def files_below(root: Path) -> tuple[list[Path], Counter[tuple[ReasonCode, str]]]:

@@ -1,0 +1,93 @@
+"""One unit of work: a series or volume in, a result folder or a reason out. It can be sent to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
+from monai_ldmsr.io import NiftiVolume, ReadLimits, SeriesFiles
+
+__all__ = ["FileMark", "UnitResult", "UnitSource", "UnitTask", "WorkSettings"]
+
+#: What one result is made from: a series' files, a volume file, or one volume of a 4D file.
+UnitSource: TypeAlias = SeriesFiles | NiftiVolume | Path
+
+
+@dataclass(frozen=True)
+class WorkSettings:
+    """How every unit of a batch is super-resolved: the arguments of :func:`~monai_ldmsr.super_resolve`."""
+
+    factor: int = 2
+    num_inference_steps: int | None = None
+    detail: float | None = None
+    consistency: float | None = None
+    operator: str | None = None
+    seed: int = 0
+    modality: str | None = None
+    device: str | None = None
+    bundle: str | Path = DEFAULT_BUNDLE
+    limits: ReadLimits | None = None
+    created: datetime | str | None = None
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """What a worker is asked to do.
+
+    Args:
+        unit: name of the result folder.
+        source: what to read; kept out of ``repr``: file names may be patients' names.
+        output_dir: parent of the result folder.
+        settings: how.
+    """
+
+    unit: str
+    source: UnitSource = field(repr=False)
+    output_dir: Path = field(repr=False)
+    settings: WorkSettings
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """By what a file of a result is known again.
+
+    Args:
+        size: in bytes.
+        sha256: of its content, as read back from disk.
+        mtime_ns: time of its last change, as found after the result was written.
+    """
+
+    size: int
+    sha256: str
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What became of a unit.
+
+    Args:
+        unit: name of the result folder.
+        status: ``done``, ``skipped`` (nothing for this software) or ``failed`` (refused, damaged, or an error).
+        reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
+        message: one sentence for a person.
+        corrupt: whether the source's bytes are damaged.
+        series_uid: Series Instance UID of a derived DICOM series, else empty.
+        n_slices: of the result.
+        duration_s: from the start of reading to the result in place.
+        files: by name relative to the result folder, with ``/``.
+    """
+
+    unit: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    corrupt: bool = False
+    series_uid: str = ""
+    n_slices: int = 0
+    duration_s: float = 0.0
+    files: Mapping[str, FileMark] = field(default_factory=dict)
