@@ -9,6 +9,7 @@ The tree::
     ├── SettingsError (ValueError)      an argument is outside what is possible
     ├── WeightsError (ValueError)       model weights are missing, altered or of another shape
     ├── TrainingError (RuntimeError)    a training stage did not reach what the next one needs
+    ├── WorkerDiedError (RuntimeError)  the process that worked on a unit ended
     └── OutputError (OSError)           the result cannot be written
 
 A message says what was found, where, and what to do. It never holds a patient's attribute or a full path.
@@ -28,6 +29,7 @@ __all__ = [
     "SourceError",
     "TrainingError",
     "WeightsError",
+    "WorkerDiedError",
 ]
 
 
@@ -206,6 +208,7 @@ class ReasonCode(str, Enum):
         "An error of this software. The other sources went on.",
         "Run again with --log-level debug and report it.",
     )
+    # Of the sources of a batch:
     MISSING_FILE = (
         "MISSING_FILE",
         "A DICOMDIR lists images of the series that are not there, cannot be read or lie outside its folder. The "
@@ -237,6 +240,17 @@ class ReasonCode(str, Enum):
         "DUPLICATE_SERIES",
         "The same series stands in another place too, with the same content. It is worked on once.",
         "Nothing.",
+    )
+    # Of a batch:
+    OUT_OF_MEMORY = (
+        "OUT_OF_MEMORY",
+        "The memory of the computer or of its GPU did not suffice for the series.",
+        "Run it on a larger machine, or with a smaller factor.",
+    )
+    WORKER_DIED = (
+        "WORKER_DIED",
+        "The process that worked on the series ended, even with nothing else to do: killed for its memory, or crashed.",
+        "Check the system's log and memory; then run again with --retry.",
     )
 
 
@@ -284,6 +298,25 @@ class TrainingError(LdmsrError, RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ReasonCode.GATE_FAILED)
+
+
+class WorkerDiedError(LdmsrError, RuntimeError):
+    """The process that worked on a unit ended before it had a result.
+
+    Args:
+        is_certain: no other unit can be to blame, so this one is not tried again.
+    """
+
+    def __init__(self, is_certain: bool = False) -> None:
+        super().__init__(
+            "The worker process ended while it worked on this series, for want of memory or by a crash. Check the "
+            "system's log and memory, then run again with --retry.",
+            ReasonCode.WORKER_DIED,
+        )
+        self.is_certain = is_certain
+
+    def __reduce__(self) -> tuple[type[WorkerDiedError], tuple[bool]]:
+        return type(self), (self.is_certain,)
 
 
 class OutputError(LdmsrError, OSError):

@@ -88,8 +88,20 @@ def failed_case(case: str, error: BaseException) -> CaseResult:
         status = "skipped" if isinstance(cause, SkippedSourceError) else "failed"
         return CaseResult(case, status, cause.reason.value, str(cause), isinstance(cause, CorruptSourceError))
     logging.getLogger(__name__).debug("unexpected error: %s", _places(error))
+    if _is_want_of_memory(error):
+        message = "The memory of the computer or of its GPU does not suffice. Use a larger one, or a smaller factor."
+        return CaseResult(case, "failed", ReasonCode.OUT_OF_MEMORY.value, message)
     message = f"Unexpected {type(error).__name__}. Run again with logging level DEBUG and report it."
     return CaseResult(case, "failed", ReasonCode.INTERNAL_ERROR.value, message)
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        # By name: torch's own is known only where torch is loaded.
+        if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _places(error: BaseException | None) -> str:

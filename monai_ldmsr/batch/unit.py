@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
 from monai_ldmsr.io import NiftiVolume, ReadLimits, SeriesFiles
+from monai_ldmsr.io.written_files import FileMark
 
 __all__ = ["FileMark", "UnitResult", "UnitSource", "UnitTask", "WorkSettings"]
 
@@ -49,21 +50,6 @@ class UnitTask:
     source: UnitSource = field(repr=False)
     output_dir: Path = field(repr=False)
     settings: WorkSettings
-
-
-@dataclass(frozen=True)
-class FileMark:
-    """By what a file of a result is known again.
-
-    Args:
-        size: in bytes.
-        sha256: of its content, as read back from disk.
-        mtime_ns: time of its last change, as found after the result was written.
-    """
-
-    size: int
-    sha256: str
-    mtime_ns: int = 0
 
 
 @dataclass(frozen=True)

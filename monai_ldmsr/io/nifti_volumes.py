@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,16 @@ from monai_ldmsr.io.whole_file import check_nifti
 
 __all__ = ["NiftiFile", "NiftiVolume", "nifti_volumes", "split_volumes"]
 
+#: Volumes of one file may be asked for by several threads.
+_one_stream = threading.Lock()
+
 
 class NiftiFile:
     """A NIfTI file with a sound header; voxels are read a volume at a time.
 
     A gzip stream is read forwards only. It stays open from the first volume to the last, so that all of them in order
-    cost one decompression and the memory of one volume; any other order begins again at each step back.
+    cost one decompression and the memory of one volume; any other order begins again at each step back. Another process
+    to which it is sent opens the file for itself.
 
     Args:
         path: ``.nii`` or ``.nii.gz`` file.
@@ -37,6 +42,7 @@ class NiftiFile:
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         image = nifti_image_class(path, limits).from_filename(path)
+        self._limits = limits
         dtype = image.header.get_data_dtype()
         if dtype.kind not in "iufb" or dtype.itemsize > 8:
             raise SourceError(
@@ -44,7 +50,6 @@ class NiftiFile:
                 ReasonCode.UNSUPPORTED_PIXELS,
             )
         self.path = path
-        self.limits = limits
         self.image: Any = image
         self.dtype: np.dtype[Any] = dtype
         self.shape, self.n_volumes = checked_shape(image.shape, limits, counts_volumes=True)
@@ -53,9 +58,13 @@ class NiftiFile:
         self._stamp = _stamp(path)
         limits.check_expansion("The file", self._n_bytes, self._stamp[0])
 
-    def __reduce__(self) -> tuple[type[NiftiFile], tuple[Path, ReadLimits]]:
-        """Travel to another process as path and limits: nibabel's image would take all voxels along."""
-        return NiftiFile, (self.path, self.limits)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "image": None, "_proxy": None}
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and time of the file when it was opened."""
+        return self._stamp
 
     def check_whole(self) -> None:
         """Refuse the file unless it ends where its header says, with the right checksum."""
@@ -63,6 +72,8 @@ class NiftiFile:
 
     def read(self, number: int) -> npt.NDArray[Any]:
         """Stored values (I, J, K) of the volume of that number, from 1."""
+        if self.image is None:
+            self.image = nifti_image_class(self.path, self._limits).from_filename(self.path)
         if self.n_volumes == 1:
             voxels: npt.NDArray[Any] = np.asanyarray(self.image.dataobj.get_unscaled()).reshape(self.shape, order="F")
             self.check_whole()
@@ -72,13 +83,14 @@ class NiftiFile:
                 "The file was changed while its volumes were worked on. Run again once it is complete.",
                 ReasonCode.UNREADABLE_FILE,
             )
-        if self._proxy is None:
-            spec = ((*self.shape, self.n_volumes), self.dtype, self.image.dataobj.offset)
-            self._proxy = nib.arrayproxy.ArrayProxy(self.path, spec, keep_file_open=True)
-        voxels = np.asarray(self._proxy[..., number - 1])
-        if number == self.n_volumes:
-            self._proxy = None  # closes the file
-        return voxels
+        with _one_stream:
+            if self._proxy is None:
+                spec = ((*self.shape, self.n_volumes), self.dtype, self.image.dataobj.offset)
+                self._proxy = nib.arrayproxy.ArrayProxy(self.path, spec, keep_file_open=True)
+            voxels = np.asarray(self._proxy[..., number - 1])
+            if number == self.n_volumes:
+                self._proxy = None  # closes the file
+            return voxels
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -18,6 +17,7 @@ from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
+from monai_ldmsr.io.volume_header import data_file_name
 from monai_ldmsr.io.zip_archive import open_zip
 
 __all__ = ["PackedMember", "PackedSource", "file_stamp", "on_disk", "remove_unpacked", "unpacking_folder"]
@@ -77,29 +77,39 @@ def on_disk(source: Any) -> Iterator[Any]:
         yield source
         return
     with unpacking_folder(source.work_dir) as folder:
-        places = {path: folder / _plain_name(source, n, path) for n, path in enumerate(source.members)}
-        by_archive: dict[tuple[Path, tuple[int, int]], dict[int, Path]] = defaultdict(dict)
-        for path, member in source.members.items():
-            by_archive[member.archive, member.stamp][member.index] = places[path]
-        for (archive, stamp), targets in by_archive.items():
-            _extract(archive, stamp, targets, source.limits)
         if isinstance(source.source, SeriesFiles):
+            places = {path: folder / f"{n:06d}.dcm" for n, path in enumerate(source.members)}
+            _extract({member: places[path] for path, member in source.members.items()}, source.limits)
             yield replace(source.source, paths=tuple(places.get(path, path) for path in source.source.paths))
         else:
-            path = places[source.source]
+            path = _volume(source, source.source, folder)
             yield NiftiVolume(NiftiFile(path, source.limits), source.volume) if source.volume else path
 
 
-def _extract(archive: Path, stamp: tuple[int, int], targets: dict[int, Path], limits: ReadLimits) -> None:
-    with open_zip(archive, limits) as opened:
-        if file_stamp(archive) != stamp:
-            raise CorruptSourceError(
-                "A zip archive was changed while it was worked on. Run again once it is complete.",
-                ReasonCode.UNREADABLE_FILE,
-            )
-        # In the order of the file, which reads it once from begin to end.
-        for index, target in sorted(targets.items()):
-            opened.extract(index, target)
+def _volume(source: PackedSource, listed: Path, folder: Path) -> Path:
+    path = folder / f"{volume_case(listed)}{volume_extension(listed)}"
+    _extract({source.members[listed]: path}, source.limits)
+    name = data_file_name(path, source.limits)
+    if name is not None:  # the header alone knows how the file beside it has to be called
+        others = [member for place, member in source.members.items() if place != listed]
+        _extract({member: folder / name for member in others}, source.limits)
+    return path
+
+
+def _extract(targets: dict[PackedMember, Path], limits: ReadLimits) -> None:
+    by_archive: dict[tuple[Path, tuple[int, int]], dict[int, Path]] = defaultdict(dict)
+    for member, target in targets.items():
+        by_archive[member.archive, member.stamp][member.index] = target
+    for (archive, stamp), by_index in by_archive.items():
+        with open_zip(archive, limits) as opened:
+            if file_stamp(archive) != stamp:
+                raise CorruptSourceError(
+                    "A zip archive was changed while it was worked on. Run again once it is complete.",
+                    ReasonCode.UNREADABLE_FILE,
+                )
+            # In the order of the file, which reads it once from begin to end.
+            for index, target in sorted(by_index.items()):
+                opened.extract(index, target)
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -132,12 +142,3 @@ def remove_unpacked(work_dir: Path) -> None:
     """Remove what processes that were killed have left unpacked."""
     for folder in work_dir.glob(f"{_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _plain_name(source: PackedSource, n: int, path: Path) -> str:
-    """A name that any file system takes; only the header of a volume file knows the name of the file beside it."""
-    if isinstance(source.source, SeriesFiles):
-        return f"{n:06d}.dcm"
-    if path == source.source:
-        return f"{volume_case(path)}{volume_extension(path)}"
-    return re.sub(r"[/\\\0]", "_", path.name)
