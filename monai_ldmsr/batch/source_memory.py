@@ -66,7 +66,7 @@ class FileRow:
     def dumps(self) -> str:
         """As text."""
         skips = [_plain(skip) for skip in self.skips]
-        volume = [self.unit, self.n_volumes, self.extension, self.beside] if self.unit else []
+        volume = [self.unit, self.n_volumes, self.extension, self.beside] if self.extension else []
         parts = [self.mark, self.content, self.folder, self.fold, self.group, skips, volume, self.listed]
         return json.dumps([*parts, self.archive, self.index], separators=(",", ":"))
 
@@ -76,9 +76,11 @@ class FileRow:
         mark, content, folder, fold, group, skips, volume, listed, archive, index = json.loads(text)
         unit, n_volumes, extension, beside = volume or ("", 0, "", "")
         return cls(
-            *(tuple(mark), content, folder, fold, group, tuple(_skip(skip) for skip in skips)),
-            *(unit, n_volumes, extension, beside, tuple((name, fold) for name, fold in listed), archive, index),
-        )
+            mark=tuple(mark), content=content, folder=folder, fold=fold, group=group,
+            skips=tuple(_skip(skip) for skip in skips),
+            unit=unit, n_volumes=n_volumes, extension=extension, beside=beside,
+            listed=tuple((name, of) for name, of in listed), archive=archive, index=index,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,4 +175,4 @@ def _plain(skip: SkippedItem) -> list[str | int]:
 
 def _skip(plain: list[str | int]) -> SkippedItem:
     case, reason, message, n_files = plain
-    return SkippedItem(str(case), ReasonCode(str(reason)), str(message), int(n_files))
+    return SkippedItem(str(case), ReasonCode[str(reason)], str(message), int(n_files))

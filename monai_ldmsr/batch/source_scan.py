@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
-from monai_ldmsr.io import PackedMember, ReadLimits, SkippedItem, nifti_volumes, volume_case
+from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
-from monai_ldmsr.io.discovery import bucket_of, judged
-from monai_ldmsr.io.packed_source import file_stamp, unpacking_folder
+from monai_ldmsr.io.discovery import judged
+from monai_ldmsr.io.packed_source import PackedMember, file_stamp, unpacking_folder
 from monai_ldmsr.io.series_grouping import SeriesImage, case_digest
 from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.io.volume_header import data_file_name
@@ -25,6 +25,9 @@ from monai_ldmsr.io.zip_archive import is_zip_name, open_zip
 __all__ = ["Place", "SourceScan", "group_of", "place_of"]
 
 _CHUNK_BYTES = 2**20
+
+#: Extension in the row of an archive.
+_ARCHIVE = ".zip"
 
 _NESTED = "A zip archive lies within a zip archive and is not opened. Unpack the outer one."
 _UNREADABLE = "A file cannot be read from its disk. Check the disk and its permissions."
@@ -102,14 +105,14 @@ class SourceScan:
             content = _content(path)
         except OSError:
             skips = (_skip(ReasonCode.UNREADABLE_FILE, _UNREADABLE),)
-            self._set(place.key, FileRow((), "", place.folder, place.fold, skips=skips))
+            self.files[place.key] = FileRow((), "", place.folder, place.fold, skips=skips)
             return
         if old is not None and old.content == content:
             self._keep(place.key, replace(old, mark=mark))
             return
         row = FileRow(mark, content, place.folder, place.fold)
         if is_zip_name(path.name):
-            self._see_archive(place, relative, row)
+            self._see_archive(place, replace(row, extension=_ARCHIVE))
         else:
             self._look(place, path, row)
 
@@ -124,14 +127,26 @@ class SourceScan:
         by_archive: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             by_archive[self.files[key].archive].append(key)
+        for key in by_archive.pop("", ()):
+            self._look(self.places[key], self.places[key].path, replace(self.files[key], skips=()))
         for archive, members in by_archive.items():
-            if archive:
+            try:
                 with ExitStack() as stack:
-                    for place, real, row in self._unpacked(stack, archive, members):
-                        self._look(place, real, replace(row, skips=()))
-            else:
-                for key in members:
-                    self._look(self.places[key], self.places[key].path, replace(self.files[key], skips=()))
+                    for place, path, row in self._unpacked(stack, archive, members):
+                        self._look(place, path, replace(row, skips=()))
+            except (SourceError, OutputError) as error:
+                self._refuse(archive, error)
+
+    def _refuse(self, archive: str, error: SourceError | OutputError) -> None:
+        """List an archive of which not all can be had; it is looked at anew next time if this may be better then."""
+        row = self.files[archive]
+        message = f"{error} (The archive has {row.mark[0]} bytes, SHA-256 {row.content[:12]}.)"
+        gone = [key for key, member in self.files.items() if member.archive == archive]
+        for key in gone:
+            del self.files[key]
+        passes = bool(gone) or error.reason is ReasonCode.CANNOT_WRITE
+        skips = (_skip(error.reason, message),)
+        self.files[archive] = replace(row, content="" if passes else row.content, skips=skips)
 
     def same(self, first: str, second: str) -> bool:
         """Whether two files hold the same bytes."""
@@ -159,19 +174,16 @@ class SourceScan:
         return PackedMember(archive, (mark[0], mark[1]), row.index)
 
     def path(self, key: str) -> Path:
-        """Where a file lies; one in an archive that was not opened has its number for a name."""
+        """Where a file lies; one in an archive, which need not be opened for this, has its number for a name."""
         row = self.files[key]
-        if key in self.places or not row.archive:
+        if not row.archive:
             return self.places[key].path
-        return self.places[row.archive].path / f"{row.unit or 'member'}-{row.index:06d}{row.extension}"
+        return self.places[row.archive].path / f"{row.index:06d}-{row.unit or 'image'}{row.extension or '.dcm'}"
 
     def _keep(self, key: str, row: FileRow) -> None:
-        self._set(key, row)
-        for member in self._packed.get(key, ()):
-            self._set(member, self._known.files[member])
-
-    def _set(self, key: str, row: FileRow) -> None:
         self.files[key] = row
+        for member in self._packed.get(key, ()):
+            self.files[member] = self._known.files[member]
 
     def _unpacked(self, stack: ExitStack, archive: str, keys: Sequence[str]) -> Iterator[tuple[Place, Path, FileRow]]:
         """Members of an archive, each on disk until the next one is asked for."""
@@ -192,7 +204,7 @@ class SourceScan:
         relative = PurePosixPath(archive.relative_to(self._root).as_posix()) / name
         return place_of(archive / name, relative)
 
-    def _see_archive(self, place: Place, relative: PurePosixPath, row: FileRow) -> None:
+    def _see_archive(self, place: Place, row: FileRow) -> None:
         """Look at each member, unpacked alone; an archive of which one cannot be had is refused as a whole."""
         found = SourceScan(self._root, self._known, self._limits, self._work_dir)
         try:
@@ -206,12 +218,10 @@ class SourceScan:
                     found._see_member(at, target, place.key, member.index)
                     target.unlink()
         except (SourceError, OutputError) as error:
-            message = f"{error} (The archive has {row.mark[0]} bytes, SHA-256 {row.content[:12]}.)"
-            if error.reason is ReasonCode.CANNOT_WRITE:  # there may be room the next time
-                row = replace(row, content="")
-            self._set(place.key, replace(row, skips=(_skip(error.reason, message),)))
+            self.files[place.key] = row
+            self._refuse(place.key, error)
             return
-        self._set(place.key, row)
+        self.files[place.key] = row
         self.files.update(found.files)
         self.places.update(found.places)
         self.looked_at |= found.looked_at
@@ -223,11 +233,11 @@ class SourceScan:
         content = _content(path)
         old = self._known.files.get(place.key)
         if old is not None and old.archive == archive and old.content == content:
-            self._set(place.key, replace(old, index=index))
+            self.files[place.key] = replace(old, index=index)
             return
         row = FileRow((), content, place.folder, place.fold, archive=archive, index=index)
         if is_zip_name(place.path.name):
-            self._set(place.key, replace(row, skips=(_skip(ReasonCode.NESTED_ARCHIVE, _NESTED),)))
+            self.files[place.key] = replace(row, skips=(_skip(ReasonCode.NESTED_ARCHIVE, _NESTED),))
         else:
             self._look(place, path, row)
 
@@ -235,9 +245,9 @@ class SourceScan:
         """Read what has to be known of a file; ``path`` is where it can be read."""
         self.looked_at.add(place.key)
         if is_dicomdir_name(place.path.name):
-            self._set(place.key, self._look_at_dicomdir(place, path, row))
+            self.files[place.key] = self._look_at_dicomdir(place, path, row)
         elif volume_extension(place.path):
-            self._set(place.key, self._look_at_volume(place, path, row))
+            self.files[place.key] = self._look_at_volume(place, path, row)
         else:
             self._look_at_images(place, path, row)
 
@@ -276,13 +286,11 @@ class SourceScan:
                 images, skips = judged(path, self._limits, place.path)
         except SourceError as error:
             images, skips = [], {("", error.reason, str(error))}
-        group = digest("") if images else ""
-        for image in images:
-            group = group_of(image, self._root)
-            self.images[group].append(image)
-        assert len({bucket_of(image) for image in images}) <= 1
+        group = group_of(images[0], self._root) if images else ""
+        if images:
+            self.images[group] += images
         items = [SkippedItem(case_digest(*skip), skip[1], skip[2], 1) for skip in sorted(skips)]
-        self._set(place.key, replace(row, group=group, skips=tuple(items)))
+        self.files[place.key] = replace(row, group=group, skips=tuple(items))
 
 
 def _skip(reason: ReasonCode, message: str) -> SkippedItem:

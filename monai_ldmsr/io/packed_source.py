@@ -92,7 +92,7 @@ def _volume(source: PackedSource, listed: Path, folder: Path) -> Path:
     name = data_file_name(path, source.limits)
     if name is not None:  # the header alone knows how the file beside it has to be called
         others = [member for place, member in source.members.items() if place != listed]
-        _extract({member: folder / name for member in others}, source.limits)
+        _extract(dict.fromkeys(others, folder / name), source.limits)
     return path
 
 

@@ -106,9 +106,11 @@ class _CautiousFile(io.FileIO):
         self._most = max(_LEAST_LIST_BYTES, limits.archive_members * _BYTES_PER_ENTRY)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0 or size > self._most:
+        whole = size is None or size < 0
+        data = super().read(self._most + 1 if whole else min(size or 0, self._most + 1)) or b""
+        if len(data) > self._most:
             raise too_large("A zip archive has too long a list of contents.", "archive_members")
-        return super().read(size) or b""
+        return data
 
 
 def _checked_members(infos: list[zipfile.ZipInfo], n_stored: int, limits: ReadLimits) -> list[ZipMember]:
