@@ -5,16 +5,29 @@ nothing is left to do takes no network.
 """
 
 from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
+from monai_ldmsr.batch.engine import Batch, BatchProgress
+from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
+from monai_ldmsr.batch.local_worker import LocalWorker, Workers, open_local
+from monai_ldmsr.batch.output_lock import OutputLock
 from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import FileMark, UnitResult, UnitSource, UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import FileMark, FoundUnit, UnitResult, UnitSource, UnitTask, WorkSettings
 
 __all__ = [
+    "Batch",
+    "BatchProgress",
     "Delivery",
     "DeliveryOutcome",
     "FileMark",
+    "FoundUnit",
+    "Ledger",
+    "LedgerUnit",
+    "LocalWorker",
+    "OutputLock",
     "UnitResult",
     "UnitSource",
     "UnitTask",
     "WorkSettings",
+    "Workers",
+    "open_local",
     "process_unit",
 ]

@@ -32,19 +32,23 @@ def process_unit(task: UnitTask) -> UnitResult:
 
     Never raises for what a source can do. The network is built once a process; several threads may call this, of which
     one computes while others read the next unit and write the last.
+
+    Raises:
+        SettingsError: the network cannot be built with these settings, for no unit.
+        WeightsError: its weights are missing or altered.
     """
     start = time.perf_counter()
     _log.info("%s: started", task.unit)
     # Silent as a whole: warnings are the process's, and another thread may be at a file that pydicom would quote.
     with quiet_pydicom():
-        result = _attempt(task)
+        result = _attempt(task, _evaluator(task))
     _log.info("%s: %s %s", task.unit, result.status, result.message)
     return replace(result, duration_s=time.perf_counter() - start)
 
 
-def _attempt(task: UnitTask) -> UnitResult:
+def _attempt(task: UnitTask, evaluator: SeriesEvaluator) -> UnitResult:
     try:
-        written = _evaluator(task).process(_kept(task.source), task.unit, task.output_dir)
+        written = evaluator.process(_kept(task.source), task.unit, task.output_dir)
     except Exception as error:
         case = failed_case(task.unit, error)
         return UnitResult(task.unit, case.status, case.reason, case.message, case.corrupt)

@@ -8,7 +8,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.cli import evaluate, info, run, train
+from monai_ldmsr.cli import batch, evaluate, info, run, train
 from monai_ldmsr.cli.arguments import EPILOG, Parser
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, TrainingError
 
@@ -19,6 +19,7 @@ Super-resolve clinical volumes (DICOM series, NIfTI, NRRD, MetaImage) slice by s
 latent diffusion model, and write derived DICOM series (or the same file format) together with a report.
 
   ldmsr run sample_data/dicom/mr_t1_sagittal out --factor 2
+  ldmsr batch ARCHIVE out
   ldmsr evaluate DATA out --factor 4
   ldmsr train DATA out --budget 2h
   ldmsr info
@@ -59,6 +60,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, evaluate, train, info):
+    for command in (run, batch, evaluate, train, info):
         command.add(commands)
     return parser

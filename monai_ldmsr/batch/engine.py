@@ -1,0 +1,253 @@
+"""Work through many units: each at most once at a time, each step noted before the next."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_ldmsr.batch.delivery import Delivery
+from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
+from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
+from monai_ldmsr.batch.ledger import Ledger
+from monai_ldmsr.batch.output_lock import OutputLock
+from monai_ldmsr.batch.unit import FoundUnit, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
+from monai_ldmsr.io import SkippedItem
+from monai_ldmsr.io.partial_folder import clear_left_over
+from monai_ldmsr.io.written_files import intact_files
+from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
+
+__all__ = ["Batch", "BatchProgress"]
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Args:
+        n_units: found so far.
+        n_ended: of these, those that need no more work, now or from an earlier time.
+        n_worked: ended in this process.
+        n_running: being worked on.
+        result: what has just ended; None when only the number of units has changed.
+    """
+
+    n_units: int
+    n_ended: int
+    n_worked: int
+    n_running: int
+    result: UnitResult | None = None
+
+
+class Batch:
+    """All units of an output folder, and the ledger of what became of them.
+
+    Args:
+        output_dir: made when missing.
+        settings: how every unit is super-resolved.
+        executor: see :class:`~monai_ldmsr.batch.local_worker.Workers`; it is not closed.
+        capacity: how many units it has at a time.
+        deliveries: where results are sent.
+        retry: do again what failed with the same source and settings, also what could not be delivered.
+        verify: read all outputs instead of comparing their size and time.
+        progress: told of each change.
+        lock: on the output folder; one of its own when None.
+        delivery_attempts: see :class:`~monai_ldmsr.batch.delivery_queue.DeliveryQueue`.
+
+    Raises:
+        OutputError: another batch is at work in the folder, or it cannot be written.
+        SettingsError: there is no such bundle.
+        WeightsError: its metadata does not name the weights.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        settings: WorkSettings,
+        executor: Executor,
+        capacity: int,
+        deliveries: Sequence[Delivery] = (),
+        retry: bool = False,
+        verify: bool = False,
+        progress: Callable[[BatchProgress], None] | None = None,
+        lock: OutputLock | None = None,
+        delivery_attempts: int | None = 10,
+    ) -> None:
+        self._output_dir = output_dir
+        self._settings = settings
+        self._fingerprint = settings_fingerprint(settings)
+        self._work = WorkQueue(executor, capacity)
+        self._retry, self._verify, self._progress = retry, verify, progress
+        self._own_lock = None if lock else OutputLock(output_dir)
+        self._judged: dict[tuple[str, str], bool] = {}
+        self._present: dict[str, None] = {}
+        self._worked: Counter[str] = Counter()
+        try:
+            self._ledger = Ledger(output_dir)
+            self._ledger.queue_running()
+            self._clear_left_over()
+            self._sending = DeliveryQueue(self._ledger, output_dir, deliveries, retry, delivery_attempts)
+        except BaseException:
+            if self._own_lock:
+                self._own_lock.close()
+            raise
+
+    @property
+    def ledger(self) -> Ledger:
+        """To be read."""
+        return self._ledger
+
+    def memory(self) -> dict[str, str]:
+        """What earlier searches for sources have learned."""
+        return self._ledger.memory()
+
+    def wanted(self, unit: str, fingerprint: str) -> bool:
+        """Whether a unit has to be worked on: never done, or source, settings or result have changed since.
+
+        Args:
+            unit: its name.
+            fingerprint: of its source, as found now.
+        """
+        if self._work.holds(unit, fingerprint):
+            return False
+        place = unit, fingerprint
+        if place not in self._judged:
+            self._judged[place] = self._is_wanted(unit, fingerprint)
+        return self._judged[place]
+
+    def _is_wanted(self, unit: str, fingerprint: str) -> bool:
+        known = self._ledger.unit(unit)
+        if known is None or (known.source_fingerprint, known.settings_fingerprint) != (fingerprint, self._fingerprint):
+            return True
+        if known.state == "done":
+            marks = self._ledger.outputs(unit)
+            found = intact_files(self._output_dir / unit, marks, by_content=self._verify)
+            if found is not None and found != marks:
+                self._ledger.mark_outputs(unit, found)
+            return found is None
+        return known.state in ("queued", "running") or (known.state == "failed" and self._retry)
+
+    def enqueue(
+        self,
+        found: Iterable[FoundUnit],
+        learned: Mapping[str, str] | None = None,
+        forgotten: Collection[str] = (),
+        skipped: Sequence[SkippedItem] | None = None,
+    ) -> None:
+        """Take units in; those that are done already only count.
+
+        Args:
+            found: units; the source of one that is wanted must be there.
+            learned: of files, to be remembered together with the units.
+            forgotten: keys of what no longer holds.
+            skipped: what was left out; None leaves that of the last time.
+        """
+        with self._ledger.writing():
+            self._ledger.learn(learned or {}, forgotten)
+            if skipped is not None:
+                self._ledger.skip(skipped)
+            for item in found:
+                self._present[item.unit] = None
+                if item.source is not None and self.wanted(item.unit, item.fingerprint):
+                    task = UnitTask(item.unit, item.source, self._output_dir, self._settings)
+                    self._ledger.queue(item.unit, item.fingerprint, self._fingerprint)
+                    self._work.put(QueuedUnit(task, item.fingerprint))
+        self._judged.clear()
+        self._tell()
+
+    def pump(self, timeout_s: float = 1.0) -> bool:
+        """Start what can be started, wait until something ends, and note what has.
+
+        Args:
+            timeout_s: wait no longer.
+
+        Returns:
+            Whether anything is queued, running, or to be delivered now or later.
+
+        Raises:
+            LdmsrError: the batch cannot go on, and no unit is to blame. What is not done stays queued.
+        """
+        self._start()
+        self._sending.start_due()
+        self._wait(timeout_s)
+        for queued, result in self._work.finished():
+            self._note(queued, result)
+        self._sending.take_in()
+        self._start()
+        due = self._sending.next_at()
+        return bool(self._work.n_waiting or self._work.running or self._sending.running or due is not None)
+
+    def _start(self) -> None:
+        while queued := self._work.next():
+            self._ledger.start(queued.unit)
+            self._work.start(queued)
+
+    def _wait(self, timeout_s: float) -> None:
+        due = self._sending.next_at()
+        pause_s = timeout_s if due is None else min(timeout_s, max(0.0, due - time.time()))
+        futures: list[Future[Any]] = [*self._work.running, *self._sending.running]
+        if futures:
+            # A destination sends one at a time, so what is due may have to wait for it.
+            wait(futures, timeout_s if self._sending.running else pause_s, FIRST_COMPLETED)
+        elif due is not None:
+            time.sleep(pause_s)
+
+    def _note(self, queued: QueuedUnit, result: UnitResult) -> None:
+        with self._ledger.writing():
+            self._ledger.finish(result, queued.fingerprint, images_digest(result.files))
+            if self._work.waits(queued.unit):  # its source has changed while it was worked on
+                self._ledger.queue(queued.unit, queued.fingerprint, self._fingerprint)
+            elif result.status == "done":
+                self._sending.expect(queued.unit)
+        self._worked[result.status] += 1
+        self._tell(result)
+
+    def _tell(self, result: UnitResult | None = None) -> None:
+        if self._progress is not None:
+            n_running, n_waiting = len(self._work.running), self._work.n_waiting
+            n_ended = len(self._present) - n_running - n_waiting
+            self._progress(BatchProgress(len(self._present), n_ended, self._worked.total(), n_running, result))
+
+    def run(self) -> RunSummary:
+        """Work until nothing is left to be done or delivered."""
+        while self.pump():
+            pass
+        return self.summary()
+
+    def summary(self) -> RunSummary:
+        """What became of the units that were found this time, and what was left out."""
+        rows = {row.unit: row for row in self._ledger.units()}
+        cases = [skipped_case(item) for item in self._ledger.skipped()]
+        for unit in self._present:
+            row = rows[unit]
+            cases.append(CaseResult(unit, row.state, row.reason, row.message, row.corrupt))
+        return RunSummary(tuple(cases))
+
+    def undelivered(self) -> int:
+        """How many results a destination has not taken."""
+        return sum(delivery.state != "sent" for delivery in deliveries_of(self._ledger))
+
+    def close(self) -> None:
+        """Leave what is not done for the next time. The executor must have ended what it was at, or been ended."""
+        try:
+            self._sending.close()
+            self._ledger.queue_running()
+            self._clear_left_over()
+        finally:
+            self._ledger.close()
+            if self._own_lock:
+                self._own_lock.close()
+
+    def _clear_left_over(self) -> None:
+        """Remove the partial folders of processes that were killed; only those of units that the ledger knows."""
+        beside = {entry.name for entry in os.scandir(self._output_dir) if entry.name.startswith(".")}
+        names = {name[1:].rpartition(".")[0] for name in beside if name.endswith((".part", ".old"))}
+        for name in names:
+            if self._ledger.unit(name):
+                clear_left_over(self._output_dir / name)

@@ -1,0 +1,37 @@
+"""By what is known that a result is still what these settings would make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.batch.unit import FileMark, WorkSettings
+from monai_ldmsr.bundle_folder import bundle_info
+
+__all__ = ["images_digest", "settings_fingerprint"]
+
+#: What changes no voxel: the time is only written down, and limits only refuse.
+_WITHOUT_EFFECT = ("bundle", "limits", "created")
+
+
+def settings_fingerprint(settings: WorkSettings) -> str:
+    """Digest of weights, network, settings and version of this software.
+
+    Raises:
+        SettingsError: there is no such bundle.
+        WeightsError: its metadata does not name the weights.
+    """
+    info = bundle_info(settings.bundle)
+    said = {key: value for key, value in vars(settings).items() if key not in _WITHOUT_EFFECT}
+    said["device"] = (settings.device or "").split(":")[0]  # which GPU it was makes no difference
+    said["config"] = hashlib.sha256((info.folder / "configs" / "inference.yaml").read_bytes()).hexdigest()
+    said |= {"weights": info.weights_sha256, "bundle": info.version, "version": __version__}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def images_digest(files: Mapping[str, FileMark]) -> str:
+    """Digest of the voxels' files of a result: the report, which holds durations, may differ without harm."""
+    images = sorted((name, mark.sha256) for name, mark in files.items() if not name.startswith("report."))
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]

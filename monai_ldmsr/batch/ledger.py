@@ -1,0 +1,262 @@
+"""What was done, kept in SQLite beside the results: states, attempts, reasons, and marks of all outputs.
+
+One process writes it, others may read it meanwhile. Each change is on disk before the next step is taken. It holds no
+patient's attribute and no path: of sources only digests, of results the names that lie beside it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from monai_ldmsr.batch.unit import FileMark, UnitResult
+from monai_ldmsr.errors import OutputError, ReasonCode
+from monai_ldmsr.io import SkippedItem
+
+__all__ = ["LEDGER_NAME", "Ledger", "LedgerUnit"]
+
+LEDGER_NAME = "ledger.sqlite"
+
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE units (
+    unit TEXT PRIMARY KEY,
+    source_fingerprint TEXT NOT NULL,
+    settings_fingerprint TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'skipped', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT '',
+    corrupt INTEGER NOT NULL DEFAULT 0,
+    series_uid TEXT NOT NULL DEFAULT '',
+    result_digest TEXT NOT NULL DEFAULT '',
+    n_slices INTEGER NOT NULL DEFAULT 0,
+    duration_s REAL NOT NULL DEFAULT 0,
+    queued_at REAL, started_at REAL, ended_at REAL
+);
+CREATE TABLE outputs (
+    unit TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, mtime_ns INTEGER NOT NULL,
+    PRIMARY KEY (unit, name)
+) WITHOUT ROWID;
+CREATE TABLE skipped (
+    place INTEGER PRIMARY KEY, name TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, n_files INTEGER NOT NULL
+);
+CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE deliveries (
+    unit TEXT NOT NULL, destination TEXT NOT NULL, result_digest TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL DEFAULT 0,
+    n_sent INTEGER NOT NULL DEFAULT 0, n_instances INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', changed_at REAL,
+    PRIMARY KEY (unit, destination)
+) WITHOUT ROWID;
+CREATE INDEX due ON deliveries (destination, state, next_at);
+"""
+
+_COLUMNS = (
+    "unit, source_fingerprint, settings_fingerprint, state, attempts, reason, message, corrupt, series_uid, "
+    "result_digest, n_slices, duration_s, queued_at, started_at, ended_at"
+)
+
+
+@dataclass(frozen=True)
+class LedgerUnit:
+    """A row of the ledger; times are seconds since 1970, of this unit's last attempt."""
+
+    unit: str
+    source_fingerprint: str
+    settings_fingerprint: str
+    state: str
+    attempts: int
+    reason: str
+    message: str
+    corrupt: bool
+    series_uid: str
+    result_digest: str
+    n_slices: int
+    duration_s: float
+    queued_at: float | None
+    started_at: float | None
+    ended_at: float | None
+
+
+class Ledger:
+    """The ledger of an output folder.
+
+    Args:
+        output_dir: where the results lie.
+        for_reading: of another process's batch perhaps; nothing is written.
+
+    Raises:
+        OutputError: it cannot be opened, is damaged, or of another version; or, when reading, there is none.
+    """
+
+    def __init__(self, output_dir: Path, *, for_reading: bool = False) -> None:
+        path = output_dir / LEDGER_NAME
+        if for_reading and not path.is_file():
+            raise OutputError("The folder holds no ledger of a batch. Give the output folder of 'ldmsr batch'.")
+        with _as_output_error():
+            self._database = _connected(path, for_reading)
+            try:
+                (version,) = self._database.execute("PRAGMA user_version").fetchone()
+                if version == 0 and not for_reading:
+                    self._database.execute("PRAGMA journal_mode = WAL")
+                    self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+                    version = _VERSION
+                self._database.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                self._database.close()
+                raise
+        if version != _VERSION:
+            self._database.close()
+            raise OutputError(
+                f"The ledger has version {version}, but this software reads {_VERSION}. Choose another output folder."
+            )
+
+    def close(self) -> None:
+        """Fold the write-ahead log in and close."""
+        self._database.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing of what is written inside, and on disk at the end."""
+        with _as_output_error():
+            if self._database.in_transaction:  # within another one
+                yield self._database
+                return
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.rollback()
+                raise
+            self._database.commit()
+
+    def ask(self, question: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows of an answer."""
+        with _as_output_error():
+            return self._database.execute(question, values).fetchall()
+
+    def unit(self, name: str) -> LedgerUnit | None:
+        """Row of a unit."""
+        rows = self.ask(f"SELECT {_COLUMNS} FROM units WHERE unit = ?", (name,))
+        return _unit(rows[0]) if rows else None
+
+    def units(self) -> list[LedgerUnit]:
+        """All rows, by name."""
+        return [_unit(row) for row in self.ask(f"SELECT {_COLUMNS} FROM units ORDER BY unit")]
+
+    def outputs(self, unit: str) -> dict[str, FileMark]:
+        """Marks of a result's files."""
+        rows = self.ask("SELECT name, size, sha256, mtime_ns FROM outputs WHERE unit = ?", (unit,))
+        return {name: FileMark(size, sha256, mtime_ns) for name, size, sha256, mtime_ns in rows}
+
+    def queue(self, unit: str, source_fingerprint: str, settings_fingerprint: str) -> None:
+        """Note that a unit is to be worked on; attempts are counted anew when source or settings have changed."""
+        with self.writing() as database:
+            database.execute(
+                "INSERT INTO units (unit, source_fingerprint, settings_fingerprint, state, queued_at) "
+                "VALUES (?1, ?2, ?3, 'queued', ?4) ON CONFLICT (unit) DO UPDATE SET state = 'queued', queued_at = ?4, "
+                "attempts = CASE WHEN (source_fingerprint, settings_fingerprint) = (?2, ?3) THEN attempts ELSE 0 END, "
+                "source_fingerprint = ?2, settings_fingerprint = ?3, reason = '', message = '', corrupt = 0",
+                (unit, source_fingerprint, settings_fingerprint, time.time()),
+            )
+
+    def start(self, unit: str) -> None:
+        """Note that a unit is being worked on."""
+        with self.writing() as database:
+            database.execute(
+                "UPDATE units SET state = 'running', attempts = attempts + 1, started_at = ? WHERE unit = ?",
+                (time.time(), unit),
+            )
+
+    def finish(self, result: UnitResult, source_fingerprint: str, result_digest: str) -> None:
+        """Note what became of a unit. Marks of an earlier result stay when there is no new one: it still lies there."""
+        with self.writing() as database:
+            database.execute(
+                "UPDATE units SET state = ?, reason = ?, message = ?, corrupt = ?, duration_s = ?, ended_at = ?, "
+                "source_fingerprint = ? WHERE unit = ?",
+                (
+                    *(result.status, result.reason, result.message, result.corrupt, result.duration_s, time.time()),
+                    *(source_fingerprint, result.unit),
+                ),
+            )
+            if result.status == "done":
+                database.execute(
+                    "UPDATE units SET series_uid = ?, n_slices = ?, result_digest = ? WHERE unit = ?",
+                    (result.series_uid, result.n_slices, result_digest, result.unit),
+                )
+                self.mark_outputs(result.unit, result.files)
+
+    def mark_outputs(self, unit: str, files: Mapping[str, FileMark]) -> None:
+        """Replace the marks of a unit's outputs."""
+        with self.writing() as database:
+            database.execute("DELETE FROM outputs WHERE unit = ?", (unit,))
+            rows = [(unit, name, mark.size, mark.sha256, mark.mtime_ns) for name, mark in files.items()]
+            database.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?, ?)", rows)
+
+    def queue_running(self) -> None:
+        """Note that what was being worked on is not, any longer."""
+        with self.writing() as database:
+            database.execute("UPDATE units SET state = 'queued' WHERE state = 'running'")
+
+    def memory(self) -> dict[str, str]:
+        """What was learned about files of sources: digests to digests."""
+        return dict(self.ask("SELECT key, value FROM memory"))
+
+    def learn(self, learned: Mapping[str, str], forgotten: Collection[str]) -> None:
+        """Change the memory of files."""
+        with self.writing() as database:
+            database.executemany("DELETE FROM memory WHERE key = ?", [(key,) for key in forgotten])
+            database.executemany("INSERT OR REPLACE INTO memory VALUES (?, ?)", learned.items())
+
+    def skipped(self) -> list[SkippedItem]:
+        """What was left out when sources were last searched."""
+        rows = self.ask("SELECT name, reason, message, n_files FROM skipped ORDER BY place")
+        return [SkippedItem(name, ReasonCode[reason], message, n_files) for name, reason, message, n_files in rows]
+
+    def skip(self, items: Iterable[SkippedItem]) -> None:
+        """Replace what was left out."""
+        rows = [(item.case, item.reason.value, item.message, item.n_files) for item in items]
+        with self.writing() as database:
+            database.execute("DELETE FROM skipped")
+            database.executemany("INSERT INTO skipped (name, reason, message, n_files) VALUES (?, ?, ?, ?)", rows)
+
+
+def _unit(row: tuple[Any, ...]) -> LedgerUnit:
+    found = LedgerUnit(*row)
+    object.__setattr__(found, "corrupt", bool(found.corrupt))
+    return found
+
+
+def _connected(path: Path, for_reading: bool) -> sqlite3.Connection:
+    if not for_reading:
+        return sqlite3.connect(path, timeout=30, isolation_level=None)
+    place = f"file:{quote(str(path.resolve()))}?mode=ro"
+    # A folder that may not be written takes no index of the log; then nobody writes the ledger either.
+    for more in ("", "&immutable=1"):
+        database = sqlite3.connect(place + more, timeout=30, isolation_level=None, uri=True)
+        try:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return database
+        except sqlite3.OperationalError:
+            database.close()
+    raise sqlite3.OperationalError("unable to open database file")
+
+
+@contextmanager
+def _as_output_error() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"The ledger of the output folder cannot be used: {error}. Check free space and permissions; if it is "
+            "damaged, remove it: all series are then done anew."
+        ) from None

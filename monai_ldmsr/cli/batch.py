@@ -1,0 +1,126 @@
+"""``ldmsr batch``: everything below a path, again and again until all of it is done."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from monai_ldmsr.batch import Batch, Delivery, Ledger, OutputLock, Workers, WorkSettings, open_local
+from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.batch_view import BatchView, print_status, print_summary
+from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io.tree import check_apart
+
+__all__ = ["add", "work_settings"]
+
+
+def add(commands: Commands) -> None:
+    """Add ``batch`` to the command's parser."""
+    batch = add_command(
+        commands,
+        "batch",
+        "super-resolve everything below SRC, resumably",
+        "Super-resolve every series and volume file below SRC as 'run' does, and keep a ledger in OUT of what was "
+        "done. The same command goes on where it was interrupted, and does anew what has changed. "
+        "'ldmsr batch OUT --status' tells how far it is, also meanwhile.",
+    )
+    batch.add_argument("source", metavar="SRC", type=Path, help="folder or file; with --status: OUT")
+    batch.add_argument("output", metavar="OUT", type=Path, nargs="?", help="folder for results; made when missing")
+    batch.add_argument("--status", action="store_true", help="print what became of each series, and end")
+    batch.add_argument("--retry", action="store_true", help="do again what failed")
+    batch.add_argument("--verify", action="store_true", help="read all earlier results instead of size and time alone")
+    add_model_options(batch)
+    batch.set_defaults(command=_batch)
+
+
+def work_settings(arguments: argparse.Namespace) -> WorkSettings:
+    """The settings that the options of :func:`~monai_ldmsr.cli.arguments.add_model_options` make."""
+    return WorkSettings(
+        factor=arguments.factor,
+        num_inference_steps=arguments.steps,
+        detail=arguments.detail,
+        consistency=arguments.consistency,
+        operator=arguments.operator,
+        seed=arguments.seed,
+        modality=arguments.modality,
+        device=arguments.device,
+        bundle=arguments.bundle,
+    )
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    if arguments.status:
+        return _status(arguments.output or arguments.source)
+    if arguments.output is None:
+        raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
+    source, output = arguments.source, arguments.output
+    check_apart(source, output)
+    with OutputLock(output) as lock, BatchView(Console(stderr=True)) as view:
+        workers = _workers(arguments, lock)
+        try:
+            batch = Batch(
+                output,
+                work_settings(arguments),
+                workers.executor,
+                workers.capacity,
+                _deliveries(arguments),
+                retry=arguments.retry,
+                verify=arguments.verify,
+                progress=view.update,
+                lock=lock,
+            )
+            try:
+                _enqueue(batch, source)
+                summary = batch.run()
+                n_undelivered = batch.undelivered()
+            finally:
+                workers.close()
+                batch.close()
+        finally:
+            workers.close()
+    print_summary(summary, output, n_undelivered)
+    return summary.exit_code or (8 if n_undelivered else 0)
+
+
+def _enqueue(batch: Batch, source: Path) -> None:
+    found, skipped = _interim_find(source)
+    batch.enqueue(found, skipped=skipped)
+
+
+def _interim_find(source: Path):  # type: ignore
+    import hashlib
+
+    from monai_ldmsr.batch import FoundUnit
+    from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
+
+    items, skipped = find_sources(source)
+    found = []
+    for item in items:
+        paths = item.paths if isinstance(item, SeriesFiles) else [item]
+        stamp = [(str(p.name), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+        name = item.case if isinstance(item, SeriesFiles) else volume_case(item)
+        found.append(FoundUnit(name, hashlib.sha256(repr(stamp).encode()).hexdigest()[:12], item))
+    return found, skipped
+
+
+def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
+    """Where units are worked on."""
+    del arguments
+    return open_local(lock)
+
+
+def _deliveries(arguments: argparse.Namespace) -> list[Delivery]:
+    """Where results are sent."""
+    del arguments
+    return []
+
+
+def _status(output: Path) -> int:
+    ledger = Ledger(output, for_reading=True)
+    try:
+        print_status(ledger)
+    finally:
+        ledger.close()
+    return 0

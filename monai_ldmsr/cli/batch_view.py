@@ -1,0 +1,132 @@
+"""What ``ldmsr batch`` shows: progress with rate and time left, the table of all series, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from monai_ldmsr.batch import BatchProgress, Ledger
+from monai_ldmsr.batch.delivery_queue import deliveries_of
+from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.run_summary import RunSummary, skipped_case
+
+__all__ = ["BatchView", "print_status", "print_summary", "spoken_duration"]
+
+#: Of these, the last ones tell how fast it goes now: series differ, and the first waits for the network to be built.
+_N_RECENT = 20
+
+
+class BatchView:
+    """A bar on a terminal; a line for each unit that has ended in a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = ProgressBar(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("series {task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._moments = [time.monotonic()]
+
+    def __enter__(self) -> BatchView:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, progress: BatchProgress) -> None:
+        """Show how far it is, and what has just ended."""
+        result = progress.result
+        if result is not None:
+            self._moments = [*self._moments[-_N_RECENT:], time.monotonic()]
+        speed = self._speed(progress)
+        if self._console.is_terminal:
+            self._bar.update(self._task, total=progress.n_units, completed=progress.n_ended, description=speed)
+        if result is None:
+            return
+        what = f"{result.n_slices} slices in {result.duration_s:.1f} s" if result.status == "done" else result.reason
+        line = f"{progress.n_ended}/{progress.n_units} {result.unit}: {result.status}, {what}"
+        if not self._console.is_terminal:
+            print(f"{line}; {speed}", file=sys.stderr, flush=True)
+        elif result.status == "failed":
+            self._console.print(f"{line}: {result.message}", markup=False, highlight=False)
+
+    def _speed(self, progress: BatchProgress) -> str:
+        n_ended = len(self._moments) - 1
+        if not n_ended:
+            return ""
+        per_second = n_ended / max(self._moments[-1] - self._moments[0], 1e-9)
+        left = spoken_duration((progress.n_units - progress.n_ended) / per_second)
+        return f"{3600 * per_second:.0f} an hour, {left} left"
+
+
+def spoken_duration(seconds: float) -> str:
+    """A duration as a person says it.
+
+    Example:
+        >>> spoken_duration(7500)
+        '2 h 05 min'
+    """
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def print_status(ledger: Ledger) -> None:
+    """Print the table of all units and the numbers of each state."""
+    sent: dict[str, list[str]] = {}
+    for delivery in deliveries_of(ledger):
+        told = f"{delivery.state} {delivery.destination}" + (f" ({delivery.reason})" if delivery.reason else "")
+        sent.setdefault(delivery.unit, []).append(told)
+    rows = [
+        (
+            *(row.unit, row.state, row.reason, str(row.attempts), str(row.n_slices or "")),
+            *(f"{row.duration_s:.1f}" if row.duration_s else "", "; ".join(sent.get(row.unit, []))),
+        )
+        for row in ledger.units()
+    ]
+    for case in map(skipped_case, ledger.skipped()):
+        rows.append((case.case, case.status, case.reason, "", "", "", ""))
+    titles = ("unit", "state", "reason", "attempts", "slices", "seconds", "delivery")
+    _print_table(titles, rows)
+    counts = Counter(row[1] for row in rows)
+    print(", ".join(f"{counts[state]} {state}" for state in ("queued", "running", "done", "skipped", "failed")))
+
+
+def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        for row in (titles, *rows):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def print_summary(summary: RunSummary, output: Path, n_undelivered: int) -> None:
+    """Print what did not become a result, the numbers, and where to look."""
+    for case in summary.cases:
+        if case.status != "done":
+            print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
+    counts = Counter(case.status for case in summary.cases)
+    print(", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed")))
+    if n_undelivered:
+        print(f"{n_undelivered} results not delivered; see ldmsr batch {output} --status")
+    print(f"results: {output}")
+    print(RESEARCH_NOTICE)
