@@ -34,21 +34,6 @@ class FoundUnit:
 
 
 @dataclass(frozen=True)
-class FoundUnit:
-    """A unit below the source of a batch.
-
-    Args:
-        unit: name of the result folder; the same when other files come or go.
-        fingerprint: differs when a file of the source has come, gone or changed.
-        source: what to read; None where it was not asked for.
-    """
-
-    unit: str
-    fingerprint: str
-    source: UnitSource | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
 class WorkSettings:
     """How every unit of a batch is super-resolved: the arguments of :func:`~monai_ldmsr.super_resolve`."""
 
