@@ -17,9 +17,9 @@ import pytest
 from dicom_fixtures import make_series
 from distributed import LocalCluster
 
-from monai_ldmsr.batch import UnitResult, UnitTask, WorkSettings, process_unit
+from monai_ldmsr.batch import UnitResult, UnitTask, Workers, WorkSettings, process_unit
 from monai_ldmsr.batch import cluster as cluster_module
-from monai_ldmsr.batch.cluster import ClusterWorkers, SlurmOptions, open_dask, open_slurm
+from monai_ldmsr.batch.cluster import SlurmOptions, open_dask, open_slurm
 from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
 from monai_ldmsr.io import SeriesFiles, find_sources
 
@@ -40,7 +40,7 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClus
 
 
 @pytest.fixture
-def workers(dask_cluster: LocalCluster, tmp_path: Path) -> Iterator[ClusterWorkers]:
+def workers(dask_cluster: LocalCluster, tmp_path: Path) -> Iterator[Workers]:
     """Two workers, which no test kills."""
     opened = open_dask(address_of(dask_cluster), tmp_path)
     yield opened
@@ -48,7 +48,7 @@ def workers(dask_cluster: LocalCluster, tmp_path: Path) -> Iterator[ClusterWorke
 
 
 @pytest.fixture
-def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterWorkers]:
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     """Two workers for a test that kills them."""
     folder = tmp_path_factory.mktemp("dask")
     with local_cluster(folder, n_workers=2, threads_per_worker=3) as running:
@@ -92,7 +92,7 @@ def wait_for(folder: Path, pattern: str, number: int = 1) -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
 
-def test_every_thread_of_every_worker_works(workers: ClusterWorkers, tmp_path: Path) -> None:
+def test_every_thread_of_every_worker_works(workers: Workers, tmp_path: Path) -> None:
     assert workers.capacity >= 6
     futures = [workers.executor.submit(slow, tmp_path, f"unit{n}") for n in range(6)]
     begun = wait_for(tmp_path, "unit*-*", 6)
@@ -104,7 +104,7 @@ def test_every_thread_of_every_worker_works(workers: ClusterWorkers, tmp_path: P
     assert {future.result(WAIT_S) for future in futures} == processes
 
 
-def test_work_of_a_killed_worker_is_done_elsewhere(mortals: ClusterWorkers, tmp_path: Path) -> None:
+def test_work_of_a_killed_worker_is_done_elsewhere(mortals: Workers, tmp_path: Path) -> None:
     future = mortals.executor.submit(slow, tmp_path, "unit")
     (first,) = wait_for(tmp_path, "unit-*")
     killed = int(first.split("-")[1])
@@ -114,9 +114,7 @@ def test_work_of_a_killed_worker_is_done_elsewhere(mortals: ClusterWorkers, tmp_
     assert future.result(WAIT_S) != killed
 
 
-def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(
-    mortals: ClusterWorkers, tmp_path: Path
-) -> None:
+def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(mortals: Workers, tmp_path: Path) -> None:
     bad = mortals.executor.submit(kill_its_worker, tmp_path)
     with pytest.raises(WorkerDiedError):
         bad.result(WAIT_S)
@@ -124,14 +122,14 @@ def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(
     assert mortals.executor.submit(note, tmp_path, "good").result(WAIT_S) > 0
 
 
-def test_the_same_call_runs_again(workers: ClusterWorkers, tmp_path: Path) -> None:
+def test_the_same_call_runs_again(workers: Workers, tmp_path: Path) -> None:
     for _ in range(2):
         workers.executor.submit(note, tmp_path, "again").result(WAIT_S)
         (left,) = tmp_path.glob("again-*")
         left.unlink()  # with a result shared by equal calls, nothing would be here the second time
 
 
-def test_what_waits_can_be_taken_back(workers: ClusterWorkers, dask_cluster: LocalCluster, tmp_path: Path) -> None:
+def test_what_waits_can_be_taken_back(workers: Workers, dask_cluster: LocalCluster, tmp_path: Path) -> None:
     running = [workers.executor.submit(slow, tmp_path, f"unit{n}") for n in range(6)]
     wait_for(tmp_path, "unit*-*", 6)
     waiting = workers.executor.submit(note, tmp_path, "waiting")
@@ -182,7 +180,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def opened_when_ready(address: str, output: Path) -> ClusterWorkers:
+def opened_when_ready(address: str, output: Path) -> Workers:
     end = time.monotonic() + WAIT_S
     while True:
         try:
@@ -213,7 +211,7 @@ def tasks_of(source: Path, output: Path) -> list[UnitTask]:
     return [UnitTask(series.case, series, output, settings) for series in found]
 
 
-def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: ClusterWorkers, tmp_path: Path) -> None:
+def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp_path: Path) -> None:
     for name in ("one", "two", "cut"):
         made = make_series(tmp_path / "in" / name, "MR", (16, 18, 2))
     made.paths[0].write_bytes(made.paths[0].read_bytes()[:-100])

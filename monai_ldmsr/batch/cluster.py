@@ -17,41 +17,26 @@ from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from monai_ldmsr._version import __version__
+from monai_ldmsr.batch.local_worker import N_THREADS, Workers
 from monai_ldmsr.errors import ClusterError, OutputError, SettingsError, WorkerDiedError
 
-__all__ = ["WORKER_THREADS", "ClusterWorkers", "SlurmOptions", "open_dask", "open_slurm"]
+__all__ = ["SlurmOptions", "open_dask", "open_slurm"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-#: One computes while another reads and a third writes.
-WORKER_THREADS = 3
 
 #: Units in flight for each thread: what waits at the scheduler also feeds workers that come later.
 _UNITS_PER_THREAD = 4
 
 _ANSWER_S = 15
 
+_CERTIFICATES = ("key.pem", "certificate.pem")
+
 #: A job that ended, by its time limit or a node's failure, is submitted anew after this time.
 _RENEW_S = 10.0
-
-
-class ClusterWorkers(NamedTuple):
-    """Where units run.
-
-    Args:
-        executor: runs ``process_unit`` on a worker. A future raises ``WorkerDiedError`` when the workers that tried it
-            died, and ``ClusterError`` when the scheduler is lost.
-        capacity: how many units to submit at a time.
-        close: ends what was started; a scheduler that ran already goes on.
-    """
-
-    executor: Executor
-    capacity: int
-    close: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -104,12 +89,16 @@ class SlurmOptions:
         return replace(cls(), **chosen)
 
 
-def open_dask(address: str, output_dir: Path) -> ClusterWorkers:
+def open_dask(address: str, output_dir: Path) -> Workers:
     """Use the workers of a dask scheduler that runs already.
 
     Args:
         address: ``dask://HOST:PORT``, or ``dask+tls://HOST:PORT`` with the certificates of dask's own configuration.
         output_dir: where results go; every worker must see it under this path.
+
+    Returns:
+        Its futures raise ``WorkerDiedError`` when the workers that tried a unit died, and ``ClusterError`` when the
+        scheduler is lost.
 
     Raises:
         SettingsError: the extra is missing, no scheduler answers, or its workers will not do.
@@ -124,10 +113,10 @@ def open_dask(address: str, output_dir: Path) -> ClusterWorkers:
     except BaseException:
         client.close()
         raise
-    return ClusterWorkers(_ClusterExecutor(client), _UNITS_PER_THREAD * n_threads, client.close)
+    return Workers(_ClusterExecutor(client), _UNITS_PER_THREAD * n_threads, client.close)
 
 
-def open_slurm(options: SlurmOptions, output_dir: Path) -> ClusterWorkers:
+def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
     """Start a dask scheduler here and workers as jobs of Slurm; workers prove who they are by certificates.
 
     Args:
@@ -149,8 +138,7 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> ClusterWorkers:
     with _settings_error("The scheduler for Slurm's workers cannot be started"):
         cluster = jobqueue.SLURMCluster(
             n_workers=0,
-            security=distributed.Security.temporary(),
-            shared_temp_directory=str(folder),
+            security=_security(distributed, folder),
             scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             name="ldmsr",
             **_job_settings(options, folder),
@@ -164,11 +152,14 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> ClusterWorkers:
         raise
 
     def close() -> None:
+        if cluster.status.name == "closed":
+            return
         cluster.loop.add_callback(renewal.stop)
         client.close()
         cluster.close()
+        _remove_certificates(folder)
 
-    return ClusterWorkers(_ClusterExecutor(client), _UNITS_PER_THREAD * WORKER_THREADS * options.jobs, close)
+    return Workers(_ClusterExecutor(client), _UNITS_PER_THREAD * N_THREADS * options.jobs, close)
 
 
 class _ClusterExecutor(Executor):
@@ -283,7 +274,7 @@ def _job_settings(options: SlurmOptions, folder: Path) -> dict[str, Any]:
         "memory": options.memory,
         "interface": options.interface,
         "job_extra_directives": [f"--gres={options.gres}"] if options.gres else [],
-        "cores": WORKER_THREADS,
+        "cores": N_THREADS,
         "processes": 1,
         "job_name": "ldmsr",
         "log_directory": str(folder),
@@ -292,6 +283,24 @@ def _job_settings(options: SlurmOptions, folder: Path) -> dict[str, Any]:
             f"export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__{name}={n}" for name, n in threads.items()
         ],
     }
+
+
+def _security(distributed: Any, folder: Path) -> Any:
+    """One key and certificate for scheduler and workers, which nobody else can read."""
+    made = distributed.Security.temporary()
+    _remove_certificates(folder)  # of a batch that was killed
+    for name, text in zip(_CERTIFICATES, (made.tls_worker_key, made.tls_ca_file), strict=True):
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    key, certificate = (str(folder / name) for name in _CERTIFICATES)
+    roles = ("client", "scheduler", "worker")
+    own = {f"tls_{role}_{kind}": path for role in roles for kind, path in (("key", key), ("cert", certificate))}
+    return distributed.Security(require_encryption=True, tls_ca_file=certificate, **own)
+
+
+def _remove_certificates(folder: Path) -> None:
+    for name in _CERTIFICATES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _refuse_impossible(script: str) -> None:

@@ -101,6 +101,15 @@ class DeliveryQueue:
                 (destination, unit),
             )
 
+    def has_sent(self, unit: str) -> bool:
+        """Whether every destination has taken the present result of a unit."""
+        rows = self._ledger.ask(
+            "SELECT destination FROM deliveries JOIN units USING (unit, result_digest) "
+            "WHERE unit = ? AND deliveries.state = 'sent'",
+            (unit,),
+        )
+        return self._deliveries.keys() <= {name for (name,) in rows}
+
     def start_due(self) -> None:
         """Start what is due, one result for each destination."""
         busy = {destination for _, destination in self._running.values()}

@@ -229,6 +229,13 @@ class Batch:
             cases.append(CaseResult(unit, row.state, row.reason, row.message, row.corrupt))
         return RunSummary(tuple(cases))
 
+    def is_settled(self, unit: str) -> bool:
+        """Whether its source is no longer needed: it was skipped, or is done and all destinations have the result."""
+        row = self._ledger.unit(unit)
+        if row is None or self._work.waits(unit):
+            return False
+        return row.state == "skipped" or (row.state == "done" and self._sending.has_sent(unit))
+
     def undelivered(self) -> int:
         """How many results a destination has not taken."""
         return sum(delivery.state != "sent" for delivery in deliveries_of(self._ledger))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.cli.arguments import Parser
 
 if TYPE_CHECKING:
-    from monai_ldmsr.batch.cluster import ClusterWorkers
+    from monai_ldmsr.batch import Workers
 
 __all__ = ["add_cluster_options", "cluster_workers"]
 
@@ -29,7 +29,7 @@ def add_cluster_options(parser: Parser) -> None:
     )
 
 
-def cluster_workers(arguments: argparse.Namespace, output_dir: Path) -> ClusterWorkers | None:
+def cluster_workers(arguments: argparse.Namespace, output_dir: Path) -> Workers | None:
     """Open the workers that the options ask for; None where the work is to be done here.
 
     Raises:

@@ -1,0 +1,130 @@
+"""``ldmsr serve``: series from a PACS in, results to a PACS out."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options
+from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
+from monai_ldmsr.cli.pacs_arguments import (
+    add_caller_options,
+    add_listening_options,
+    add_send_option,
+    caller_of,
+    deliveries_of,
+)
+
+if TYPE_CHECKING:
+    from monai_ldmsr.batch import BatchProgress
+    from monai_ldmsr.pacs.receiver import SeriesReceiver
+    from monai_ldmsr.pacs.service import Inbox
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Add ``serve`` to the command's parser."""
+    serve = add_command(
+        commands,
+        "serve",
+        "receive series by C-STORE, super-resolve them, send results on",
+        "Listen for images from the AE titles of --allow, super-resolve each series once it is whole, and send the "
+        "result to each --send. What was received survives a restart; SIGTERM ends it cleanly. OUT has the same ledger "
+        "as with 'batch': 'ldmsr batch OUT --status' tells what became of each series.",
+    )
+    serve.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    serve.add_argument("--alive", action="store_true", help="tell by the exit code whether a service works in OUT")
+    add_listening_options(serve, "TCP port to listen on")
+    add_send_option(serve)
+    add_caller_options(serve)
+    _add_spool_options(serve)
+    add_model_options(serve)
+    add_cluster_options(serve)
+    serve.set_defaults(command=_serve)
+
+
+def _add_spool_options(parser: Parser) -> None:
+    group = parser.add_argument_group("what is received")
+    group.add_argument("--spool", type=Path, metavar="DIR", help="folder for received images (default: OUT/spool)")
+    group.add_argument("--keep", action="store_true", help="keep received images when their results are sent")
+    group.add_argument(
+        "--quiet", type=float, default=10.0, metavar="S", help="a series is whole after so many quiet seconds"
+    )
+    group.add_argument("--max-associations", type=int, default=10, metavar="N", help="at once (default: 10)")
+    group.add_argument("--max-image-mb", type=int, default=512, metavar="MB", help="of one image (default: 512)")
+    group.add_argument("--min-free-mb", type=int, default=1024, metavar="MB", help="disk space to leave free")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.pacs.service import is_alive
+
+    output = arguments.output
+    if arguments.alive:
+        return 0 if is_alive(output) else 8
+    from monai_ldmsr.batch import Batch, OutputLock, open_local
+    from monai_ldmsr.cli.batch import work_settings
+    from monai_ldmsr.pacs.service import SeriesService
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    inbox: Inbox = queue.SimpleQueue()
+    receiver, deliveries = _receiver(arguments, inbox), deliveries_of(arguments)
+    with OutputLock(output) as lock, ExitStack() as ending:
+        workers = cluster_workers(arguments, output) or open_local(lock)
+        ending.callback(workers.close)
+        batch = Batch(
+            output,
+            work_settings(arguments),
+            workers.executor,
+            workers.capacity,
+            deliveries,
+            retry=True,
+            progress=_tell,
+            lock=lock,
+            delivery_attempts=None,
+        )
+        ending.callback(batch.close)
+        ending.callback(workers.close)  # before the batch notes what is left to be done
+        _say(f"listening as {arguments.ae_title} on port {arguments.port}")
+        SeriesService(receiver, inbox, batch, output, keep=arguments.keep).run(stopping)
+    _say("ended; what is not done yet is done after the next start")
+    return 0
+
+
+def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
+    from monai_ldmsr.pacs.receiver import SeriesReceiver
+    from monai_ldmsr.pacs.spool import SpoolTimes
+    from monai_ldmsr.pacs.store_server import ReceiverLimits
+
+    return SeriesReceiver(
+        arguments.spool or arguments.output / "spool",
+        inbox.put,
+        arguments.ae_title,
+        arguments.port,
+        arguments.allow,
+        address=arguments.address,
+        tls=caller_of(arguments).tls if arguments.dicom_tls else None,
+        limits=ReceiverLimits(
+            arguments.max_associations, arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20
+        ),
+        times=SpoolTimes(quiet_s=arguments.quiet),
+    )
+
+
+def _tell(progress: BatchProgress) -> None:
+    result = progress.result
+    if result is not None:
+        what = f"{result.n_slices} slices in {result.duration_s:.1f} s" if result.status == "done" else result.reason
+        _say(f"{result.unit}: {result.status}, {what}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,200 @@
+"""Series in, results out, for as long as it runs: what was received is worked on and sent on, and then forgotten."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_ldmsr.batch import Batch
+from monai_ldmsr.batch.sources import UnitSources
+from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
+from monai_ldmsr.io import ReadLimits, SkippedItem
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.pacs.receiver import SeriesReceiver
+
+__all__ = ["HEARTBEAT", "Inbox", "SeriesService", "is_alive"]
+
+_log = logging.getLogger(__name__)
+
+#: Folders of whole series, from the receiver's thread to the service's.
+Inbox = queue.SimpleQueue[Path]
+
+#: A file in the output folder whose time of change tells that the service goes on.
+HEARTBEAT = ".alive"
+
+_BEAT_EVERY_S, _DEAD_AFTER_S = 5.0, 120.0
+
+#: A result that could not be written, for want of space perhaps, is tried again after the first of these, then after
+#: twice as long, up to the last.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
+
+#: Thousands of series may wait for a destination that is down, so they are not looked through all the time.
+_LOOK_EVERY_S, _FINISH_EVERY_S = 0.25, 1.0
+
+
+@dataclass
+class _Received:
+    """A whole series in the spool: its units, and when to try anew those that could not be written."""
+
+    units: tuple[str, ...]
+    is_refused: bool = False
+    pause_s: float = _FIRST_PAUSE_S
+    again_at: float | None = None
+
+
+class SeriesService:
+    """Works on each series that a receiver hands on; nothing of what was acknowledged is lost by a restart.
+
+    The images of a series leave the spool when its results are done and every destination has taken them. Those of a
+    series that failed stay there and are tried again at the next start.
+
+    Args:
+        receiver: hands series to ``inbox``.
+        inbox: see :data:`Inbox`.
+        batch: of the output folder, with its destinations; made with ``retry``, or failures are never tried again.
+        output_dir: of the batch.
+        keep: images stay in the spool for good.
+        read_limits: the largest series that is read.
+        on_loop: called now and then, as for an overview.
+    """
+
+    def __init__(
+        self,
+        receiver: SeriesReceiver,
+        inbox: Inbox,
+        batch: Batch,
+        output_dir: Path,
+        *,
+        keep: bool = False,
+        read_limits: ReadLimits = DEFAULT_LIMITS,
+        on_loop: Callable[[], None] | None = None,
+    ) -> None:
+        self._receiver, self._inbox, self._batch = receiver, inbox, batch
+        self._output_dir, self._keep, self._read_limits = output_dir, keep, read_limits
+        self._on_loop = on_loop
+        self._received: dict[Path, _Received] = {}
+        self._skipped = dict.fromkeys(batch.ledger.skipped())
+        self._last_beat = self._last_finish = 0.0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Receive, work and send until ``stopping`` is set; what is not done then is done after the next start.
+
+        Raises:
+            SettingsError: the port cannot be opened.
+            LdmsrError: the batch cannot go on.
+        """
+        self._receiver.start()
+        try:
+            is_busy = False
+            while not stopping.is_set():
+                self._take_in(wait=not is_busy)
+                is_busy = self._batch.pump(_LOOK_EVERY_S)
+                self._finish()
+                self._beat()
+                if self._on_loop is not None:
+                    self._on_loop()
+        finally:
+            self._receiver.stop()
+
+    def _take_in(self, wait: bool) -> None:
+        try:
+            while True:
+                self._take(self._inbox.get(block=wait, timeout=_LOOK_EVERY_S if wait else None))
+                wait = False
+        except queue.Empty:
+            return
+
+    def _take(self, series: Path) -> None:
+        if _later_generations(series):
+            # A restart between the two: the later holds all of this one too.
+            self._received[series] = _Received(())
+            return
+        try:
+            found, skipped = UnitSources(series, self._output_dir / ".work", self._read_limits).find(self._batch.wanted)
+        except (SourceError, OSError) as error:
+            _log.error("Series %s cannot be read from the spool: %s", series.name, type(error).__name__)
+            return
+        self._skipped.update(dict.fromkeys(skipped))
+        self._batch.enqueue(found, skipped=list(self._skipped))
+        is_refused = any(item.failed for item in skipped)
+        earlier = self._received.get(series)
+        pause_s = _FIRST_PAUSE_S if earlier is None else earlier.pause_s
+        self._received[series] = _Received(tuple(unit.unit for unit in found), is_refused, pause_s)
+        _log_skips(series, skipped)
+
+    def _finish(self) -> None:
+        """Let go of the series that need no more work."""
+        if time.monotonic() - self._last_finish < _FINISH_EVERY_S:
+            return
+        self._last_finish = time.monotonic()
+        for series, received in list(self._received.items()):
+            if received.again_at is not None:
+                if time.monotonic() >= received.again_at:
+                    received.again_at = None
+                    self._take(series)
+            elif not received.is_refused and all(self._batch.is_settled(unit) for unit in received.units):
+                self._settled(series)
+            elif received.is_refused or any(self._has_failed(unit) for unit in received.units):
+                self._failed(series, received)
+
+    def _settled(self, series: Path) -> None:
+        del self._received[series]
+        if self._keep:
+            return
+        try:
+            self._receiver.remove(series)
+        except OSError as error:
+            _log.error("Series %s cannot be removed from the spool: %s", series.name, error.strerror)
+
+    def _failed(self, series: Path, received: _Received) -> None:
+        """Try again what could not be written; leave the rest for the next start."""
+        rows = [self._batch.ledger.unit(unit) for unit in received.units]
+        if any(row is not None and row.state in ("queued", "running") for row in rows):
+            return
+        if any(row is not None and row.reason == ReasonCode.CANNOT_WRITE.value for row in rows):
+            received.again_at = time.monotonic() + received.pause_s
+            received.pause_s = min(2 * received.pause_s, _LONGEST_PAUSE_S)
+            return
+        _log.warning("Series %s failed; its images stay in the spool for the next start", series.name)
+        del self._received[series]
+
+    def _has_failed(self, unit: str) -> bool:
+        row = self._batch.ledger.unit(unit)
+        return row is not None and row.state == "failed"
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._last_beat < _BEAT_EVERY_S:
+            return
+        self._last_beat = time.monotonic()
+        path = self._output_dir / HEARTBEAT
+        try:
+            path.touch()
+            os.utime(path)
+        except OSError as error:
+            raise OutputError(f"The output folder cannot be written: {error.strerror}. Check its space.") from None
+
+
+def is_alive(output_dir: Path) -> bool:
+    """Whether a service works in an output folder: its heartbeat is not old."""
+    try:
+        return time.time() - (output_dir / HEARTBEAT).stat().st_mtime < _DEAD_AFTER_S
+    except OSError:
+        return False
+
+
+def _later_generations(series: Path) -> bool:
+    """Whether the same series came again with more images (see :mod:`~monai_ldmsr.pacs.spool`)."""
+    name, _, number = series.name.partition("-")
+    later = (path.name.partition("-")[2] for path in series.parent.glob(f"{name}-*"))
+    return any(int(other) > int(number or 1) for other in later if other.isdigit())
+
+
+def _log_skips(series: Path, skipped: list[SkippedItem]) -> None:
+    for item in skipped:
+        _log.warning("Series %s: %s [%s]", series.name, item.message, item.reason.value)

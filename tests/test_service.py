@@ -1,0 +1,267 @@
+"""``ldmsr serve`` between two peers on loopback: whole series in, results out, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_fixtures import MARKER, MARKER_ID, make_series
+from dicom_peers import Archive, send
+from pacs_fixtures import wait_until
+
+from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
+from monai_ldmsr.cli import main
+from monai_ldmsr.io import find_sources
+from monai_ldmsr.pacs import service as service_module
+from monai_ldmsr.pacs.receiver import SeriesReceiver
+from monai_ldmsr.pacs.sending import parse_destination
+from monai_ldmsr.pacs.service import Inbox, SeriesService
+from monai_ldmsr.pacs.spool import SpoolTimes
+
+SHAPE = (12, 14, 3)
+WITHIN_S = 30.0
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    with Archive().listening() as listening:
+        yield listening
+
+
+@pytest.fixture
+def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
+    """Start a service on ``tmp_path / "out"``; the same again goes on with what an earlier one left."""
+    output = tmp_path / "out"
+    settings = WorkSettings(device="cpu", bundle=bundle)
+
+    @contextmanager
+    def running(*destinations: str, keep: bool = False) -> Iterator[SeriesReceiver]:
+        inbox: Inbox = queue.SimpleQueue()
+        stopping = threading.Event()
+        times = SpoolTimes(quiet_s=0.2)
+        receiver = SeriesReceiver(
+            tmp_path / "spool", inbox.put, "LDMSR", 0, ["MODALITY"], address="127.0.0.1", times=times
+        )
+        with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as loop:
+            deliveries = [parse_destination(text) for text in destinations]
+
+            def serve() -> None:
+                # In the thread that works with it, as SQLite demands.
+                batch = Batch(output, settings, pool, 1, deliveries, retry=True, delivery_attempts=None)
+                try:
+                    SeriesService(receiver, inbox, batch, output, keep=keep).run(stopping)
+                finally:
+                    batch.close()
+
+            ended = loop.submit(serve)
+            try:
+                wait_until(lambda: receiver._server._server is not None or ended.done())
+                yield receiver
+            finally:
+                stopping.set()
+                ended.result(WITHIN_S)
+
+    return running
+
+
+def rows(folder: Path, table: str = "units", columns: str = "unit, state, reason, attempts") -> list[tuple]:
+    """What the ledger says; empty while there is none."""
+    ledger = folder / "out" / "ledger.sqlite"
+    if not ledger.is_file():
+        return []
+    with sqlite3.connect(ledger) as database:
+        try:
+            return database.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
+        except sqlite3.OperationalError:  # just being made
+            return []
+
+
+def states(folder: Path) -> list[str]:
+    return [state for _, state, _, _ in rows(folder)]
+
+
+def in_spool(folder: Path) -> list[Path]:
+    return [path for place in ("ready", "receiving") for path in (folder / "spool" / place).iterdir()]
+
+
+def assert_is_result(results: list[pydicom.Dataset], sources: list[Path]) -> None:
+    """One derived image for each source, with its pixels: those of a nearest neighbour."""
+    by_uid = {image.SOPInstanceUID: image for image in map(pydicom.dcmread, sources)}
+    assert len(results) == len(by_uid) == len({image.SOPInstanceUID for image in results})
+    for image in results:
+        (reference,) = image.SourceImageSequence
+        source = by_uid.pop(reference.ReferencedSOPInstanceUID)
+        assert image.StudyInstanceUID == source.StudyInstanceUID
+        assert image.SeriesInstanceUID != source.SeriesInstanceUID
+        assert image.ImageType[0] == "DERIVED"
+        expected = source.pixel_array.repeat(2, axis=0).repeat(2, axis=1)
+        assert np.array_equal(image.pixel_array, expected)
+
+
+def test_a_series_comes_in_and_its_result_goes_out(
+    serving: Callable, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    made = make_series(tmp_path / "in", "MR", SHAPE)
+    with serving(archive.peer) as receiver:
+        assert send(made.paths, receiver.port) == [0x0000] * 3
+        wait_until(lambda: len(archive.images) >= 3, WITHIN_S)
+        wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
+        assert_is_result(archive.images, made.paths)
+        assert send(made.paths, receiver.port, caller="STRANGER") == []
+        # What comes back, and what comes again, is taken and not worked on.
+        returned = sorted((tmp_path / "out").glob("*/dicom/*.dcm"))
+        assert send([*returned, *made.paths], receiver.port) == [0x0000] * 6
+        time.sleep(1.0)
+        wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
+    assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
+    assert len(archive.images) == 3
+    assert service_module.is_alive(tmp_path / "out")
+    told = caplog.text + "".join(map(str, rows(tmp_path, "deliveries", "*") + rows(tmp_path, "memory", "*")))
+    for secret in (MARKER, MARKER_ID, str(tmp_path), "STRANGER", "Phantom"):
+        assert secret not in told
+
+
+def test_an_aborted_association_is_not_worked_on(serving: Callable, tmp_path: Path) -> None:
+    made = make_series(tmp_path / "in", "CT", SHAPE)
+    with serving() as receiver:
+        assert send(made.paths[:2], receiver.port, abort=True) == [0x0000] * 2
+        time.sleep(1.0)
+        assert states(tmp_path) == []
+        assert send(made.paths, receiver.port) == [0x0000] * 3
+        wait_until(lambda: states(tmp_path) == ["done"], WITHIN_S)
+    (folder,) = (tmp_path / "out").glob("*/dicom")
+    assert len(list(folder.glob("*.dcm"))) == 3
+
+
+def test_a_series_that_fails_is_listed_and_the_next_is_done(serving: Callable, tmp_path: Path) -> None:
+    bad = make_series(tmp_path / "bad", "CT", SHAPE, RescaleSlope=0)
+    good = make_series(tmp_path / "good", "CT", SHAPE)
+    other = make_series(tmp_path / "scout", "CT", (12, 14, 1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    with serving() as receiver:
+        for made in (bad, other, good):
+            send(made.paths, receiver.port)
+        wait_until(lambda: sorted(states(tmp_path)) == ["done", "failed"], WITHIN_S)
+        wait_until(lambda: len(in_spool(tmp_path)) == 1, WITHIN_S)
+    assert [reason for _, state, reason, _ in rows(tmp_path) if state == "failed"] == ["BAD_RESCALE"]
+    assert [reason for (reason,) in rows(tmp_path, "skipped", "reason")] == ["LOCALIZER"]
+    # Only what failed is still there, and is tried once more by the next start.
+    (left,) = in_spool(tmp_path)
+    assert {path.read_bytes()[-600:] for path in left.iterdir()} == {path.read_bytes()[-600:] for path in bad.paths}
+    with serving():
+        wait_until(lambda: (2,) in rows(tmp_path, columns="attempts"), WITHIN_S)
+        wait_until(lambda: sorted(states(tmp_path)) == ["done", "failed"], WITHIN_S)
+    assert sorted(rows(tmp_path, columns="attempts")) == [(1,), (2,)]
+
+
+def test_a_destination_that_is_down_gets_the_result_after_a_restart(
+    serving: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_queue, "FIRST_PAUSE_S", 0.3)
+    made = make_series(tmp_path / "in", "CT", SHAPE)
+    archive = Archive()
+    with archive.listening():
+        pass
+    with serving(archive.peer) as receiver:
+        send(made.paths, receiver.port)
+        wait_until(lambda: [a for (a,) in rows(tmp_path, "deliveries", "attempts") if a > 1], WITHIN_S)
+        assert rows(tmp_path, "deliveries", "state, reason") == [("pending", "PACS_UNREACHABLE")]
+        assert len(in_spool(tmp_path)) == 1  # not removed before the result has arrived
+    with archive.listening(archive.port), serving(archive.peer):
+        wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
+    assert_is_result(archive.images, made.paths)
+    assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
+
+
+def test_what_could_not_be_written_is_tried_again(
+    serving: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_FIRST_PAUSE_S", 0.3)
+    made = make_series(tmp_path / "in", "CT", SHAPE)
+    (series,), _ = find_sources(tmp_path / "in")
+    blocker = tmp_path / "out" / series.case / "mine.txt"
+    blocker.parent.mkdir(parents=True)
+    blocker.touch()
+    with serving(keep=True) as receiver:
+        send(made.paths, receiver.port)
+        wait_until(lambda: [reason for _, _, reason, _ in rows(tmp_path)] == ["CANNOT_WRITE"], WITHIN_S)
+        shutil.rmtree(blocker.parent)
+        wait_until(lambda: states(tmp_path) == ["done"], WITHIN_S)
+        time.sleep(1.5)
+        assert len(in_spool(tmp_path)) == 1, "kept"
+
+
+def test_a_killed_service_loses_nothing_and_doubles_nothing(archive: Archive, bundle: Path, tmp_path: Path) -> None:
+    """The command itself: killed while it works, started again, and ended by SIGTERM."""
+    made = [make_series(tmp_path / name, "CT", SHAPE) for name in ("one", "two")]
+    hold = tmp_path / "hold"
+    hold.touch()
+    options = ["--allow", "MODALITY", "--address", "127.0.0.1", "--send", archive.peer, "--quiet", "0.2"]
+    options += ["--spool", str(tmp_path / "spool"), "--device", "cpu", "--bundle", str(bundle)]
+    with Archive().listening() as probe:
+        port = probe.port
+    script = Path(__file__).with_name("cheap_service.py")
+    command = [sys.executable, str(script), str(hold), "serve", str(tmp_path / "out"), "--port", str(port), *options]
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+
+    @contextmanager
+    def started() -> Iterator[subprocess.Popen]:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                assert "listening" in process.stderr.readline()
+                yield process
+            finally:
+                process.kill()
+
+    def sent(paths: list[Path]) -> bool:
+        return bool(statuses := send(paths, port)) and set(statuses) == {0x0000}
+
+    with started() as process:
+        wait_until(lambda: sent(made[0].paths), WITHIN_S)
+        wait_until(lambda: "running" in states(tmp_path), WITHIN_S)
+        assert sent(made[1].paths)
+        process.kill()  # one is being worked on, the other has just been acknowledged
+    hold.unlink()
+    with started() as process:
+        # What had no time to settle came by an association that nobody knows the end of: it is sent again.
+        wait_until(lambda: sent(made[1].paths), WITHIN_S)
+        wait_until(lambda: len(archive.images) >= 6, WITHIN_S)
+        wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN_S) == 0
+        assert process.stderr is not None
+        assert "ended" in process.stderr.read()
+    assert_is_result(archive.images, [path for series in made for path in series.paths])
+    assert states(tmp_path) == ["done"] * 2
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+def test_whether_it_is_alive_is_an_exit_code(tmp_path: Path) -> None:
+    assert main(["serve", str(tmp_path), "--alive"]) == 8
+    (tmp_path / service_module.HEARTBEAT).touch()
+    assert main(["serve", str(tmp_path), "--alive"]) == 0
+    old = time.time() - 600
+    os.utime(tmp_path / service_module.HEARTBEAT, (old, old))
+    assert main(["serve", str(tmp_path), "--alive"]) == 8
+
+
+def test_serving_nobody_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["serve", str(tmp_path / "out"), "--port", "0"]) == 1
+    assert "AE titles that may send" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "out"), "--allow", "A", "--send", "nonsense"]) == 1
