@@ -67,6 +67,11 @@ class OrthancServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
+
+    @property
     def url(self) -> str:
         """Root of the REST interface."""
         return f"http://127.0.0.1:{self.http_port}"

@@ -55,6 +55,7 @@ __all__ = [
     "TRANSFER_SYNTAXES",
     "VERIFICATION",
     "Association",
+    "acknowledge_at_once",
     "application_entity",
     "association",
     "build_context",
@@ -145,6 +146,16 @@ def on_connection(event: evt.Event) -> None:
         transport.settimeout(event.assoc.network_timeout)
 
 
+def acknowledge_at_once(event: evt.Event) -> None:
+    """Do not let the peer wait for our acknowledgement (binds to ``EVT_PDU_RECV`` and ``EVT_DATA_SENT``).
+
+    A sender with Nagle's algorithm, as most have, holds back the end of each message until then: 40 ms for each image.
+    """
+    if hasattr(socket, "TCP_QUICKACK"):  # Linux; the kernel forgets it after a while, so it is said each time
+        with suppress(OSError, AttributeError):  # closed again already
+            event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 def contexts_for(classes: Iterable[str], syntaxes: Sequence[str] = TRANSFER_SYNTAXES) -> list[PresentationContext]:
     """One context for each class and syntax: a peer accepts one syntax a context, and would convert to it."""
     contexts = [build_context(uid, syntax) for uid in sorted(set(classes)) for syntax in syntaxes]
@@ -167,15 +178,20 @@ def association(
     """
     ae = application_entity(caller.ae_title, caller.timeout_s)
     tls = (caller.tls.client_context(), peer.host) if caller.dicom_tls else None
-    found = ae.associate(
-        peer.host,
-        peer.port,
-        contexts=list(contexts),
-        ae_title=peer.ae_title,
-        ext_neg=list(roles),
-        tls_args=tls,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_connection), *handlers],
-    )
+    try:
+        found = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            ext_neg=list(roles),
+            tls_args=tls,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_connection), *handlers],
+        )
+    except OSError as error:  # no such host
+        raise PeerError(
+            f"The PACS cannot be reached: {error.strerror}. Check its address.", ReasonCode.PACS_UNREACHABLE
+        ) from None
     if not found.is_established:
         raise _not_established(found, caller)
     try:

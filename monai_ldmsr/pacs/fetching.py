@@ -109,7 +109,8 @@ def fetch(
         SettingsError: the method does not go with the peer, or an argument is impossible.
         PeerError: the PACS cannot be asked.
     """
-    if method not in (None, *METHODS) or (method not in (None, "wado")) == isinstance(peer, DicomwebPeer):
+    fitting = ("wado",) if isinstance(peer, DicomwebPeer) else ("get", "move")
+    if method is not None and method not in fitting:
         raise SettingsError("The method is get or move for AET@HOST:PORT, and wado for http(s)://HOST/PATH.")
     summary = []
     with ExitStack() as opened:

@@ -19,6 +19,7 @@ from monai_ldmsr.pacs.dimse import (
     IMAGE_CLASSES,
     TRANSFER_SYNTAXES,
     VERIFICATION,
+    acknowledge_at_once,
     application_entity,
     build_context,
     encode_file_meta,
@@ -240,6 +241,8 @@ class StoreServer:
         handlers = [
             (evt.EVT_CONN_OPEN, on_connection),
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
+            (evt.EVT_PDU_RECV, acknowledge_at_once),
+            (evt.EVT_DATA_SENT, acknowledge_at_once),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, lambda event: self._storage.released(self._number(event.assoc))),
             (
