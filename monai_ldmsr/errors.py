@@ -208,6 +208,39 @@ class ReasonCode(str, Enum):
         "An error of this software. The other sources went on.",
         "Run again with --log-level debug and report it.",
     )
+    # Of the sources of a batch:
+    MISSING_FILE = (
+        "MISSING_FILE",
+        "A DICOMDIR lists images of the series that are not there, cannot be read or lie outside its folder. The "
+        "series is refused, since a part of it would look like the whole.",
+        "Copy the medium again, or remove the DICOMDIR if the images were left out on purpose.",
+    )
+    BAD_DICOMDIR = (
+        "BAD_DICOMDIR",
+        "A DICOMDIR is damaged or has no readable records. The files of its folder are worked on all the same, but "
+        "nothing tells whether they are complete.",
+        "Copy the medium again, or remove the DICOMDIR.",
+    )
+    UNSAFE_ARCHIVE = (
+        "UNSAFE_ARCHIVE",
+        "A zip archive holds names that lead out of it, links, devices or one name twice. Nothing of it is unpacked.",
+        "Make it anew from plain files.",
+    )
+    ENCRYPTED_ARCHIVE = (
+        "ENCRYPTED_ARCHIVE",
+        "A zip archive is encrypted, as a whole or in part. Nothing of it is unpacked.",
+        "Unpack it with its password, and give the folder.",
+    )
+    NESTED_ARCHIVE = (
+        "NESTED_ARCHIVE",
+        "A zip archive within a zip archive is not opened.",
+        "Unpack the outer one.",
+    )
+    DUPLICATE_SERIES = (
+        "DUPLICATE_SERIES",
+        "The same series stands in another place too, with the same content. It is worked on once.",
+        "Nothing.",
+    )
     # Of a batch:
     OUT_OF_MEMORY = (
         "OUT_OF_MEMORY",

@@ -75,10 +75,8 @@ class RunSummary:
 
 def skipped_case(item: SkippedItem) -> CaseResult:
     """Discovery lists damaged files and contradicting ones beside those that are simply something else."""
-    corrupt = item.reason is ReasonCode.UNREADABLE_FILE
-    failed = corrupt or item.reason in (ReasonCode.DUPLICATE_UID_CONFLICT, ReasonCode.TOO_LARGE)
     message = f"{item.message} ({item.n_files} {'file' if item.n_files == 1 else 'files'})"
-    return CaseResult(item.case, "failed" if failed else "skipped", item.reason.value, message, corrupt)
+    return CaseResult(item.case, "failed" if item.failed else "skipped", item.reason.value, message, item.corrupt)
 
 
 def failed_case(case: str, error: BaseException) -> CaseResult:

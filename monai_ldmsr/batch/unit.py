@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.io import NiftiVolume, ReadLimits, SeriesFiles
+from monai_ldmsr.io import NiftiVolume, PackedSource, ReadLimits, SeriesFiles
 from monai_ldmsr.io.written_files import FileMark
 
 __all__ = ["FileMark", "FoundUnit", "UnitResult", "UnitSource", "UnitTask", "WorkSettings"]
 
-#: What one result is made from: a series' files, a volume file, or one volume of a 4D file.
-UnitSource: TypeAlias = SeriesFiles | NiftiVolume | Path
+#: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
+UnitSource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
 
 
 @dataclass(frozen=True)

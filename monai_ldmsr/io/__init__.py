@@ -5,12 +5,14 @@ from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes, split_volumes
+from monai_ldmsr.io.packed_source import PackedSource, on_disk
 from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
 __all__ = [
     "Derivation",
     "DicomSeries",
     "NiftiVolume",
+    "PackedSource",
     "ReadLimits",
     "SeriesFiles",
     "SkippedItem",
@@ -19,6 +21,7 @@ __all__ = [
     "find_dicom_series",
     "find_sources",
     "nifti_volumes",
+    "on_disk",
     "read_dicom_series",
     "read_volume_file",
     "split_volumes",

@@ -27,8 +27,10 @@ class ReadLimits:
         voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
         volumes: of one 4D NIfTI file; each becomes a case with a folder of its own.
         expansion: decoded bytes for each byte on disk, of a series or volume file. Lossless compression gains 2 to 10,
-            and a deflate stream of zeros 1000.
+            and a deflate stream of zeros 1000. Of a zip archive, all its members together.
         expansion_from_bytes: what decodes to no more than this may have any expansion: empty slices compress well.
+        archive_members: of one zip archive.
+        archive_bytes: of all members of one zip archive, unpacked.
 
     Raises:
         SettingsError: one of them is no whole number from 1.
@@ -41,6 +43,8 @@ class ReadLimits:
     volumes: int = 2**12
     expansion: int = 256
     expansion_from_bytes: int = 2**26
+    archive_members: int = 2**17
+    archive_bytes: int = 2**37
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -62,11 +66,11 @@ class ReadLimits:
             sizes = " x ".join(str(n) for n in (*shape, n_volumes)[: 3 if n_volumes == 1 else 4])
             raise too_large(f"{what} has {sizes} voxels; the limit is {self.voxels}.", "voxels")
 
-    def check_expansion(self, what: str, decoded_bytes: int, stored_bytes: int) -> None:
+    def check_expansion(self, what: str, decoded_bytes: int, stored_bytes: int, of: str = "voxels") -> None:
         """Refuse ``what`` when it claims far more bytes than it has on disk."""
         if decoded_bytes > max(self.expansion_from_bytes, self.expansion * stored_bytes):
             raise too_large(
-                f"{what} claims {decoded_bytes} bytes of voxels, but has {stored_bytes} bytes on disk; the limit is "
+                f"{what} claims {decoded_bytes} bytes of {of}, but has {stored_bytes} bytes on disk; the limit is "
                 f"{self.expansion} for each.",
                 "expansion",
             )

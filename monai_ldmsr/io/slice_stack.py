@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import ImagePlane, number_list
-from monai_ldmsr.io.discovery import POSITION_TOLERANCE_MM
+from monai_ldmsr.io.series_grouping import POSITION_TOLERANCE_MM
 
 __all__ = ["single_slice_spacing", "stack_step"]
 

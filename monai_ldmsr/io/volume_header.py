@@ -140,10 +140,10 @@ def stored_bytes(path: Path, fields: dict[str, str]) -> int:
     size = path.stat().st_size
     is_nrrd = path.suffix.lower() == ".nrrd"
     (_check_nrrd if is_nrrd else _check_meta_image)(fields, size)
-    name = fields.get("datafile" if is_nrrd else "elementdatafile")
-    if name is None or (name == "LOCAL" and not is_nrrd):
+    name = _data_file(fields, is_nrrd)
+    if name is None:
         return size
-    data = path.with_name(name) if name not in ("", ".", "..") and not re.search(r"[/\\%\0\s]", name) else None
+    data = path.with_name(name) if _is_plain(name) else None
     if data is None or data.is_symlink() or not data.is_file() or not os.access(data, os.R_OK):
         raise SourceError(
             f"The {path.suffix.lower()} file names no single file in its own folder for its voxels. Put both into one "
@@ -151,6 +151,26 @@ def stored_bytes(path: Path, fields: dict[str, str]) -> int:
             ReasonCode.UNREADABLE_FILE,
         )
     return size + data.stat().st_size
+
+
+def data_file_name(path: Path, limits: ReadLimits) -> str | None:
+    """Name of the file beside a MetaImage or NRRD file that holds its voxels; ``None`` where there is none."""
+    if path.suffix.lower() not in (".mhd", ".mha", ".nrrd"):
+        return None
+    try:
+        name = _data_file(header_fields(path, limits)[0], path.suffix.lower() == ".nrrd")
+    except Exception:  # as the reader meets it again, and says what it is
+        return None
+    return name if name is not None and _is_plain(name) else None
+
+
+def _data_file(fields: dict[str, str], is_nrrd: bool) -> str | None:
+    name = fields.get("datafile" if is_nrrd else "elementdatafile")
+    return None if name == "LOCAL" and not is_nrrd else name
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and not re.search(r"[/\\%\0\s]", name)
 
 
 def header_fields(path: Path, limits: ReadLimits) -> tuple[dict[str, str], int]:

@@ -1,0 +1,178 @@
+"""What is remembered of the files below a source, so that an unchanged one is recognised without reading it.
+
+Rows of text by digests of relative paths: no path, no file name but the stems that name volumes, no patient attribute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.errors import ReasonCode
+from monai_ldmsr.io import ReadLimits, SkippedItem
+
+__all__ = ["FileRow", "GroupRow", "SourceMemory", "UnitRow", "digest"]
+
+#: Counts the forms that rows have had.
+_FORM = 1
+
+_FILE, _GROUP, _HEAD = "f:", "g:", "head"
+
+
+def digest(*parts: object) -> str:
+    """24 hexadecimal digits that stand for ``parts``."""
+    # File names need be no text: what is no UTF-8 in them reaches Python as surrogates.
+    joined = "\n".join(str(part) for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file, on disk or in an archive.
+
+    Args:
+        mark: size, mtime_ns, ctime_ns and inode; of a file in an archive, its size only.
+        content: SHA-256 of its bytes; empty when it could not be read, which makes it looked at anew next time.
+        folder: digest of the folder that it lies in.
+        fold: digest of its relative path in small letters.
+        group: digest of the series that its images belong to.
+        skips: what of it is left out.
+        unit: stem of the units of a volume file, which are several in a 4D file.
+        n_volumes: of a 4D file, 0 of any other volume file.
+        extension: of a volume file.
+        beside: key of the file that holds a volume file's voxels.
+        listed: of a DICOMDIR: group, and ``fold`` of the file (empty when it would lie outside), of each image.
+        archive: key of the archive that it lies in.
+        index: its place in there.
+    """
+
+    mark: tuple[int, ...]
+    content: str
+    folder: str
+    fold: str
+    group: str = ""
+    skips: tuple[SkippedItem, ...] = ()
+    unit: str = ""
+    n_volumes: int = 0
+    extension: str = ""
+    beside: str = ""
+    listed: tuple[tuple[str, str], ...] = ()
+    archive: str = ""
+    index: int = 0
+
+    def dumps(self) -> str:
+        """As text."""
+        skips = [_plain(skip) for skip in self.skips]
+        volume = [self.unit, self.n_volumes, self.extension, self.beside] if self.extension else []
+        parts = [self.mark, self.content, self.folder, self.fold, self.group, skips, volume, self.listed]
+        return json.dumps([*parts, self.archive, self.index], separators=(",", ":"))
+
+    @classmethod
+    def loads(cls, text: str) -> FileRow:
+        """From text."""
+        mark, content, folder, fold, group, skips, volume, listed, archive, index = json.loads(text)
+        unit, n_volumes, extension, beside = volume or ("", 0, "", "")
+        return cls(
+            mark=tuple(mark), content=content, folder=folder, fold=fold, group=group,
+            skips=tuple(_skip(skip) for skip in skips),
+            unit=unit, n_volumes=n_volumes, extension=extension, beside=beside,
+            listed=tuple((name, of) for name, of in listed), archive=archive, index=index,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One volume of a series.
+
+    Args:
+        unit: its name.
+        modality: ``"CT"``, ``"MR"`` or ``"PT"``.
+        warnings: of the grouping.
+        members: key of each file in order, with the numbers of its frames (none: it holds one image).
+    """
+
+    unit: str
+    modality: str
+    warnings: tuple[str, ...]
+    members: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """What became of the images of one series.
+
+    Args:
+        units: volumes that were made of them.
+        failure: why none was made.
+        n_damaged: how many unreadable files lay in the same folders, of which the units' warnings tell.
+    """
+
+    units: tuple[UnitRow, ...] = ()
+    failure: SkippedItem | None = None
+    n_damaged: int = 0
+
+    def dumps(self) -> str:
+        """As text."""
+        units = [[unit.unit, unit.modality, unit.warnings, unit.members] for unit in self.units]
+        failure = _plain(self.failure) if self.failure else None
+        return json.dumps([units, failure, self.n_damaged], separators=(",", ":"))
+
+    @classmethod
+    def loads(cls, text: str) -> GroupRow:
+        """From text."""
+        units, failure, n_damaged = json.loads(text)
+        rows = [
+            UnitRow(unit, modality, tuple(warnings), tuple((key, tuple(frames)) for key, frames in members))
+            for unit, modality, warnings, members in units
+        ]
+        return cls(tuple(rows), _skip(failure) if failure else None, n_damaged)
+
+
+@dataclass
+class SourceMemory:
+    """All rows of one source.
+
+    Args:
+        files: by digest of the relative path; of a file in an archive, the archive's path stands before its name.
+        groups: by digest of the Series Instance UID, or of the folder where there is none.
+    """
+
+    files: dict[str, FileRow] = field(default_factory=dict)
+    groups: dict[str, GroupRow] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, rows: Mapping[str, str], limits: ReadLimits) -> SourceMemory:
+        """From rows of text; empty when another version or other limits made them, or when they are damaged."""
+        memory = cls()
+        if rows.get(_HEAD) != _head(limits):
+            return memory
+        try:
+            for key, text in rows.items():
+                if key.startswith(_FILE):
+                    memory.files[key[len(_FILE) :]] = FileRow.loads(text)
+                elif key.startswith(_GROUP):
+                    memory.groups[key[len(_GROUP) :]] = GroupRow.loads(text)
+        except (ValueError, TypeError, KeyError):
+            return cls()
+        return memory
+
+    def dump(self, limits: ReadLimits) -> dict[str, str]:
+        """As rows of text."""
+        files = {_FILE + key: row.dumps() for key, row in self.files.items()}
+        return {_HEAD: _head(limits), **files, **{_GROUP + key: row.dumps() for key, row in self.groups.items()}}
+
+
+def _head(limits: ReadLimits) -> str:
+    return json.dumps([_FORM, __version__, repr(limits)])
+
+
+def _plain(skip: SkippedItem) -> list[str | int]:
+    return [skip.case, skip.reason.value, skip.message, skip.n_files]
+
+
+def _skip(plain: list[str | int]) -> SkippedItem:
+    case, reason, message, n_files = plain
+    return SkippedItem(str(case), ReasonCode[str(reason)], str(message), int(n_files))

@@ -1,0 +1,144 @@
+"""A series or volume of which files lie in zip archives, and how it comes onto the disk while it is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
+from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.nifti_volumes import NiftiFile, NiftiVolume
+from monai_ldmsr.io.series_grouping import SeriesFiles
+from monai_ldmsr.io.volume_file import volume_case, volume_extension
+from monai_ldmsr.io.volume_header import data_file_name
+from monai_ldmsr.io.zip_archive import open_zip
+
+__all__ = ["PackedMember", "PackedSource", "file_stamp", "on_disk", "remove_unpacked", "unpacking_folder"]
+
+_PREFIX = "unpacked-"
+
+
+@dataclass(frozen=True)
+class PackedMember:
+    """One file in an archive.
+
+    Args:
+        archive: path; kept out of ``repr``, as are all paths.
+        stamp: of the archive when its list of contents was read, see :func:`file_stamp`.
+        index: place in the archive's list of contents.
+    """
+
+    archive: Path = field(repr=False)
+    stamp: tuple[int, int]
+    index: int
+
+
+@dataclass(frozen=True)
+class PackedSource:
+    """A source of which some or all files have to be unpacked before it is read; it can be pickled.
+
+    Args:
+        source: the series or volume file; paths of packed files are where they would be if archives were folders.
+        members: for each such path, what to unpack; a volume file's second file (of its voxels) is among them.
+        volume: number of the volume in a 4D NIfTI file, 0 when it is the whole file.
+        work_dir: where to unpack; made when missing.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+    """
+
+    source: SeriesFiles | Path = field(repr=False)
+    members: dict[Path, PackedMember] = field(repr=False)
+    volume: int
+    work_dir: Path = field(repr=False)
+    limits: ReadLimits
+
+
+@contextmanager
+def on_disk(source: Any) -> Iterator[Any]:
+    """Unpack what is packed for as long as the block lasts; any other source is given back as it is.
+
+    Args:
+        source: :class:`PackedSource`, or what the readers take.
+
+    Yields:
+        ``SeriesFiles``, path of a volume file, or ``NiftiVolume``.
+
+    Raises:
+        CorruptSourceError: ``UNREADABLE_FILE`` when an archive is damaged, or was changed since it was searched.
+        OutputError: ``CANNOT_WRITE``, such as on a full disk.
+    """
+    if not isinstance(source, PackedSource):
+        yield source
+        return
+    with unpacking_folder(source.work_dir) as folder:
+        if isinstance(source.source, SeriesFiles):
+            places = {path: folder / f"{n:06d}.dcm" for n, path in enumerate(source.members)}
+            _extract({member: places[path] for path, member in source.members.items()}, source.limits)
+            yield replace(source.source, paths=tuple(places.get(path, path) for path in source.source.paths))
+        else:
+            path = _volume(source, source.source, folder)
+            yield NiftiVolume(NiftiFile(path, source.limits), source.volume) if source.volume else path
+
+
+def _volume(source: PackedSource, listed: Path, folder: Path) -> Path:
+    path = folder / f"{volume_case(listed)}{volume_extension(listed)}"
+    _extract({source.members[listed]: path}, source.limits)
+    name = data_file_name(path, source.limits)
+    if name is not None:  # the header alone knows how the file beside it has to be called
+        others = [member for place, member in source.members.items() if place != listed]
+        _extract(dict.fromkeys(others, folder / name), source.limits)
+    return path
+
+
+def _extract(targets: dict[PackedMember, Path], limits: ReadLimits) -> None:
+    by_archive: dict[tuple[Path, tuple[int, int]], dict[int, Path]] = defaultdict(dict)
+    for member, target in targets.items():
+        by_archive[member.archive, member.stamp][member.index] = target
+    for (archive, stamp), by_index in by_archive.items():
+        with open_zip(archive, limits) as opened:
+            if file_stamp(archive) != stamp:
+                raise CorruptSourceError(
+                    "A zip archive was changed while it was worked on. Run again once it is complete.",
+                    ReasonCode.UNREADABLE_FILE,
+                )
+            # In the order of the file, which reads it once from begin to end.
+            for index, target in sorted(by_index.items()):
+                opened.extract(index, target)
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: enough to see that a file was replaced in the meantime."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def unpacking_folder(work_dir: Path) -> Iterator[Path]:
+    """A new folder below ``work_dir`` that is removed at the end.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=work_dir))
+    except OSError as error:
+        raise OutputError(
+            f"No folder can be made to unpack a zip archive into: {error.strerror}. Check the output folder."
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_unpacked(work_dir: Path) -> None:
+    """Remove what processes that were killed have left unpacked."""
+    for folder in work_dir.glob(f"{_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
