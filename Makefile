@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test servers test-servers check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -11,6 +11,13 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them, away from any network.
+servers:
+	.ci/servers
+
+test-servers: $(VENV)/.test
+	.ci/isolated $(BIN)/python -m pytest -m "orthanc or slurm"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -7,8 +7,22 @@ from pathlib import Path
 import pytest
 from odd_run import narrow_bundle, use_nearest_neighbour
 from orthanc_server import orthanc
+from slurm_cluster import slurm
 
-__all__ = ["orthanc"]
+__all__ = ["orthanc", "slurm"]
+
+SERVERS = ("orthanc", "slurm")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a real server, unless it was asked for by ``-m``."""
+    if config.option.markexpr:
+        return
+    for name in SERVERS:
+        skip = pytest.mark.skip(reason=f"needs real servers: make servers test-servers, or pytest -m {name}")
+        for item in items:
+            if name in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 from dicom_fixtures import make_series
 from pacs_fixtures import wait_until
-from slurm_cluster import SlurmServer, slurm
+from slurm_cluster import SlurmServer
 
 from monai_ldmsr.batch import Batch, WorkSettings
 from monai_ldmsr.batch.cluster import SlurmOptions, open_slurm
 from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.errors import SettingsError
-
-__all__ = ["slurm"]
 
 pytestmark = pytest.mark.slurm
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from monai_ldmsr.batch import Batch, Delivery, Ledger, OutputLock, Workers, WorkSettings, open_local
 from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
 from monai_ldmsr.cli.batch_view import BatchView, print_status, print_summary
+from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
+from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.tree import check_apart
 
@@ -31,7 +33,10 @@ def add(commands: Commands) -> None:
     batch.add_argument("--status", action="store_true", help="print what became of each series, and end")
     batch.add_argument("--retry", action="store_true", help="do again what failed")
     batch.add_argument("--verify", action="store_true", help="read all earlier results instead of size and time alone")
+    add_send_option(batch)
+    add_caller_options(batch)
     add_model_options(batch)
+    add_cluster_options(batch)
     batch.set_defaults(command=_batch)
 
 
@@ -107,14 +112,12 @@ def _interim_find(source: Path):  # type: ignore
 
 def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
     """Where units are worked on."""
-    del arguments
-    return open_local(lock)
+    return cluster_workers(arguments, arguments.output) or open_local(lock)
 
 
 def _deliveries(arguments: argparse.Namespace) -> list[Delivery]:
     """Where results are sent."""
-    del arguments
-    return []
+    return deliveries_of(arguments)
 
 
 def _status(output: Path) -> int:
