@@ -205,7 +205,8 @@ def test_settings_that_no_unit_can_have_end_the_batch(tmp_path: Path, threads: E
 def test_a_source_that_changes_while_it_is_worked_on_is_done_again(tmp_path: Path, threads: Executor) -> None:
     with opened(tmp_path / "out", threads) as batch:
         batch.enqueue(found(tmp_path / "in", {"a": "wait 1"}))
-        batch.pump(0)
+        while not (tmp_path / "in" / "seen").exists():
+            batch.pump(0.01)
         assert not batch.wanted("a", "fingerprint of wait 1"), "it is being worked on"
         batch.enqueue(found(tmp_path / "in", {"a": "wait 2"}))
         batch.pump(0.1)
