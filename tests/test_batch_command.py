@@ -278,6 +278,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path, bundle: Path, capsys: pytest
         assert not list((tmp_path / "disk" / "out").glob(".*.part"))
 
 
+def test_volumes_of_a_4d_file_are_units_of_their_own(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "in").mkdir()
+    voxels = np.random.default_rng(0).integers(0, 900, (8, 9, 3, 4), dtype=np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "in" / "v.nii.gz")
+    assert batch(tmp_path / "in", tmp_path / "out", bundle) == 0
+    results = sorted(tmp_path.glob("out/*/*_sr.nii.gz"))
+    assert [re.search(r"-vol(\d+)_sr", path.name)[1] for path in results] == ["0001", "0002", "0003", "0004"]
+    for n, path in enumerate(results):
+        expected = voxels[..., n].repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(np.asarray(nibabel.load(path).dataobj), expected)
+
+
 def test_results_are_sent_and_what_is_not_taken_is_told(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
