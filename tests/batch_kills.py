@@ -6,6 +6,7 @@ it reads, so that many runs that end by a kill cost little.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -31,6 +32,9 @@ from monai_ldmsr.workflow import load_super_resolver
 
 #: All results say that they were made at one time.
 ENVIRONMENT = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
+
+#: What the overview says of a unit, whenever and however often it was done.
+TIMELESS = ("case", "status", "reason", "message", "series_uid", "n_slices", "report", "dicom")
 
 #: Where a run is killed: what is called, which of its calls count, and whether it is done first.
 MOMENTS: dict[str, tuple[str, Callable[..., bool], bool]] = {
@@ -91,8 +95,14 @@ def snapshot(output: Path) -> dict[str, Any]:
         content: Any = path.read_bytes()
         if path.name == "report.json":
             content = {key: value for key, value in json.loads(content).items() if key != "duration_s"}
-        elif path.suffix in (".html", ".json", ".csv"):
+        elif path.name == "report.html":
             content = re.sub(rb"\d+(\.\d+)? ?m?s\b|\d+\.\d+", b"", content)
+        elif path.name == "summary.json":
+            content = [[row[key] for key in TIMELESS] for row in json.loads(content)["series"]]
+        elif path.name == "summary.csv":
+            content = [[row[key] for key in TIMELESS] for row in csv.DictReader(content.decode().splitlines())]
+        elif path.name == "index.html":
+            content = sorted(re.findall(rb'href="[^"#]*"', content))
         found[name] = content
     return found
 
