@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pydicom
 from pydicom import Dataset
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -88,9 +88,12 @@ def scp(
 
 @contextmanager
 def archive(
-    images: Sequence[Dataset], move_to: dict[str, tuple[str, int]] | None = None, **named: Any
-) -> Iterator[Any]:
-    """A peer that has images, and answers C-FIND, C-GET and C-MOVE."""
+    images: Sequence[Dataset],
+    move_to: dict[str, tuple[str, int]] | None = None,
+    alter: Callable[[Dataset], Dataset] = lambda image: image,
+    **named: Any,
+) -> Iterator[DicomPeer]:
+    """A peer that has images, and answers C-FIND, C-GET and C-MOVE; what it sends goes through ``alter``."""
 
     def find(event: evt.Event) -> Iterator[Any]:
         asked = event.identifier
@@ -108,10 +111,12 @@ def archive(
         found = matching(images, event.identifier)
         yield len(found)
         for image in found:
-            yield 0xFF00, image
+            yield 0xFF00, alter(image)
 
     def move(event: evt.Event) -> Iterator[Any]:
-        yield (move_to or {}).get(event.move_destination, (None, None))
+        contexts = [build_context(*pair) for pair in {(i.SOPClassUID, i.file_meta.TransferSyntaxUID) for i in images}]
+        address = (move_to or {}).get(event.move_destination, (None, None))
+        yield (*address, {"contexts": contexts}) if address[0] else address
         yield from get(event)
 
     with scp([(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get), (evt.EVT_C_MOVE, move)], **named) as peer:
@@ -182,7 +187,7 @@ class DicomwebServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Message]] = []
         self.fail: Callable[[str, str], tuple[int, str, bytes] | None] = lambda method, path: None
         self.pages_of = 1000
-        self.knows_offset = True
+        self.knows_offset = self.knows_keys = True
         self.scheme = "http"
         if tls is not None:
             self.scheme, self.socket = "https", tls.wrap_socket(self.socket, server_side=True)
@@ -238,7 +243,8 @@ class _DicomwebHandler(BaseHTTPRequestHandler):
         asked = Dataset()
         for keyword, part in zip(("StudyInstanceUID", "SeriesInstanceUID"), parts[1::2], strict=False):
             setattr(asked, keyword, part)
-        offset = int(query.pop("offset", ["0"])[0]) if self.server.knows_offset else 0
+        offset = int(query.pop("offset", ["0"])[0]) * self.server.knows_offset
+        query = query if self.server.knows_keys else {}
         for tag, [value] in query.items():
             setattr(asked, pydicom.datadict.keyword_for_tag(tag), value)
         key = KEY_OF_LEVEL[("STUDY", "SERIES", "IMAGE")[len(parts) // 2]]

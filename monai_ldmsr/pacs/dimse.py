@@ -65,7 +65,10 @@ __all__ = [
     "encode_file_meta",
     "evt",
     "failure_of",
+    "hang_up",
     "on_connection",
+    "on_established",
+    "on_hang_up",
     "status_of",
 ]
 
@@ -138,12 +141,37 @@ def application_entity(ae_title: str, timeout_s: float) -> AE:
 
 
 def on_connection(event: evt.Event) -> None:
-    """Have small messages sent at once, and nobody wait for ever (binds to ``EVT_CONN_OPEN``)."""
-    transport = event.assoc.dul.socket.socket
-    with suppress(OSError):  # closed again already: the association finds out
+    """Have small messages sent at once, and no silent peer keep a thread (binds to ``EVT_CONN_OPEN``)."""
+    with suppress(OSError, AttributeError):  # closed again already: the association finds out
+        transport = event.assoc.dul.socket.socket
         # Nagle's algorithm holds back what ends a message until the peer acknowledges, 40 ms for each.
         transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport.settimeout(event.assoc.network_timeout)
+        transport.settimeout(event.assoc.acse_timeout)
+
+
+def on_established(event: evt.Event) -> None:
+    """Let a peer that is let in take its time (binds to ``EVT_ESTABLISHED``)."""
+    with suppress(OSError, AttributeError):
+        event.assoc.dul.socket.socket.settimeout(event.assoc.network_timeout)
+
+
+def on_hang_up(event: evt.Event) -> None:
+    """End an association whose caller left before asking for one (binds to ``EVT_CONN_CLOSE``).
+
+    pynetdicom would wait on for the request, and count the association among those that are open: a few port scans,
+    health checks or failed TLS handshakes would keep everybody out.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
+
+
+def hang_up(association: Association) -> None:
+    """End an association at once, in whatever state it is."""
+    if association.is_established:
+        association.abort()
+        return
+    with suppress(OSError, AttributeError):
+        association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def acknowledge_at_once(event: evt.Event) -> None:

@@ -161,6 +161,9 @@ def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSerie
     except LdmsrError as error:
         is_corrupt = isinstance(error, CorruptSourceError)
         return replace(result, reason=error.reason.value, message=str(error), corrupt=is_corrupt)
+    except OSError as error:
+        message = f"The series cannot be written: {error.strerror}."
+        return replace(result, reason=ReasonCode.CANNOT_WRITE.value, message=message)
     except Exception as error:
         message = f"Unexpected {type(error).__name__}. Run again with --log-level debug and report it."
         return replace(result, reason=ReasonCode.INTERNAL_ERROR.value, message=message)

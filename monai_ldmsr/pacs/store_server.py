@@ -24,7 +24,10 @@ from monai_ldmsr.pacs.dimse import (
     build_context,
     encode_file_meta,
     evt,
+    hang_up,
     on_connection,
+    on_established,
+    on_hang_up,
 )
 from monai_ldmsr.pacs.instances import write_synced
 from monai_ldmsr.pacs.peers import check_ae_title
@@ -45,6 +48,9 @@ _log = logging.getLogger(__name__)
 
 #: The command of a message has some hundred bytes; one that never ends must not fill the memory.
 _MAX_COMMAND_BYTES = 2**16
+
+#: A caller must ask for an association within this time.
+_REQUEST_WITHIN_S = 10.0
 
 #: Bits of a fragment's first byte (PS3.8 E.2).
 _IS_COMMAND, _IS_LAST = 1, 2
@@ -221,6 +227,7 @@ class StoreServer:
         self._next_number = itertools.count(1)
         self._server: Any = None
         self._ae = application_entity(check_ae_title(ae_title), timeout_s)
+        self._ae.acse_timeout = min(timeout_s, _REQUEST_WITHIN_S)
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = [check_ae_title(title) for title in allowed]
         self._ae.maximum_associations = limits.max_associations
@@ -240,6 +247,8 @@ class StoreServer:
         """
         handlers = [
             (evt.EVT_CONN_OPEN, on_connection),
+            (evt.EVT_ESTABLISHED, on_established),
+            (evt.EVT_CONN_CLOSE, on_hang_up),
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
             (evt.EVT_PDU_RECV, acknowledge_at_once),
             (evt.EVT_DATA_SENT, acknowledge_at_once),
@@ -266,10 +275,10 @@ class StoreServer:
         self._server.shutdown()
         self._server = None
         deadline = time.monotonic() + grace_s
-        while self.open_associations() and time.monotonic() < deadline:
+        while time.monotonic() < deadline and any(a.is_established for a in self._ae.active_associations):
             time.sleep(0.02)
         for association in self._ae.active_associations:
-            association.abort()
+            hang_up(association)
             association.join(timeout=5)
 
     def open_associations(self) -> set[int]:
