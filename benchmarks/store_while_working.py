@@ -64,9 +64,9 @@ def measured(folder: Path, n_images: int, is_working: bool) -> float:
         n_stored, seconds = store(folder / "sent", port)
         if n_stored != n_images:
             sys.exit(f"only {n_stored} of {n_images} images were stored with status 0")
-        n_kept = sum(1 for _ in (output / "spool").rglob("*.dcm")) - (
-            len(list((folder / "work").iterdir())) if is_working else 0
-        )
+        # By name: a series that is just found whole moves meanwhile.
+        n_kept = len({path.name for path in (output / "spool").rglob("*.dcm")})
+        n_kept -= len(list((folder / "work").iterdir())) if is_working else 0
         if n_kept != n_images:
             sys.exit(f"only {n_kept} of {n_images} images are on disk")
         if is_working and states(output) != ["running"]:

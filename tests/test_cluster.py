@@ -14,10 +14,11 @@ from pathlib import Path
 
 import dask
 import pytest
+from batch_work import cheap_unit, found, opened
 from dicom_fixtures import make_series
 from distributed import LocalCluster
 
-from monai_ldmsr.batch import UnitResult, UnitTask, Workers, WorkSettings, process_unit
+from monai_ldmsr.batch import UnitResult, UnitTask, Workers, WorkSettings, process_unit, work_queue
 from monai_ldmsr.batch import cluster as cluster_module
 from monai_ldmsr.batch.cluster import SlurmOptions, open_dask, open_slurm
 from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
@@ -204,11 +205,17 @@ def die_once_before_the_result_is_in_place(task: UnitTask) -> UnitResult:
     return process_unit(task)
 
 
+def slowly(task: UnitTask) -> UnitResult:
+    """A nanny gives its worker up for good when it dies while it starts."""
+    time.sleep(0.5)
+    return cheap_unit(task)
+
+
 def tasks_of(source: Path, output: Path) -> list[UnitTask]:
     settings = WorkSettings(num_inference_steps=1, device="cpu")
-    found, _ = find_sources(source)
-    assert all(isinstance(series, SeriesFiles) for series in found)
-    return [UnitTask(series.case, series, output, settings) for series in found]
+    series, _ = find_sources(source)
+    assert all(isinstance(item, SeriesFiles) for item in series)
+    return [UnitTask(item.case, item, output, settings) for item in series]
 
 
 def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp_path: Path) -> None:
@@ -231,6 +238,26 @@ def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp
         found = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*.*")}
         assert marks == found
         assert len(list(folder.glob("dicom/*.dcm"))) == (0 if result is bad else 2)
+
+
+def test_a_batch_goes_on_though_a_unit_kills_its_workers(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):  # of a scheduler that is started now
+        mortals: Workers = request.getfixturevalue("mortals")
+    monkeypatch.setattr(work_queue, "process_unit", slowly)
+    orders = {"good": "fine", "bad": "die", "refused": "refuse", "unlucky": "once", "last": "fine"}
+    with opened(tmp_path / "out", mortals.executor) as batch:
+        batch.enqueue(found(tmp_path / "in", orders))
+        summary = batch.run()
+        attempts = {row.unit: row.attempts for row in batch.ledger.units()}
+    ends = {case.case: (case.status, case.reason) for case in summary.cases}
+    done = dict.fromkeys(("good", "unlucky", "last"), ("done", ""))
+    assert ends == {**done, "bad": ("failed", "WORKER_DIED"), "refused": ("failed", "NO_GEOMETRY")}
+    # With whatever ran beside it, then alone; what is refused is not tried again.
+    assert attempts["bad"] == 2
+    assert attempts["refused"] == 1
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == set(done)
 
 
 # What is refused before any work

@@ -7,7 +7,6 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +60,6 @@ class SeriesService:
         output_dir: of the batch.
         keep: images stay in the spool for good.
         read_limits: the largest series that is read.
-        on_loop: called now and then, as for an overview.
     """
 
     def __init__(
@@ -73,11 +71,9 @@ class SeriesService:
         *,
         keep: bool = False,
         read_limits: ReadLimits = DEFAULT_LIMITS,
-        on_loop: Callable[[], None] | None = None,
     ) -> None:
         self._receiver, self._inbox, self._batch = receiver, inbox, batch
         self._output_dir, self._keep, self._read_limits = output_dir, keep, read_limits
-        self._on_loop = on_loop
         self._received: dict[Path, _Received] = {}
         self._skipped = dict.fromkeys(batch.ledger.skipped())
         self._last_beat = self._last_finish = 0.0
@@ -97,8 +93,6 @@ class SeriesService:
                 is_busy = self._batch.pump(_LOOK_EVERY_S)
                 self._finish()
                 self._beat()
-                if self._on_loop is not None:
-                    self._on_loop()
         finally:
             self._receiver.stop()
 
