@@ -43,7 +43,7 @@ def process_unit(task: UnitTask) -> UnitResult:
     with quiet_pydicom():
         result = _attempt(task, _evaluator(task))
     _log.info("%s: %s %s", task.unit, result.status, result.message)
-    return replace(result, duration_s=time.perf_counter() - start)
+    return result if result.duration_s else replace(result, duration_s=time.perf_counter() - start)
 
 
 def _attempt(task: UnitTask, evaluator: SeriesEvaluator) -> UnitResult:
@@ -52,8 +52,15 @@ def _attempt(task: UnitTask, evaluator: SeriesEvaluator) -> UnitResult:
     except Exception as error:
         case = failed_case(task.unit, error)
         return UnitResult(task.unit, case.status, case.reason, case.message, case.corrupt)
-    n_slices = written.report.result.shape[2]
-    return UnitResult(task.unit, "done", series_uid=written.series_uid, n_slices=n_slices, files=written.files)
+    report = written.report
+    return UnitResult(
+        task.unit,
+        "done",
+        series_uid=written.series_uid,
+        n_slices=report.result.shape[2],
+        duration_s=report.duration_s.total or 0.0,
+        files=written.files,
+    )
 
 
 def _evaluator(task: UnitTask) -> SeriesEvaluator:

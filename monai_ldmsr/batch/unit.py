@@ -79,7 +79,7 @@ class UnitResult:
         corrupt: whether the source's bytes are damaged.
         series_uid: Series Instance UID of a derived DICOM series, else empty.
         n_slices: of the result.
-        duration_s: from the start of reading to the result in place.
+        duration_s: of its reading, computing and writing; not of waiting for the network, which another unit had.
         files: by name relative to the result folder, with ``/``.
     """
 
