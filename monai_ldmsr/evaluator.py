@@ -9,14 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from monai.data import Dataset
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_ldmsr.io import NiftiVolume, ReadLimits, SeriesFiles, find_sources, split_volumes, volume_case
+from monai_ldmsr.io import (
+    NiftiVolume,
+    PackedSource,
+    ReadLimits,
+    SeriesFiles,
+    find_sources,
+    on_disk,
+    split_volumes,
+    volume_case,
+)
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.result_writer import BundleModel, ResultWriter, WrittenCase, moment
@@ -26,6 +35,9 @@ __all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
 
 #: Called with the case, its number from 1, the number of cases, and the done and total slices.
 Progress = Callable[[str, int, int, int, int], None]
+
+#: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
+AnySource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
@@ -47,10 +59,11 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         items = [{"image": item} for item in split_volumes(found, limits)]
         super().__init__(data=items, transform=transform)
 
-    def read(self, source: SeriesFiles | NiftiVolume | Path) -> dict[str, Any]:
-        """Read one source, as if it were an item."""
-        data: dict[str, Any] = {"image": source}
-        return data if self.transform is None else self.transform(data)
+    def read(self, source: AnySource) -> dict[str, Any]:
+        """Read one source, as if it were an item; it may also lie in an archive."""
+        with on_disk(source) as unpacked:
+            data: dict[str, Any] = {"image": unpacked}
+            return data if self.transform is None else self.transform(data)
 
 
 class SeriesEvaluator:
@@ -120,9 +133,7 @@ class SeriesEvaluator:
         if self.summary.exit_code:
             raise SystemExit(self.summary.exit_code)
 
-    def _attempt(
-        self, source: SeriesFiles | NiftiVolume | Path, case: str, progress: Callable[[int, int], None]
-    ) -> CaseResult:
+    def _attempt(self, source: AnySource, case: str, progress: Callable[[int, int], None]) -> CaseResult:
         try:
             self.process(source, case, self.output_dir, progress)
         except Exception as error:
@@ -131,7 +142,7 @@ class SeriesEvaluator:
 
     def process(
         self,
-        source: SeriesFiles | NiftiVolume | Path,
+        source: AnySource,
         case: str,
         output_dir: Path,
         progress: Callable[[int, int], None] | None = None,

@@ -16,6 +16,9 @@ from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["CaseResult", "RunSummary", "failed_case", "skipped_case"]
 
+#: Reasons that say nothing about the source: another attempt may end otherwise.
+_NOT_THE_SOURCE = (ReasonCode.INTERNAL_ERROR, ReasonCode.OUT_OF_MEMORY, ReasonCode.WORKER_DIED)
+
 
 @dataclass(frozen=True)
 class CaseResult:
@@ -50,7 +53,7 @@ class RunSummary:
             return 7
         if any(case.status == "done" for case in self.cases):
             return 8 if failed else 0
-        if any(case.reason == ReasonCode.INTERNAL_ERROR for case in failed):
+        if any(case.reason in _NOT_THE_SOURCE for case in failed):
             return 8
         return 4 if any(case.corrupt for case in failed) else 2
 

@@ -16,6 +16,7 @@ from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
 from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.batch.output_lock import OutputLock
+from monai_ldmsr.batch.overview import OverviewRow, write_overview
 from monai_ldmsr.batch.unit import FoundUnit, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
 from monai_ldmsr.io import SkippedItem
@@ -23,7 +24,10 @@ from monai_ldmsr.io.partial_folder import clear_left_over
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
 
-__all__ = ["Batch", "BatchProgress"]
+__all__ = ["Batch", "BatchProgress", "overview_rows"]
+
+#: Between two writings of the overview, while the batch is at work.
+OVERVIEW_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Batch:
         self._work = WorkQueue(executor, capacity)
         self._retry, self._verify, self._progress = retry, verify, progress
         self._own_lock = None if lock else OutputLock(output_dir)
+        self._next_overview = 0.0
         self._judged: dict[tuple[str, str], bool] = {}
         self._present: dict[str, None] = {}
         self._worked: Counter[str] = Counter()
@@ -159,6 +164,7 @@ class Batch:
                     self._ledger.queue(item.unit, item.fingerprint, self._fingerprint)
                     self._work.put(QueuedUnit(task, item.fingerprint))
         self._judged.clear()
+        self._write_overview(at_once=True)
         self._tell()
 
     def pump(self, timeout_s: float = 1.0) -> bool:
@@ -180,6 +186,7 @@ class Batch:
             self._note(queued, result)
         self._sending.take_in()
         self._start()
+        self._write_overview()
         due = self._sending.next_at()
         return bool(self._work.n_waiting or self._work.running or self._sending.running or due is not None)
 
@@ -239,10 +246,18 @@ class Batch:
             self._sending.close()
             self._ledger.queue_running()
             self._clear_left_over()
+            self._write_overview(at_once=True)
         finally:
             self._ledger.close()
             if self._own_lock:
                 self._own_lock.close()
+
+    def _write_overview(self, at_once: bool = False) -> None:
+        """Write the pages now and then: it takes the longer, the more units there are."""
+        begin = time.monotonic()
+        if at_once or begin >= self._next_overview:
+            write_overview(self._output_dir, overview_rows(self._ledger))
+            self._next_overview = time.monotonic() + max(OVERVIEW_EVERY_S, 20 * (time.monotonic() - begin))
 
     def _clear_left_over(self) -> None:
         """Remove the partial folders of processes that were killed; only those of units that the ledger knows."""
@@ -251,3 +266,20 @@ class Batch:
         for name in names:
             if self._ledger.unit(name):
                 clear_left_over(self._output_dir / name)
+
+
+def overview_rows(ledger: Ledger) -> list[OverviewRow]:
+    """All units of a ledger, and what was left out when sources were last searched."""
+    sent: dict[str, dict[str, str]] = {}
+    for delivery in deliveries_of(ledger):
+        sent.setdefault(delivery.unit, {})[delivery.destination] = delivery.state
+    rows = [
+        OverviewRow(
+            *(row.unit, row.state, row.reason, row.message, row.attempts, row.series_uid, row.n_slices),
+            duration_s=row.duration_s or None,
+            delivery=sent.get(row.unit, {}),
+        )
+        for row in ledger.units()
+    ]
+    cases = map(skipped_case, ledger.skipped())
+    return rows + [OverviewRow(case.case, case.status, case.reason, case.message) for case in cases]

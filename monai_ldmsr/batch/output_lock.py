@@ -16,7 +16,7 @@ if sys.platform != "win32":
 __all__ = ["OutputLock"]
 
 #: A worker whose parent was killed ends by itself, but not at once.
-_WAIT_S = 10.0
+WAIT_S = 10.0
 
 
 class OutputLock:
@@ -27,13 +27,13 @@ class OutputLock:
 
     Args:
         output_dir: made when missing.
-        wait_s: how long to wait for another holder.
+        wait_s: how long to wait for another holder; :data:`WAIT_S` when None.
 
     Raises:
         OutputError: another batch is at work there, or the folder cannot be written.
     """
 
-    def __init__(self, output_dir: Path, wait_s: float = _WAIT_S) -> None:
+    def __init__(self, output_dir: Path, wait_s: float | None = None) -> None:
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(output_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -43,7 +43,7 @@ class OutputLock:
                 "and free space, or choose another."
             ) from None
         try:
-            self._take(time.monotonic() + wait_s)
+            self._take(time.monotonic() + (WAIT_S if wait_s is None else wait_s))
         except BaseException:
             self.close()
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from monai_ldmsr.batch import Batch, Delivery, Ledger, OutputLock, Workers, WorkSettings, open_local
+from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
 from monai_ldmsr.cli.batch_view import BatchView, print_status, print_summary
 from monai_ldmsr.errors import SettingsError
@@ -72,7 +73,9 @@ def _batch(arguments: argparse.Namespace) -> int:
                 lock=lock,
             )
             try:
-                _enqueue(batch, source)
+                sources = UnitSources(source, output / ".work", known=batch.memory(), again=arguments.retry)
+                found, skipped = sources.find(batch.wanted)
+                batch.enqueue(found, sources.learned, sources.forgotten, skipped)
                 summary = batch.run()
                 n_undelivered = batch.undelivered()
             finally:
@@ -82,27 +85,6 @@ def _batch(arguments: argparse.Namespace) -> int:
             workers.close()
     print_summary(summary, output, n_undelivered)
     return summary.exit_code or (8 if n_undelivered else 0)
-
-
-def _enqueue(batch: Batch, source: Path) -> None:
-    found, skipped = _interim_find(source)
-    batch.enqueue(found, skipped=skipped)
-
-
-def _interim_find(source: Path):  # type: ignore
-    import hashlib
-
-    from monai_ldmsr.batch import FoundUnit
-    from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
-
-    items, skipped = find_sources(source)
-    found = []
-    for item in items:
-        paths = item.paths if isinstance(item, SeriesFiles) else [item]
-        stamp = [(str(p.name), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-        name = item.case if isinstance(item, SeriesFiles) else volume_case(item)
-        found.append(FoundUnit(name, hashlib.sha256(repr(stamp).encode()).hexdigest()[:12], item))
-    return found, skipped
 
 
 def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
