@@ -263,3 +263,19 @@ def test_three_units_are_in_work_at_once_and_no_more(tmp_path: Path, threads: Ex
         assert [row.state for row in batch.ledger.units()] == ["running"] * 3 + ["queued"] * 2
         batch.run()
         assert {row.state for row in batch.ledger.units()} == {"done"}
+
+
+def test_a_disk_that_is_full_for_a_moment_does_not_end_the_batch(
+    tmp_path: Path, threads: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, errors = Ledger.finish, iter([OutputError("full"), OutputError("full")])
+
+    def finish_later(self: Ledger, *args: object) -> None:
+        finish(self, *args)
+        if error := next(errors, None):
+            raise error  # which undoes what was written
+
+    monkeypatch.setattr(Ledger, "finish", finish_later)
+    monkeypatch.setattr("monai_ldmsr.batch.ledger.time.sleep", lambda _: None)
+    assert worked(tmp_path, threads, THREE) == ["a", "b", "c"]
+    assert attempts(tmp_path / "out") == dict.fromkeys("abc", 1)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from monai_ldmsr.errors import OutputError, SettingsError
-from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.io import partial_folder as module
+from monai_ldmsr.io.partial_folder import clear_left_over, partial_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -112,3 +113,32 @@ def test_everything_is_synced_before_the_move(tmp_path: Path, monkeypatch) -> No
         (folder / "a.txt").write_text("a")
         (folder / "b.txt").write_text("b")
     assert events == ["sync", "sync", "sync", "move", "sync"]
+
+
+def test_left_over_folders_are_cleared_without_a_new_result(tmp_path: Path) -> None:
+    for name in (".result.part", ".result.old", "result", ".other.old", ".other.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    clear_left_over(tmp_path / "result")
+    assert names(tmp_path) == [".other.old", ".other.part", "result"]
+    assert names(tmp_path / "result") == ["result"]
+    clear_left_over(tmp_path / "other")
+    assert names(tmp_path) == ["other", "result"]
+    assert names(tmp_path / "other") == [".other.old"], "the earlier result is back"
+
+
+def test_a_folder_that_another_process_is_writing_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WAIT_S", 0.1)
+    with partial_folder(tmp_path / "result") as folder:
+        (folder / "a.txt").write_text("whole")
+        # Locks are of open files: this second one is as good as another process.
+        with pytest.raises(OutputError, match="another process is writing it"), partial_folder(tmp_path / "result"):
+            pytest.fail("two write at once")
+        with pytest.raises(OutputError, match="another process is writing it"):
+            clear_left_over(tmp_path / "result")
+    assert names(tmp_path / "result") == ["a.txt"]
+    with partial_folder(tmp_path / "result") as folder:
+        (folder / "b.txt").write_text("later")
+    assert names(tmp_path / "result") == ["b.txt"]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ class Batch:
 
     def _start(self) -> None:
         while queued := self._work.next():
-            self._ledger.start(queued.unit)
+            self._ledger.patiently(partial(self._ledger.start, queued.unit))
             self._work.start(queued)
 
     def _wait(self, timeout_s: float) -> None:
@@ -206,14 +207,17 @@ class Batch:
             time.sleep(pause_s)
 
     def _note(self, queued: QueuedUnit, result: UnitResult) -> None:
+        self._ledger.patiently(partial(self._note_result, queued, result))
+        self._worked[result.status] += 1
+        self._tell(result)
+
+    def _note_result(self, queued: QueuedUnit, result: UnitResult) -> None:
         with self._ledger.writing():
             self._ledger.finish(result, queued.fingerprint, images_digest(result.files))
             if self._work.waits(queued.unit):  # its source has changed while it was worked on
                 self._ledger.queue(queued.unit, queued.fingerprint, self._fingerprint)
             elif result.status == "done":
                 self._sending.expect(queued.unit)
-        self._worked[result.status] += 1
-        self._tell(result)
 
     def _tell(self, result: UnitResult | None = None) -> None:
         if self._progress is not None:
@@ -256,7 +260,7 @@ class Batch:
         """Write the pages now and then: it takes the longer, the more units there are."""
         begin = time.monotonic()
         if at_once or begin >= self._next_overview:
-            write_overview(self._output_dir, overview_rows(self._ledger))
+            self._ledger.patiently(partial(write_overview, self._output_dir, overview_rows(self._ledger)))
             self._next_overview = time.monotonic() + max(OVERVIEW_EVERY_S, 20 * (time.monotonic() - begin))
 
     def _clear_left_over(self) -> None:

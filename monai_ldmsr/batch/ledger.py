@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,15 @@ class Ledger:
                 self._database.rollback()
                 raise
             self._database.commit()
+
+    def patiently(self, action: Callable[[], None]) -> None:
+        """Try again for a few seconds what cannot be written: a result that fills the disk is just being removed."""
+        for pause_s in (0.1, 0.5, 1.0, 2.0, 4.0):
+            try:
+                return action()
+            except OutputError:
+                time.sleep(pause_s)
+        action()
 
     def ask(self, question: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of an answer."""

@@ -192,8 +192,10 @@ def _written(image: Dataset, output_dir: Path, k: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        # pydicom raises another one, of which the system's words are the cause.
+        said = error.strerror or getattr(error.__cause__ or error.__context__, "strerror", None)
         raise OutputError(
-            f"Image {path.name} cannot be written: {error.strerror or type(error).__name__}. "
+            f"Image {path.name} cannot be written: {said or type(error).__name__}. "
             "Check free space and permissions of the output folder."
         ) from None
     return path
