@@ -283,8 +283,10 @@ def test_memory_does_not_grow_with_headers(tmp_path: Path) -> None:
     """What is kept of each file is small, whatever its header holds."""
     make_series(tmp_path / "s", "MR", (4, 4, 40), ImageComments="x" * 10_000)
     sources = UnitSources(tmp_path / "s", tmp_path / "w")
+    n_open = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     tracemalloc.start()
     sources.find()
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept / 40 < 5_000
+    assert not n_open or len(os.listdir("/proc/self/fd")) == n_open
