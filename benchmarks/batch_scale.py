@@ -4,6 +4,11 @@
 
 Real DICOM files, the real search, ledger and overview; in the network's place a result folder is written at once. The
 time of that stand-in is not counted. Prints a table and the exponent of a fit (1 is linear).
+
+Recorded on two cores that were busy with other work (3 slices of 32 x 32 each): first run over 125, 250, 500 and 1000
+series 3.1, 4.7, 12.6 and 24.1 s (exponent 1.03; of processor time 0.7, 1.7, 3.8 and 8.0 s), resume 0.20, 0.28, 0.93
+and 1.35 s (exponent 1.01) without parsing a header; the whole command 3.6 s on 1000 done series, of which 2.5 s are
+Python's imports. Memory grows by about 3 kB for each file while searching.
 """
 
 from __future__ import annotations
