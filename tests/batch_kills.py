@@ -44,7 +44,7 @@ MOMENTS: dict[str, tuple[str, Callable[..., bool], bool]] = {
     "when the earlier result is aside": ("io.partial_folder.os.replace", lambda _, to: str(to).endswith(".old"), True),
     "when the result is in place": ("io.partial_folder.os.replace", lambda a, _: str(a).endswith(".part"), True),
     "between the move and the mark": ("batch.ledger.Ledger.finish", lambda *_: True, False),
-    "within the mark": ("batch.ledger.Ledger.mark_outputs", lambda *_: True, True),
+    "within the mark": ("batch.ledger.Ledger.mark_outputs", lambda *_: True, False),
     "when the mark is made": ("batch.ledger.Ledger.finish", lambda *_: True, True),
 }
 

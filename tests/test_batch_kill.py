@@ -45,15 +45,26 @@ def test_undisturbed_runs_are_what_the_kills_are_measured_by(
     assert all(images[0][name] != images[1][name] for name in images[0])
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    ("has_earlier", "moments"),
+    [(True, list(MOMENTS)), (False, ["while images are written", "between the move and the mark"])],
+)
 def test_killed_and_gone_on_with(
-    tmp_path: Path, place: tuple[Path, Path, dict[int, dict[str, Any]]], mortal: Mortal, moment: str
+    tmp_path: Path,
+    place: tuple[Path, Path, dict[int, dict[str, Any]]],
+    mortal: Mortal,
+    has_earlier: bool,
+    moments: list[str],
 ) -> None:
     folder, bundle, references = place
     output = tmp_path / "out"
-    shutil.copytree(folder / "seed0", output)  # so that there is an earlier result to move aside
-    other_seed = command(folder / "source", output, bundle, "--seed", 1)
-    assert mortal.run(other_seed, moment, 2) == -9
-    check_whole(output, *references.values())
-    assert mortal.run(other_seed) == 0
-    check_finished(output, references[1], IN_FLIGHT)
+    if has_earlier:  # which is moved aside
+        shutil.copytree(folder / "seed0", output)
+    arguments = command(folder / "source", output, bundle, "--seed", 1)
+    for moment in moments:
+        assert mortal.run(arguments, moment) == -9, moment
+        check_whole(output, *references.values())
+    assert mortal.run(arguments) == 0
+    check_finished(output, references[1], IN_FLIGHT * len(moments))
+    assert mortal.run(arguments) == 0
+    check_finished(output, references[1], IN_FLIGHT * len(moments))
