@@ -240,7 +240,7 @@ def test_what_a_killed_process_left_is_cleared_but_nothing_else(tmp_path: Path, 
         (output / name).mkdir()
     assert worked(tmp_path, threads, THREE) == []
     hidden = {path.name for path in output.glob(".*")}
-    assert hidden == {".lock", ".stranger.part", ".work", ".x.old"}
+    assert hidden == {".lock", ".stranger.part", ".x.old"}
     assert (output / "b" / "report.json").is_file()
 
 

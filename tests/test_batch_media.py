@@ -10,15 +10,19 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from batch_searches import SHAPE, Searches, count_parses, prints, write_nifti
+from batch_work import opened
 from dicom_fixtures import make_series
+from pydicom.data import get_testdata_file
 from pydicom.fileset import FileSet
 
+from monai_ldmsr.batch import WorkSettings
 from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
 from monai_ldmsr.io import (
@@ -540,8 +544,32 @@ def test_a_worker_that_cannot_unpack_leaves_nothing(
     assert not list((tmp_path / "w").iterdir())
 
 
-def test_what_killed_workers_left_is_removed(searched: Path, tmp_path: Path) -> None:
-    (tmp_path / "w" / "unpacked-dead").mkdir(parents=True)
-    (tmp_path / "w" / "unpacked-dead" / "x").write_bytes(b"x")
-    UnitSources(searched, tmp_path / "w").find()
-    assert not list((tmp_path / "w").iterdir())
+def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(
+    study: Path, tmp_path: Path, bundle: Path, nearest_neighbour: None
+) -> None:
+    write_zip(tmp_path / "packed" / "s.zip", study)
+    settings = WorkSettings(device="cpu", bundle=bundle, created="2026-01-31")
+    results = []
+    for name in ("study", "packed"):
+        output = tmp_path / f"{name} out"
+        left_over = output / ".work" / "unpacked-dead"
+        left_over.mkdir(parents=True)  # of a worker that was killed
+        with ThreadPoolExecutor(2) as threads, opened(output, threads, settings) as batch:
+            assert not left_over.exists()
+            sources = UnitSources(tmp_path / name, output / ".work")
+            found, skipped = sources.find(batch.wanted)
+            batch.enqueue(found, sources.learned, sources.forgotten, skipped)
+            summary = batch.run()
+        assert [case.status for case in summary.cases] == ["done"] * 5
+        assert not (output / ".work").exists()
+        results.append({path.relative_to(output): path.read_bytes() for path in output.rglob("dicom/*.dcm")})
+    assert len(results[0]) == 6
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR-reordered", "DICOMDIR-implicit", "DICOMDIR-bigEnd"])
+def test_offsets_and_not_their_order_join_records(name: str) -> None:
+    place = Path(get_testdata_file("DICOMDIR") or "")
+    expected = read_dicomdir(place)
+    assert (len(expected), len({image.series for image in expected})) == (28, 10)
+    assert set(read_dicomdir(place.with_name(name))) == set(expected)

@@ -162,12 +162,16 @@ def test_a_moved_series_is_the_same(searches: Searches, source: Path) -> None:
 def test_changes_give_what_a_first_search_gives(searches: Searches, source: Path) -> None:
     """Warnings of damaged neighbours, series cut short, copies: all as if nothing had been remembered."""
     searches.find()
+    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
     steps = [
         lambda: (source / "b" / "broken.dcm").unlink(),
         lambda: shutil.copy(next((source / "a").iterdir()), source / "copy.dcm"),
         lambda: (source / "a" / "broken.dcm").write_bytes(bytes(128) + b"DICM\x02\x00"),
         lambda: (source / "copy.dcm").write_bytes(b""),
         lambda: (source / "moved.dcm").unlink(),
+        lambda: make_series(source / "cut", "MR", SHAPE, uids=uids, Rows=None),
+        lambda: make_series(source / "whole", "MR", SHAPE, uids=uids),
+        lambda: shutil.rmtree(source / "whole"),
         lambda: make_series(source / "n", "MR", SHAPE, SeriesInstanceUID=None),
         lambda: shutil.copytree(source / "n", source / "m"),
     ]
@@ -175,6 +179,10 @@ def test_changes_give_what_a_first_search_gives(searches: Searches, source: Path
         step()
         (units, skipped), (expected, left_out) = searches.find(), searches.fresh()
         assert skipped == left_out
+        in_a_run = find_sources(source)[1]
+        assert [item for item in skipped if item.reason is not ReasonCode.DUPLICATE_SERIES] == sorted(
+            in_a_run, key=lambda item: item.case
+        )
         assert prints(units) == prints(expected)
         assert {n: u.source for n, u in units.items() if isinstance(u.source, SeriesFiles)} == {
             n: u.source for n, u in expected.items() if isinstance(u.source, SeriesFiles)
@@ -275,8 +283,10 @@ def test_memory_does_not_grow_with_headers(tmp_path: Path) -> None:
     """What is kept of each file is small, whatever its header holds."""
     make_series(tmp_path / "s", "MR", (4, 4, 40), ImageComments="x" * 10_000)
     sources = UnitSources(tmp_path / "s", tmp_path / "w")
+    n_open = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     tracemalloc.start()
     sources.find()
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept / 40 < 5_000
+    assert not n_open or len(os.listdir("/proc/self/fd")) == n_open

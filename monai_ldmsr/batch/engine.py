@@ -21,11 +21,15 @@ from monai_ldmsr.batch.overview import OverviewRow, write_overview
 from monai_ldmsr.batch.unit import FoundUnit, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
 from monai_ldmsr.io import SkippedItem
+from monai_ldmsr.io.packed_source import remove_unpacked
 from monai_ldmsr.io.partial_folder import clear_left_over
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
 
-__all__ = ["Batch", "BatchProgress", "overview_rows"]
+__all__ = ["WORK_DIR", "Batch", "BatchProgress", "overview_rows"]
+
+#: Folder in the output folder where workers unpack archives.
+WORK_DIR = ".work"
 
 #: Between two writings of the overview, while the batch is at work.
 OVERVIEW_EVERY_S = 30.0
@@ -272,6 +276,7 @@ class Batch:
 
     def _clear_left_over(self) -> None:
         """Remove the partial folders of processes that were killed; only those of units that the ledger knows."""
+        remove_unpacked(self._output_dir / WORK_DIR)
         beside = {entry.name for entry in os.scandir(self._output_dir) if entry.name.startswith(".")}
         names = {name[1:].rpartition(".")[0] for name in beside if name.endswith((".part", ".old"))}
         for name in names:

@@ -80,7 +80,7 @@ class _Series:
         self, scan: SourceScan, group: str, keys: list[str], damaged: Counter[str], limits: ReadLimits
     ) -> None:
         self._scan, self._limits = scan, limits
-        self._images = sorted(scan.images[group], key=lambda image: (image.path, image.frame))
+        self._images = sorted(scan.images.pop(group), key=lambda image: (image.path, image.frame))
         self._keys = {scan.places[key].path: key for key in keys}
         folders = {path.parent: scan.files[key].folder for path, key in self._keys.items()}
         self._damaged = Counter({path: damaged[folder] for path, folder in folders.items()})

@@ -18,7 +18,6 @@ from monai_ldmsr.io.dicomdir import is_dicomdir_name
 from monai_ldmsr.io.discovery import DAMAGE
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.nifti_volumes import NiftiFile
-from monai_ldmsr.io.packed_source import remove_unpacked
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.io.tree import files_below
 
@@ -72,7 +71,6 @@ class UnitSources:
         Raises:
             SourceError: ``NO_SUCH_SOURCE``, or ``EMPTY_SOURCE`` when there is no file.
         """
-        self.close()
         known = SourceMemory.load(self._known, self.limits)
         scan = SourceScan(self._root, known, self.limits, self.work_dir, self._again)
         others = self._scan(scan)
@@ -85,13 +83,6 @@ class UnitSources:
         units = [self._found(scan, unit, wanted) for unit in series]
         units += list(self._volumes(scan, wanted))
         return sorted(units, key=lambda unit: unit.unit), _summed([*skips, *refused])
-
-    def finished(self, unit: str) -> None:
-        """Nothing: a unit of an archive is unpacked by its worker, for as long as it reads."""
-
-    def close(self) -> None:
-        """Remove what killed workers have left unpacked."""
-        remove_unpacked(self.work_dir)
 
     def _scan(self, scan: SourceScan) -> Counter[tuple[ReasonCode, str]]:
         if not os.path.exists(self.source):

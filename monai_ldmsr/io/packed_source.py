@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,8 @@ def unpacking_folder(work_dir: Path) -> Iterator[Path]:
 
 
 def remove_unpacked(work_dir: Path) -> None:
-    """Remove what processes that were killed have left unpacked."""
+    """Remove what processes that were killed have left unpacked; nobody else may be unpacking there."""
     for folder in work_dir.glob(f"{_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or not empty
+        work_dir.rmdir()

@@ -7,8 +7,9 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
@@ -59,6 +60,8 @@ _SPLIT_BY = {
     "object_uid": "multi-frame object",
 }
 
+_SPLIT_AT = {keyword: n for n, keyword in enumerate(_SPLIT_BY)}
+
 #: Of these, what makes another image of each place: alike in all images of a volume, or volumes may be mixed.
 _ALIKE = (
     "EchoTime",
@@ -69,6 +72,8 @@ _ALIKE = (
     "ConvolutionKernel",
     "ComplexImageComponent",
 )
+
+_T = TypeVar("_T")
 
 #: Reasons that are no mere "this is something else".
 _FAILURES = (
@@ -133,7 +138,7 @@ class SkippedItem:
         return self.reason in _FAILURES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SeriesImage:
     """The few attributes of an image that grouping needs, so that headers need not stay in memory."""
 
@@ -144,7 +149,11 @@ class SeriesImage:
     uid: str
     grid: tuple[str, ...]
     plane: ImagePlane | None
-    split_values: dict[str, str]
+    split_values: tuple[str, ...]
+
+    def value(self, keyword: str) -> str:
+        """What may tell it from another image at its place."""
+        return self.split_values[_SPLIT_AT[keyword]]
 
 
 def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
@@ -158,16 +167,25 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
     # One Series Instance UID may serve several patients or studies, where somebody made it up.
     keywords = ("StudyInstanceUID", "PatientID") if series else ("StudyInstanceUID", "PatientID", "SeriesNumber")
     owner = case_digest(*(text(header, key) for key in keywords))
+    plane = image_plane(header)
+    if plane is not None:
+        plane = replace(plane, cosines=_shared(plane.cosines), pixel_spacing_mm=_shared(plane.pixel_spacing_mm))
     return SeriesImage(
         path=path,
         frame=frame,
-        modality=modality_of(header),
-        series=series,
+        modality=_shared(modality_of(header)),
+        series=_shared(series),
         uid=sop_instance(header),
-        grid=(sop_class(header), *grid, owner),
-        plane=image_plane(header),
-        split_values={key: text(header, key) for key in _SPLIT_BY},
+        grid=_shared((sop_class(header), *grid, owner)),
+        plane=plane,
+        split_values=tuple(_shared(text(header, key)) for key in _SPLIT_BY),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: _T) -> _T:
+    """An equal object of an earlier image: a hundred thousand images have few values between them."""
+    return value
 
 
 def volumes_of(images: list[SeriesImage], damaged_folders: Counter[Path], same: SameContent) -> list[SeriesFiles]:
@@ -209,7 +227,7 @@ def volumes_of(images: list[SeriesImage], damaged_folders: Counter[Path], same: 
 
 def _mixed(images: list[SeriesImage]) -> list[str]:
     """Warn of images that stand at places of their own and show different things."""
-    found = {_SPLIT_BY[key]: len({image.split_values[key] for image in images}) for key in _ALIKE}
+    found = {_SPLIT_BY[key]: len({image.value(key) for image in images}) for key in _ALIKE}
     told = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
     return [f"The images of the volume differ in {told}: several volumes may be mixed in it."] if told else []
 
@@ -276,7 +294,7 @@ def _split_repeats(images: list[SeriesImage], labels: list[str]) -> list[tuple[l
     if repeats == 1:
         return [(images, labels)]
     for keyword, name in _SPLIT_BY.items():
-        parts = _partition(images, lambda image, key=keyword: image.split_values[key])  # type: ignore[misc]
+        parts = _partition(images, lambda image, key=keyword: image.value(key))  # type: ignore[misc]
         counts = [_positions(part) for part in parts]
         fewer = max(n for _, n in counts) < repeats
         if len(parts) <= repeats and fewer and max(n for n, _ in counts) == positions:
@@ -296,7 +314,7 @@ def _series_files(images: list[SeriesImage], labels: list[str], warnings: list[s
     first = images[0]
     plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
     uids = [] if first.series else sorted(image.uid or image.path.name for image in images)
-    values = [first.split_values[key] for key, name in _SPLIT_BY.items() if name in labels]
+    values = [first.value(key) for key, name in _SPLIT_BY.items() if name in labels]
     if labels:
         split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
         warnings = [*warnings, split]
