@@ -33,8 +33,8 @@ from monai_ldmsr.pacs.spool import SpoolTimes
 from monai_ldmsr.pacs.store_server import ReceiverLimits
 
 LIMITS = ReceiverLimits(min_free_bytes=0)
-TIMES = SpoolTimes(quiet_s=0.2, open_quiet_s=0.2)
-PATIENT = SpoolTimes(quiet_s=0.2, open_quiet_s=60)
+TIMES = SpoolTimes(quiet_s=0.15, open_quiet_s=0.15)
+PATIENT = SpoolTimes(quiet_s=0.15, open_quiet_s=60)
 
 
 class Received:
@@ -56,7 +56,7 @@ class Received:
     def stays(self) -> None:
         """Check that what has come is not handed on, long after it would be."""
         before = len(self.handed_on)
-        time.sleep(0.6)
+        time.sleep(0.4)
         assert len(self.handed_on) == before
         assert self.receiver.spool.n_receiving == 1
 
@@ -448,7 +448,7 @@ def test_own_results_are_taken_and_not_worked_on(tmp_path: Path) -> None:
 
 def test_a_series_that_nobody_sends_again_is_removed(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 2)
-    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.2, doubtful_s=0.6)) as received:
+    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.15, doubtful_s=0.6)) as received:
         send(received.peer, images, end="abort")
         assert received.receiver.spool.n_receiving
         received.settle()
