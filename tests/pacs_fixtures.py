@@ -187,6 +187,7 @@ class DicomwebServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Message]] = []
         self.fail: Callable[[str, str], tuple[int, str, bytes] | None] = lambda method, path: None
         self.pages_of = 1000
+        self.points_to = ""
         self.knows_offset = self.knows_keys = True
         self.scheme = "http"
         if tls is not None:
@@ -263,6 +264,8 @@ class _DicomwebHandler(BaseHTTPRequestHandler):
     def _answer(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if status == 302:
+            self.send_header("Location", self.server.points_to)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -286,7 +289,7 @@ def stow_answer(stored: Sequence[str] = (), failed: dict[str, int] | None = None
 
 
 def make_certificates(folder: Path) -> dict[str, TlsSettings]:
-    """An authority, and certificates of it for ``server`` and ``client``; ``stranger`` has made its own."""
+    """An authority, and certificates of it; ``stranger`` has made its own, ``elsewhere`` is of another host."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def openssl(*arguments: str) -> None:
@@ -294,14 +297,25 @@ def make_certificates(folder: Path) -> dict[str, TlsSettings]:
 
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     name = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    other_name = ("-addext", "subjectAltName=DNS:elsewhere.example")
     openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority")
     openssl(*new, "-keyout", "stranger.key", "-out", "stranger.pem", "-subj", "/CN=stranger", *name)
-    for who in ("server", "client"):
+    for who in ("server", "client", "elsewhere"):
         issued = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE")
-        openssl(*new, "-keyout", f"{who}.key", "-out", f"{who}.pem", "-subj", f"/CN={who}", *issued, *name)
+        openssl(
+            *new,
+            "-keyout",
+            f"{who}.key",
+            "-out",
+            f"{who}.pem",
+            "-subj",
+            f"/CN={who}",
+            *issued,
+            *(other_name if who == "elsewhere" else name),
+        )
     return {
         who: TlsSettings(folder / "ca.pem", folder / f"{who}.pem", folder / f"{who}.key")
-        for who in ("server", "client", "stranger")
+        for who in ("server", "client", "stranger", "elsewhere")
     }
 
 

@@ -190,7 +190,7 @@ def test_searches_come_page_by_page(study: Path, tmp_path: Path, pages_of: int, 
     ("query", "word"),
     [
         ({}, "everything"),
-        ({"modality": "MR"}, "everything"),
+        ({"modality": "MR", "series": "1.2"}, "everything"),
         ({"study": "1.2.*"}, "whole UID"),
         ({"study": "1.2\\1.3"}, "whole UID"),
         ({"study": "../x"}, "whole UID"),
