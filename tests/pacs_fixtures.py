@@ -302,17 +302,8 @@ def make_certificates(folder: Path) -> dict[str, TlsSettings]:
     openssl(*new, "-keyout", "stranger.key", "-out", "stranger.pem", "-subj", "/CN=stranger", *name)
     for who in ("server", "client", "elsewhere"):
         issued = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE")
-        openssl(
-            *new,
-            "-keyout",
-            f"{who}.key",
-            "-out",
-            f"{who}.pem",
-            "-subj",
-            f"/CN={who}",
-            *issued,
-            *(other_name if who == "elsewhere" else name),
-        )
+        names = other_name if who == "elsewhere" else name
+        openssl(*new, "-keyout", f"{who}.key", "-out", f"{who}.pem", "-subj", f"/CN={who}", *issued, *names)
     return {
         who: TlsSettings(folder / "ca.pem", folder / f"{who}.pem", folder / f"{who}.key")
         for who in ("server", "client", "stranger", "elsewhere")

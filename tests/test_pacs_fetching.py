@@ -265,6 +265,20 @@ def test_answers_that_are_no_image(study: Path, tmp_path: Path, kind: str, body:
     assert not images_in(tmp_path / "in")
 
 
+def test_two_images_in_one_answer_are_not_taken_for_one(study: Path, tmp_path: Path) -> None:
+    with source_of("wado", study) as source:
+        assert source.web is not None
+
+        def twice(_: str, path: str) -> tuple[int, str, bytes] | None:
+            part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + source.web.files.get(path.split("/")[-1], b"")
+            kind = 'multipart/related; type="application/dicom"; boundary=b'
+            return (200, kind, part + b"\r\n" + part + b"\r\n--b--") if path.count("/") > 6 else None
+
+        source.web.fail = twice
+        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+    assert [series.reason for series in summary.series] == ["UNREADABLE_FILE"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_limits_hold_for_fetching_too(study: Path, tmp_path: Path, method: str) -> None:
     with source_of(method, study) as source:
