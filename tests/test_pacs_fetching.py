@@ -133,6 +133,19 @@ def test_a_series_that_does_not_come_whole_is_not_kept(
     assert not [path for path in (tmp_path / "in").rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("method", ["get", "move"])
+def test_what_was_not_listed_is_not_kept(
+    study: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [late, *_] = sorted(images_in(study / "mr"))
+    with source_of(method, study) as source:
+        listed = [image for image in source.images if image.SOPInstanceUID != late]
+        monkeypatch.setattr("monai_ldmsr.pacs.fetching.find_by_dicom", found_before(listed))
+        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+    assert [(series.status, series.n_images) for series in summary.series] == [("done", 5)]
+    assert set(images_in(tmp_path / "in")) == set(images_in(study / "mr")) - {late}
+
+
 def found_before(images: list[Dataset]) -> Callable[..., list[finding.FoundSeries]]:
     """A search that lists all of ``images``, whatever the peer still has."""
 
