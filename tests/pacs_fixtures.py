@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -25,9 +26,12 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from monai_ldmsr.pacs.dimse import TRANSFER_SYNTAXES
+from monai_ldmsr.pacs.dimse import PROMPT, TRANSFER_SYNTAXES
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.tls import TlsSettings
+
+# A server looks twice a second whether it shall stop; tests stop one each.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 KEY_OF_LEVEL = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 
@@ -79,7 +83,7 @@ def scp(
         StudyRootQueryRetrieveInformationModelMove,
     ):
         ae.add_supported_context(model)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=list(handlers), ssl_context=tls)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*PROMPT, *handlers], ssl_context=tls)
     try:
         yield DicomPeer(aet, "127.0.0.1", server.socket.getsockname()[1])
     finally:
@@ -159,7 +163,7 @@ def send(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     for uid, syntax in sorted({(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images}):
         ae.add_requested_context(uid, syntax)
-    association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls)
+    association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(PROMPT))
     if not association.is_established:
         return None
     statuses = [association.send_c_store(image) for image in images]
@@ -212,6 +216,7 @@ class DicomwebServer(ThreadingHTTPServer):
 
 class _DicomwebHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: DicomwebServer
 
     def log_message(self, *_: object) -> None:
