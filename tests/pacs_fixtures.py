@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -25,9 +26,12 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from monai_ldmsr.pacs.dimse import TRANSFER_SYNTAXES
+from monai_ldmsr.pacs.dimse import PROMPT, TRANSFER_SYNTAXES
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.tls import TlsSettings
+
+# A server looks twice a second whether it shall stop; tests stop one each.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 KEY_OF_LEVEL = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 
@@ -79,7 +83,7 @@ def scp(
         StudyRootQueryRetrieveInformationModelMove,
     ):
         ae.add_supported_context(model)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=list(handlers), ssl_context=tls)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*PROMPT, *handlers], ssl_context=tls)
     try:
         yield DicomPeer(aet, "127.0.0.1", server.socket.getsockname()[1])
     finally:
@@ -159,7 +163,7 @@ def send(
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     for uid, syntax in sorted({(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images}):
         ae.add_requested_context(uid, syntax)
-    association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls)
+    association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(PROMPT))
     if not association.is_established:
         return None
     statuses = [association.send_c_store(image) for image in images]
@@ -187,6 +191,7 @@ class DicomwebServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Message]] = []
         self.fail: Callable[[str, str], tuple[int, str, bytes] | None] = lambda method, path: None
         self.pages_of = 1000
+        self.points_to = ""
         self.knows_offset = self.knows_keys = True
         self.scheme = "http"
         if tls is not None:
@@ -211,6 +216,7 @@ class DicomwebServer(ThreadingHTTPServer):
 
 class _DicomwebHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: DicomwebServer
 
     def log_message(self, *_: object) -> None:
@@ -263,6 +269,8 @@ class _DicomwebHandler(BaseHTTPRequestHandler):
     def _answer(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if status == 302:
+            self.send_header("Location", self.server.points_to)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -286,7 +294,7 @@ def stow_answer(stored: Sequence[str] = (), failed: dict[str, int] | None = None
 
 
 def make_certificates(folder: Path) -> dict[str, TlsSettings]:
-    """An authority, and certificates of it for ``server`` and ``client``; ``stranger`` has made its own."""
+    """An authority, and certificates of it; ``stranger`` has made its own, ``elsewhere`` is of another host."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def openssl(*arguments: str) -> None:
@@ -294,14 +302,16 @@ def make_certificates(folder: Path) -> dict[str, TlsSettings]:
 
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     name = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    other_name = ("-addext", "subjectAltName=DNS:elsewhere.example")
     openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority")
     openssl(*new, "-keyout", "stranger.key", "-out", "stranger.pem", "-subj", "/CN=stranger", *name)
-    for who in ("server", "client"):
+    for who in ("server", "client", "elsewhere"):
         issued = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE")
-        openssl(*new, "-keyout", f"{who}.key", "-out", f"{who}.pem", "-subj", f"/CN={who}", *issued, *name)
+        names = other_name if who == "elsewhere" else name
+        openssl(*new, "-keyout", f"{who}.key", "-out", f"{who}.pem", "-subj", f"/CN={who}", *issued, *names)
     return {
         who: TlsSettings(folder / "ca.pem", folder / f"{who}.pem", folder / f"{who}.key")
-        for who in ("server", "client", "stranger")
+        for who in ("server", "client", "stranger", "elsewhere")
     }
 
 

@@ -133,6 +133,19 @@ def test_a_series_that_does_not_come_whole_is_not_kept(
     assert not [path for path in (tmp_path / "in").rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("method", ["get", "move"])
+def test_what_was_not_listed_is_not_kept(
+    study: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [late, *_] = sorted(images_in(study / "mr"))
+    with source_of(method, study) as source:
+        listed = [image for image in source.images if image.SOPInstanceUID != late]
+        monkeypatch.setattr("monai_ldmsr.pacs.fetching.find_by_dicom", found_before(listed))
+        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+    assert [(series.status, series.n_images) for series in summary.series] == [("done", 5)]
+    assert set(images_in(tmp_path / "in")) == set(images_in(study / "mr")) - {late}
+
+
 def found_before(images: list[Dataset]) -> Callable[..., list[finding.FoundSeries]]:
     """A search that lists all of ``images``, whatever the peer still has."""
 
@@ -190,7 +203,7 @@ def test_searches_come_page_by_page(study: Path, tmp_path: Path, pages_of: int, 
     ("query", "word"),
     [
         ({}, "everything"),
-        ({"modality": "MR"}, "everything"),
+        ({"modality": "MR", "series": "1.2"}, "everything"),
         ({"study": "1.2.*"}, "whole UID"),
         ({"study": "1.2\\1.3"}, "whole UID"),
         ({"study": "../x"}, "whole UID"),
@@ -263,6 +276,20 @@ def test_answers_that_are_no_image(study: Path, tmp_path: Path, kind: str, body:
     assert [series.reason for series in summary.series] == ["UNREADABLE_FILE"]
     assert summary.exit_code == 4
     assert not images_in(tmp_path / "in")
+
+
+def test_two_images_in_one_answer_are_not_taken_for_one(study: Path, tmp_path: Path) -> None:
+    with source_of("wado", study) as source:
+        assert source.web is not None
+
+        def twice(_: str, path: str) -> tuple[int, str, bytes] | None:
+            part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + source.web.files.get(path.split("/")[-1], b"")
+            kind = 'multipart/related; type="application/dicom"; boundary=b'
+            return (200, kind, part + b"\r\n" + part + b"\r\n--b--") if path.count("/") > 6 else None
+
+        source.web.fail = twice
+        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+    assert [series.reason for series in summary.series] == ["UNREADABLE_FILE"]
 
 
 @pytest.mark.parametrize("method", METHODS)

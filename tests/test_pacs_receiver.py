@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom
 import pytest
@@ -33,8 +34,8 @@ from monai_ldmsr.pacs.spool import SpoolTimes
 from monai_ldmsr.pacs.store_server import ReceiverLimits
 
 LIMITS = ReceiverLimits(min_free_bytes=0)
-TIMES = SpoolTimes(quiet_s=0.2, open_quiet_s=0.2)
-PATIENT = SpoolTimes(quiet_s=0.2, open_quiet_s=60)
+TIMES = SpoolTimes(quiet_s=0.15, open_quiet_s=0.15)
+PATIENT = SpoolTimes(quiet_s=0.15, open_quiet_s=60)
 
 
 class Received:
@@ -56,7 +57,7 @@ class Received:
     def stays(self) -> None:
         """Check that what has come is not handed on, long after it would be."""
         before = len(self.handed_on)
-        time.sleep(0.6)
+        time.sleep(0.4)
         assert len(self.handed_on) == before
         assert self.receiver.spool.n_receiving == 1
 
@@ -448,7 +449,7 @@ def test_own_results_are_taken_and_not_worked_on(tmp_path: Path) -> None:
 
 def test_a_series_that_nobody_sends_again_is_removed(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 2)
-    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.2, doubtful_s=0.6)) as received:
+    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.15, doubtful_s=0.6)) as received:
         send(received.peer, images, end="abort")
         assert received.receiver.spool.n_receiving
         received.settle()
@@ -496,3 +497,46 @@ def test_echo(tmp_path: Path) -> None:
         association = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
         assert association.send_c_echo().Status == 0
         association.release()
+
+
+@pytest.mark.parametrize("place", ["settled", "ready", "handed_on"])
+def test_a_disk_that_fails_later_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    replace, failures = os.replace, []
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).parent.name == place and not failures:
+            failures.append(target)
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    images = a_series(tmp_path / "source", 3)
+    with receiving(tmp_path) as received:
+        send(received.peer, images)
+        if place == "settled":  # the association's end could not be noted: as if it had broken off
+            received.stays()
+            send(received.peer, images)
+        received.settle()
+        assert failures
+        assert len(images_in(received.handed_on[0])) == 3
+    with receiving(tmp_path) as received:
+        send(received.peer, images)
+        received.settle()
+        assert len(received.handed_on) == 1, "handed on at the start, and not once more"
+
+
+def test_a_command_that_never_ends_is_cut_off() -> None:
+    aborted: list[bool] = []
+
+    class Association:
+        def abort(self) -> None:
+            aborted.append(True)
+
+    association = Association()
+    limit = store_server.SizeLimit(1000)
+    fragment = SimpleNamespace(presentation_data_value=bytes([1]) + bytes(30_000))
+    event = SimpleNamespace(assoc=association, pdu=SimpleNamespace(presentation_data_value_items=[fragment]))
+    for n in range(3):
+        assert bool(aborted) == (n == 3)
+        limit.on_pdu(event)
+    assert aborted

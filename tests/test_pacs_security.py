@@ -155,9 +155,12 @@ def test_credentials_reach_the_service_and_nothing_else(
         arguments += ["--credentials", str(tmp_path / "credentials")]
         assert main(arguments) == 0
         assert {headers["Authorization"] for _, _, headers in web.requests} == {expected}
-        for failure in ((401, "text/plain", b""), (302, "text/plain", b"")):
-            web.fail = lambda *_, failure=failure: failure
-            assert main(arguments) == 8
+        with DicomwebServer() as thief:
+            web.points_to = thief.url
+            for failure in ((401, "text/plain", b""), (302, "text/plain", b"")):
+                web.fail = lambda *_, failure=failure: failure
+                assert main(arguments) == 8
+            assert not thief.requests, "nobody is led elsewhere"
         web.fail = lambda *_: None
         web.requests.clear()
         assert main([*arguments[:-2], "--timeout", "5"]) == 0
@@ -305,9 +308,22 @@ def test_https_is_verified(
                 fetch_with(tls)
             assert caught.value.reason in ("PACS_REJECTED", "PACS_UNREACHABLE")
         assert fetch_with(client) == 0
-        outcome = parse_destination(web.url, Caller(tls=TlsSettings(stranger.certificate))).deliver(tmp_path / "pacs")
+        untrusting = TlsSettings(stranger.certificate, client.certificate, client.key)
+        outcome = parse_destination(web.url, Caller(tls=untrusting)).deliver(tmp_path / "pacs")
         assert (outcome.n_sent, outcome.reason) == (0, "PACS_REJECTED")
         assert parse_destination(web.url, Caller(tls=client)).deliver(tmp_path / "pacs").complete
+
+
+def test_a_certificate_of_another_host_is_not_trusted(tmp_path: Path, certificates: dict[str, TlsSettings]) -> None:
+    images = marked_series(tmp_path / "pacs")
+    caller = Caller(tls=certificates["client"], dicom_tls=True, timeout_s=3)
+    with (
+        DicomwebServer(_shaking_hands_at_once(certificates["elsewhere"])) as web,
+        archive(images, tls=certificates["elsewhere"].server_context()) as peer,
+    ):
+        for address, reason in ((web.url, "PACS_REJECTED"), (str(peer), "PACS_UNREACHABLE")):
+            outcome = parse_destination(address, caller).deliver(tmp_path / "pacs")
+            assert (outcome.n_sent, outcome.reason) == (0, reason)
 
 
 def _shaking_hands_at_once(settings: TlsSettings) -> Any:

@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     fetch.add_argument("peer", metavar="PEER", help="AET@HOST:PORT (DICOM) or http(s)://HOST/PATH (DICOMweb)")
     fetch.add_argument("destination", metavar="DEST", type=Path, help="folder to fetch into; made when missing")
     fetch.add_argument("--study", default="", metavar="UID", help="Study Instance UID")
-    fetch.add_argument("--series", default="", metavar="UID", help="Series Instance UID")
+    fetch.add_argument("--series", default="", metavar="UID", help="Series Instance UID: only this one of the studies")
     fetch.add_argument("--date", default="", help="of the study: 20260131, or a range 20260101-20260131")
     fetch.add_argument("--modality", default="", help="of the series: CT, MR or PT")
     fetch.add_argument("--accession", default="", metavar="NUMBER", help="accession number")

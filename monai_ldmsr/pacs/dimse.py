@@ -52,10 +52,10 @@ except ImportError:
 
 __all__ = [
     "IMAGE_CLASSES",
+    "PROMPT",
     "TRANSFER_SYNTAXES",
     "VERIFICATION",
     "Association",
-    "acknowledge_at_once",
     "application_entity",
     "association",
     "build_context",
@@ -66,7 +66,6 @@ __all__ = [
     "evt",
     "failure_of",
     "hang_up",
-    "on_connection",
     "on_established",
     "on_hang_up",
     "status_of",
@@ -184,6 +183,14 @@ def acknowledge_at_once(event: evt.Event) -> None:
             event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
+#: Handlers of every association, by which no message waits for an acknowledgement.
+PROMPT = (
+    (evt.EVT_CONN_OPEN, on_connection),
+    (evt.EVT_PDU_RECV, acknowledge_at_once),
+    (evt.EVT_DATA_SENT, acknowledge_at_once),
+)
+
+
 def contexts_for(classes: Iterable[str], syntaxes: Sequence[str] = TRANSFER_SYNTAXES) -> list[PresentationContext]:
     """One context for each class and syntax: a peer accepts one syntax a context, and would convert to it."""
     contexts = [build_context(uid, syntax) for uid in sorted(set(classes)) for syntax in syntaxes]
@@ -214,7 +221,7 @@ def association(
             ae_title=peer.ae_title,
             ext_neg=list(roles),
             tls_args=tls,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_connection), *handlers],
+            evt_handlers=[*PROMPT, *handlers],
         )
     except OSError as error:  # no such host
         raise PeerError(

@@ -62,8 +62,8 @@ class SeriesQuery:
     accession: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        if not (self.study or self.series or self.date or self.accession):
-            raise SettingsError("Say which study, series, date or accession number; everything is not fetched.")
+        if not (self.study or self.date or self.accession):
+            raise SettingsError("Say which study, date or accession number; everything is not searched through.")
         if any(uid and not is_uid(uid) for uid in (self.study, self.series)):
             raise SettingsError("A study or series is asked for by its whole UID: digits and dots, at most 64.")
         if self.date and not re.fullmatch(r"\d{8}(-(\d{8})?)?|-\d{8}", self.date):

@@ -107,21 +107,23 @@ class SeriesReceiver:
     def store(self, image: IncomingImage) -> Refusal | None:
         """Keep one image; see :class:`~monai_ldmsr.pacs.store_server.Storage`."""
         path = self.spool.new_file(image.association, image.uid)
-        image.write(path)
         try:
-            header = read_instance(path, self._read_limits)
+            image.write(path)
+            return self._taken(image, path)
         except SourceError as error:
-            path.unlink(missing_ok=True)
             return Refusal(NOT_UNDERSTOOD, error.reason, str(error))
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _taken(self, image: IncomingImage, path: Path) -> Refusal | None:
+        header = read_instance(path, self._read_limits)
         if (header.uid, header.sop_class) != (image.uid, image.sop_class):
-            path.unlink()
             return Refusal(
                 NOT_MATCHING,
                 ReasonCode.UNREADABLE_FILE,
                 "SOP class or instance UID of the message and of the data set differ.",
             )
         if header.is_own_result:
-            path.unlink()
             _log.info("A result of this software came back: taken, not worked on [%s]", ReasonCode.OWN_RESULT.value)
             return None
         conflict = self.spool.add(image.association, header, path)
@@ -137,7 +139,14 @@ class SeriesReceiver:
 
     def released(self, association: int) -> None:
         """Take note of an association that ended well."""
-        self.spool.released(association)
+        try:
+            self.spool.released(association)
+        except OSError as error:
+            _log.error(
+                "What an association brought is in doubt until it comes again: %s [%s]",
+                error.strerror,
+                ReasonCode.CANNOT_WRITE.value,
+            )
 
     def _watch(self) -> None:
         handed_on = self.spool.ready_series()
@@ -146,11 +155,7 @@ class SeriesReceiver:
                 self._hand_on(path)
             if self._stopping.wait(self._look_every_s):
                 return
-            try:
-                handed_on = self.spool.hand_on(self._server.open_associations)
-            except OSError as error:
-                handed_on = []
-                _log.error("A whole series cannot be moved: %s [%s]", error.strerror, ReasonCode.CANNOT_WRITE.value)
+            handed_on = self.spool.hand_on(self._server.open_associations)
 
     def _hand_on(self, path: Path) -> None:
         try:

@@ -205,8 +205,8 @@ class MoveRetrieval:
         return inbox.take(image)
 
     def refused(self, image: IncomingImage, refusal: Refusal) -> None:
-        """Take note of a refusal."""
-        if self._inbox is not None:
+        """Take note of what the limits refused; the inbox knows its own refusals, and which of them matter."""
+        if self._inbox is not None and refusal.reason is not ReasonCode.PACS_REFUSED:
             self._inbox.note(refusal)
 
     def released(self, association: int) -> None:

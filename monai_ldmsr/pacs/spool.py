@@ -38,7 +38,7 @@ __all__ = ["DEFAULT_TIMES", "SeriesSpool", "SpoolTimes"]
 
 _log = logging.getLogger(__name__)
 
-_INCOMPLETE = ReasonCode.PACS_INCOMPLETE.value
+_INCOMPLETE, _CANNOT_WRITE = ReasonCode.PACS_INCOMPLETE.value, ReasonCode.CANNOT_WRITE.value
 
 
 @dataclass(frozen=True)
@@ -116,24 +116,21 @@ class SeriesSpool:
         return self.receiving / f"{association}-{instance_name(uid)}.part"
 
     def add(self, association: int, header: InstanceHeader, path: Path) -> ReasonCode | None:
-        """Take a written image into its series.
+        """Take a written image into its series: ``path`` is moved away, unless the image is there already.
 
         Returns:
-            ``DUPLICATE_UID_CONFLICT`` when another content is known under its UID; the image is then removed.
+            ``DUPLICATE_UID_CONFLICT`` when another content is known under its UID.
         """
         name, series_name = instance_name(header.uid), series_digest(header.study, header.series)
         sha256 = dataset_sha256(path)
         with self._lock:
             series = self._series.get(series_name) or self._loaded(series_name)
             if self._known_hash(series_name, series, name) not in (None, sha256):
-                path.unlink()
                 return ReasonCode.DUPLICATE_UID_CONFLICT
             self._series[series_name] = series
             series.last_activity = self._clock()
             series.hashes[name] = sha256
-            if name in series.settled | series.unsettled:
-                path.unlink()
-            else:
+            if name not in series.settled | series.unsettled:
                 unsettled = self.receiving / series_name / "unsettled"
                 unsettled.mkdir(parents=True, exist_ok=True)
                 os.replace(path, unsettled / name)
@@ -173,9 +170,13 @@ class SeriesSpool:
                 self._close(number)
             for name in list(self._series):
                 idle_s = self._clock() - self._series[name].last_activity
-                if idle_s >= min(self.times.quiet_s, self.times.open_quiet_s):
+                if idle_s < min(self.times.quiet_s, self.times.open_quiet_s):
+                    continue
+                try:
                     path = self._hand_on_if_whole(name, idle_s)
                     handed_on += [] if path is None else [path]
+                except OSError as error:  # the others go on, and this one next time
+                    _log.error("Series %s cannot be moved: %s [%s]", name, error.strerror, _CANNOT_WRITE)
         return handed_on
 
     def ready_series(self) -> list[Path]:
@@ -297,7 +298,10 @@ class SeriesSpool:
         synced_directory(self.receiving / name / "settled")
         os.replace(self.receiving / name / "settled", final)
         synced_directory(self.ready)
-        self._record(final, self._series[name].hashes)
+        try:
+            self._record(final, self._series[name].hashes)
+        except OSError as error:  # it is made again at the next start
+            _log.error("Series %s cannot be remembered: %s [%s]", name, error.strerror, _CANNOT_WRITE)
         _log.info("Series %s is whole: %d images", name, len(self._series[name].settled))
         self._drop(name)
         return final

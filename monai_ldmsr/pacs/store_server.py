@@ -17,15 +17,14 @@ from pydicom import Dataset
 from monai_ldmsr.errors import ReasonCode, SettingsError
 from monai_ldmsr.pacs.dimse import (
     IMAGE_CLASSES,
+    PROMPT,
     TRANSFER_SYNTAXES,
     VERIFICATION,
-    acknowledge_at_once,
     application_entity,
     build_context,
     encode_file_meta,
     evt,
     hang_up,
-    on_connection,
     on_established,
     on_hang_up,
 )
@@ -246,12 +245,10 @@ class StoreServer:
             SettingsError: the port cannot be opened.
         """
         handlers = [
-            (evt.EVT_CONN_OPEN, on_connection),
+            *PROMPT,
             (evt.EVT_ESTABLISHED, on_established),
             (evt.EVT_CONN_CLOSE, on_hang_up),
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
-            (evt.EVT_PDU_RECV, acknowledge_at_once),
-            (evt.EVT_DATA_SENT, acknowledge_at_once),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, lambda event: self._storage.released(self._number(event.assoc))),
             (
