@@ -18,6 +18,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import build_context, evt
 
+from monai_ldmsr.pacs.dimse import association
 from monai_ldmsr.pacs.peers import Caller, DicomPeer, DicomwebPeer
 from monai_ldmsr.pacs.sending import StoreDelivery, StowDelivery, parse_destination
 
@@ -280,3 +281,12 @@ def test_stow_to_nobody(result: Path) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         outcome = StowDelivery(DicomwebPeer(url), Caller(timeout_s=0.3)).deliver(result)
     assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_UNREACHABLE", False)
+
+
+def test_no_answer_goes_to_another_thread(result: Path) -> None:
+    contexts = [build_context(pydicom.dcmread(next(result.rglob("*.dcm"))).SOPClassUID)]
+    with recording() as (peer, _), association(Caller(), peer, contexts) as established:
+        answer = (1, object())
+        established.dimse.msg_queue.put(answer)
+        assert established.dimse.get_msg() == (None, None), "pynetdicom's own thread took it"
+        assert established.dimse.get_msg(block=True) == answer
