@@ -197,7 +197,7 @@ def _run_and_end(arguments: list[str], moment: str, count: int) -> None:
     patch = pytest.MonkeyPatch()
     # Parent and worker in one, so that a kill takes both at the same moment.
     threads = ThreadPoolExecutor(3)
-    patch.setattr("monai_ldmsr.cli.batch.open_local", lambda lock: Workers(threads, 3, lambda: None))
+    patch.setattr("monai_ldmsr.batch.open_local", lambda lock: Workers(threads, 3, lambda: None))
     if moment:
         kill_at(patch, moment, count)
     code = 99

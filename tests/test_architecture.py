@@ -79,6 +79,11 @@ def test_rooms_free_of_torch(name: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_command_starts_without_torch_and_pydicom() -> None:
+    code = "import monai_ldmsr.cli, sys; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_only_the_cli_prints() -> None:
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name == "cli":

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Work in threads of the test, whose network is a nearest neighbour."""
     executor = ThreadPoolExecutor(3)
-    monkeypatch.setattr("monai_ldmsr.cli.batch.open_local", lambda lock: Workers(executor, 3, lambda: None))
+    monkeypatch.setattr("monai_ldmsr.batch.open_local", lambda lock: Workers(executor, 3, lambda: None))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     processing._evaluators.clear()
     yield

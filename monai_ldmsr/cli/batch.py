@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from monai_ldmsr.batch import Batch, Delivery, Ledger, OutputLock, Workers, WorkSettings, open_local
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
-from monai_ldmsr.cli.batch_view import BatchView, print_status, print_summary
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io.tree import check_apart
+
+if TYPE_CHECKING:
+    from monai_ldmsr.batch import Delivery, OutputLock, Workers, WorkSettings
 
 __all__ = ["add", "work_settings"]
 
@@ -43,6 +43,8 @@ def add(commands: Commands) -> None:
 
 def work_settings(arguments: argparse.Namespace) -> WorkSettings:
     """The settings that the options of :func:`~monai_ldmsr.cli.arguments.add_model_options` make."""
+    from monai_ldmsr.batch import WorkSettings
+
     return WorkSettings(
         factor=arguments.factor,
         num_inference_steps=arguments.steps,
@@ -61,6 +63,12 @@ def _batch(arguments: argparse.Namespace) -> int:
         return _status(arguments.output or arguments.source)
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
+    # Imported late: `ldmsr --help` need not wait for pydicom.
+    from monai_ldmsr.batch import Batch, OutputLock
+    from monai_ldmsr.batch.sources import UnitSources
+    from monai_ldmsr.cli.batch_view import BatchView, print_summary
+    from monai_ldmsr.io.tree import check_apart
+
     source, output = arguments.source, arguments.output
     check_apart(source, output)
     with OutputLock(output) as lock, BatchView(Console(stderr=True)) as view:
@@ -94,6 +102,8 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
     """Where units are worked on."""
+    from monai_ldmsr.batch import open_local
+
     return cluster_workers(arguments, arguments.output) or open_local(lock)
 
 
@@ -103,6 +113,9 @@ def _deliveries(arguments: argparse.Namespace) -> list[Delivery]:
 
 
 def _status(output: Path) -> int:
+    from monai_ldmsr.batch import Ledger
+    from monai_ldmsr.cli.batch_view import print_status
+
     ledger = Ledger(output, for_reading=True)
     try:
         print_status(ledger)
