@@ -11,7 +11,16 @@ from monai_ldmsr.report import RESEARCH_NOTICE
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-__all__ = ["EPILOG", "MODALITIES", "Commands", "Parser", "add_bundle_options", "add_command", "add_model_options"]
+__all__ = [
+    "EPILOG",
+    "MODALITIES",
+    "Commands",
+    "Parser",
+    "add_bundle_options",
+    "add_command",
+    "add_model_options",
+    "model_settings",
+]
 
 EPILOG = f"""\
 exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 input corrupt;
@@ -70,3 +79,18 @@ def add_bundle_options(parser: Parser) -> None:
     """Which networks run, and where."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
     parser.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+
+
+def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options of :func:`add_model_options` say, as :func:`~monai_ldmsr.super_resolve` takes it."""
+    return {
+        "factor": arguments.factor,
+        "num_inference_steps": arguments.steps,
+        "detail": arguments.detail,
+        "consistency": arguments.consistency,
+        "operator": arguments.operator,
+        "seed": arguments.seed,
+        "modality": arguments.modality,
+        "device": arguments.device,
+        "bundle": arguments.bundle,
+    }

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options, model_settings
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
 
 if TYPE_CHECKING:
-    from monai_ldmsr.batch import Delivery, OutputLock, Workers, WorkSettings
+    from monai_ldmsr.batch import Delivery, OutputLock, Workers
 
-__all__ = ["add", "work_settings"]
+__all__ = ["add"]
 
 
 def add(commands: Commands) -> None:
@@ -41,30 +41,13 @@ def add(commands: Commands) -> None:
     batch.set_defaults(command=_batch)
 
 
-def work_settings(arguments: argparse.Namespace) -> WorkSettings:
-    """The settings that the options of :func:`~monai_ldmsr.cli.arguments.add_model_options` make."""
-    from monai_ldmsr.batch import WorkSettings
-
-    return WorkSettings(
-        factor=arguments.factor,
-        num_inference_steps=arguments.steps,
-        detail=arguments.detail,
-        consistency=arguments.consistency,
-        operator=arguments.operator,
-        seed=arguments.seed,
-        modality=arguments.modality,
-        device=arguments.device,
-        bundle=arguments.bundle,
-    )
-
-
 def _batch(arguments: argparse.Namespace) -> int:
     if arguments.status:
         return _status(arguments.output or arguments.source)
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
     # Imported late: `ldmsr --help` need not wait for pydicom.
-    from monai_ldmsr.batch import Batch, OutputLock
+    from monai_ldmsr.batch import Batch, OutputLock, WorkSettings
     from monai_ldmsr.batch.sources import UnitSources
     from monai_ldmsr.cli.batch_view import BatchView, print_summary
     from monai_ldmsr.io.tree import check_apart
@@ -76,7 +59,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         try:
             batch = Batch(
                 output,
-                work_settings(arguments),
+                WorkSettings(**model_settings(arguments)),
                 workers.executor,
                 workers.capacity,
                 _deliveries(arguments),

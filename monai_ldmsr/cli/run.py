@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options, model_settings
 from monai_ldmsr.cli.progress import ProgressView
 from monai_ldmsr.report import RESEARCH_NOTICE
 
@@ -39,20 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     console = Console(stderr=True)
     with ProgressView(console) as view:
-        summary = super_resolve(
-            arguments.source,
-            arguments.output,
-            factor=arguments.factor,
-            num_inference_steps=arguments.steps,
-            detail=arguments.detail,
-            consistency=arguments.consistency,
-            operator=arguments.operator,
-            seed=arguments.seed,
-            modality=arguments.modality,
-            device=arguments.device,
-            bundle=arguments.bundle,
-            progress=view.update,
-        )
+        summary = super_resolve(arguments.source, arguments.output, **model_settings(arguments), progress=view.update)
     _print_summary(summary, arguments.output)
     return summary.exit_code
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options
+from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, model_settings
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
 from monai_ldmsr.cli.pacs_arguments import (
     add_caller_options,
@@ -68,8 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     output = arguments.output
     if arguments.alive:
         return 0 if is_alive(output) else 8
-    from monai_ldmsr.batch import Batch, OutputLock, open_local
-    from monai_ldmsr.cli.batch import work_settings
+    from monai_ldmsr.batch import Batch, OutputLock, WorkSettings, open_local
     from monai_ldmsr.pacs.service import SeriesService
 
     stopping = threading.Event()
@@ -82,7 +81,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         ending.callback(workers.close)
         batch = Batch(
             output,
-            work_settings(arguments),
+            WorkSettings(**model_settings(arguments)),
             workers.executor,
             workers.capacity,
             deliveries,
