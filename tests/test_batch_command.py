@@ -296,7 +296,7 @@ def test_results_are_sent_and_what_is_not_taken_is_told(
     make_series(tmp_path / "in" / "CT", "CT", (16, 18, 2))
     nibabel.save(nibabel.Nifti1Image(np.arange(256, dtype=np.int16).reshape(8, 8, 4), np.eye(4)), tmp_path / "in/v.nii")
     inbox = Inbox()
-    monkeypatch.setattr("monai_ldmsr.cli.batch._deliveries", lambda _: [inbox])
+    monkeypatch.setattr("monai_ldmsr.cli.batch.deliveries_of", lambda _: [inbox])
     assert batch(tmp_path / "in", tmp_path / "out", bundle) == 0
     assert inbox.got == [case_of(tmp_path / "out", "CT")], "there is nothing to send of a volume file"
     assert main(["batch", str(tmp_path / "out"), "--status"]) == 0
@@ -316,7 +316,7 @@ def test_nothing_tells_who_the_patients_are(
     contents = []
     inbox = Inbox()
     inbox.before = lambda: contents.extend(path.read_bytes() for path in output.glob("ledger.sqlite*"))
-    monkeypatch.setattr("monai_ldmsr.cli.batch._deliveries", lambda _: [inbox])
+    monkeypatch.setattr("monai_ldmsr.cli.batch.deliveries_of", lambda _: [inbox])
     for more in ([], ["--retry", "--verify"]):
         main(
             [

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options, model_settings
-from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
+from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.cluster_arguments import add_cluster_options
+from monai_ldmsr.cli.opened_batch import opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
-
-if TYPE_CHECKING:
-    from monai_ldmsr.batch import Delivery, OutputLock, Workers
 
 __all__ = ["add"]
 
@@ -47,52 +44,32 @@ def _batch(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
     # Imported late: `ldmsr --help` need not wait for pydicom.
-    from monai_ldmsr.batch import Batch, OutputLock, WorkSettings
+    from monai_ldmsr.batch import OutputLock
     from monai_ldmsr.batch.sources import UnitSources
     from monai_ldmsr.cli.batch_view import BatchView, print_summary
     from monai_ldmsr.io.tree import check_apart
 
     source, output = arguments.source, arguments.output
     check_apart(source, output)
-    with OutputLock(output) as lock, BatchView(Console(stderr=True)) as view:
-        workers = _workers(arguments, lock)
-        try:
-            batch = Batch(
-                output,
-                WorkSettings(**model_settings(arguments)),
-                workers.executor,
-                workers.capacity,
-                _deliveries(arguments),
-                retry=arguments.retry,
-                verify=arguments.verify,
-                progress=view.update,
-                lock=lock,
-            )
-            try:
-                sources = UnitSources(source, output / ".work", known=batch.memory(), again=arguments.retry)
-                found, skipped = sources.find(batch.wanted)
-                batch.enqueue(found, sources.learned, sources.forgotten, skipped)
-                summary = batch.run()
-                n_undelivered = batch.undelivered()
-            finally:
-                workers.close()
-                batch.close()
-        finally:
-            workers.close()
+    with (
+        OutputLock(output) as lock,
+        BatchView(Console(stderr=True)) as view,
+        opened_batch(
+            arguments,
+            lock,
+            deliveries_of(arguments),
+            retry=arguments.retry,
+            verify=arguments.verify,
+            progress=view.update,
+        ) as batch,
+    ):
+        sources = UnitSources(source, output / ".work", known=batch.memory(), again=arguments.retry)
+        found, skipped = sources.find(batch.wanted)
+        batch.enqueue(found, sources.learned, sources.forgotten, skipped)
+        summary = batch.run()
+        n_undelivered = batch.undelivered()
     print_summary(summary, output, n_undelivered)
     return summary.exit_code or (8 if n_undelivered else 0)
-
-
-def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
-    """Where units are worked on."""
-    from monai_ldmsr.batch import open_local
-
-    return cluster_workers(arguments, arguments.output) or open_local(lock)
-
-
-def _deliveries(arguments: argparse.Namespace) -> list[Delivery]:
-    """Where results are sent."""
-    return deliveries_of(arguments)
 
 
 def _status(output: Path) -> int:

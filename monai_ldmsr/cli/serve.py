@@ -7,12 +7,12 @@ import queue
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, model_settings
-from monai_ldmsr.cli.cluster_arguments import add_cluster_options, cluster_workers
+from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options
+from monai_ldmsr.cli.cluster_arguments import add_cluster_options
+from monai_ldmsr.cli.opened_batch import opened_batch
 from monai_ldmsr.cli.pacs_arguments import (
     add_caller_options,
     add_listening_options,
@@ -68,7 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     output = arguments.output
     if arguments.alive:
         return 0 if is_alive(output) else 8
-    from monai_ldmsr.batch import Batch, OutputLock, WorkSettings, open_local
+    from monai_ldmsr.batch import OutputLock
     from monai_ldmsr.pacs.service import SeriesService
 
     stopping = threading.Event()
@@ -76,22 +76,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stopping.set())
     inbox: Inbox = queue.SimpleQueue()
     receiver, deliveries = _receiver(arguments, inbox), deliveries_of(arguments)
-    with OutputLock(output) as lock, ExitStack() as ending:
-        workers = cluster_workers(arguments, output) or open_local(lock)
-        ending.callback(workers.close)
-        batch = Batch(
-            output,
-            WorkSettings(**model_settings(arguments)),
-            workers.executor,
-            workers.capacity,
-            deliveries,
-            retry=True,
-            progress=_tell,
-            lock=lock,
-            delivery_attempts=None,
-        )
-        ending.callback(batch.close)
-        ending.callback(workers.close)  # before the batch notes what is left to be done
+    with (
+        OutputLock(output) as lock,
+        opened_batch(arguments, lock, deliveries, retry=True, progress=_tell, delivery_attempts=None) as batch,
+    ):
         _say(f"listening as {arguments.ae_title} on port {arguments.port}")
         SeriesService(receiver, inbox, batch, output, keep=arguments.keep).run(stopping)
     _say("ended; what is not done yet is done after the next start")
