@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from monai.data import Dataset
@@ -17,8 +17,8 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ldmsr.io import (
+    AnySource,
     NiftiVolume,
-    PackedSource,
     ReadLimits,
     SeriesFiles,
     find_sources,
@@ -35,9 +35,6 @@ __all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
 
 #: Called with the case, its number from 1, the number of cases, and the done and total slices.
 Progress = Callable[[str, int, int, int, int], None]
-
-#: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
-AnySource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types

@@ -10,7 +10,7 @@ from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.local_worker import LocalWorker, Workers, open_local
 from monai_ldmsr.batch.output_lock import OutputLock
 from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import FileMark, FoundUnit, UnitResult, UnitSource, UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import FileMark, FoundUnit, UnitResult, UnitTask, WorkSettings
 
 __all__ = [
     "Batch",
@@ -24,7 +24,6 @@ __all__ = [
     "LocalWorker",
     "OutputLock",
     "UnitResult",
-    "UnitSource",
     "UnitTask",
     "WorkSettings",
     "Workers",

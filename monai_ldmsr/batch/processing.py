@@ -8,8 +8,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.batch.unit import UnitResult, UnitSource, UnitTask, WorkSettings
-from monai_ldmsr.io import NiftiVolume
+from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.nifti_volumes import NiftiFile
 from monai_ldmsr.run_summary import failed_case
@@ -75,7 +75,7 @@ def _evaluator(task: UnitTask) -> SeriesEvaluator:
         return _evaluators[task.settings]
 
 
-def _kept(source: UnitSource) -> UnitSource:
+def _kept(source: AnySource) -> AnySource:
     """The same source; volumes of one file share it, as its compressed stream is read forwards only."""
     if not isinstance(source, NiftiVolume):
         return source

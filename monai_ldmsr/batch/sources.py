@@ -11,9 +11,9 @@ from pathlib import Path
 from monai_ldmsr.batch.source_groups import grouped
 from monai_ldmsr.batch.source_memory import GroupRow, SourceMemory, UnitRow, digest
 from monai_ldmsr.batch.source_scan import SourceScan
-from monai_ldmsr.batch.unit import FoundUnit, UnitSource
+from monai_ldmsr.batch.unit import FoundUnit
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io import NiftiVolume, PackedSource, ReadLimits, SeriesFiles, SkippedItem
+from monai_ldmsr.io import AnySource, NiftiVolume, PackedSource, ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.dicomdir import is_dicomdir_name
 from monai_ldmsr.io.discovery import DAMAGE
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
@@ -125,7 +125,7 @@ class UnitSources:
 
     def _packed(
         self, scan: SourceScan, source: SeriesFiles | Path, keys: Collection[str], volume: int = 0
-    ) -> UnitSource:
+    ) -> AnySource:
         members = {scan.path(key): scan.packed(key) for key in keys if key in scan.files}
         packed = {path: member for path, member in members.items() if member is not None}
         if packed:

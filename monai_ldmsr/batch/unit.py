@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.io import NiftiVolume, PackedSource, ReadLimits, SeriesFiles
+from monai_ldmsr.io import AnySource, ReadLimits
 from monai_ldmsr.io.written_files import FileMark
 
-__all__ = ["FileMark", "FoundUnit", "UnitResult", "UnitSource", "UnitTask", "WorkSettings"]
-
-#: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
-UnitSource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
+__all__ = ["FileMark", "FoundUnit", "UnitResult", "UnitTask", "WorkSettings"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class FoundUnit:
 
     unit: str
     fingerprint: str
-    source: UnitSource | None = field(default=None, repr=False)
+    source: AnySource | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class UnitTask:
     """
 
     unit: str
-    source: UnitSource = field(repr=False)
+    source: AnySource = field(repr=False)
     output_dir: Path = field(repr=False)
     settings: WorkSettings
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
 from monai_ldmsr.io.limits import ReadLimits
@@ -20,7 +20,15 @@ from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_header import data_file_name
 from monai_ldmsr.io.zip_archive import open_zip
 
-__all__ = ["PackedMember", "PackedSource", "file_stamp", "on_disk", "remove_unpacked", "unpacking_folder"]
+__all__ = [
+    "AnySource",
+    "PackedMember",
+    "PackedSource",
+    "file_stamp",
+    "on_disk",
+    "remove_unpacked",
+    "unpacking_folder",
+]
 
 _PREFIX = "unpacked-"
 
@@ -57,6 +65,10 @@ class PackedSource:
     volume: int
     work_dir: Path = field(repr=False)
     limits: ReadLimits
+
+
+#: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
+AnySource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
 
 
 @contextmanager
