@@ -17,7 +17,7 @@ from monai_ldmsr.run_summary import failed_case
 if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
 
-__all__ = ["process_unit"]
+__all__ = ["failed_unit", "process_unit"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,12 +46,17 @@ def process_unit(task: UnitTask) -> UnitResult:
     return result if result.duration_s else replace(result, duration_s=time.perf_counter() - start)
 
 
+def failed_unit(unit: str, error: Exception) -> UnitResult:
+    """What became of a unit from which there is no result."""
+    case = failed_case(unit, error)
+    return UnitResult(unit, case.status, case.reason, case.message, case.corrupt)
+
+
 def _attempt(task: UnitTask, evaluator: SeriesEvaluator) -> UnitResult:
     try:
         written = evaluator.process(_kept(task.source), task.unit, task.output_dir)
     except Exception as error:
-        case = failed_case(task.unit, error)
-        return UnitResult(task.unit, case.status, case.reason, case.message, case.corrupt)
+        return failed_unit(task.unit, error)
     report = written.report
     return UnitResult(
         task.unit,

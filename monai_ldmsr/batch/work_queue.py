@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from monai_ldmsr.batch.processing import process_unit
+from monai_ldmsr.batch.processing import failed_unit, process_unit
 from monai_ldmsr.batch.unit import UnitResult, UnitTask
 from monai_ldmsr.errors import LdmsrError, WorkerDiedError
-from monai_ldmsr.run_summary import failed_case
 
 __all__ = ["QueuedUnit", "WorkQueue"]
 
@@ -99,14 +98,9 @@ class WorkQueue:
                     if not self.waits(queued.unit):
                         self._suspects[queued.unit] = queued
                     continue
-                result = _failed(queued, error)
+                result = failed_unit(queued.unit, error)
             except LdmsrError:
                 raise
             except Exception as error:
-                result = _failed(queued, error)
+                result = failed_unit(queued.unit, error)
             yield queued, result
-
-
-def _failed(queued: QueuedUnit, error: Exception) -> UnitResult:
-    case = failed_case(queued.unit, error)
-    return UnitResult(queued.unit, case.status, case.reason, case.message, case.corrupt)
