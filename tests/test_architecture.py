@@ -19,7 +19,7 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
-    {"_version", "errors"},
+    {"_version", "errors", "file_hash"},
     {"geometry", "degradation", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency", "reference", "run_summary"},
@@ -36,7 +36,7 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("batch", "errors", "geometry", "io", "reference", "report", "run_summary")
+TORCH_FREE = ("batch", "errors", "file_hash", "geometry", "io", "reference", "report", "run_summary")
 
 
 def modules() -> list[str]:

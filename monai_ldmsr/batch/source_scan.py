@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
@@ -23,8 +23,6 @@ from monai_ldmsr.io.volume_header import data_file_name
 from monai_ldmsr.io.zip_archive import is_zip_name, open_zip
 
 __all__ = ["Place", "SourceScan", "group_of", "place_of"]
-
-_CHUNK_BYTES = 2**20
 
 #: Extension in the row of an archive.
 _ARCHIVE = ".zip"
@@ -102,7 +100,7 @@ class SourceScan:
             if old is not None and old.mark == mark:
                 self._keep(place.key, old)
                 return
-            content = _content(path)
+            content = file_sha256(path)
         except OSError:
             skips = (_skip(ReasonCode.UNREADABLE_FILE, _UNREADABLE),)
             self.files[place.key] = FileRow((), "", place.folder, place.fold, skips=skips)
@@ -230,7 +228,7 @@ class SourceScan:
 
     def _see_member(self, place: Place, path: Path, archive: str, index: int) -> None:
         self.places[place.key] = place
-        content = _content(path)
+        content = file_sha256(path)
         old = self._known.files.get(place.key)
         if old is not None and old.archive == archive and old.content == content:
             self.files[place.key] = replace(old, index=index)
@@ -300,11 +298,3 @@ def _skip(reason: ReasonCode, message: str) -> SkippedItem:
 def _mark(path: Path) -> tuple[int, int, int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _content(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            found.update(piece)
-    return found.hexdigest()

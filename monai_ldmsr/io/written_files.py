@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 import pydicom
 
 from monai_ldmsr.errors import OutputError
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiFile
@@ -112,7 +112,7 @@ def intact_files(
             if status.st_size != mark.size or not stat.S_ISREG(status.st_mode):
                 return None
             is_known = status.st_mtime_ns == mark.mtime_ns and not by_content
-            if not is_known and _sha256(folder / name) != mark.sha256:
+            if not is_known and file_sha256(folder / name) != mark.sha256:
                 return None
         except OSError:
             return None
@@ -122,12 +122,4 @@ def intact_files(
 
 def _mark(path: Path) -> FileMark:
     status = path.stat()
-    return FileMark(status.st_size, _sha256(path), status.st_mtime_ns)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return FileMark(status.st_size, file_sha256(path), status.st_mtime_ns)

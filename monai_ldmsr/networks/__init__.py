@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.conditional_unet import CLASSES, FACTORS, ConditionalUNet
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.growth import grow_denoiser, load_grown_weights
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
-from monai_ldmsr.networks.weights import file_sha256, load_initial_weights, load_weights, save_weights
+from monai_ldmsr.networks.weights import load_initial_weights, load_weights, save_weights
 
 __all__ = [
     "CLASSES",

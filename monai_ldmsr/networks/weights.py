@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import pickle
@@ -14,8 +13,9 @@ import torch
 from torch import nn
 
 from monai_ldmsr.errors import WeightsError
+from monai_ldmsr.file_hash import file_sha256
 
-__all__ = ["MISFITS", "file_sha256", "load_initial_weights", "load_weights", "read_state", "save_weights"]
+__all__ = ["MISFITS", "load_initial_weights", "load_weights", "read_state", "save_weights"]
 
 #: What torch, pickle and networks raise for a file that is damaged or was made for others.
 MISFITS = (
@@ -29,15 +29,6 @@ MISFITS = (
     pickle.UnpicklingError,
     struct.error,
 )
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.file_hash import rest_sha256
 from monai_ldmsr.io.dicom_header import read_header, skip_reason, sop_class, sop_instance, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -26,8 +27,6 @@ __all__ = [
 
 #: Preamble, magic word, then the element (0002,0000) whose value is how many bytes of group 0002 follow it.
 _META_LENGTH_AT, _META_AT = 140, 144
-
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,7 @@ def synced_directory(folder: Path) -> None:
 
 def dataset_sha256(path: Path) -> str:
     """Hash of a file's data set, without the file meta information, which tells who wrote the file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
         start = file.read(_META_AT)
         file.seek(_META_AT + int.from_bytes(start[_META_LENGTH_AT:_META_AT], "little"))
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return rest_sha256(file)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ldmsr.errors import OutputError, SettingsError
-from monai_ldmsr.networks.weights import file_sha256
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
 from monai_ldmsr.training.discovery import find_entries
 from monai_ldmsr.training.slices import load_training_volumes
