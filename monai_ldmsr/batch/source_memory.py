@@ -5,7 +5,6 @@ Rows of text by digests of relative paths: no path, no file name but the stems t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io import ReadLimits, SkippedItem
+from monai_ldmsr.io.series_grouping import case_digest
 
 __all__ = ["FileRow", "GroupRow", "SourceMemory", "UnitRow", "digest"]
 
@@ -24,9 +24,7 @@ _FILE, _GROUP, _HEAD = "f:", "g:", "head"
 
 def digest(*parts: object) -> str:
     """24 hexadecimal digits that stand for ``parts``."""
-    # File names need be no text: what is no UTF-8 in them reaches Python as surrogates.
-    joined = "\n".join(str(part) for part in parts)
-    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return case_digest(*parts, digits=24)
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _distinct(
             refused.append(SkippedItem(name, ReasonCode.DUPLICATE_UID_CONFLICT, message, n_files))
         elif len(units) > 1:
             message = "The same series stands in another place too, with the same content. It is worked on once."
-            refused.append(SkippedItem(digest(name)[:12], ReasonCode.DUPLICATE_SERIES, message, n_files))
+            refused.append(SkippedItem(case_digest(name), ReasonCode.DUPLICATE_SERIES, message, n_files))
     names = {item.case for item in refused}
     return [units[0] for name, units in by_name.items() if name not in names], refused
 

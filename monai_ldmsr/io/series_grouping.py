@@ -339,7 +339,8 @@ def with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
     return unique
 
 
-def case_digest(*parts: object) -> str:
-    """12 hexadecimal digits that stand for ``parts``."""
+def case_digest(*parts: object, digits: int = 12) -> str:
+    """Hexadecimal digits that stand for ``parts``."""
     # File names need be no text: what is no UTF-8 in them reaches Python as surrogates.
-    return hashlib.sha256("\n".join(str(part) for part in parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    joined = "\n".join(str(part) for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:digits]

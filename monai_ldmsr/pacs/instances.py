@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.file_hash import rest_sha256
 from monai_ldmsr.io.dicom_header import read_header, skip_reason, sop_class, sop_instance, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.series_grouping import case_digest
 
 __all__ = [
     "InstanceHeader",
@@ -73,21 +73,17 @@ def is_uid(value: str) -> bool:
 
 def study_digest(study: str) -> str:
     """Name that stands for a study."""
-    return _digest(study)
+    return case_digest(study)
 
 
 def series_digest(study: str, series: str) -> str:
     """Name that stands for a series; the study is part of it, for some Series Instance UIDs serve in several."""
-    return _digest(f"{study}\n{series}")
+    return case_digest(study, series)
 
 
 def instance_name(uid: str) -> str:
     """File name that stands for an instance."""
-    return f"{_digest(uid, 24)}.dcm"
-
-
-def _digest(value: str, digits: int = 12) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()[:digits]
+    return f"{case_digest(uid, digits=24)}.dcm"
 
 
 def write_synced(path: Path, chunks: Iterable[bytes | memoryview], max_bytes: int | None = None) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
 from monai_ldmsr.io.dicom_header import read_header, text
+from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.transforms.source import check_modality
 
 __all__ = ["MANIFEST", "SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
@@ -167,14 +168,14 @@ def _subjects(sources: Sequence[SeriesFiles | Path], folder: Path) -> list[str]:
             continue
         top = _top(source, folder)
         beside = by_folder.get(top, set()) if top else set()
-        subjects.append(next(iter(beside)) if len(beside) == 1 else _hashed(top or volume_case(source)))
+        subjects.append(next(iter(beside)) if len(beside) == 1 else case_digest(top or volume_case(source)))
     return subjects
 
 
 def _dicom_subject(series: SeriesFiles, folder: Path) -> str:
     header = read_header(series.paths[0])
     patient = "" if header is None else text(header, "PatientID")
-    return _hashed(patient or _top(series.paths[0], folder) or series.case)
+    return case_digest(patient or _top(series.paths[0], folder) or series.case)
 
 
 def _listed(folder: Path, row: Mapping[str, str | None], line: int) -> DatasetEntry:
@@ -186,7 +187,7 @@ def _listed(folder: Path, row: Mapping[str, str | None], line: int) -> DatasetEn
         )
     check_modality(modality or None)
     path = folder / file
-    subject = subject or _hashed(_top(path, folder) or volume_case(path))
+    subject = subject or case_digest(_top(path, folder) or volume_case(path))
     return DatasetEntry(path, path.name, modality or None, subject, split, listed=True)
 
 
@@ -194,11 +195,6 @@ def _top(path: Path, folder: Path) -> str:
     """First folder below the dataset folder; nothing for a file that lies in the dataset folder itself."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else path.parts
     return parts[0] if len(parts) > 1 else ""
-
-
-def _hashed(patient: str) -> str:
-    # A folder's name need be no text: what is no UTF-8 in it reaches Python as surrogates.
-    return hashlib.sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _share(subject: str) -> float:
