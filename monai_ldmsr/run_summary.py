@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SkippedSourceError
 from monai_ldmsr.io import SkippedItem
+from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.report import RESEARCH_NOTICE
 
-__all__ = ["CaseResult", "RunSummary", "failed_case", "skipped_case"]
+__all__ = ["CaseResult", "RunSummary", "failed_case", "skipped_case", "write_summary"]
 
 #: Reasons that say nothing about the source: another attempt may end otherwise.
 _NOT_THE_SOURCE = (ReasonCode.INTERNAL_ERROR, ReasonCode.OUT_OF_MEMORY, ReasonCode.WORKER_DIED)
@@ -65,15 +65,20 @@ class RunSummary:
         """
         cases = [{key: value for key, value in asdict(case).items() if key != "corrupt"} for case in self.cases]
         text = json.dumps({"version": __version__, "notice": RESEARCH_NOTICE, "series": cases}, indent=2)
-        partial = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            raise OutputError(
-                f"summary.json cannot be written: {error.strerror}. Choose another output folder."
-            ) from None
+        write_summary(path, text + "\n")
+
+
+def write_summary(path: Path, text: str) -> None:
+    """Write a file that tells of all cases, replaced as a whole; its folder is made when missing.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, text)
+    except OSError as error:
+        raise OutputError(f"{path.name} cannot be written: {error.strerror}. Choose another output folder.") from None
 
 
 def skipped_case(item: SkippedItem) -> CaseResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from datetime import datetime, timezone
 from html.parser import HTMLParser
@@ -12,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from monai_ldmsr import __version__
-from monai_ldmsr.batch import overview
 from monai_ldmsr.batch.overview import OverviewRow, write_overview
 from monai_ldmsr.errors import OutputError, ReasonCode
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -129,7 +129,7 @@ def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(overview.os, "replace", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(OutputError, match=r"summary.json cannot be written: No space"):
             write_overview(tmp_path, [])
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

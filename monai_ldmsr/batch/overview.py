@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.errors import OutputError, ReasonCode
+from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.report.html import duration
+from monai_ldmsr.run_summary import write_summary
 
 __all__ = ["STATES", "OverviewRow", "write_overview"]
 
@@ -92,9 +92,9 @@ def write_overview(
     ordered = sorted(rows, key=lambda row: (order[row.state], row.reason, row.unit))
     moment = (written or datetime.now(timezone.utc)).astimezone(timezone.utc).isoformat(timespec="seconds")
     folder = Path(output_dir)
-    _replace(folder / "summary.json", _json(ordered, version, moment))
-    _replace(folder / "summary.csv", _csv(ordered))
-    _replace(folder / "index.html", _html(ordered, version, moment))
+    write_summary(folder / "summary.json", _json(ordered, version, moment))
+    write_summary(folder / "summary.csv", _csv(ordered))
+    write_summary(folder / "index.html", _html(ordered, version, moment))
 
 
 def _json(rows: Sequence[OverviewRow], version: str, written: str) -> str:
@@ -165,13 +165,3 @@ def _reasons(rows: Sequence[OverviewRow]) -> list[tuple[str, int]]:
 
 def _remedy(reason: str) -> str:
     return ReasonCode[reason].remedy if reason in ReasonCode.__members__ else ""
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror}. Choose another output folder.") from None

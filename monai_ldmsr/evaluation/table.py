@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
+from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["COLUMNS", "EvaluationTable"]
@@ -100,8 +100,8 @@ class EvaluationTable:
         environment.filters["cell"] = _text
         page = environment.get_template("table.html").render(table=result, columns=COLUMNS, pictures=pictures)
         try:
-            _replace(folder / "table.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-            _replace(folder / "table.html", page)
+            replace_text(folder / "table.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+            replace_text(folder / "table.html", page)
             self._write_csv(folder / "table.csv", _flat(result))
             about = [{key: value for key, value in record.items() if key != "subject"} for record in self.records]
             self._write_csv(folder / "per_slice.csv", about)
@@ -170,9 +170,3 @@ def _text(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 2 else f"{value:.3f}"
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""A result folder appears whole or not at all."""
+"""A result folder, or a file of text, appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_ldmsr.errors import OutputError
 if sys.platform != "win32":  # where partial folders are not locked
     import fcntl
 
-__all__ = ["clear_left_over", "partial_folder"]
+__all__ = ["clear_left_over", "partial_folder", "replace_text"]
 
 #: A process that was killed lets go of its folders at once; one that only loses its parent needs a moment.
 _WAIT_S = 10.0
@@ -78,6 +78,17 @@ def clear_left_over(final: Path) -> None:
             _synced_directory(final.parent)
         _removed(aside)
         _removed(partial)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that takes the place of an earlier one when it is whole.
+
+    Raises:
+        OSError: it cannot be written; the earlier one is untouched.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _beside(final: Path) -> tuple[Path, Path]:

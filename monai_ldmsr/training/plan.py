@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
 from monai_ldmsr.training.discovery import find_entries
 from monai_ldmsr.training.slices import load_training_volumes
@@ -228,6 +229,4 @@ def _write_metadata(target: Path, names: Sequence[str]) -> None:
         meta[key] = file_sha256(target / "models" / f"{name}.pt")
     meta["eval_metrics"] = {}
     meta["data_source"] = "The user's own volumes (ldmsr train)"
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(meta, indent=4) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    replace_text(path, json.dumps(meta, indent=4) + "\n")
