@@ -12,12 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.report import RESEARCH_NOTICE
-from monai_ldmsr.report.html import duration
+from monai_ldmsr.report.html import duration, page_environment
 from monai_ldmsr.run_summary import write_summary
 
 __all__ = ["STATES", "OverviewRow", "write_overview"]
@@ -117,13 +115,7 @@ def _csv(rows: Sequence[OverviewRow]) -> str:
 
 
 def _html(rows: Sequence[OverviewRow], version: str, written: str) -> str:
-    environment = Environment(
-        loader=PackageLoader("monai_ldmsr.batch"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("monai_ldmsr.batch")
     environment.filters["duration"] = _hours
     sections = [(state, title, [row for row in rows if row.state == state]) for state, title in STATES.items()]
     deliveries = Counter(pair for row in rows for pair in row.delivery.items())

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
+from jinja2 import Undefined
 
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
 from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.report.html import page_environment
 
 __all__ = ["COLUMNS", "EvaluationTable"]
 
@@ -94,9 +95,8 @@ class EvaluationTable:
             OutputError: a file cannot be written.
         """
         result = self.as_dict()
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("monai_ldmsr.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
+        # Rows of other networks than ours have no definition: their titles stay empty.
+        environment = page_environment("monai_ldmsr.evaluation", Undefined)
         environment.filters["cell"] = _text
         page = environment.get_template("table.html").render(table=result, columns=COLUMNS, pictures=pictures)
         try:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, SlicePanel, draw_panel
 from monai_ldmsr.report.sr_report import Agreement, MetricSummary, ResultSummary, Sharpness, SourceSummary, SRReport
 
-__all__ = ["render_html"]
+__all__ = ["page_environment", "render_html"]
 
 #: Between a number and its unit, so that a line never breaks there.
 _NBSP = "\u00a0"
@@ -39,13 +39,7 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
     Returns:
         HTML 5 in which all images are data URIs and every text of the report is escaped.
     """
-    environment = Environment(
-        loader=PackageLoader("monai_ldmsr.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("monai_ldmsr.report")
     environment.filters.update(number=number, duration=duration, plain=plain)
     return environment.get_template("report.html").render(
         report=report,
@@ -57,6 +51,18 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
         geometry_rows=geometry_rows(report),
         figures=[draw_panel(panel) for panel in panels],
         difference_colours=DIFFERENCE_COLOURS,
+    )
+
+
+def page_environment(package: str, undefined: type[Undefined] = StrictUndefined) -> Environment:
+    """What renders the templates of a package: every text is escaped.
+
+    Args:
+        package: with a folder ``templates``.
+        undefined: what becomes of a name that a template uses and nobody gave; an error unless said otherwise.
+    """
+    return Environment(
+        loader=PackageLoader(package), autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
