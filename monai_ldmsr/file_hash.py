@@ -1,12 +1,13 @@
-"""SHA-256 of files, by which content is known again."""
+"""By what a file is known again: the SHA-256 of its content, or its size and time."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["file_sha256", "rest_sha256"]
+__all__ = ["file_sha256", "file_stamp", "rest_sha256"]
 
 _CHUNK_BYTES = 2**20
 
@@ -27,3 +28,13 @@ def rest_sha256(file: BinaryIO) -> str:
     while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: enough to see that a file was replaced in the meantime.
+
+    Raises:
+        OSError: it is gone.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
-from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.file_hash import file_sha256, file_stamp
 from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.discovery import judged
-from monai_ldmsr.io.packed_source import PackedMember, file_stamp, unpacking_folder
+from monai_ldmsr.io.packed_source import PackedMember, unpacking_folder
 from monai_ldmsr.io.series_grouping import SeriesImage, case_digest
 from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.io.volume_header import data_file_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.file_hash import file_stamp
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_header import checked_shape, nifti_image_class
 from monai_ldmsr.io.whole_file import check_nifti
@@ -55,7 +55,7 @@ class NiftiFile:
         self.shape, self.n_volumes = checked_shape(image.shape, limits, counts_volumes=True)
         self._n_bytes = math.prod(self.shape) * self.n_volumes * dtype.itemsize
         self._proxy: Any = None
-        self._stamp = _stamp(path)
+        self._stamp = file_stamp(path)
         limits.check_expansion("The file", self._n_bytes, self._stamp[0])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class NiftiFile:
             voxels: npt.NDArray[Any] = np.asanyarray(self.image.dataobj.get_unscaled()).reshape(self.shape, order="F")
             self.check_whole()
             return voxels
-        if _stamp(self.path) != self._stamp:
+        if file_stamp(self.path) != self._stamp:
             raise CorruptSourceError(
                 "The file was changed while its volumes were worked on. Run again once it is complete.",
                 ReasonCode.UNREADABLE_FILE,
@@ -146,8 +146,3 @@ def split_volumes(found: Iterable[Any], limits: ReadLimits = DEFAULT_LIMITS) -> 
             except Exception:  # as the reader meets it again, and says what it is
                 volumes = []
         yield from volumes if len(volumes) > 1 else [item]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns

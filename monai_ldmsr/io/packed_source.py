@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
+from monai_ldmsr.file_hash import file_stamp
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_volumes import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
@@ -24,7 +24,6 @@ __all__ = [
     "AnySource",
     "PackedMember",
     "PackedSource",
-    "file_stamp",
     "on_disk",
     "remove_unpacked",
     "unpacking_folder",
@@ -39,7 +38,7 @@ class PackedMember:
 
     Args:
         archive: path; kept out of ``repr``, as are all paths.
-        stamp: of the archive when its list of contents was read, see :func:`file_stamp`.
+        stamp: of the archive when its list of contents was read, see :func:`~monai_ldmsr.file_hash.file_stamp`.
         index: place in the archive's list of contents.
     """
 
@@ -122,12 +121,6 @@ def _extract(targets: dict[PackedMember, Path], limits: ReadLimits) -> None:
             # In the order of the file, which reads it once from begin to end.
             for index, target in sorted(by_index.items()):
                 opened.extract(index, target)
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the last change: enough to see that a file was replaced in the meantime."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
