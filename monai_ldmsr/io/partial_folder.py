@@ -15,7 +15,7 @@ from monai_ldmsr.errors import OutputError
 if sys.platform != "win32":  # where partial folders are not locked
     import fcntl
 
-__all__ = ["clear_left_over", "partial_folder", "replace_text"]
+__all__ = ["clear_left_over", "partial_folder", "replace_text", "synced_directory"]
 
 #: A process that was killed lets go of its folders at once; one that only loses its parent needs a moment.
 _WAIT_S = 10.0
@@ -75,7 +75,7 @@ def clear_left_over(final: Path) -> None:
         _wait_for_writer(partial)
         if os.path.lexists(aside) and not os.path.lexists(final):  # it died between the two moves
             os.replace(aside, final)
-            _synced_directory(final.parent)
+            synced_directory(final.parent)
         _removed(aside)
         _removed(partial)
 
@@ -89,6 +89,17 @@ def replace_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def synced_directory(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    if os.name == "nt":  # Windows opens no directories
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(final: Path) -> tuple[Path, Path]:
@@ -143,7 +154,7 @@ def _moved_into_place(partial: Path, final: Path, aside: Path) -> None:
         if has_earlier:
             os.replace(aside, final)
         raise
-    _synced_directory(final.parent)
+    synced_directory(final.parent)
     with suppress(OSError):  # the new result is whole; the next run clears what stays
         _removed(aside)
 
@@ -161,7 +172,7 @@ def _synced(folder: Path) -> None:
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             _synced_file(Path(parent, name))
-        _synced_directory(Path(parent))
+        synced_directory(Path(parent))
 
 
 def _synced_file(path: Path) -> None:
@@ -170,16 +181,6 @@ def _synced_file(path: Path) -> None:
         if hasattr(os, "posix_fadvise"):
             # Whoever checks the file next shall read the disk, and not what the system kept in memory.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _synced_directory(path: Path) -> None:
-    if os.name == "nt":  # Windows opens no directories
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ __all__ = [
     "read_instance",
     "series_digest",
     "study_digest",
-    "synced_directory",
     "write_synced",
 ]
 
@@ -106,15 +105,6 @@ def write_synced(path: Path, chunks: Iterable[bytes | memoryview], max_bytes: in
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def synced_directory(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def dataset_sha256(path: Path) -> str:

@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode
+from monai_ldmsr.io.partial_folder import synced_directory
 from monai_ldmsr.pacs.instances import (
     InstanceHeader,
     dataset_sha256,
     instance_name,
     series_digest,
-    synced_directory,
     write_synced,
 )
 
