@@ -126,6 +126,27 @@ def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
         assert again.handed_on.count(received.handed_on[0]) == 1, "made again from what lay in ready/"
 
 
+def test_it_is_forgotten_after_a_time(tmp_path: Path) -> None:
+    images = a_series(tmp_path / "source", 2)
+
+    def is_known_after(days: int) -> bool:
+        os.utime(record, (time.time() - 86400 * days,) * 2)
+        send(received.peer, a_series(tmp_path / f"other{days}", 1))
+        received.settle()
+        return record.exists()
+
+    with receiving(tmp_path) as received:
+        send(received.peer, images)
+        received.settle()
+        [record] = (tmp_path / "spool" / "handed_on").iterdir()
+        assert is_known_after(days=89)
+        assert not is_known_after(days=91)
+        received.receiver.remove(received.handed_on[0])
+        send(received.peer, images)
+        received.settle()
+        assert len(received.handed_on) == 4, "it came as if for the first time"
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless])
 def test_images_are_kept_as_they_are_encoded(tmp_path: Path, syntax: str) -> None:
     paths = make_series(tmp_path / "source", "CT", (64, 72, 2)).paths

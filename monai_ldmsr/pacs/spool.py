@@ -108,6 +108,7 @@ class SeriesSpool:
         for left in self.receiving.glob("*.part"):
             left.unlink()
         self._series = {path.name: self._loaded(path.name) for path in self.receiving.iterdir() if path.is_dir()}
+        self._forget_old()
         for path in self.ready_series():
             self._record(path)
 
@@ -177,6 +178,11 @@ class SeriesSpool:
                     handed_on += [] if path is None else [path]
                 except OSError as error:  # the others go on, and this one next time
                     _log.error("Series %s cannot be moved: %s [%s]", name, error.strerror, _CANNOT_WRITE)
+            if handed_on:
+                try:
+                    self._forget_old()
+                except OSError as error:
+                    _log.error("Old series cannot be forgotten: %s [%s]", error.strerror, _CANNOT_WRITE)
         return handed_on
 
     def ready_series(self) -> list[Path]:
@@ -278,8 +284,9 @@ class SeriesSpool:
     def _complete_from_earlier(self, name: str, missing: set[str]) -> bool:
         """Take images that were handed on before, and whose late companions have come, from where they still lie."""
         series, settled = self._series[name], self.receiving / name / "settled"
+        generations = self._generations(name)
         for image in missing:
-            for earlier in self._generations(name):
+            for earlier in generations:
                 with suppress(OSError):
                     os.link(earlier / image, settled / image)
                     series.settled.add(image)
@@ -307,7 +314,7 @@ class SeriesSpool:
         return final
 
     def _record(self, ready: Path, hashes: dict[str, str] | None = None) -> None:
-        """Remember what was handed on, unless it is remembered already; forget what is old."""
+        """Remember what was handed on, unless it is remembered already."""
         path = self._records / f"{ready.name.split('-')[0]}.json"
         record = self._loaded(path.stem).handed_on
         files = {file.name: file for file in ready.glob("*.dcm")}
@@ -316,6 +323,8 @@ class SeriesSpool:
             partial = path.with_suffix(".part")
             write_synced(partial, [json.dumps({**record, **found}).encode()])
             os.replace(partial, path)
+
+    def _forget_old(self) -> None:
         now = time.time()
         for old in self._records.glob("*.json"):
             if now - old.stat().st_mtime > self.times.remember_s:
