@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,11 +60,6 @@ CREATE TABLE deliveries (
 CREATE INDEX due ON deliveries (destination, state, next_at);
 """
 
-_COLUMNS = (
-    "unit, source_fingerprint, settings_fingerprint, state, attempts, reason, message, corrupt, series_uid, "
-    "result_digest, n_slices, duration_s, queued_at, started_at, ended_at"
-)
-
 
 @dataclass(frozen=True)
 class LedgerUnit:
@@ -85,6 +80,9 @@ class LedgerUnit:
     queued_at: float | None
     started_at: float | None
     ended_at: float | None
+
+
+_COLUMNS = ", ".join(field.name for field in fields(LedgerUnit))
 
 
 class Ledger:
@@ -241,8 +239,7 @@ class Ledger:
 
 def _unit(row: tuple[Any, ...]) -> LedgerUnit:
     found = LedgerUnit(*row)
-    object.__setattr__(found, "corrupt", bool(found.corrupt))
-    return found
+    return replace(found, corrupt=bool(found.corrupt))
 
 
 def _connected(path: Path, for_reading: bool) -> sqlite3.Connection:
