@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def nearest_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     """A nearest neighbour in the network's place."""
     use_nearest_neighbour(monkeypatch)
+
+
+@pytest.fixture
+def heard(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """Everything said since: on both streams, also by C++, in logs of every level, and as warnings."""
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+
+        def say() -> str:
+            logs = "\n".join(f"{r.name} {r.getMessage()} {r.exc_info} {r.exc_text}" for r in caplog.records)
+            return "\n".join([*capfd.readouterr(), logs, *(str(w.message) for w in caught)])
+
+        yield say

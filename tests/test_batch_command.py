@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from batch_work import Inbox
 from dicom_fixtures import make_series
-from test_privacy import add_bad_sources, heard, marked_series, secrets_in, told
+from test_privacy import add_bad_sources, marked_series, secrets_in, told
 
 from monai_ldmsr.batch import Workers, processing
 from monai_ldmsr.cli import main
@@ -30,8 +30,6 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import derived_series
 from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ReadSourced
-
-__all__ = ["heard"]
 
 pytestmark = pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import logging
 import socket
 import ssl
 import subprocess
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +36,6 @@ SECRETS = ("MARKER", "4711", "s3cr3t", base64.b64encode(b"user:s3cr3t").decode()
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TlsSettings]:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture
-def heard(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """All that is said on both streams, in logs of every level and logger, and as warnings."""
-    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
-        warnings.simplefilter("always")
-
-        def say() -> str:
-            logs = "\n".join(f"{r.name} {r.getMessage()} {r.exc_info} {r.exc_text}" for r in caplog.records)
-            return "\n".join([*capfd.readouterr(), logs, *(str(w.message) for w in caught)])
-
-        yield say
 
 
 def secrets_in(text: str) -> list[str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import traceback
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -93,19 +91,6 @@ def marked_series(folder: Path, modality: str = "MR", n_slices: int = 2, **overr
     for path in paths:
         mark(path)
     return paths
-
-
-@pytest.fixture
-def heard(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """Everything said since: on both streams, also by C++, in logs of every level, and as warnings."""
-    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
-        warnings.simplefilter("always")
-
-        def say() -> str:
-            logs = "\n".join(f"{r.name} {r.getMessage()} {r.exc_info} {r.exc_text}" for r in caplog.records)
-            return "\n".join([*capfd.readouterr(), logs, *(str(w.message) for w in caught)])
-
-        yield say
 
 
 def told(output: Path) -> str:
