@@ -66,6 +66,7 @@ def scp(
     handlers: Sequence[tuple[Any, ...]],
     *,
     aet: str = "PACS",
+    port: int = 0,
     syntaxes: Sequence[str] = TRANSFER_SYNTAXES,
     allowed: Sequence[str] = (),
     tls: ssl.SSLContext | None = None,
@@ -83,11 +84,39 @@ def scp(
         StudyRootQueryRetrieveInformationModelMove,
     ):
         ae.add_supported_context(model)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*PROMPT, *handlers], ssl_context=tls)
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[*PROMPT, *handlers], ssl_context=tls)
     try:
         yield DicomPeer(aet, "127.0.0.1", server.socket.getsockname()[1])
     finally:
         ae.shutdown()
+
+
+class ResultArchive:
+    """Keeps what was sent to it in the order of arrival, doubles included."""
+
+    aet = "ARCHIVE"
+
+    def __init__(self) -> None:
+        self.images: list[Dataset] = []
+        self.port = 0
+
+    @property
+    def peer(self) -> str:
+        """As the commands take it."""
+        return f"{self.aet}@127.0.0.1:{self.port}"
+
+    @contextmanager
+    def listening(self, port: int = 0) -> Iterator[ResultArchive]:
+        """Take images for a while."""
+        with scp([(evt.EVT_C_STORE, self._on_store)], aet=self.aet, port=port) as peer:
+            self.port = peer.port
+            yield self
+
+    def _on_store(self, event: evt.Event) -> int:
+        image = event.dataset
+        image.file_meta = event.file_meta
+        self.images.append(image)
+        return 0x0000
 
 
 @contextmanager
@@ -317,6 +346,7 @@ def make_certificates(folder: Path) -> dict[str, TlsSettings]:
 
 __all__ = [
     "DicomwebServer",
+    "ResultArchive",
     "archive",
     "compressed",
     "images_in",

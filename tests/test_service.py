@@ -21,13 +21,13 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import MARKER, MARKER_ID, make_series
-from dicom_peers import Archive, send
-from pacs_fixtures import wait_until
+from pacs_fixtures import ResultArchive, send, wait_until
 
 from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
 from monai_ldmsr.cli import main
 from monai_ldmsr.io import find_sources
 from monai_ldmsr.pacs import service as service_module
+from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.sending import parse_destination
 from monai_ldmsr.pacs.service import Inbox, SeriesService
@@ -38,8 +38,8 @@ WITHIN_S = 30.0
 
 
 @pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive().listening() as listening:
+def archive() -> Iterator[ResultArchive]:
+    with ResultArchive().listening() as listening:
         yield listening
 
 
@@ -79,6 +79,12 @@ def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
     return running
 
 
+def store(paths: list[Path], port: int, **named: str) -> list[int]:
+    """Statuses of files sent to the service in one association; empty when it was rejected."""
+    answers = send(DicomPeer("LDMSR", "127.0.0.1", port), [pydicom.dcmread(path) for path in paths], **named)
+    return [answer.Status for answer in answers or ()]
+
+
 def rows(folder: Path, table: str = "units", columns: str = "unit, state, reason, attempts") -> list[tuple]:
     """What the ledger says; empty while there is none."""
     ledger = folder / "out" / "ledger.sqlite"
@@ -114,19 +120,19 @@ def assert_is_result(results: list[pydicom.Dataset], sources: list[Path]) -> Non
 
 
 def test_a_series_comes_in_and_its_result_goes_out(
-    serving: Callable, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serving: Callable, archive: ResultArchive, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     made = make_series(tmp_path / "in", "MR", SHAPE)
     with serving(archive.peer) as receiver:
-        assert send(made.paths, receiver.port) == [0x0000] * 3
+        assert store(made.paths, receiver.port) == [0x0000] * 3
         wait_until(lambda: len(archive.images) >= 3, WITHIN_S)
         wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
         assert_is_result(archive.images, made.paths)
-        assert send(made.paths, receiver.port, caller="STRANGER") == []
+        assert store(made.paths, receiver.port, aet="STRANGER") == []
         # What comes back, and what comes again, is taken and not worked on.
         returned = sorted((tmp_path / "out").glob("*/dicom/*.dcm"))
-        assert send([*returned, *made.paths], receiver.port) == [0x0000] * 6
+        assert store([*returned, *made.paths], receiver.port) == [0x0000] * 6
         time.sleep(1.0)
         wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
     assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
@@ -140,10 +146,10 @@ def test_a_series_comes_in_and_its_result_goes_out(
 def test_an_aborted_association_is_not_worked_on(serving: Callable, tmp_path: Path) -> None:
     made = make_series(tmp_path / "in", "CT", SHAPE)
     with serving() as receiver:
-        assert send(made.paths[:2], receiver.port, abort=True) == [0x0000] * 2
+        assert store(made.paths[:2], receiver.port, end="abort") == [0x0000] * 2
         time.sleep(1.0)
         assert states(tmp_path) == []
-        assert send(made.paths, receiver.port) == [0x0000] * 3
+        assert store(made.paths, receiver.port) == [0x0000] * 3
         wait_until(lambda: states(tmp_path) == ["done"], WITHIN_S)
     (folder,) = (tmp_path / "out").glob("*/dicom")
     assert len(list(folder.glob("*.dcm"))) == 3
@@ -155,7 +161,7 @@ def test_a_series_that_fails_is_listed_and_the_next_is_done(serving: Callable, t
     other = make_series(tmp_path / "scout", "CT", (12, 14, 1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     with serving() as receiver:
         for made in (bad, other, good):
-            send(made.paths, receiver.port)
+            store(made.paths, receiver.port)
         wait_until(lambda: sorted(states(tmp_path)) == ["done", "failed"], WITHIN_S)
         wait_until(lambda: len(in_spool(tmp_path)) == 1, WITHIN_S)
     assert [reason for _, state, reason, _ in rows(tmp_path) if state == "failed"] == ["BAD_RESCALE"]
@@ -174,11 +180,11 @@ def test_a_destination_that_is_down_gets_the_result_after_a_restart(
 ) -> None:
     monkeypatch.setattr(delivery_queue, "FIRST_PAUSE_S", 0.3)
     made = make_series(tmp_path / "in", "CT", SHAPE)
-    archive = Archive()
+    archive = ResultArchive()
     with archive.listening():
         pass
     with serving(archive.peer) as receiver:
-        send(made.paths, receiver.port)
+        store(made.paths, receiver.port)
         wait_until(lambda: [a for (a,) in rows(tmp_path, "deliveries", "attempts") if a > 1], WITHIN_S)
         assert rows(tmp_path, "deliveries", "state, reason") == [("pending", "PACS_UNREACHABLE")]
         assert len(in_spool(tmp_path)) == 1  # not removed before the result has arrived
@@ -198,7 +204,7 @@ def test_what_could_not_be_written_is_tried_again(
     blocker.parent.mkdir(parents=True)
     blocker.touch()
     with serving(keep=True) as receiver:
-        send(made.paths, receiver.port)
+        store(made.paths, receiver.port)
         wait_until(lambda: [reason for _, _, reason, _ in rows(tmp_path)] == ["CANNOT_WRITE"], WITHIN_S)
         shutil.rmtree(blocker.parent)
         wait_until(lambda: states(tmp_path) == ["done"], WITHIN_S)
@@ -206,14 +212,16 @@ def test_what_could_not_be_written_is_tried_again(
         assert len(in_spool(tmp_path)) == 1, "kept"
 
 
-def test_a_killed_service_loses_nothing_and_doubles_nothing(archive: Archive, bundle: Path, tmp_path: Path) -> None:
+def test_a_killed_service_loses_nothing_and_doubles_nothing(
+    archive: ResultArchive, bundle: Path, tmp_path: Path
+) -> None:
     """The command itself: killed while it works, started again, and ended by SIGTERM."""
     made = [make_series(tmp_path / name, "CT", SHAPE) for name in ("one", "two")]
     hold = tmp_path / "hold"
     hold.touch()
     options = ["--allow", "MODALITY", "--address", "127.0.0.1", "--send", archive.peer, "--quiet", "0.2"]
     options += ["--spool", str(tmp_path / "spool"), "--device", "cpu", "--bundle", str(bundle)]
-    with Archive().listening() as probe:
+    with ResultArchive().listening() as probe:
         port = probe.port
     script = Path(__file__).with_name("cheap_service.py")
     command = [sys.executable, str(script), str(hold), "serve", str(tmp_path / "out"), "--port", str(port), *options]
@@ -230,7 +238,7 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(archive: Archive, bu
                 process.kill()
 
     def sent(paths: list[Path]) -> bool:
-        return bool(statuses := send(paths, port)) and set(statuses) == {0x0000}
+        return bool(statuses := store(paths, port)) and set(statuses) == {0x0000}
 
     with started() as process:
         wait_until(lambda: sent(made[0].paths), WITHIN_S)
