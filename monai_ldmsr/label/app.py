@@ -29,7 +29,7 @@ from monai_ldmsr.label.inference import InferenceTurn, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.local_results import LocalResults
 from monai_ldmsr.label.options import offered_options, requested_settings
-from monai_ldmsr.label.results import ResultStore, client_file, told_of
+from monai_ldmsr.label.results import ClientFile, ResultStore, told_of
 from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, parse_peer
 from monai_ldmsr.pacs.tls import TlsSettings
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -108,19 +108,14 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             if request.get("model") not in self._infers:
                 raise http_error(ReasonCode.NO_SUCH_SOURCE, f"There is no such model here. Use {self._model.name}.")
             settings = requested_settings(request, self._bundle, name_to_device(request.get("device")))
-            image = str(request.get("image", ""))
+            wanted, image = ClientFile.from_request(request), str(request.get("image", ""))
             if _is_upload(image, self._sessions.store_path if self._sessions else ""):
-                return self._uploaded(Path(image), settings, request)
-            extension = request.get("result_extension") or None
+                return self._uploaded(Path(image), settings, wanted)
             result = self._results.super_resolved(image, settings)
-            file = None
-            if request.get("result_write_to_file", True):
-                stored = None if _wants_labels(request) else self._results.image_file(result.image)
-                file = str(client_file(stored, result.told["report"]["source"], extension))
-            params = {**result.told, "is_new": result.is_new, "label_names": {}}
-            return {"label": None, "tag": "", "file": file, "params": params}
+            file = wanted.written(partial(self._results.image_file, result.image), result.told["report"]["source"])
+            return _answer(file, {**result.told, "is_new": result.is_new})
 
-    def _uploaded(self, path: Path, settings: WorkSettings, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _uploaded(self, path: Path, settings: WorkSettings, wanted: ClientFile) -> dict[str, Any]:
         """A file that is in no datastore, as one sends with the request or in a session: its result only goes back."""
         if path.is_dir():
             raise SkippedSourceError(
@@ -129,11 +124,9 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             )
         with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
             inferred = infer(path, "upload", Path(folder), settings)
-            stored = next(inferred.folder.glob("upload_sr.*"))
             told = told_of("", "", inferred.report)
-            chosen = None if _wants_labels(request) else stored
-            file = str(client_file(chosen, told["report"]["source"], request.get("result_extension") or None))
-        return {"label": None, "tag": "", "file": file, "params": {**told, "is_new": True, "label_names": {}}}
+            file = wanted.written(lambda: next(inferred.folder.glob("upload_sr.*")), told["report"]["source"])
+        return _answer(file, {**told, "is_new": True})
 
     def newest_result(self) -> str | None:
         """Identifier of the result that was stored last."""
@@ -200,8 +193,9 @@ def _attempted(infer: _Infer, request: Mapping[str, Any], datastore: Datastore) 
         return {"params": {"image": None, "source": request["image"], "error": error.detail}}
 
 
-def _wants_labels(request: Mapping[str, Any]) -> bool:
-    return request.get("result_dtype") in ("uint8", "int8")
+def _answer(file: str | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """As MONAI Label wants it; the file is removed once it is sent."""
+    return {"label": None, "tag": "", "file": file, "params": {**told, "label_names": {}}}
 
 
 def _is_upload(image: str, sessions: str) -> bool:

@@ -103,7 +103,7 @@ class DicomwebResults:
         query = SeriesQuery(study=source.study, series=source.series)
         for fetched in fetch(self._peer, folder / "source", query, caller=self._caller).series:
             if fetched.status != "done":
-                raise SourceError(fetched.message, ReasonCode(fetched.reason))
+                raise SourceError(fetched.message, ReasonCode[fetched.reason])
         found, skipped = find_dicom_series(folder / "source")
         if skipped:
             raise SourceError(skipped[0].message, skipped[0].reason)

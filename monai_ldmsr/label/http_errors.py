@@ -62,4 +62,4 @@ def answered_errors() -> Iterator[None]:
     except Exception as error:
         # Its own text may hold a path or an attribute.
         case = failed_case("", error)
-        raise http_error(ReasonCode(case.reason), case.message) from error
+        raise http_error(ReasonCode[case.reason], case.message) from error

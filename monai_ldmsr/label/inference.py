@@ -70,6 +70,6 @@ def infer(source: UnitSource, case: str, folder: Path, settings: WorkSettings) -
     """
     result = process_unit(UnitTask(case, source, folder, settings))
     if result.status != "done":
-        raise LdmsrError(result.message, ReasonCode(result.reason))
+        raise LdmsrError(result.message, ReasonCode[result.reason])
     report = json.loads((folder / case / "report.json").read_text(encoding="utf-8"))
     return Inferred(folder / case, report, result.series_uid)

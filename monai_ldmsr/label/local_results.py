@@ -109,8 +109,8 @@ class LocalResults:
     def _store(self, inferred: Inferred, name: str, extension: str, told: dict[str, Any]) -> None:
         page = self._studies / told["report_page"]
         (written,) = inferred.folder.glob(f"*{extension}")
-        others = self._datastore.get_image_info(told["source"]).get(_RESULTS, [])
-        links = {name: {_TOLD: told}, told["source"]: {_RESULTS: [*(other for other in others if other != name), name]}}
+        others = [other for other in self._datastore.get_image_info(told["source"]).get(_RESULTS, []) if other != name]
+        links: dict[str, dict[str, Any]] = {name: {_TOLD: told}, told["source"]: {_RESULTS: [*others, name]}}
         try:
             page.parent.mkdir(exist_ok=True)
             os.replace(inferred.folder / "report.html", page)

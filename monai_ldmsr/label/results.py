@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
@@ -17,7 +17,7 @@ from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.report import RESEARCH_NOTICE
 
-__all__ = ["EXTENSIONS", "LabelResult", "ResultStore", "client_file", "told_of"]
+__all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "told_of"]
 
 #: Of volume files that clients ask for and datastores hold.
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -74,33 +74,59 @@ def told_of(image: str, source: str, report: Mapping[str, Any], **more: Any) -> 
     return {"image": image, "source": source, "notice": RESEARCH_NOTICE, **more, "report": dict(report)}
 
 
-def client_file(stored: Path | None, source_grid: Mapping[str, Any], extension: str | None) -> Path:
-    """A temporary file for the client; who gets it removes it.
+@dataclass(frozen=True)
+class ClientFile:
+    """What a client wants back as a file.
+
+    Slicer's and OHIF's clients ask for a label map of 8 bits, which no image would survive: they get an empty one, on
+    the source's grid, and find the image by its name.
 
     Args:
-        stored: the image. None writes an empty label map on the source's grid: Slicer's and OHIF's clients ask for
-            labels of 8 bits, which no image would survive.
-        source_grid: ``shape`` (I, J, K) and RAS ``affine`` in mm, as in a report.
         extension: see :data:`EXTENSIONS`; None leaves an image's as it is.
-
-    Raises:
-        SettingsError: another extension.
-        OutputError: the file cannot be written.
+        is_labels: the client takes label maps only.
+        is_wanted: it takes a file at all.
     """
-    if extension is not None and extension not in EXTENSIONS:
-        raise SettingsError(f"result_extension must be one of {', '.join(EXTENSIONS)}.")
-    own = next((known for known in EXTENSIONS if stored and stored.name.endswith(known)), EXTENSIONS[0])
-    descriptor, name = mkstemp(prefix="ldmsr-", suffix=extension or own)
-    os.close(descriptor)
-    target = Path(name)
-    try:
-        if stored is None:
-            shape = source_grid["shape"]
-            affine = np.asarray(source_grid["affine"], dtype=float)
-            write_empty_labels(VolumeGeometry((shape[0], shape[1], shape[2]), affine), target)
-        else:
-            copy_volume_file(stored, target)
-    except Exception:
-        target.unlink(missing_ok=True)
-        raise
-    return target
+
+    extension: str | None
+    is_labels: bool
+    is_wanted: bool
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any]) -> ClientFile:
+        """Read ``result_extension``, ``result_dtype`` and ``result_write_to_file``, as MONAI Label's writer does.
+
+        Raises:
+            SettingsError: another extension.
+        """
+        extension = request.get("result_extension") or None
+        if extension is not None and extension not in EXTENSIONS:
+            raise SettingsError(f"result_extension must be one of {', '.join(EXTENSIONS)}.")
+        is_labels = request.get("result_dtype") in ("uint8", "int8")
+        return cls(extension, is_labels, bool(request.get("result_write_to_file", True)))
+
+    def written(self, image: Callable[[], Path], source_grid: Mapping[str, Any]) -> str | None:
+        """Write it into a temporary file, which whoever gets it removes; None where none is wanted.
+
+        Args:
+            image: gives the result's volume file; asked only where it is wanted.
+            source_grid: ``shape`` (I, J, K) and RAS ``affine`` in mm, as in a report.
+
+        Raises:
+            LdmsrError: the image cannot be fetched, or the file not be written.
+        """
+        if not self.is_wanted:
+            return None
+        stored = None if self.is_labels else image()
+        own = next((known for known in EXTENSIONS if stored and stored.name.endswith(known)), EXTENSIONS[0])
+        descriptor, name = mkstemp(prefix="ldmsr-", suffix=self.extension or own)
+        os.close(descriptor)
+        try:
+            if stored is None:
+                shape, affine = source_grid["shape"], np.asarray(source_grid["affine"], dtype=float)
+                write_empty_labels(VolumeGeometry((shape[0], shape[1], shape[2]), affine), Path(name))
+            else:
+                copy_volume_file(stored, Path(name))
+        except BaseException:
+            os.unlink(name)
+            raise
+        return name

@@ -14,11 +14,13 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 __all__ = ["install", "install_at_start"]
 
@@ -50,8 +52,7 @@ class _Finder(MetaPathFinder):
 
 def _declare_operators() -> None:
     """Declare torchvision's operators where its own library, which defines them, cannot be loaded."""
-    import torch
-
+    torch: Any = import_module("torch")
     spec = PathFinder.find_spec("torchvision")
     folders = (spec.submodule_search_locations or []) if spec is not None else []
     for path in (path for folder in folders for path in Path(folder).glob("_C.*")):
