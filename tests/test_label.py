@@ -16,12 +16,15 @@ import pytest
 import requests
 import SimpleITK
 from label_server import ENVIRONMENT, ROOT, LabelServer, super_resolved_here
+from scipy.spatial.transform import Rotation
 
 pytestmark = pytest.mark.label
 
 BRAIN = ROOT / "sample_data" / "nifti" / "mr_brain_t2_1mm_cc0.nii.gz"
 #: Oblique, with unequal spacing: a swapped axis or a wrong sign cannot pass.
-AFFINE = np.array([[0.9, 0.1, 0.3, -20.0], [-0.2, 1.1, 0.2, 15.0], [-0.1, -0.2, 2.5, 7.0], [0, 0, 0, 1]])
+AFFINE = np.eye(4)
+AFFINE[:3, :3] = Rotation.from_euler("xyz", [8, -13, 21], degrees=True).as_matrix() @ np.diag([-0.9, 1.1, 2.5])
+AFFINE[:3, 3] = [-20.0, 15.0, 7.0]
 
 
 def small_brain(path: Path, dtype: Any = np.int16, shift: int = 0, shape: tuple[int, int, int] = (24, 32, 2)) -> Path:

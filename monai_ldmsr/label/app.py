@@ -179,6 +179,8 @@ class _SourcesOnly(BatchInferTask):  # type: ignore[misc]
         self._app = app
 
     def __call__(self, request: dict[str, Any], datastore: Datastore, infer: _Infer) -> dict[str, Any]:
+        if not str(name_to_device("cuda")).startswith("cuda"):  # MONAI Label's default fails without a GPU
+            request = {**request, "multi_gpu": False}
         return dict(super().__call__(request, datastore, partial(_attempted, infer)))
 
     def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:

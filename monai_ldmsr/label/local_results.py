@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -116,5 +116,6 @@ class LocalResults:
             os.replace(inferred.folder / "report.html", page)
             self._datastore.add_linked(written, name, extension, links)
         except Exception as error:
-            page.unlink(missing_ok=True)
+            with suppress(OSError):
+                page.unlink()
             raise OutputError(f"The result cannot be stored in the datastore ({type(error).__name__}).") from error
