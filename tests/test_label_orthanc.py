@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import requests
 from dicom_fixtures import make_series
 from label_server import LabelServer, super_resolved_here
 from orthanc_server import OrthancServer
@@ -131,9 +132,11 @@ def test_refusals(server: LabelServer, orthanc: OrthancServer, source: tuple[str
 
 def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:
     uid, _ = source
+    server.infer(uid, {"factor": 3})  # what MONAI Label kept of the list is forgotten then
     held = orthanc.instance_uids()
     orthanc.kill()
     assert server.refusal(server.infer(uid)) == (502, "PACS_UNREACHABLE")
+    assert server.refusal(requests.get(f"{server.url}/info/", timeout=60)) == (502, "PACS_UNREACHABLE")
     orthanc.start()
     # Gone between fetching and storing: while the network computes.
     answers = []

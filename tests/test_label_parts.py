@@ -112,7 +112,7 @@ def test_a_copy_in_another_format_keeps_values_type_and_place(tmp_path: Path, dt
     copy_volume_file(tmp_path / "image.nii.gz", tmp_path / "image.nrrd")
     found = SimpleITK.ReadImage(str(tmp_path / "image.nrrd"))
     assert SimpleITK.GetArrayFromImage(found).dtype == dtype
-    assert (SimpleITK.GetArrayFromImage(found).T == voxels).all()
+    assert (voxels == SimpleITK.GetArrayFromImage(found).T).all()
     np.testing.assert_allclose(
         found.TransformIndexToPhysicalPoint((1, 2, 3)), (affine @ [1, 2, 3, 1])[:3] * (-1, -1, 1)
     )

@@ -13,7 +13,6 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
-from monai_ldmsr.io import SeriesFiles
 from monai_ldmsr.io.dicom_header import read_header, sop_instance
 from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.partial_folder import partial_folder
@@ -101,13 +100,16 @@ class DicomwebResults:
     def _inferred(self, source: FoundSeries, folder: Path, settings: WorkSettings) -> list[Inferred]:
         """A result for each volume of the series."""
         query = SeriesQuery(study=source.study, series=source.series)
-        for fetched in fetch(self._peer, folder / "source", query, caller=self._caller).series:
-            if fetched.status != "done":
-                raise SourceError(fetched.message, ReasonCode[fetched.reason])
+        fetched = fetch(self._peer, folder / "source", query, caller=self._caller).series
+        for series in fetched:
+            if series.status != "done":
+                raise SourceError(series.message, ReasonCode[series.reason])
+        if not fetched:
+            raise _no_such_series()
         found, skipped = find_dicom_series(folder / "source")
-        if skipped:
+        if skipped and (not found or any(item.failed for item in skipped)):
             raise SourceError(skipped[0].message, skipped[0].reason)
-        return [_infer_series(series, folder / "results", settings) for series in found]
+        return [infer(series, series.case, folder / "results", settings) for series in found]
 
     def _note(self, name: str, source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
         series = [{"series": result.series_uid, "n_images": result.report["result"]["shape"][2]} for result in inferred]
@@ -129,10 +131,6 @@ class DicomwebResults:
     def _all_notes(self) -> list[dict[str, Any]]:
         names = [path.parent.name for path in self._notes.glob("[!.]*/told.json")]
         return [told for told in map(self._noted, names) if told is not None]
-
-
-def _infer_series(series: SeriesFiles, folder: Path, settings: WorkSettings) -> Inferred:
-    return infer(series, series.case, folder, settings)
 
 
 def _found_series(client: DicomwebClient, series: str) -> FoundSeries:

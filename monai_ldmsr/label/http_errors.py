@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import requests
 from fastapi import HTTPException
 
 from monai_ldmsr.errors import LdmsrError, ReasonCode
@@ -59,6 +60,9 @@ def answered_errors() -> Iterator[None]:
         raise
     except LdmsrError as error:
         raise http_error(error.reason, str(error)) from error
+    except requests.RequestException as error:  # of MONAI Label's DICOMweb client
+        message = f"The DICOMweb service does not answer ({type(error).__name__}). Check its address and port."
+        raise http_error(ReasonCode.PACS_UNREACHABLE, message) from error
     except Exception as error:
         # Its own text may hold a path or an attribute.
         case = failed_case("", error)
