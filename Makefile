@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test servers test-servers check clean
+.PHONY: demo test servers test-servers label check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -12,12 +12,25 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them, away from any network.
+# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them or MONAI Label, away from
+# any network. What is not installed is left out.
 servers:
 	.ci/servers
 
 test-servers: $(VENV)/.test
-	.ci/isolated $(BIN)/python -m pytest -m "orthanc or slurm"
+	.ci/isolated $(BIN)/python -m pytest -m "label or orthanc or slurm"
+
+# MONAI Label, in an environment of its own: its requirements and those of the tests do not go together.
+LABEL := .venv-label
+
+label: $(LABEL)/.label
+	@echo "Start it: $(LABEL)/bin/ldmsr label --studies DIR"
+
+$(LABEL)/.label: setup.cfg requirements-label.txt constraints-label.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
+	$(LABEL)/bin/python -m monai_ldmsr.label.stand_ins
+	touch $@
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -36,4 +49,4 @@ $(VENV)/.test: $(VENV)/bin/python setup.cfg constraints.txt
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo_output output build dist *.egg-info
+	rm -rf $(VENV) $(LABEL) demo_output output build dist *.egg-info

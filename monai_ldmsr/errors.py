@@ -256,14 +256,12 @@ class ReasonCode(str, Enum):
         "The process that worked on the series ended, even with nothing else to do: killed for its memory, or crashed.",
         "Check the system's log and memory; then run again with --retry.",
     )
-
-    # Service and cluster
     CLUSTER_LOST = (
         "CLUSTER_LOST",
         "The scheduler of the workers on other machines can no longer be reached.",
         "Start it again, then the same command: it goes on where it was.",
     )
-
+    # Of a PACS:
     PACS_UNREACHABLE = (
         "PACS_UNREACHABLE",
         "The PACS does not answer, does not answer in time, or ended the connection before the work was done.",
@@ -307,6 +305,13 @@ class ReasonCode(str, Enum):
         "PACS_DISK_FULL",
         "An image was refused (status A700) because less disk space than the limit would be left.",
         "Make room; the sender tries again, or send the series again.",
+    )
+
+    # Of a MONAI Label server:
+    SERVER_BUSY = (
+        "SERVER_BUSY",
+        "The server worked on other images for longer than a request waits.",
+        "Ask again later.",
     )
 
 

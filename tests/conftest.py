@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from label_server import label_environment, label_server
 from odd_run import narrow_bundle, use_nearest_neighbour
 from orthanc_server import orthanc
 from slurm_cluster import slurm
 
-__all__ = ["orthanc", "slurm"]
+__all__ = ["label_environment", "label_server", "orthanc", "slurm"]
 
-SERVERS = ("orthanc", "slurm")
+SERVERS = ("label", "orthanc", "slurm")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -22,7 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.markexpr:
         return
     for name in SERVERS:
-        skip = pytest.mark.skip(reason=f"needs real servers: make servers test-servers, or pytest -m {name}")
+        skip = pytest.mark.skip(reason=f"needs real servers: make servers label test-servers, or pytest -m {name}")
         for item in items:
             if name in item.keywords:
                 item.add_marker(skip)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -109,16 +110,37 @@ class DicomwebClient:
             OSError: the file cannot be read.
             PeerError: no answer, or a refusal of the whole.
         """
+        return self.store_together({uid: path})[uid]
+
+    def store_together(self, paths: Mapping[str, Path]) -> dict[str, int]:
+        """Store files by one request: the service sees all of them or, where the connection breaks, none.
+
+        Args:
+            paths: files by SOP Instance UID.
+
+        Returns:
+            Status by SOP Instance UID; see :meth:`store`.
+
+        Raises:
+            OSError: a file cannot be read.
+            PeerError: no answer, or a refusal of the whole.
+        """
         boundary = uuid4().hex
-        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        body = head + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
         content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
         headers = {"Content-Type": content_type, "Accept": _DICOM_JSON}
-        with self._request("POST", "/studies", headers=headers, data=body) as response:
-            # 409 says that some or all failed, and lists them.
-            if response.status_code != 409:
-                _check(response, "an image")
-            return _status_in(_parsed(response), uid)
+        # On disk, for a series may be larger than memory.
+        with TemporaryFile() as body:
+            for path in paths.values():
+                body.write(f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode())
+                body.write(path.read_bytes() + b"\r\n")
+            body.write(f"--{boundary}--\r\n".encode())
+            body.seek(0)
+            with self._request("POST", "/studies", headers=headers, data=body) as response:
+                # 409 says that some or all failed, and lists them.
+                if response.status_code != 409:
+                    _check(response, "an image")
+                answer = _parsed(response)
+        return {uid: _status_in(answer, uid) for uid in paths}
 
     def _page(self, path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
         with self._request("GET", path, headers={"Accept": _DICOM_JSON}, params=query) as response:

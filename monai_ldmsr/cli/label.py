@@ -1,0 +1,95 @@
+"""``ldmsr label``: a MONAI Label server whose results are images."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from monai_ldmsr.cli.arguments import Commands, add_command
+from monai_ldmsr.errors import OutputError, SettingsError
+
+__all__ = ["add"]
+
+_INSTALL = "MONAI Label needs an environment of its own: make label, then .venv-label/bin/ldmsr label --studies DIR"
+
+
+def add(commands: Commands) -> None:
+    """Add ``label`` to the command's parser."""
+    label = add_command(
+        commands,
+        "label",
+        "serve super-resolution to 3D Slicer, OHIF and other clients of MONAI Label",
+        "Start MONAI Label on a folder of volume files, or on the series of a DICOMweb service. Results are stored "
+        "beside their sources, as images of the folder or as derived series of the service. The password of a service "
+        "is taken from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD.",
+    )
+    label.add_argument("--studies", required=True, metavar="DIR", help="folder of volume files, or http(s)://HOST/PATH")
+    label.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    label.add_argument("--port", type=int, default=8000, help="TCP port to listen on (default: 8000)")
+    label.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+    label.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities that sign the service's certificate")
+    label.add_argument("--app-dir", type=Path, metavar="DIR", help="folder for logs and notes (default: in the cache)")
+    label.set_defaults(command=_label)
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.bundle_folder import find_bundle
+
+    bundle = find_bundle(arguments.bundle)
+    is_service = arguments.studies.startswith(("http://", "https://"))
+    if not is_service:
+        _check_folder(Path(arguments.studies))
+    app_dir = _app_folder(arguments.app_dir)
+    given = ["--conf", "bundle", str(bundle.resolve())]
+    if arguments.ca_file is not None:
+        given += ["--conf", "ca_file", str(arguments.ca_file.resolve())]
+        os.environ["REQUESTS_CA_BUNDLE"] = str(arguments.ca_file.resolve())
+    # All modalities; MONAI Label would list CT alone.
+    os.environ.setdefault("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "{}")
+    main = _monai_label()
+    sys.argv = [
+        *("monailabel", "start_server", "--app", str(app_dir), "--studies", arguments.studies),
+        *("--host", arguments.host, "--port", str(arguments.port)),
+        # At INFO MONAI Label writes each request into its log, with paths and identifiers.
+        *("--verbose", "WARNING", "--log_level", "warning", "--uvicorn_app", "monai_ldmsr.label.server:app"),
+        *given,
+    ]
+    print(f"listening on http://{arguments.host}:{arguments.port}", file=sys.stderr, flush=True)
+    main().run()
+    return 0
+
+
+def _monai_label() -> type:
+    from monai_ldmsr.label import stand_ins
+
+    stand_ins.install()
+    try:
+        from monailabel.main import Main
+    except ImportError:
+        raise SettingsError(_INSTALL) from None
+    found: type = Main
+    return found
+
+
+def _check_folder(studies: Path) -> None:
+    if not studies.is_dir():
+        raise SettingsError("--studies is no folder. Give one of volume files, or the address of a DICOMweb service.")
+    if not os.access(studies, os.W_OK):
+        raise OutputError("The folder of --studies cannot be written, and results are stored there.")
+
+
+def _app_folder(folder: Path | None) -> Path:
+    """A folder with ``main.py``, where MONAI Label writes its logs."""
+    from monai_ldmsr import label
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = folder or cache / "monai_ldmsr" / "label"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(label.__file__).parent / "app_folder" / "main.py", folder / "main.py")
+    except OSError as error:
+        raise OutputError(f"The folder for logs and notes cannot be written: {error.strerror}.") from None
+    return folder.resolve()

@@ -1,0 +1,207 @@
+"""The MONAI Label app: super-resolution on request, whose results are images of the datastore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any, TypeAlias
+
+from fastapi import HTTPException
+from monailabel.config import settings as label_settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info
+from monai_ldmsr.errors import ReasonCode, SkippedSourceError
+from monai_ldmsr.label.dicomweb_results import DicomwebResults
+from monai_ldmsr.label.http_errors import answered_errors, http_error
+from monai_ldmsr.label.inference import InferenceTurn, infer
+from monai_ldmsr.label.local_datastore import GuardedDatastore
+from monai_ldmsr.label.local_results import LocalResults
+from monai_ldmsr.label.options import offered_options, requested_settings
+from monai_ldmsr.label.results import ClientFile, ResultStore, told_of
+from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, parse_peer
+from monai_ldmsr.pacs.tls import TlsSettings
+from monai_ldmsr.report import RESEARCH_NOTICE
+
+__all__ = ["SuperResolutionApp"]
+
+_Infer: TypeAlias = Callable[[Mapping[str, Any], Datastore], dict[str, Any]]
+
+
+class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label carries no types
+    """What ``app_folder/main.py`` gives MONAI Label.
+
+    Args:
+        app_dir: folder of ``main.py``; notes of what was stored at a DICOMweb service are kept there.
+        studies: folder of volume files, or root of a DICOMweb service.
+        conf: ``bundle`` (name or folder; default ``ldm_sr``), ``ca_file`` (authorities of the service's certificate).
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self._bundle = conf.get("bundle", DEFAULT_BUNDLE)
+        self._model = bundle_info(self._bundle)
+        self._turn = InferenceTurn(label_settings.MONAI_LABEL_INFER_TIMEOUT)
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="monai_ldmsr",
+            description=f"Super-resolution whose results are images. {RESEARCH_NOTICE}",
+            version=__version__,
+        )
+        self._results = self._result_store()
+
+    def init_datastore(self) -> Datastore:
+        """A local folder that threads may use, or what MONAI Label makes of an address."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return GuardedDatastore(
+            self.studies,
+            extensions=label_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=label_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=label_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _download_dcmqi_tools(self) -> None:
+        """Not needed: these tools turn label maps into DICOM SEG, and would be fetched from the internet."""
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """The bundle as the one model; as a segmentation, for other kinds have no button in Slicer and OHIF."""
+        return {self._model.name: _SuperResolutionTask(self._model.description)}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """How the next image is chosen: ``newest_result`` is how a viewer gets to what was just made."""
+        return {"newest_result": _NewestResult(self), "first": First(), "random": Random()}
+
+    def init_batch_infer(self) -> BatchInferTask:
+        """All images but the results."""
+        return _SourcesOnly(self)
+
+    def info(self) -> dict[str, Any]:
+        """See ``MONAILabelApp``."""
+        with answered_errors():
+            return dict(super().info())
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Super-resolve an image of the datastore, and store the result as another; or an uploaded file.
+
+        Args:
+            request: ``model``, ``image``, options (see ``options.requested_settings``) and ``device``; with
+                ``result_dtype`` uint8 the client gets an empty label map in the image's stead.
+            datastore: always the app's own.
+
+        Raises:
+            HTTPException: with the reason.
+        """
+        with answered_errors():
+            if request.get("model") not in self._infers:
+                raise http_error(ReasonCode.NO_SUCH_SOURCE, f"There is no such model here. Use {self._model.name}.")
+            settings = requested_settings(request, self._bundle, name_to_device(request.get("device")))
+            wanted, image = ClientFile.from_request(request), str(request.get("image", ""))
+            if _is_upload(image, self._sessions.store_path if self._sessions else ""):
+                return self._uploaded(Path(image), settings, wanted)
+            result = self._results.super_resolved(image, settings)
+            file = wanted.written(partial(self._results.image_file, result.image), result.told["report"]["source"])
+            return _answer(file, {**result.told, "is_new": result.is_new})
+
+    def _uploaded(self, path: Path, settings: WorkSettings, wanted: ClientFile) -> dict[str, Any]:
+        """A file that is in no datastore, as one sends with the request or in a session: its result only goes back."""
+        if path.is_dir():
+            raise SkippedSourceError(
+                "Several files were uploaded. Put a DICOM series into the DICOMweb service, and name it.",
+                ReasonCode.UNSUPPORTED_DIMENSIONS,
+            )
+        with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
+            inferred = infer(path, "upload", Path(folder), settings)
+            told = told_of("", "", inferred.report)
+            file = wanted.written(lambda: next(inferred.folder.glob("upload_sr.*")), told["report"]["source"])
+        return _answer(file, {**told, "is_new": True})
+
+    def newest_result(self) -> str | None:
+        """Identifier of the result that was stored last."""
+        return self._results.newest_result()
+
+    def is_result(self, image: str) -> bool:
+        """Whether an image was made by this software."""
+        return self._results.is_result(image)
+
+    def _result_store(self) -> ResultStore:
+        if not self.studies.startswith(("http://", "https://")):
+            return LocalResults(self._datastore, Path(self.studies), self._turn)
+        peer = parse_peer(self.studies)
+        assert isinstance(peer, DicomwebPeer)
+        user, secret = label_settings.MONAI_LABEL_DICOMWEB_USERNAME, label_settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        authorities = self.conf.get("ca_file")
+        caller = Caller(
+            tls=TlsSettings(Path(authorities) if authorities else None),
+            credentials=Credentials(user, secret) if user and secret else None,
+        )
+        return DicomwebResults(self._datastore, peer, caller, Path(self.app_dir) / "super_resolved", self._turn)
+
+
+class _SuperResolutionTask(InferTask):  # type: ignore[misc]
+    """What clients are told of the model; the app itself does the work, for it knows where results go."""
+
+    def __init__(self, description: str) -> None:
+        options = {"device": device_list(), **offered_options()}
+        super().__init__(InferType.SEGMENTATION, labels=None, dimension=3, description=description, config=options)
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        raise NotImplementedError("SuperResolutionApp.infer does not come here.")
+
+
+class _NewestResult(Strategy):  # type: ignore[misc]
+    def __init__(self, app: SuperResolutionApp) -> None:
+        super().__init__("The super-resolved image that was stored last")
+        self._app = app
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        image = self._app.newest_result()
+        return None if image is None else {"id": image, **datastore.get_image_info(image)}
+
+
+class _SourcesOnly(BatchInferTask):  # type: ignore[misc]
+    def __init__(self, app: SuperResolutionApp) -> None:
+        self._app = app
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore, infer: _Infer) -> dict[str, Any]:
+        if not str(name_to_device("cuda")).startswith("cuda"):  # MONAI Label's default fails without a GPU
+            request = {**request, "multi_gpu": False}
+        return dict(super().__call__(request, datastore, partial(_attempted, infer)))
+
+    def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:
+        return [image for image in super().get_images(request, datastore) if not self._app.is_result(image)]
+
+
+def _attempted(infer: _Infer, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    """One image of a batch: a refusal never keeps the others from their turn."""
+    try:
+        return infer({**request, "result_write_to_file": False}, datastore)
+    except HTTPException as error:
+        return {"params": {"image": None, "source": request["image"], "error": error.detail}}
+
+
+def _answer(file: str | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """As MONAI Label wants it; the file is removed once it is sent."""
+    return {"label": None, "tag": "", "file": file, "params": {**told, "label_names": {}}}
+
+
+def _is_upload(image: str, sessions: str) -> bool:
+    """Whether it is a file that a client has just sent; no other path of this machine is taken for an image."""
+    path = Path(image)
+    folders = [Path(gettempdir()), Path(sessions)] if sessions else [Path(gettempdir())]
+    return path.is_absolute() and path.exists() and any(path.resolve().is_relative_to(f.resolve()) for f in folders)

@@ -1,0 +1,1 @@
+"""The folder that ``monailabel start_server --app`` is given."""

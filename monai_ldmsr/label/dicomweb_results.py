@@ -1,0 +1,183 @@
+"""Results as derived DICOM series beside their sources, at the DICOMweb service that MONAI Label works on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from monailabel.datastore.dicom import DICOMWebDatastore
+
+from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.bundle_folder import bundle_info
+from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
+from monai_ldmsr.io.dicom_header import read_header, sop_instance
+from monai_ldmsr.io.discovery import find_dicom_series
+from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
+from monai_ldmsr.label.options import settings_digest
+from monai_ldmsr.label.results import LabelResult, told_of
+from monai_ldmsr.pacs.dicomweb import DicomwebClient, value_of
+from monai_ldmsr.pacs.dimse import failure_of
+from monai_ldmsr.pacs.fetching import fetch
+from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicomweb
+from monai_ldmsr.pacs.instances import is_uid
+from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
+from monai_ldmsr.pacs.sending import images_below
+
+__all__ = ["DicomwebResults"]
+
+_STUDY, _SERIES = "0020000D", "0020000E"
+
+
+class DicomwebResults:
+    """See :class:`~monai_ldmsr.label.results.ResultStore`.
+
+    An image is a series, named by its Series Instance UID. What was stored is noted in a folder, under a digest of the
+    source's images, the settings and the weights; a note counts only while the service still lists what it names. The
+    derived UIDs follow from the same, so that even without a note a series is never stored a second time.
+
+    Args:
+        datastore: of the app, from which clients get volume files.
+        peer: the service.
+        caller: credentials, certificates and time limit.
+        notes: folder for notes and report pages; made when missing.
+        turn: of the network.
+    """
+
+    def __init__(
+        self, datastore: DICOMWebDatastore, peer: DicomwebPeer, caller: Caller, notes: Path, turn: InferenceTurn
+    ) -> None:
+        self._datastore = datastore
+        self._peer, self._caller = peer, caller
+        self._notes = notes
+        self._turn = turn
+
+    def super_resolved(self, image: str, settings: WorkSettings) -> LabelResult:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        with DicomwebClient(self._peer, self._caller) as client:
+            source = _found_series(client, image)
+            weights = bundle_info(settings.bundle).weights_sha256
+            name = settings_digest(settings, self._peer.url, source.study, image, *source.uids, weights)
+            with self._turn.taken():
+                told = self._noted(name)
+                if told is not None and _is_there(client, source.study, told["series"]):
+                    return LabelResult(told["image"], told, is_new=False)
+                with TemporaryDirectory(prefix="ldmsr-") as folder:
+                    inferred = self._inferred(source, Path(folder), settings)
+                    _store(client, [result.folder for result in inferred])
+                    told = self._note(name, source, inferred)
+        self._datastore.list_images.cache.clear()  # MONAI Label lists the service's series only every two hours
+        return LabelResult(told["image"], told, is_new=True)
+
+    def is_result(self, image: str) -> bool:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`; known of what this server stored."""
+        return any(series["series"] == image for told in self._all_notes() for series in told["series"])
+
+    def newest_result(self) -> str | None:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        newest = max(self._all_notes(), key=lambda told: str(told["report"]["created"]), default=None)
+        return None if newest is None else str(newest["image"])
+
+    def image_file(self, image: str) -> Path:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`; MONAI Label's own conversion to NIfTI."""
+        if not is_uid(image):
+            raise _no_such_series()
+        try:
+            return Path(self._datastore.get_image_uri(image))
+        except LdmsrError:
+            raise
+        except IndexError:  # what MONAI Label makes of a search without a match
+            raise _no_such_series() from None
+        except Exception as error:
+            raise PeerError(
+                f"MONAI Label cannot fetch or convert the series ({type(error).__name__}).",
+                ReasonCode.PACS_UNREACHABLE,
+            ) from error
+
+    def _inferred(self, source: FoundSeries, folder: Path, settings: WorkSettings) -> list[Inferred]:
+        """A result for each volume of the series."""
+        query = SeriesQuery(study=source.study, series=source.series)
+        fetched = fetch(self._peer, folder / "source", query, caller=self._caller).series
+        for series in fetched:
+            if series.status != "done":
+                raise SourceError(series.message, ReasonCode[series.reason])
+        if not fetched:
+            raise _no_such_series()
+        found, skipped = find_dicom_series(folder / "source")
+        if skipped and (not found or any(item.failed for item in skipped)):
+            raise SourceError(skipped[0].message, skipped[0].reason)
+        return [infer(series, series.case, folder / "results", settings) for series in found]
+
+    def _note(self, name: str, source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
+        series = [{"series": result.series_uid, "n_images": result.report["result"]["shape"][2]} for result in inferred]
+        first = inferred[0]
+        told = told_of(first.series_uid, source.series, first.report, study=source.study, series=series)
+        with partial_folder(self._notes / name) as folder:
+            (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
+            for n, result in enumerate(inferred, 1):
+                (folder / f"report{n}.html").write_bytes((result.folder / "report.html").read_bytes())
+        return told
+
+    def _noted(self, name: str) -> dict[str, Any] | None:
+        try:
+            told: dict[str, Any] = json.loads((self._notes / name / "told.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return told
+
+    def _all_notes(self) -> list[dict[str, Any]]:
+        names = [path.parent.name for path in self._notes.glob("[!.]*/told.json")]
+        return [told for told in map(self._noted, names) if told is not None]
+
+
+def _found_series(client: DicomwebClient, series: str) -> FoundSeries:
+    """The series and its images, as the service lists them.
+
+    Raises:
+        SourceError: ``NO_SUCH_SOURCE``.
+        PeerError: no answer, or a refusal.
+    """
+    if is_uid(series):
+        matches = client.search("/series", {_SERIES: series}, _SERIES)
+        studies = [value_of(match, _STUDY) for match in matches if value_of(match, _SERIES) == series]
+        for study in filter(is_uid, studies):
+            for found in find_by_dicomweb(client, SeriesQuery(study=study, series=series)):
+                return found
+    raise _no_such_series()
+
+
+def _no_such_series() -> SourceError:
+    return SourceError(
+        "The DICOMweb service has no series of this UID. GET /datastore/?output=all lists them.",
+        ReasonCode.NO_SUCH_SOURCE,
+    )
+
+
+def _is_there(client: DicomwebClient, study: str, series: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the service lists all images of all these series."""
+    found = [find_by_dicomweb(client, SeriesQuery(study=study, series=str(one["series"]))) for one in series]
+    counts = [sum(len(match.uids) for match in matches) for matches in found]
+    return counts == [one["n_images"] for one in series]
+
+
+def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
+    """Store all images by one request.
+
+    Raises:
+        PeerError: it was refused, as a whole or for an image.
+    """
+    paths = [path for folder in folders for path in sorted(images_below(folder))]
+    statuses = client.store_together({_uid(path): path for path in paths})
+    for status in statuses.values():
+        if status:
+            raise failure_of(status, "an image")
+
+
+def _uid(path: Path) -> str:
+    header = read_header(path)
+    if header is None:
+        raise PeerError("A file of the result is no DICOM file, so it is not sent.", ReasonCode.NOT_AN_IMAGE)
+    return sop_instance(header)

@@ -1,0 +1,69 @@
+"""Errors as HTTP answers: a status, the sentence for a person, and the reason code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from fastapi import HTTPException
+
+from monai_ldmsr.errors import LdmsrError, ReasonCode
+from monai_ldmsr.run_summary import failed_case
+
+__all__ = ["answered_errors", "http_error"]
+
+#: HTTP status of reasons; what is not listed is of the source: 422.
+_STATUS = {
+    400: (ReasonCode.BAD_SETTINGS,),
+    404: (ReasonCode.NO_SUCH_SOURCE,),
+    413: (ReasonCode.TOO_LARGE,),
+    500: (ReasonCode.INTERNAL_ERROR, ReasonCode.BAD_WEIGHTS),
+    502: (
+        ReasonCode.PACS_UNREACHABLE,
+        ReasonCode.PACS_REJECTED,
+        ReasonCode.PACS_NOT_NEGOTIATED,
+        ReasonCode.PACS_REFUSED,
+        ReasonCode.PACS_WARNING,
+        ReasonCode.PACS_INCOMPLETE,
+    ),
+    503: (ReasonCode.SERVER_BUSY,),
+    507: (
+        ReasonCode.CANNOT_WRITE,
+        ReasonCode.OUT_OF_MEMORY,
+        ReasonCode.PACS_OUT_OF_RESOURCES,
+        ReasonCode.PACS_DISK_FULL,
+    ),
+}
+
+#: Of a client that is told to come again.
+_RETRY_AFTER_S = 30
+
+
+def http_error(reason: ReasonCode, message: str) -> HTTPException:
+    """An answer ``{"detail": "message [REASON]"}``, with the reason in the header ``X-Ldmsr-Reason`` too."""
+    status = next((status for status, reasons in _STATUS.items() if reason in reasons), 422)
+    headers = {"X-Ldmsr-Reason": reason.value, **({"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else {})}
+    return HTTPException(status, f"{message} [{reason.value}]", headers)
+
+
+@contextmanager
+def answered_errors() -> Iterator[None]:
+    """Turn whatever is raised within the block into an answer.
+
+    Raises:
+        HTTPException: for every other exception.
+    """
+    try:
+        yield
+    except HTTPException:
+        raise
+    except LdmsrError as error:
+        raise http_error(error.reason, str(error)) from error
+    except requests.RequestException as error:  # of MONAI Label's DICOMweb client
+        message = f"The DICOMweb service does not answer ({type(error).__name__}). Check its address and port."
+        raise http_error(ReasonCode.PACS_UNREACHABLE, message) from error
+    except Exception as error:
+        # Its own text may hold a path or an attribute.
+        case = failed_case("", error)
+        raise http_error(ReasonCode[case.reason], case.message) from error

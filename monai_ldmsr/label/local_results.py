@@ -1,0 +1,121 @@
+"""Results as images beside their sources, in MONAI Label's local folder of volume files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from monailabel.config import settings as label_settings
+
+from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.bundle_folder import bundle_info
+from monai_ldmsr.errors import OutputError, ReasonCode, SkippedSourceError, SourceError
+from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
+from monai_ldmsr.label.local_datastore import GuardedDatastore
+from monai_ldmsr.label.options import settings_digest
+from monai_ldmsr.label.results import LabelResult, told_of
+from monai_ldmsr.networks import file_sha256
+
+__all__ = ["LocalResults"]
+
+#: Entry of a result's information: what it was made from, and how.
+_TOLD = "super_resolution"
+#: Entry of a source's information: its results.
+_RESULTS = "super_resolved_as"
+
+
+class LocalResults:
+    """See :class:`~monai_ldmsr.label.results.ResultStore`.
+
+    A result is the image ``<image>_x<factor>_<digest>``: the digest is of the source's content, the settings and the
+    weights, so the same request finds it again. It links to its source in its image information, and the source to it.
+    The report's page lies in ``reports`` below the studies.
+
+    Args:
+        datastore: of the app.
+        studies: its folder.
+        turn: of the network.
+    """
+
+    def __init__(self, datastore: GuardedDatastore, studies: Path, turn: InferenceTurn) -> None:
+        self._datastore = datastore
+        self._studies = studies
+        self._turn = turn
+
+    def super_resolved(self, image: str, settings: WorkSettings) -> LabelResult:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        path = self.image_file(image)
+        if self.is_result(image):
+            raise SkippedSourceError(
+                "The image is a result of this software already. Ask for the image that it was made from.",
+                ReasonCode.OWN_RESULT,
+            )
+        extension = volume_extension(path)
+        if extension is None:
+            raise SkippedSourceError("The image is no NIfTI or NRRD file.", ReasonCode.NOT_AN_IMAGE)
+        weights = bundle_info(settings.bundle).weights_sha256
+        name = f"{image}_x{settings.factor}_{settings_digest(settings, file_sha256(path), weights)}"
+        with self._turn.taken():
+            told = self._told(name)
+            if told is not None and (self._studies / f"{name}{extension}").is_file():
+                return LabelResult(name, told, is_new=False)
+            with self._working_folder() as folder:
+                inferred = infer(path, name, folder, settings)
+                told = told_of(name, image, inferred.report, report_page=f"reports/{name}.html")
+                self._store(inferred, name, extension, told)
+        return LabelResult(name, told, is_new=True)
+
+    def is_result(self, image: str) -> bool:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        return self._told(image) is not None
+
+    def newest_result(self) -> str | None:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        made = {image: self._datastore.get_image_info(image) for image in self._datastore.list_images()}
+        results = {image: info for image, info in made.items() if _TOLD in info}
+        return max(results, key=lambda image: (results[image][_TOLD]["report"]["created"], image), default=None)
+
+    def image_file(self, image: str) -> Path:
+        """See :class:`~monai_ldmsr.label.results.ResultStore`."""
+        uri = self._datastore.get_image_uri(image)
+        if not uri or not os.path.isfile(uri):
+            raise SourceError(
+                "The datastore has no image of this identifier. GET /datastore/?output=all lists them.",
+                ReasonCode.NO_SUCH_SOURCE,
+            )
+        return Path(uri)
+
+    def _told(self, image: str) -> dict[str, Any] | None:
+        told: dict[str, Any] | None = self._datastore.get_image_info(image).get(_TOLD)
+        return told
+
+    @contextmanager
+    def _working_folder(self) -> Iterator[Path]:
+        """A hidden folder on the same disk, so that results appear whole; made before anything is computed."""
+        if label_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+            raise OutputError("The datastore is read-only (MONAI_LABEL_DATASTORE_READ_ONLY), so nothing is stored.")
+        try:
+            folder = TemporaryDirectory(prefix=".ldmsr-", dir=self._studies)
+        except OSError as error:
+            raise OutputError(f"The datastore cannot be written: {error.strerror}.") from None
+        with folder as name:
+            yield Path(name)
+
+    def _store(self, inferred: Inferred, name: str, extension: str, told: dict[str, Any]) -> None:
+        page = self._studies / told["report_page"]
+        (written,) = inferred.folder.glob(f"*{extension}")
+        others = [other for other in self._datastore.get_image_info(told["source"]).get(_RESULTS, []) if other != name]
+        links: dict[str, dict[str, Any]] = {name: {_TOLD: told}, told["source"]: {_RESULTS: [*others, name]}}
+        try:
+            page.parent.mkdir(exist_ok=True)
+            os.replace(inferred.folder / "report.html", page)
+            self._datastore.add_linked(written, name, extension, links)
+        except Exception as error:
+            with suppress(OSError):
+                page.unlink()
+            raise OutputError(f"The result cannot be stored in the datastore ({type(error).__name__}).") from error

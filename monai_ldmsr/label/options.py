@@ -1,0 +1,98 @@
+"""What a client may ask for: the options of a request, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.errors import SettingsError
+
+__all__ = ["offered_options", "requested_settings", "settings_digest"]
+
+_FACTORS = (2, 3, 4)
+
+
+def offered_options() -> dict[str, Any]:
+    """What clients show: lists to choose from, of which the first is what they send unasked; "" is the bundle's."""
+    return {
+        "factor": list(_FACTORS),
+        "steps": "",
+        "seed": 0,
+        "detail": "",
+        "consistency": "",
+        "operator": ["area", "gaussian", "kspace"],
+        "modality": ["", "CT", "MR", "PT"],
+    }
+
+
+def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: str | None) -> WorkSettings:
+    """Read the options of a request; ``steps`` is another word for ``num_inference_steps``.
+
+    A client may send back what :func:`offered_options` told it: a list means its first value, numbers may come as text,
+    and "" asks for the bundle's.
+
+    Args:
+        request: options by name, among others that are not looked at.
+        bundle: whose network it is.
+        device: torch device; None takes CUDA when there is one.
+
+    Raises:
+        SettingsError: a value is of another type, or there is no such factor. What else is not possible is refused when
+            the network is built.
+    """
+    named = {"num_inference_steps": request.get("steps"), **request}
+    values = {name: _first(named.get(name)) for name in _READERS}
+    chosen = {name: _READERS[name](name, value) for name, value in values.items() if value not in (None, "")}
+    if chosen.get("factor", 2) not in _FACTORS:
+        raise SettingsError(f"factor is {chosen['factor']}, but this model super-resolves by 2, 3 or 4.")
+    return WorkSettings(**chosen, bundle=bundle, device=device)
+
+
+def settings_digest(settings: WorkSettings, *more: str) -> str:
+    """Ten hexadecimal digits of settings, and of what else a result depends on; where it is computed is no part."""
+    told = {name: value for name, value in asdict(settings).items() if name not in ("device", "bundle", "limits")}
+    return sha256(json.dumps([told, *more], sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float("" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    # Beyond this not every whole number is a float; NaN and infinity are beyond it too.
+    if not abs(number) < 2**53:
+        raise SettingsError(f"{name} is no number that can be used.")
+    return number
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number != int(number):
+        raise SettingsError(f"{name} is {number:g}; give a whole number.")
+    return int(number)
+
+
+def _word(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.isalnum() or len(value) > 20:
+        raise SettingsError(f"{name} is no word that can be used.")
+    return value
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "factor": _whole,
+    "num_inference_steps": _whole,
+    "detail": _number,
+    "consistency": _number,
+    "operator": _word,
+    "seed": _whole,
+    "modality": _word,
+}
