@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_ldmsr.cli.arguments import Commands, add_command
+from monai_ldmsr.errors import SettingsError
 
 __all__ = ["add"]
 
@@ -42,6 +43,10 @@ def _import_generative(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.networks.generative_config import read_generative_network
     from monai_ldmsr.networks.generative_weights import import_generative
 
+    if arguments.destination.with_suffix(".yaml").resolve() == arguments.network.resolve():
+        raise SettingsError(
+            "The config of MONAI's network would take the place of CONFIG. Choose another name for DST."
+        )
     network = read_generative_network(arguments.network, arguments.network_id)
     imported = import_generative(
         arguments.source, arguments.destination, network, key=arguments.key, overwrite=arguments.overwrite

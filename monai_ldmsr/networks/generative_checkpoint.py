@@ -39,7 +39,7 @@ def read_network_state(
     content = _read(path)
     parts = {place: part for place, state in _states(content) for place, part in _matches(state, place, shapes)}
     if key is not None:
-        parts = {place: part for place, part in parts.items() if place == key}
+        parts = {place: part for place, part in parts.items() if place == key or place.startswith(f"{key}/")}
     if len(parts) > 1:
         raise WeightsError(
             f"The checkpoint '{name}' holds tensors of this network {len(parts)} times: {', '.join(sorted(parts))}. "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from monai_ldmsr.errors import OutputError, SettingsError, WeightsError
 from monai_ldmsr.networks.generative_checkpoint import read_network_state
 from monai_ldmsr.networks.generative_names import GENERATIVE_NETWORKS, monai_arguments, monai_key, monai_keys
 from monai_ldmsr.networks.generative_proof import TOLERANCES, draw_weights, output_differences, precision_of
-from monai_ldmsr.networks.weights import file_sha256, load_weights, read_verified
+from monai_ldmsr.networks.weights import MISFITS, file_sha256, load_weights, read_verified
 
 __all__ = ["ImportedNetwork", "import_generative", "load_into_generative"]
 
@@ -130,23 +131,25 @@ def load_into_generative(network: nn.Module, path: str | Path, sha256: str | Non
     own = network.state_dict()
     sources = {key: monai_key(key) for key in own}
     try:
-        unused = state.keys() - set(sources.values())
-        if unused:
-            raise KeyError(f"{len(unused)} tensors have no place")
+        if unused := state.keys() - set(sources.values()):
+            raise KeyError(*unused)
         network.load_state_dict(
             {key: torch.zeros_like(own[key]) if new is None else state[new] for key, new in sources.items()}
         )
-    except (KeyError, AttributeError, RuntimeError) as error:
+    except MISFITS as error:
         raise WeightsError(
-            f"The weights file '{Path(path).name}' does not fit this network of generative ({error}). Use the weights "
-            "of the same bundle version."
+            f"The weights file '{Path(path).name}' does not fit this network of generative ({type(error).__name__}). "
+            "Use the weights of the same bundle version."
         ) from error
     return found
 
 
 def _generative() -> Any:
     try:
-        return import_module("generative.networks.nets")
+        with warnings.catch_warnings():
+            # It was written for an older torch, and nobody here can change it.
+            warnings.simplefilter("ignore", FutureWarning)
+            return import_module("generative.networks.nets")
     except ImportError as error:
         raise SettingsError(
             f"The package generative is needed to compare with, and cannot be imported ({type(error).__name__}). "
@@ -188,8 +191,10 @@ def _proven(
         converted.load_state_dict(monai_keys(original.state_dict()))
         with_any = output_differences(original, converted, name, arguments)
         original.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        raise WeightsError(f"The tensors of generative's {name} do not fit MONAI's ({error}).") from error
+    except RuntimeError as error:
+        raise WeightsError(
+            f"The tensors of generative's {name} are not those of MONAI's. Check the arguments."
+        ) from error
     load_weights(converted, weights)
     with_these = output_differences(original, converted, name, arguments)
     tolerance = TOLERANCES[precision]
@@ -240,4 +245,5 @@ def _partial_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
         ) from error
     finally:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
