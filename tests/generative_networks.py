@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -11,11 +12,21 @@ import pytest
 import torch
 from torch import nn
 
-__all__ = ["CASES", "needs_generative", "trained"]
+__all__ = ["CASES", "needs_generative", "one_thread", "trained"]
 
 needs_generative = pytest.mark.skipif(
     find_spec("generative") is None, reason="needs the extra: pip install monai_ldmsr[generative]"
 )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from more, and wait for them where others work too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 _CODEC = {
     "_target_": "generative.networks.nets.AutoencoderKL",

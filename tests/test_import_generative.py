@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from generative_networks import CASES, needs_generative, trained
+from generative_networks import CASES, needs_generative, one_thread, trained
 from monai.bundle import ConfigParser
 from monai.networks import nets
 from torch import Tensor, nn
@@ -29,7 +29,9 @@ from monai_ldmsr.errors import LdmsrError, OutputError, SettingsError, WeightsEr
 from monai_ldmsr.networks import file_sha256, generative_weights, read_generative_network
 from monai_ldmsr.networks.generative_names import monai_arguments, monai_keys
 
-pytestmark = needs_generative
+__all__ = ["one_thread"]
+
+pytestmark = [needs_generative, pytest.mark.usefixtures("one_thread")]
 
 CODEC, UNET = CASES["codec"], CASES["unet"]
 
