@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -257,6 +258,7 @@ def test_flash_attention_of_monai_drops_out_in_evaluation() -> None:
         ({**CODEC, "norm_eps": "1e-6"}, "not those|cannot be built|does not run"),
         ({**CODEC, "_target_": "monai.networks.nets.AutoencoderKL"}, "none of generative.networks.nets"),
         ({**CODEC, "_target_": "generative.networks.nets.ControlNet"}, "none of generative.networks.nets"),
+        ({**CODEC, "in_channels": np.int64(2)}, "no plain value"),
         ({**CODEC, "_target_": "os.system"}, "none of generative.networks.nets"),
     ],
 )
@@ -334,6 +336,16 @@ def test_where_checkpoints_keep_tensors(
     assert all(torch.equal(value, original[key].to(value.dtype)) for key, value in written.items())
 
 
+def test_a_view_is_written_without_the_rest(tmp_path: Path) -> None:
+    """As flattened optimizer or averaging buffers leave them."""
+    source = save_checkpoint(
+        CODEC, tmp_path / "old.pt", lambda state: {key: torch.stack([value] * 9)[4] for key, value in state.items()}
+    )
+    import_generative(source, tmp_path / "new.pt", CODEC)
+    assert (tmp_path / "new.pt").stat().st_size < 0.4 * source.stat().st_size
+    built_by_monai(tmp_path / "new.yaml", tmp_path / "new.pt")
+
+
 def test_one_of_several_is_asked_for(tmp_path: Path) -> None:
     """Averaged weights stand beside the last ones in many checkpoints; which is meant, only the user knows."""
     last, averaged = (trained(CODEC, seed).state_dict() for seed in (0, 1))
@@ -360,6 +372,8 @@ def without(state: dict[str, Tensor], word: str) -> dict[str, Tensor]:
         (lambda s: {**s, "post_quant_conv.conv.bias": torch.zeros(7)}, r"bias: \(7,\) and not \(3,\)"),
         (lambda s: {**s, "post_quant_conv.conv.bias": torch.full((3,), torch.nan)}, "these weights, 'decoded' .* nan"),
         (lambda s: {**s, "quant_conv_mu.conv.bias": torch.full((3,), torch.inf)}, "these weights, 'mean' .* nan"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.ones(3).to_sparse()}, "sparse tensors"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.ones(3, device="meta")}, "or no values"),
         (lambda s: {"state_dict": {}}, "no named tensors"),
         (lambda s: [1, 2], "no named tensors"),
         (lambda s: torch.zeros(3), "no named tensors"),

@@ -48,13 +48,19 @@ def read_network_state(
     if not parts:
         raise WeightsError(_why_none(name, content, shapes, key))
     ((place, part),) = parts.items()
-    if wrong := sorted(key for key, value in part.items() if value.shape != shapes[key]):
+    if wrong := sorted(key for key, value in part.items() if value.shape != shapes[key] or value.is_meta):
         raise WeightsError(
-            f"{len(wrong)} tensors of the checkpoint '{name}' have another shape than the arguments say, such as "
-            f"{wrong[0]}: {tuple(part[wrong[0]].shape)} and not {tuple(shapes[wrong[0]])}. Give the arguments that the "
-            "network was trained with."
+            f"{len(wrong)} tensors of the checkpoint '{name}' have another shape than the arguments say, or no values, "
+            f"such as {wrong[0]}: {tuple(part[wrong[0]].shape)} and not {tuple(shapes[wrong[0]])}. Give the arguments "
+            "that the network was trained with."
         )
-    return part, place
+    try:
+        # Clones, since views would be saved with all that they are views of.
+        return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in part.items()}, place
+    except RuntimeError as error:
+        raise WeightsError(
+            f"The checkpoint '{name}' has sparse tensors. Save plain ones where the network was trained."
+        ) from error
 
 
 def _read(path: str | Path) -> Any:

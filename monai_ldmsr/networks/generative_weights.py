@@ -103,7 +103,7 @@ def import_generative(
     target = f"monai.networks.nets.{name}"
     with _partial_files(weights, config) as (new_weights, new_config):
         converted = monai_keys(state)
-        torch.save({key: value.detach().cpu().contiguous() for key, value in converted.items()}, new_weights)
+        torch.save(converted, new_weights)
         sha256 = file_sha256(new_weights)
         new_config.write_text(_config_text(weights.name, sha256, target, arguments), encoding="utf-8")
         differences, tolerance = _proven(_built(original, "generative", given), state, name, new_weights, new_config)
@@ -212,9 +212,11 @@ def _proven(
 
 def _config_text(weights: str, sha256: str, target: str, arguments: Mapping[str, Any]) -> str:
     head = f"# MONAI's network for the weights in {weights}, imported from generative.\n# sha256 {sha256}\n"
-    body: str = yaml.safe_dump(
-        {"network_def": {"_target_": target, **arguments}}, sort_keys=False, default_flow_style=None, width=120
-    )
+    network = {"network_def": {"_target_": target, **arguments}}
+    try:
+        body: str = yaml.safe_dump(network, sort_keys=False, default_flow_style=None, width=120)
+    except yaml.YAMLError as error:
+        raise SettingsError("An argument is no plain value. Give numbers, texts, and lists of them.") from error
     return head + body
 
 
