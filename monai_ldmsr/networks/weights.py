@@ -32,6 +32,7 @@ MISFITS = (
     LookupError,
     AttributeError,
     TypeError,
+    AssertionError,
     EOFError,
     OSError,
     pickle.UnpicklingError,
