@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.geometry import VolumeGeometry
     from monai_ldmsr.inferers import VolumeInferer
     from monai_ldmsr.io import DicomSeries, find_dicom_series, read_dicom_series, write_derived_series
-    from monai_ldmsr.networks import LatentCodec
+    from monai_ldmsr.networks import LatentCodec, import_generative
     from monai_ldmsr.report import SRReport
     from monai_ldmsr.result_writer import derivation_of
     from monai_ldmsr.transforms import clip_to_range, fit_intensity_map, possible_range, project_volume, volume_of
@@ -33,6 +33,7 @@ __all__ = [
     "derivation_of",
     "find_dicom_series",
     "fit_intensity_map",
+    "import_generative",
     "load_super_resolver",
     "possible_range",
     "project_volume",
@@ -53,6 +54,7 @@ _HOMES = {
     "derivation_of": "result_writer",
     "find_dicom_series": "io",
     "fit_intensity_map": "transforms",
+    "import_generative": "networks",
     "load_super_resolver": "workflow",
     "possible_range": "transforms",
     "project_volume": "transforms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_a_program_in_a_weights_file_does_not_run(tmp_path: Path, kind: str, pla
     if place == "whole" and kind == "pickle":  # the trap itself works
         pickle.loads((tmp_path / "model.pt").read_bytes())
         assert (tmp_path / "ran").exists()
+
+
+def test_a_damaged_file_of_the_older_format(tmp_path: Path) -> None:
+    """torch asserts that all storages are there."""
+    network, path = torch.nn.Linear(2, 2), tmp_path / "model.pt"
+    save("legacy", network.state_dict(), path)
+    *_, last = re.finditer(rb"\d{8,}", path.read_bytes())
+    with path.open("r+b") as file:
+        file.seek(last.start())
+        file.write(b"0000")
+    with pytest.raises(WeightsError, match="AssertionError"):
+        load_weights(network, path)
 
 
 @pytest.mark.parametrize("content", ["program", "other network", "other shape", "no dictionary", "cut", "empty"])

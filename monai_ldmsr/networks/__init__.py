@@ -5,6 +5,8 @@ from __future__ import annotations
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.conditional_unet import CLASSES, FACTORS, ConditionalUNet
 from monai_ldmsr.networks.critic import ConditionalCritic
+from monai_ldmsr.networks.generative_config import read_generative_network
+from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
 from monai_ldmsr.networks.growth import grow_denoiser, load_grown_weights
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
@@ -16,14 +18,18 @@ __all__ = [
     "FACTORS",
     "ConditionalCritic",
     "ConditionalUNet",
+    "ImportedNetwork",
     "LatentCodec",
     "SRResNetGenerator",
     "SuperResolver",
     "file_sha256",
     "grow_denoiser",
+    "import_generative",
     "load_grown_weights",
     "load_initial_weights",
+    "load_into_generative",
     "load_weights",
+    "read_generative_network",
     "save_weights",
     "upsample_bicubic",
 ]

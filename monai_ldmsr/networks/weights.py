@@ -15,7 +15,7 @@ from torch import nn
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.file_hash import file_sha256
 
-__all__ = ["MISFITS", "load_initial_weights", "load_weights", "read_state", "save_weights"]
+__all__ = ["MISFITS", "load_initial_weights", "load_weights", "read_state", "read_verified", "save_weights"]
 
 #: What torch, pickle and networks raise for a file that is damaged or was made for others.
 MISFITS = (
@@ -24,6 +24,7 @@ MISFITS = (
     LookupError,
     AttributeError,
     TypeError,
+    AssertionError,
     EOFError,
     OSError,
     pickle.UnpicklingError,
@@ -100,18 +101,34 @@ def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None
     Raises:
         WeightsError: the file is missing, has another hash, is no plain state dictionary, or does not fit the network.
     """
-    name, found = Path(path).name, file_sha256(path) if Path(path).is_file() else ""
-    if found and sha256 is not None and found != sha256:
-        raise WeightsError(
-            f"The weights file '{name}' has sha256 {found[:12]}..., but the metadata says {sha256[:12]}.... "
-            "It was altered or is incomplete; restore it."
-        )
-    state = read_state(path)
+    state, found = read_verified(path, sha256)
     try:
         network.load_state_dict(state)
     except MISFITS as error:
         raise WeightsError(
-            f"The weights file '{name}' does not fit this network ({type(error).__name__}). Use the weights of the "
-            "same bundle version."
+            f"The weights file '{Path(path).name}' does not fit this network ({type(error).__name__}). Use the weights "
+            "of the same bundle version."
         ) from error
     return found
+
+
+def read_verified(path: str | Path, sha256: str | None = None) -> tuple[Any, str]:
+    """:func:`read_state` of a file with a known hash.
+
+    Args:
+        path: file of :func:`save_weights`.
+        sha256: the expected hash; not checked when None.
+
+    Returns:
+        What the file holds, and its sha256.
+
+    Raises:
+        WeightsError: the file is missing, has another hash, or is no plain state dictionary.
+    """
+    found = file_sha256(path) if Path(path).is_file() else ""
+    if found and sha256 is not None and found != sha256:
+        raise WeightsError(
+            f"The weights file '{Path(path).name}' has sha256 {found[:12]}..., but the metadata says {sha256[:12]}.... "
+            "It was altered or is incomplete; restore it."
+        )
+    return read_state(path), found
