@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test servers test-servers check clean
+.PHONY: demo test servers test-servers viewer test-viewer check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -18,6 +18,13 @@ servers:
 
 test-servers: $(VENV)/.test
 	.ci/isolated $(BIN)/python -m pytest -m "orthanc or slurm"
+
+# Orthanc, nginx and Chromium from the system's packages, as root, and the viewer OHIF from npm; then its tests, likewise.
+viewer:
+	.ci/viewer
+
+test-viewer: $(VENV)/.test
+	.ci/isolated $(BIN)/python -m pytest -m viewer
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
