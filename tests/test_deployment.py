@@ -120,7 +120,8 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_every_variable_port_and_volume_is_documented_and_used() -> None:
-    files = "".join(path.read_text() for path in DEPLOY.iterdir() if path.name != "ldmsr.env.example")
+    paths = [path for path in DEPLOY.rglob("*") if path.is_file() and path.name != "ldmsr.env.example"]
+    files = "".join(path.read_text() for path in paths)
     used = set(re.findall(r"\$\{?((?:LDMSR|ORTHANC)_\w+)", files))
     documented = set(re.findall(r"^\| `((?:LDMSR|ORTHANC)_\w+)`", PAGE, re.MULTILINE))
     assert used == set(EXAMPLE) == documented
