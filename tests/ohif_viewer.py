@@ -276,6 +276,12 @@ class OhifViewer:
         mouse.pointer_up(button)
         actions.perform()
 
+    def press(self, *controls: str) -> None:
+        """Click buttons one after the other, each as soon as it is there."""
+        for control in controls:
+            find = By.CSS_SELECTOR, f"[data-cy='{control}']"
+            self._until(lambda find=find: self.driver.find_elements(*find))[0].click()
+
     def errors(self) -> list[str]:
         """Errors that the browser logged since last asked."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
