@@ -212,11 +212,13 @@ class OhifViewer:
         self.dismiss_messages()
         return viewports
 
-    def open_study_list(self) -> str:
-        """Open the list of studies and return its text once a study is in it."""
+    def open_from_list(self, patient: str, n_viewports: int) -> dict[str, Viewport]:
+        """Open a study by a double click into the list of studies."""
         self.driver.get(self._url)
-        self._until(lambda: self.driver.find_elements(By.CSS_SELECTOR, "tbody tr"))
-        return str(self.driver.find_element(By.TAG_NAME, "body").text)
+        row = self._until(lambda: self.driver.find_elements(By.XPATH, f"//tbody/tr[contains(., '{patient}')]/td"))[0]
+        self.dismiss_messages()
+        ActionChains(self.driver).double_click(row).perform()
+        return self.wait_for(lambda found: len(found) == n_viewports)
 
     def dismiss_messages(self) -> None:
         """Click away what the viewer says at its first start."""

@@ -233,23 +233,49 @@ def test_the_viewer_as_it_comes_can_link_the_two_by_hand(ohif: OhifViewer, studi
     assert study.made_from(derived.sop_uid) == source.sop_uid
 
 
-def test_a_study_without_a_result_opens_as_ever(ohif: OhifViewer, orthanc: OrthancServer, tmp_path: Path) -> None:
-    images = read_images(SAMPLES / "pet_fdg")
+def new_study(folder: Path) -> tuple[str, list[Path]]:
+    """Write a few slices of the PET under new UIDs."""
+    folder.mkdir()
     uid, series_uid = generate_uid(), generate_uid()
-    for number, image in enumerate(images[:2]):
+    images = read_images(SAMPLES / FOLDERS["PT"])[:N_SLICES]
+    for number, image in enumerate(images):
         image.StudyInstanceUID, image.SeriesInstanceUID = uid, series_uid
         image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        image.save_as(tmp_path / f"{number}.dcm")
-    orthanc.upload(*tmp_path.glob("*.dcm"))
+        image.save_as(folder / f"{number}.dcm")
+    return uid, sorted(folder.glob("*.dcm"))
+
+
+def test_a_study_without_a_result_opens_as_ever(ohif: OhifViewer, orthanc: OrthancServer, tmp_path: Path) -> None:
+    uid, paths = new_study(tmp_path / "in")
+    orthanc.upload(*paths)
     (view,) = ohif.open(uid, 1).values()
-    assert len(view.sop_uids) == 2
+    assert len(view.sop_uids) == N_SLICES
     assert ohif.errors() == []
 
 
-def test_the_study_is_in_the_list(ohif: OhifViewer, studies: dict[str, Study]) -> None:
-    assert studies
-    text = ohif.open_study_list()
-    assert "SAMPLE, MR" in text
+@pytest.mark.usefixtures("nearest_neighbour")
+def test_of_two_results_the_one_asked_for_is_shown(
+    ohif: OhifViewer, orthanc: OrthancServer, tmp_path: Path, bundle: Path
+) -> None:
+    uid, paths = new_study(tmp_path / "in")
+    columns = read_images(tmp_path / "in")[0].Columns
+    orthanc.upload(*paths)
+    for factor in (2, 3):
+        out = tmp_path / str(factor)
+        assert super_resolve(tmp_path / "in", out, factor=factor, bundle=bundle, device="cpu").exit_code == 0
+        orthanc.upload(*out.glob("*/dicom/*.dcm"))
+    series_uid = read_images(next((tmp_path / "3").glob("*/dicom")))[0].SeriesInstanceUID
+    for query, factor in (({}, 2), ({"initialSeriesInstanceUID": series_uid}, 3)):
+        views = ohif.open(uid, 2, **query)
+        assert views["derived"].shape[0] == factor * columns
+        assert views["source"].shape[0] == columns
+    assert len(ohif.listed_series()) == 3
+
+
+def test_a_study_is_opened_from_the_list(ohif: OhifViewer, studies: dict[str, Study]) -> None:
+    views = ohif.open_from_list("SAMPLE, MR", 2)
+    assert set(views["source"].sop_uids) == set(studies["MR"].source)
+    assert set(views["derived"].sop_uids) == set(studies["MR"].derived)
 
 
 def test_screenshots(ohif: OhifViewer, studies: dict[str, Study], tmp_path: Path) -> None:
