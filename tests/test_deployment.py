@@ -141,3 +141,11 @@ def test_commands_of_the_page_are_commands() -> None:
     assert len(commands) == 3
     for command in commands:
         assert callable(parsed(command[1:])["command"])
+
+
+def test_the_viewer_that_the_page_names_is_the_one_that_is_tested() -> None:
+    page = (ROOT / "docs" / "viewers.md").read_text()
+    [version] = re.findall(r"^version=(.+)$", (ROOT / ".ci" / "viewer").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:@ohif/app@|ohif-app-|OHIF )(\d+\.\d+\.\d+)", page)) == {version}
+    for name in ("app-config.js", "nginx.conf"):
+        assert f"cp deploy/ohif/{name} " in page
