@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test servers test-servers label check clean
+.PHONY: demo test servers test-servers label test-label viewer test-viewer check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -12,13 +12,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them or MONAI Label, away from
-# any network. What is not installed is left out.
+# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them, away from any network.
 servers:
 	.ci/servers
 
 test-servers: $(VENV)/.test
-	.ci/isolated $(BIN)/python -m pytest -m "label or orthanc or slurm"
+	.ci/isolated $(BIN)/python -m pytest -m "(orthanc or slurm) and not label"
 
 # MONAI Label, in an environment of its own: its requirements and those of the tests do not go together.
 LABEL := .venv-label
@@ -31,6 +30,16 @@ $(LABEL)/.label: setup.cfg requirements-label.txt constraints-label.txt
 	$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
 	$(LABEL)/bin/python -m monai_ldmsr.label.stand_ins
 	touch $@
+
+test-label: $(VENV)/.test
+	.ci/isolated $(BIN)/python -m pytest -m label
+
+# Orthanc, nginx and Chromium from the system's packages, as root, and the viewer OHIF from npm; then its tests, likewise.
+viewer:
+	.ci/viewer
+
+test-viewer: $(VENV)/.test
+	.ci/isolated $(BIN)/python -m pytest -m viewer
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -10,20 +10,27 @@ from pathlib import Path
 import pytest
 from label_server import label_environment, label_server
 from odd_run import narrow_bundle, use_nearest_neighbour
+from ohif_viewer import ohif
 from orthanc_server import orthanc
 from slurm_cluster import slurm
 
-__all__ = ["label_environment", "label_server", "orthanc", "slurm"]
+__all__ = ["label_environment", "label_server", "ohif", "orthanc", "slurm"]
 
-SERVERS = ("label", "orthanc", "slurm")
+#: What a marker's tests need, and how it is installed and they are run.
+ON_REQUEST = {
+    "label": "MONAI Label and real servers: make servers label test-label",
+    "orthanc": "real servers: make servers test-servers",
+    "slurm": "real servers: make servers test-servers",
+    "viewer": "a web viewer: make viewer test-viewer",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a real server, unless it was asked for by ``-m``."""
+    """Leave out what needs a real server or viewer, unless it was asked for by ``-m``."""
     if config.option.markexpr:
         return
-    for name in SERVERS:
-        skip = pytest.mark.skip(reason=f"needs real servers: make servers label test-servers, or pytest -m {name}")
+    for name, needs in ON_REQUEST.items():
+        skip = pytest.mark.skip(reason=f"needs {needs}, or pytest -m {name}")
         for item in items:
             if name in item.keywords:
                 item.add_marker(skip)

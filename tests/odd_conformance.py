@@ -23,7 +23,7 @@ def check_conformance(folder: Path, source: Path) -> None:
     results = sorted((folder / "dicom").glob("*.dcm"))
     sources = sources_of(results, source)
     images = [pydicom.dcmread(path) for path in results]
-    for number, (image, path) in enumerate(zip(images, sources, strict=True), start=1):
+    for number, image, path in zip(expected_numbers(sources), images, sources, strict=True):
         check_image_tags(image, pydicom.dcmread(path), number, len(images))
     assert (np.diff([along_normal(image) for image in images]) > 0).all()
     assert len({image.SOPInstanceUID for image in images}) == len(images)
@@ -56,6 +56,13 @@ def legible(path: Path, place: Path) -> Path:
 def entity_errors(paths: list[Path]) -> set[str]:
     """What dcentvfy says, without the names of files: a result may refer to the missing images of its source."""
     return {re.sub(r" for file <.*", "", line) for line in run_dcentvfy(paths)}
+
+
+def expected_numbers(sources: list[Path]) -> list[int]:
+    """1 to n, so that a viewer that sorts by Instance Number shows source and result in the same direction."""
+    stored = [pydicom.dcmread(path).get("InstanceNumber") for path in sources]
+    falls = len(stored) > 1 and None not in stored and stored == sorted(set(stored), reverse=True)
+    return sorted(range(1, len(stored) + 1), reverse=falls)
 
 
 def check_image_tags(image: pydicom.Dataset, source: pydicom.Dataset, number: int, count: int) -> None:

@@ -190,13 +190,16 @@ def test_no_private_overlay_or_curve_group_is_left(case: Case) -> None:
         assert not [g for g in groups if g % 2 or 0x5000 <= g < 0x5100 or 0x6000 <= g < 0x6100]
 
 
-def test_instances_are_numbered_along_the_normal(case: Case) -> None:
+def test_instances_are_numbered_in_the_direction_of_the_source(case: Case) -> None:
     images = [pydicom.dcmread(path) for path in case.result_paths]
-    assert [int(x.InstanceNumber) for x in images] == list(range(1, len(images) + 1))
+    numbers = [int(x.InstanceNumber) for x in images]
+    assert sorted(numbers) == list(range(1, len(images) + 1))
+    in_the_source = [int(x.InstanceNumber) for x in read_images(case.source_dir)]
+    assert np.argsort(numbers).tolist() == np.argsort(in_the_source).tolist()
     assert [path.name for path in case.result_paths] == [f"IM{k + 1:04d}.dcm" for k in range(len(images))]
     assert (np.diff([along_normal(x) for x in images]) > 0).all()
     if case.source.modality == "PT":
-        assert [x.ImageIndex for x in images] == list(range(1, len(images) + 1))
+        assert [x.ImageIndex for x in images] == numbers
         assert {x.NumberOfSlices for x in images} == {len(images)}
 
 

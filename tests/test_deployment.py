@@ -120,7 +120,8 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 
 def test_every_variable_port_and_volume_is_documented_and_used() -> None:
-    files = "".join(path.read_text() for path in DEPLOY.iterdir() if path.name != "ldmsr.env.example")
+    paths = [path for path in DEPLOY.rglob("*") if path.is_file() and path.name != "ldmsr.env.example"]
+    files = "".join(path.read_text() for path in paths)
     used = set(re.findall(r"\$\{?((?:LDMSR|ORTHANC)_\w+)", files))
     documented = set(re.findall(r"^\| `((?:LDMSR|ORTHANC)_\w+)`", PAGE, re.MULTILINE))
     assert used == set(EXAMPLE) == documented
@@ -140,3 +141,11 @@ def test_commands_of_the_page_are_commands() -> None:
     assert len(commands) == 3
     for command in commands:
         assert callable(parsed(command[1:])["command"])
+
+
+def test_the_viewer_that_the_page_names_is_the_one_that_is_tested() -> None:
+    page = (ROOT / "docs" / "viewers.md").read_text()
+    [version] = re.findall(r"^version=(.+)$", (ROOT / ".ci" / "viewer").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:@ohif/app@|ohif-app-|OHIF )(\d+\.\d+\.\d+)", page)) == {version}
+    for name in ("app-config.js", "nginx.conf"):
+        assert f"cp deploy/ohif/{name} " in page

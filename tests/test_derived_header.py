@@ -266,3 +266,34 @@ def test_numbers_survive_another_encoding_of_the_source(tmp_path: Path, syntax: 
     assert image.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert (image.PixelPaddingValue, image.PregnancyStatus, image.RevolutionTime) == (5, 4, 0.5)
     np.testing.assert_array_equal(image.pixel_array[::2, ::2], read_images(tmp_path / "source")[0].pixel_array)
+
+
+# Order
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ([7, 8, 9], [1, 2, 3]),
+        ([9, 8, 7], [3, 2, 1]),
+        ([9, 7, 8], [1, 2, 3]),
+        ([9, 9, 9], [1, 2, 3]),
+        ([9, None, 7], [1, 2, 3]),
+    ],
+    ids=["rising", "falling", "mixed", "equal", "one empty"],
+)
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_both_series_scroll_alike_in_a_viewer_that_sorts_by_instance_number(
+    tmp_path: Path, modality: str, stored: list[int | None], written: list[int]
+) -> None:
+    images = derive(tmp_path, modality, InstanceNumber=lambda k: stored[k])
+    assert [image.InstanceNumber for image in images] == written
+    if modality == "PT":
+        assert [image.ImageIndex for image in images] == written
+
+
+def test_an_instance_number_that_is_no_number_changes_nothing(tmp_path: Path) -> None:
+    def spoil(image: Dataset) -> None:
+        image[0x00200013] = pydicom.DataElement(0x00200013, "LO", "x")
+
+    assert [image.InstanceNumber for image in derive(tmp_path, "MR", spoil)] == [1, 2, 3]

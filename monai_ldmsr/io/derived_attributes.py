@@ -271,7 +271,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.NEW, _ALL, "General Reference", "DerivationCodeSequence", "spatial resampling, appended"),
     (Fate.NEW, _ALL, "General Reference", "DerivationDescription", "method and settings, appended"),
     (Fate.NEW, _ALL, "Image Pixel", "PixelData", "explicit VR little endian, uncompressed"),
-    (Fate.RECOMPUTED, _ALL, "General Image", "InstanceNumber", "1 to n along the normal"),
+    (Fate.RECOMPUTED, _ALL, "General Image", "InstanceNumber", "1 to n, upwards or downwards as the source's"),
     (Fate.RECOMPUTED, _CT_MR, "General Image", "ImageType", r"DERIVED\SECONDARY, further values kept"),
     (Fate.RECOMPUTED, ("PT",), "General Image", "ImageType", r"DERIVED\PRIMARY, further values kept"),
     (Fate.RECOMPUTED, _ALL, "Image Plane", "PixelSpacing", "divided by the factor"),
@@ -287,7 +287,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     ),
     (Fate.RECOMPUTED, ("PT",), "PET Image", "RescaleIntercept", "0"),
     (Fate.RECOMPUTED, ("PT",), "PET Image", "RescaleSlope", "anew for each slice"),
-    (Fate.RECOMPUTED, ("PT",), "PET Image", "ImageIndex", "1 to n along the normal"),
+    (Fate.RECOMPUTED, ("PT",), "PET Image", "ImageIndex", "as InstanceNumber"),
     (Fate.RECOMPUTED, ("PT",), "PET Series", "NumberOfSlices", "slices of the result"),
     (
         Fate.RECOMPUTED,

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import cast
 
 from pydicom import DataElement, Dataset
@@ -98,6 +99,7 @@ class SharedHeader:
         number: Series Number.
         description: Series Description.
         n_slices: how many images the series has.
+        counts_down: whether Instance Number falls along the normal.
         made_at: when, in the time zone that the source names.
     """
 
@@ -107,6 +109,7 @@ class SharedHeader:
     number: int
     description: str
     n_slices: int
+    counts_down: bool
     made_at: datetime
 
 
@@ -136,6 +139,7 @@ def shared_header(
         number=_series_number(first, derivation.factor),
         description=_described(first, derivation.factor),
         n_slices=len(headers),
+        counts_down=_counts_down(headers),
         made_at=_made_at(first, derivation.made_at),
     )
 
@@ -168,7 +172,7 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
     if "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
         header.PatientPosition = source.PatientPosition
     if shared.modality == "PT":
-        _set_pet_indices(header, index, shared.n_slices)
+        _set_pet_indices(header, shared.n_slices)
     header.HighBit = int(header.BitsStored) - 1
     return header
 
@@ -232,7 +236,7 @@ def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHe
     header.SeriesInstanceUID = shared.series_instance_uid
     header.SeriesNumber = shared.number
     header.SeriesDescription = shared.description
-    header.InstanceNumber = index + 1
+    header.InstanceNumber = shared.n_slices - index if shared.counts_down else index + 1
     header.ImageType = _image_type(source, shared.modality)
     header.ContentQualification = "RESEARCH"
     if source.get("SyntheticData") == "YES":
@@ -253,6 +257,15 @@ def _series_number(source: Dataset, factor: int) -> int:
     stored = source.get("SeriesNumber")
     number = 100 * (_SERIES_NUMBER_WHEN_MISSING if stored in (None, "") else int(stored)) + factor
     return number if 0 <= number <= _MAX_INTEGER_STRING else 100 * _SERIES_NUMBER_WHEN_MISSING + factor
+
+
+def _counts_down(headers: Sequence[Dataset]) -> bool:
+    """Whether the source's Instance Numbers fall along the normal: by them, viewers scroll both series alike."""
+    try:
+        numbers = [int(header.InstanceNumber) for header in headers]
+    except (AttributeError, TypeError, ValueError):  # missing, empty or no number
+        return False
+    return len(numbers) > 1 and all(later < earlier for earlier, later in pairwise(numbers))
 
 
 def _described(source: Dataset, factor: int) -> str:
@@ -369,9 +382,9 @@ def _set_lossy_compression(header: Dataset, source: Dataset) -> None:
         header.LossyImageCompressionMethod = _LOSSY_METHODS[syntax]
 
 
-def _set_pet_indices(header: Dataset, index: int, n_slices: int) -> None:
+def _set_pet_indices(header: Dataset, n_slices: int) -> None:
     """Number the slices anew: the result holds one time slice and one gate (PS3.3 C.8.9.1, C.8.9.4.1.9)."""
-    header.ImageIndex = index + 1
+    header.ImageIndex = header.InstanceNumber
     header.NumberOfSlices = n_slices
     series_type = header.get("SeriesType") or [""]
     kind = series_type[0] if isinstance(series_type, MultiValue) else series_type
