@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import UnitSource, UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import UnitTask, WorkSettings
 from monai_ldmsr.errors import LdmsrError, ReasonCode
+from monai_ldmsr.io import AnySource
 
 __all__ = ["InferenceTurn", "Inferred"]
 
@@ -62,7 +63,7 @@ class InferenceTurn:
             self._is_free.release()
 
 
-def infer(source: UnitSource, case: str, folder: Path, settings: WorkSettings) -> Inferred:
+def infer(source: AnySource, case: str, folder: Path, settings: WorkSettings) -> Inferred:
     """Super-resolve one source into ``folder/case``.
 
     Raises:

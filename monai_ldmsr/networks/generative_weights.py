@@ -18,10 +18,11 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from monai_ldmsr.errors import OutputError, SettingsError, WeightsError
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.generative_checkpoint import read_network_state
 from monai_ldmsr.networks.generative_names import GENERATIVE_NETWORKS, monai_arguments, monai_key, monai_keys
 from monai_ldmsr.networks.generative_proof import TOLERANCES, draw_weights, output_differences, precision_of
-from monai_ldmsr.networks.weights import MISFITS, file_sha256, load_weights, read_verified
+from monai_ldmsr.networks.weights import MISFITS, load_weights, read_verified
 
 __all__ = ["ImportedNetwork", "import_generative", "load_into_generative"]
 
