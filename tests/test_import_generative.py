@@ -193,6 +193,28 @@ def test_tensors_in_a_wrong_place_are_refused(tmp_path: Path, monkeypatch: pytes
         refused({**case, "num_channels": [16, 16]}, tmp_path, match="differs")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "output"),
+    [
+        ("codec", "quant_conv_log_sigma.conv.bias", "sigma"),
+        ("codec", "post_quant_conv.conv.bias", "decoded"),
+        ("unet of classes", "class_embedding.weight", "output"),
+        ("unet with context", "middle_block.attention.transformer_blocks.1.attn2.to_v.weight", "output"),
+        ("unet", "time_embed.2.weight", "output"),
+        ("vqvae", "encoder.blocks.0.conv.weight", "encoded"),
+        ("vqvae", "quantizer.quantizer.embedding.weight", "(codes|decoded)"),
+        ("critic", "final_conv.conv.bias", "logits"),
+        ("critic", "1.adn.N.running_mean", "feature 3"),
+    ],
+)
+def test_every_part_of_a_network_counts(
+    name: str, key: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tensor that is a thousandth off is found, by the first output that it reaches."""
+    change_keys(monkeypatch, lambda converted, _: converted.update({key: 1.001 * converted[key]}))
+    refused(CASES[name], tmp_path, match=f"With random weights, '{output}' .* differs")
+
+
 def test_silent_layers_prove_nothing_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrained U-Net ends in zeros: its output is the same whatever comes before. Random weights tell."""
     change_arguments(monkeypatch, include_fc=True)
