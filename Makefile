@@ -12,12 +12,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Orthanc, dcmtk and Slurm from the system's packages, as root; then the tests that need them, away from any network.
+# Orthanc, dcmtk and Slurm from the system's packages, as root.
 servers:
 	.ci/servers
 
+# The tests that need these, a viewer or MONAI Label, away from any network; what is not installed is left out.
 test-servers: $(VENV)/.test
-	.ci/isolated $(BIN)/python -m pytest -m "(orthanc or slurm) and not label"
+	.ci/isolated $(BIN)/python -m pytest -m "label or orthanc or slurm or viewer"
 
 # MONAI Label, in an environment of its own: its requirements and those of the tests do not go together.
 LABEL := .venv-label
