@@ -69,11 +69,12 @@ def monai_arguments(name: str, original: type[nn.Module], arguments: Mapping[str
     Raises:
         SettingsError: an argument is missing or unknown, or asks for what MONAI's network does not have.
     """
-    names = signature(original).parameters
-    _check_names(name, names, {key for key, item in names.items() if item.default is item.empty}, arguments)
-    known = set(signature(getattr(nets, name)).parameters)
-    filled = {key: arguments.get(key, item.default) for key, item in names.items()}
+    parameters = signature(original).parameters
+    required = {key for key, item in parameters.items() if item.default is item.empty}
+    _check_names(name, parameters, required, arguments)
+    filled = {key: arguments.get(key, item.default) for key, item in parameters.items()}
     _check_features(name, filled)
+    known = set(signature(getattr(nets, name)).parameters)
     renamed = {key if key in known else _RENAMED_ARGUMENTS.get(key, key): value for key, value in filled.items()}
     if unknown := sorted(renamed.keys() - known):
         raise SettingsError(f"MONAI's {name} has no {', '.join(unknown)}, so these weights have no place there.")
