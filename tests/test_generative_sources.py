@@ -62,6 +62,30 @@ def test_a_config_runs_nothing(value: str, tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "ran").exists()
 
 
+def test_references_within_an_argument_are_followed(tmp_path: Path) -> None:
+    config = {"slope": 0.3, "network_def": {**CASES["vqvae"], "act": ["LEAKYRELU", {"negative_slope": "@slope"}]}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert read_generative_network(tmp_path / "c.yaml")["act"] == ["LEAKYRELU", {"negative_slope": 0.3}]
+    (tmp_path / "c.yaml").write_text("_target_: generative.networks.nets.VQVAE\nnum_channels: &a [*a]\n")
+    with pytest.raises(SettingsError, match="num_channels is"):
+        read_generative_network(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "hidden", ["$__import__('os').mkdir('ran')", {"_target_": "os.mkdir", "path": "ran"}, "%other.yaml::a", "@a"]
+)
+def test_nothing_is_written_that_monai_would_run(hidden: object, tmp_path: Path) -> None:
+    """Both networks take any value for ``inplace``; MONAI's parser would act on it when it reads the new config."""
+    network = {**CASES["vqvae"], "act": ["RELU", {"inplace": hidden}]}
+    source = save_checkpoint(CASES["vqvae"], tmp_path / "old.pt")
+    with pytest.raises(SettingsError, match="Write the value itself"):
+        import_generative(source, tmp_path / "new.pt", network)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(network))
+    with pytest.raises(SettingsError, match="Write the value itself"):
+        import_generative(source, tmp_path / "new.pt", read_generative_network(tmp_path / "c.yaml"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "old.pt"]
+
+
 # Checkpoints
 
 
