@@ -59,4 +59,4 @@ $(VENV)/.test: $(VENV)/bin/python setup.cfg constraints.txt
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) $(LABEL) demo_output output build dist *.egg-info
+	rm -rf $(VENV) $(LABEL) .viewer demo_output output build dist *.egg-info

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["CASES", "needs_generative", "one_thread", "trained"]
+__all__ = ["CASES", "needs_generative", "one_thread", "save_checkpoint", "trained"]
 
 needs_generative = pytest.mark.skipif(
     find_spec("generative") is None, reason="needs the extra: pip install monai_ldmsr[generative]"
@@ -127,3 +128,9 @@ def trained(network: dict[str, Any], seed: int = 0) -> nn.Module:
         elif value.is_floating_point():
             value.normal_(1.0 if key.endswith("weight") else 0.0, 0.3)
     return built.eval()
+
+
+def save_checkpoint(network: dict[str, Any], path: Path, content: Callable[[dict[str, Tensor]], object] = dict) -> Path:
+    """Write the network's tensors as a training may have left them: bare, or as ``content`` arranges them."""
+    torch.save(content(trained(network).state_dict()), path)
+    return path

@@ -269,10 +269,12 @@ class _DicomwebHandler(BaseHTTPRequestHandler):
         if self._failed():
             return
         boundary = str(self.headers.get_param("boundary")).encode()
-        content = body.split(b"--" + boundary)[1].split(b"\r\n\r\n", 1)[1][:-2]
-        image = pydicom.dcmread(BytesIO(content))
-        self.server.files[image.SOPInstanceUID] = content
-        self._answer(200, "application/dicom+json", stow_answer(stored=[image.SOPInstanceUID]))
+        before, *parts, after = body.split(b"--" + boundary)
+        assert (before, after) == (b"", b"--\r\n")
+        contents = [part.split(b"\r\n\r\n", 1)[1][:-2] for part in parts]
+        files = {str(pydicom.dcmread(BytesIO(content)).SOPInstanceUID): content for content in contents}
+        self.server.files.update(files)
+        self._answer(200, "application/dicom+json", stow_answer(stored=list(files)))
 
     def _search(self, parts: list[str], query: dict[str, list[str]]) -> None:
         asked = Dataset()

@@ -18,6 +18,8 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import build_context, evt
 
+from monai_ldmsr.errors import PeerError, ReasonCode
+from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import association
 from monai_ldmsr.pacs.peers import Caller, DicomPeer, DicomwebPeer
 from monai_ldmsr.pacs.sending import StoreDelivery, StowDelivery, parse_destination
@@ -233,6 +235,25 @@ def test_stow_sends_the_very_bytes(result: Path) -> None:
             assert outcome.n_sent == N
         assert {path.read_bytes() for path in result.rglob("*.dcm")} == set(server.files.values())
         assert len(server.files) == N
+
+
+def test_stow_of_a_series_by_one_request(result: Path) -> None:
+    files = {str(pydicom.dcmread(path).SOPInstanceUID): path for path in result.rglob("*.dcm")}
+    refused, *taken = files
+    with DicomwebServer() as server, DicomwebClient(DicomwebPeer(server.url), CALLER) as client:
+        assert client.store_together(files) == dict.fromkeys(files, 0)
+        assert len(server.requests) == 1
+        assert server.files == {uid: path.read_bytes() for uid, path in files.items()}
+        server.fail = lambda *_: answer(409, stow_answer(stored=taken, failed={refused: 0xA700}))
+        assert client.store_together(files) == {refused: 0xA700, **dict.fromkeys(taken, 0)}
+        for failure, reason in (
+            (answer(200, stow_answer(stored=taken)), ReasonCode.PACS_REFUSED),
+            (answer(503), ReasonCode.PACS_OUT_OF_RESOURCES),
+        ):
+            server.fail = lambda *_, failure=failure: failure
+            with pytest.raises(PeerError) as caught:
+                client.store_together(files)
+            assert caught.value.reason is reason
 
 
 def answer(status: int, body: bytes = b"", kind: str = "application/dicom+json") -> tuple[int, str, bytes]:

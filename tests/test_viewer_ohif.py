@@ -203,12 +203,12 @@ def test_scrolling_zoom_position_and_window_are_linked(ohif: OhifViewer, studies
         assert study.made_from(views["derived"].sop_uid) == views["source"].sop_uid
 
     ohif.drag("source", LEFT, (60, 30))
-    views = ohif.wait_for(lambda found: found["source"].window != before["source"].window)
-    views = ohif.wait_for(lambda found: found["derived"].window == found["source"].window)
+    ohif.wait_for(lambda found: found["source"].window != before["source"].window)
+    ohif.wait_for(lambda found: found["derived"].window == found["source"].window)
 
     ohif.drag("derived", RIGHT, (0, 60))
-    views = ohif.wait_for(lambda found: found["derived"].zoom != before["derived"].zoom)
-    views = ohif.wait_for(lambda found: found["source"].zoom == pytest.approx(found["derived"].zoom))
+    ohif.wait_for(lambda found: found["derived"].zoom != before["derived"].zoom)
+    ohif.wait_for(lambda found: found["source"].zoom == pytest.approx(found["derived"].zoom))
 
     ohif.drag("source", MIDDLE, (50, -40))
     moved_mm = np.linalg.norm(before["source"].centre_mm - ohif.wait_for(bool)["source"].centre_mm)
@@ -231,6 +231,13 @@ def test_the_viewer_as_it_comes_can_link_the_two_by_hand(ohif: OhifViewer, studi
     views = ohif.wait_for(lambda found: {view.index for view in found.values()} == {2})
     source, derived = sorted(views.values(), key=lambda view: view.shape)
     assert study.made_from(derived.sop_uid) == source.sop_uid
+    assert derived.window[1] > source.window[1], "each viewport takes its own"
+
+
+def test_the_viewer_as_it_comes_shows_all_series_in_a_grid(ohif: OhifViewer, studies: dict[str, Study]) -> None:
+    views = ohif.open(studies["MR"].uid, 2, hangingProtocolId="@ohif/mnGrid")
+    shown = {frozenset(view.sop_uids) for view in views.values()}
+    assert shown == {frozenset(studies["MR"].source), frozenset(studies["MR"].derived)}
 
 
 def new_study(folder: Path) -> tuple[str, list[Path]]:

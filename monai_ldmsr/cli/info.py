@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.cli.arguments import Commands
+from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -22,7 +23,6 @@ def add(commands: Commands) -> None:
 def _info(arguments: argparse.Namespace) -> int:
     import torch
 
-    from monai_ldmsr.networks import file_sha256
     from monai_ldmsr.workflow import available_bundles
 
     del arguments

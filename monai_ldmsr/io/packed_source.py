@@ -20,14 +20,7 @@ from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_header import data_file_name
 from monai_ldmsr.io.zip_archive import open_zip
 
-__all__ = [
-    "AnySource",
-    "PackedMember",
-    "PackedSource",
-    "on_disk",
-    "remove_unpacked",
-    "unpacking_folder",
-]
+__all__ = ["AnySource", "PackedMember", "PackedSource", "on_disk", "remove_unpacked", "unpacking_folder"]
 
 _PREFIX = "unpacked-"
 

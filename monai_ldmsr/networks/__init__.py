@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.conditional_unet import CLASSES, FACTORS, ConditionalUNet
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_config import read_generative_network
@@ -22,7 +21,6 @@ __all__ = [
     "LatentCodec",
     "SRResNetGenerator",
     "SuperResolver",
-    "file_sha256",
     "grow_denoiser",
     "import_generative",
     "load_grown_weights",

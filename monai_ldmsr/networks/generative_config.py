@@ -17,8 +17,8 @@ __all__ = ["read_generative_network"]
 
 _TARGET = re.compile(rf"generative\.([a-z_.]+\.)?({'|'.join(GENERATIVE_NETWORKS)})")
 
-#: A reference to a reference and so on; more is a circle.
-_MAX_REFERENCES = 20
+#: A value in a value, or a reference to a reference, and so on; more is a circle.
+_MAX_DEPTH = 20
 
 
 def read_generative_network(path: str | Path, network_id: str | None = None) -> dict[str, Any]:
@@ -90,15 +90,19 @@ def _value(config: Any, place: str) -> Any:
     return config
 
 
-def _resolved(value: Any, config: Any, argument: str, references: int = 0) -> Any:
-    if isinstance(value, list):
-        return [_resolved(item, config, argument, references) for item in value]
-    if not isinstance(value, str) or value[:1] not in ("@", "$"):
-        return value
-    referenced = _value(config, value[1:]) if value[0] == "@" else None
-    if referenced is None or isinstance(referenced, Mapping) or references == _MAX_REFERENCES:
-        raise SettingsError(
-            f"{argument} is '{value}', which is no reference to a value of the same file; expressions are not "
-            "executed. Write the value itself."
-        )
-    return _resolved(referenced, config, argument, references + 1)
+def _resolved(value: Any, config: Any, argument: str, depth: int = 0) -> Any:
+    """The value with every reference in it followed."""
+    if depth <= _MAX_DEPTH:
+        if isinstance(value, list):
+            return [_resolved(item, config, argument, depth + 1) for item in value]
+        if isinstance(value, Mapping):
+            return {key: _resolved(item, config, argument, depth + 1) for key, item in value.items()}
+        if not isinstance(value, str) or value[:1] not in ("@", "$"):
+            return value
+        referenced = _value(config, value[1:]) if value[0] == "@" else None
+        if referenced is not None and not isinstance(referenced, Mapping):
+            return _resolved(referenced, config, argument, depth + 1)
+    raise SettingsError(
+        f"{argument} is '{value}', which is no reference to a value of the same file; expressions are not "
+        "executed. Write the value itself."
+    )

@@ -67,13 +67,15 @@ def monai_arguments(name: str, original: type[nn.Module], arguments: Mapping[str
         arguments: of that class.
 
     Raises:
-        SettingsError: an argument is missing or unknown, or asks for what MONAI's network does not have.
+        SettingsError: an argument is missing or unknown, asks for what MONAI's network does not have, or would be
+            executed or looked up by MONAI's config parser.
     """
-    names = signature(original).parameters
-    _check_names(name, names, {key for key, item in names.items() if item.default is item.empty}, arguments)
-    known = set(signature(getattr(nets, name)).parameters)
-    filled = {key: arguments.get(key, item.default) for key, item in names.items()}
+    parameters = signature(original).parameters
+    required = {key for key, item in parameters.items() if item.default is item.empty}
+    _check_names(name, parameters, required, arguments)
+    filled = {key: arguments.get(key, item.default) for key, item in parameters.items()}
     _check_features(name, filled)
+    known = set(signature(getattr(nets, name)).parameters)
     renamed = {key if key in known else _RENAMED_ARGUMENTS.get(key, key): value for key, value in filled.items()}
     if unknown := sorted(renamed.keys() - known):
         raise SettingsError(f"MONAI's {name} has no {', '.join(unknown)}, so these weights have no place there.")
@@ -109,11 +111,20 @@ def _check_features(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists and MONAI's enumerations as text, as YAML knows them."""
+    """Tuples as lists and MONAI's enumerations as text, as YAML knows them, and nothing that MONAI would execute."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(_inert(key, "_")): _plain(item) for key, item in value.items()}
+    return _inert(value, "$", "@", "%")
+
+
+def _inert(value: Any, *signs: str) -> Any:
+    if isinstance(value, str) and value.startswith(signs):
+        raise SettingsError(
+            f"An argument holds '{value}', which MONAI would execute or look up when it reads the config that is "
+            "written. Write the value itself."
+        )
     return value

@@ -12,7 +12,6 @@ split by that hash, about 70 % train, 15 % calibration and 15 % test, the same w
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -198,4 +197,4 @@ def _top(path: Path, folder: Path) -> str:
 
 
 def _share(subject: str) -> float:
-    return int(hashlib.sha256(subject.encode()).hexdigest()[:12], 16) / 16**12
+    return int(case_digest(subject), 16) / 16**12
