@@ -310,6 +310,29 @@ def test_files_that_are_there_stay(tmp_path: Path) -> None:
         import_generative(source, source / "new.pt", CODEC)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_and_a_full_disk_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    source, config = save_checkpoint(CODEC, tmp_path / "old.pt"), tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(CODEC))
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_ldmsr.networks.generative_weights.output_differences", fail)
+        assert main(["import-generative", str(source), str(tmp_path / "new.pt"), "--network", str(config)]) == 8
+        assert "OUT_OF_MEMORY" in capsys.readouterr().err
+    monkeypatch.setattr(torch, "save", lambda *_: fail() if isinstance(error, RuntimeError) else _full())
+    with pytest.raises(OutputError, match=r"'new\.pt' cannot be written"):
+        import_generative(source, tmp_path / "new.pt", CODEC)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "old.pt"]
+
+
+def _full() -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_view_is_written_without_the_rest(tmp_path: Path) -> None:
     """As flattened optimizer or averaging buffers leave them."""
     source = save_checkpoint(

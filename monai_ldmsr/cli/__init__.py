@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: LdmsrError) -> int:
     if isinstance(error, OutputError):
         return 7
-    if isinstance(error, TrainingError | ClusterError | PeerError):
+    if isinstance(error, TrainingError | ClusterError | PeerError) or error.reason is ReasonCode.OUT_OF_MEMORY:
         return 8
     if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
         return 1

@@ -17,7 +17,7 @@ import yaml
 from monai.networks import nets
 from torch import Tensor, nn
 
-from monai_ldmsr.errors import OutputError, SettingsError, WeightsError
+from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, WeightsError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.generative_checkpoint import read_network_state
 from monai_ldmsr.networks.generative_names import GENERATIVE_NETWORKS, monai_arguments, monai_key, monai_keys
@@ -79,6 +79,7 @@ def import_generative(
         SettingsError: ``generative`` is not installed, or the arguments fit no network of MONAI.
         WeightsError: the checkpoint is not of this network, or outputs differ.
         OutputError: a file is there, or cannot be written.
+        LdmsrError: ``OUT_OF_MEMORY``.
 
     Example:
         >>> import_generative(
@@ -104,10 +105,13 @@ def import_generative(
     target = f"monai.networks.nets.{name}"
     with _partial_files(weights, config) as (new_weights, new_config):
         converted = monai_keys(state)
-        torch.save(converted, new_weights)
+        _save(converted, new_weights)
         sha256 = file_sha256(new_weights)
         new_config.write_text(_config_text(weights.name, sha256, target, arguments), encoding="utf-8")
-        differences, tolerance = _proven(_built(original, "generative", given), state, name, new_weights, new_config)
+        with _enough_memory():
+            differences, tolerance = _proven(
+                _built(original, "generative", given), state, name, new_weights, new_config
+            )
     logging.getLogger(__name__).info("saved %s, sha256 %s", weights.name, sha256)
     return ImportedNetwork(
         target, arguments, place, len(converted), len(state) - len(converted), differences, tolerance, sha256
@@ -193,6 +197,8 @@ def _proven(
         with_any = output_differences(original, converted, name, arguments)
         original.load_state_dict(state)
     except RuntimeError as error:
+        if "alloc" in str(error):
+            raise
         raise WeightsError(
             f"The tensors of generative's {name} are not those of MONAI's. Check the arguments."
         ) from error
@@ -232,6 +238,33 @@ def _check_free(source: Path, weights: Path, config: Path, overwrite: bool) -> N
 
 
 @contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's allocators raise a RuntimeError.
+        if not isinstance(error, MemoryError) and "alloc" not in str(error):
+            raise
+        raise LdmsrError(
+            "The memory does not suffice to run the two networks; it takes about 27 bytes for each weight. Use a "
+            "larger computer.",
+            ReasonCode.OUT_OF_MEMORY,
+        ) from error
+
+
+def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's word for a disk that is full
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> OutputError:
+    name = path.name.removeprefix(".").removesuffix(".part")
+    return OutputError(f"'{name}' cannot be written ({type(error).__name__}). Check space and permissions.")
+
+
+@contextmanager
 def _partial_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
     """Files under passing names, which get their own when the block ends without an error, or are gone."""
     partials = tuple(final.with_name(f".{final.name}.part") for final in finals)
@@ -240,12 +273,10 @@ def _partial_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
         yield partials
         for partial, final in zip(partials, finals, strict=True):
             os.replace(partial, final)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(
-            f"'{finals[0].name}' cannot be written ({type(error).__name__}). Check space and permissions."
-        ) from error
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _unwritable(finals[0], error) from error
     finally:
         for partial in partials:
             with suppress(OSError):
