@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import rmtree
 
 import nibabel
 import numpy as np
@@ -128,6 +131,40 @@ def test_refusals(server: LabelServer, orthanc: OrthancServer, source: tuple[str
     assert uid not in server.log
     assert made not in server.log
     assert orthanc.dicomweb not in server.log
+
+
+def test_the_same_at_once_is_one_whole_volume(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    before = {path.name for path in server.temporary.iterdir()}
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(server.infer, uid, {"seed": 11}, "image") for _ in range(4)]
+    contents = {answer.result().content for answer in sent}
+    assert len(contents) == 1
+    (volume,) = contents
+    assert nibabel.Nifti1Image.from_bytes(gzip.decompress(volume)).shape[2] == SHAPE[2]
+    assert len(orthanc.instance_uids()) == 2 * SHAPE[2]
+    assert {path.name for path in server.temporary.iterdir()} == before
+
+
+def test_notes_that_are_damaged_or_cannot_be_written(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    server.infer(uid)
+    held, notes = orthanc.instance_uids(), server.folder / "app" / "super_resolved"
+    for damaged in ("[]", "{}", '{"image": 3'):
+        for note in notes.rglob("told.json"):
+            note.write_text(damaged)
+        assert server.client.next_sample("newest_result", {}) == {}
+        assert server.infer(uid).json()["is_new"]
+    assert orthanc.instance_uids() == held
+    rmtree(notes)
+    notes.write_text("in the way")
+    assert server.refusal(server.infer(uid, {"seed": 12})) == (507, "CANNOT_WRITE")
+    assert orthanc.instance_uids() == held
+    notes.unlink()
 
 
 def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:
