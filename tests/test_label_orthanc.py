@@ -128,6 +128,8 @@ def test_refusals(server: LabelServer, orthanc: OrthancServer, source: tuple[str
     assert orthanc.instance_uids() == held
     made = server.infer(uid).json()["image"]
     assert server.refusal(server.infer(made)) == (422, "OWN_RESULT")
+    put = requests.put(f"{server.url}/datastore/image?image=../x", files={"file": ("x.nii.gz", b"x")}, timeout=60)
+    assert server.refusal(put) == (400, "BAD_SETTINGS")
     assert uid not in server.log
     assert made not in server.log
     assert orthanc.dicomweb not in server.log

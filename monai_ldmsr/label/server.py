@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +15,17 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from monailabel.app import app
 from monailabel.config import settings
+from monailabel.endpoints.datastore import add_image
 from monailabel.endpoints.infer import ResultType, run_inference
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.label.http_errors import answered_errors, http_error
+from monai_ldmsr.label.local_datastore import GuardedDatastore
 
 __all__ = ["app"]
 
@@ -49,10 +54,30 @@ def _run_inference(
         given["result_write_to_file"] = output == ResultType.image
     if file is not None:  # the client's own name may be one that no file can have
         file.filename = f"upload{volume_extension(Path(file.filename or '')) or '.unknown'}"
-    try:
+    with _tidied_up(background_tasks):
         return run_inference(background_tasks, model, image, session_id, json.dumps(given), file, None, output)
+
+
+def _add_image(
+    background_tasks: BackgroundTasks,
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))],
+    file: UploadFile,
+    image: str | None = None,
+    params: Annotated[str, Form()] = "{}",
+) -> Any:
+    given = _options(params)
+    if not isinstance(app_instance().datastore(), GuardedDatastore):
+        raise http_error(ReasonCode.BAD_SETTINGS, "Images are sent to the DICOMweb service itself (STOW), not here.")
+    with _tidied_up(background_tasks):
+        return add_image(background_tasks, image, json.dumps(given), file, user.username)
+
+
+@contextmanager
+def _tidied_up(background_tasks: BackgroundTasks) -> Iterator[None]:
+    """After a refusal nobody else removes what was uploaded."""
+    try:
+        yield
     except BaseException:
-        # After a refusal nobody else removes what was uploaded.
         for task in background_tasks.tasks:
             task.func(*task.args, **task.kwargs)
         raise
@@ -104,16 +129,17 @@ def _told(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": f"MONAI Label: {error.error.value}"}, status)
 
 
-app.router.routes.insert(
-    0,
-    APIRoute(
-        f"{settings.MONAI_LABEL_API_STR}/infer/{{model}}",
-        _run_inference,
-        methods=["POST"],
-        tags=["Infer"],
-        dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
-    ),
+_infer_route = APIRoute(
+    f"{settings.MONAI_LABEL_API_STR}/infer/{{model}}",
+    _run_inference,
+    methods=["POST"],
+    tags=["Infer"],
+    dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
 )
+_image_route = APIRoute(
+    f"{settings.MONAI_LABEL_API_STR}/datastore/image", _add_image, methods=["PUT"], tags=["Datastore"]
+)
+app.router.routes[:0] = [_infer_route, _image_route]
 app.add_exception_handler(MONAILabelException, _told)
 # Innermost, so that these answers too have the headers that a browser needs.
 app.user_middleware.append(Middleware(_AnsweredErrors))
