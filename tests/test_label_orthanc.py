@@ -169,6 +169,20 @@ def test_notes_that_are_damaged_or_cannot_be_written(
     notes.unlink()
 
 
+def test_a_service_that_drops_an_image_and_says_nothing(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    rule = orthanc.folder / "rule.lua"
+    rule.write_text("function ReceivedInstanceFilter(tags) return tags['InstanceNumber'] ~= '2' end")
+    orthanc.restart(LuaScripts=[str(rule)])
+    assert server.refusal(server.infer(uid)) == (502, "PACS_INCOMPLETE")
+    orthanc.restart()
+    told = server.infer(uid).json()
+    assert told["is_new"]
+    assert len(orthanc.instance_uids(told["image"])) == SHAPE[2]
+
+
 def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:
     uid, _ = source
     server.infer(uid, {"factor": 3})  # what MONAI Label kept of the list is forgotten then

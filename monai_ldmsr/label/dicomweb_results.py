@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.sending import images_below
 
 __all__ = ["DicomwebResults"]
+
+#: Some services list an image a moment after they have stored it.
+_LISTED_WITHIN_S = 3.0
 
 _STUDY, _SERIES = "0020000D", "0020000E"
 
@@ -80,6 +84,7 @@ class DicomwebResults:
                     told = _told_of(source, inferred)
                     with self._noting(name, told, inferred):
                         _store(client, [result.folder for result in inferred])
+                        _check_stored(client, source.study, told["series"])
         self._datastore.list_images.cache.clear()  # MONAI Label lists the service's series only every two hours
         return LabelResult(told["image"], told, is_new=True)
 
@@ -234,6 +239,23 @@ def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
     for status in statuses.values():
         if status:
             raise failure_of(status, "an image")
+
+
+def _check_stored(client: DicomwebClient, study: str, series: Sequence[Mapping[str, Any]]) -> None:
+    """A service may drop an image by a rule of its own, and say that all went well.
+
+    Raises:
+        PeerError: it does not list all images.
+    """
+    deadline = time.monotonic() + _LISTED_WITHIN_S
+    while not _is_there(client, study, series):
+        if time.monotonic() > deadline:
+            raise PeerError(
+                "The DICOMweb service says that it stored the result, but does not list all of its images. Look for a "
+                "rule there by which it drops some, and ask again.",
+                ReasonCode.PACS_INCOMPLETE,
+            )
+        time.sleep(0.2)
 
 
 def _uid(path: Path) -> str:
