@@ -118,6 +118,12 @@ class OrthancServer:
                 process.send_signal(signal.SIGKILL)
             process.wait(timeout=10)
 
+    def restart(self, **options: Any) -> None:
+        """Start it anew with these options instead of those it was made with."""
+        self.kill()
+        self._options = options
+        self.start()
+
     def register(self, aet: str, port: int, host: str = "127.0.0.1") -> None:
         """Make ``aet`` known: it may call, and C-MOVE to it goes to this address."""
         self._known[aet] = (aet, host, port)

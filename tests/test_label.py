@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
@@ -195,7 +197,13 @@ def test_a_viewer_that_takes_labels_gets_none_and_finds_the_image(server: LabelS
         ("more3", {"operator": "median"}, 400, "BAD_SETTINGS"),
         ("more3", {"modality": "US"}, 400, "BAD_SETTINGS"),
         ("more3", {"device": "abacus"}, 400, "BAD_SETTINGS"),
+        ("more3", {"device": 3}, 400, "BAD_SETTINGS"),
         ("more3", {"result_extension": ".exe"}, 400, "BAD_SETTINGS"),
+        ("more3", {"seed": 10**400}, 400, "BAD_SETTINGS"),
+        ("more3", {"model": {}}, 400, "BAD_SETTINGS"),
+        ("more3", {"model": ["unet"]}, 404, "NO_SUCH_SOURCE"),
+        ("more3", {"image": {"id": "short"}}, 400, "BAD_SETTINGS"),
+        ("more3", {"image": "/etc/hostname"}, 404, "NO_SUCH_SOURCE"),
     ],
 )
 def test_refusals_name_the_reason_and_store_nothing(
@@ -212,10 +220,49 @@ def test_other_broken_requests(server: LabelServer) -> None:
     url = f"{server.url}/infer/"
     bad_json = requests.post(f"{url}ldm_sr", params={"image": "short"}, data={"params": "[1"}, timeout=60)
     no_object = requests.post(f"{url}ldm_sr", params={"image": "short"}, data={"params": "3"}, timeout=60)
+    deep = {"params": "[" * 100_000}
+    too_deep = requests.post(f"{url}ldm_sr", params={"image": "short"}, data=deep, timeout=60)
+    no_labels = server.infer("short", output="dicom_seg")
     nothing = requests.post(f"{url}ldm_sr", timeout=60)
     no_model = requests.post(f"{url}unet", params={"image": "short"}, timeout=60)
-    found = [server.refusal(answer) for answer in (bad_json, no_object, nothing, no_model)]
-    assert found == [(400, "BAD_SETTINGS")] * 3 + [(404, "NO_SUCH_SOURCE")]
+    found = [server.refusal(answer) for answer in (bad_json, no_object, too_deep, no_labels, nothing, no_model)]
+    assert found == [(400, "BAD_SETTINGS")] * 5 + [(404, "NO_SUCH_SOURCE")]
+    # What else fails in MONAI Label is told too, and no log gets it.
+    assert server.refusal(requests.get(f"{server.url}/datastore/dataset", timeout=60)) == (500, "INTERNAL_ERROR")
+    assert "Traceback" not in server.log
+
+
+def test_an_image_is_sent_though_the_client_forbids_it(server: LabelServer) -> None:
+    answer = server.infer("short", {"result_write_to_file": False}, output="image")
+    assert answer.status_code == 200
+    assert answer.content[:2] == b"\x1f\x8b"
+
+
+def test_refused_uploads_leave_nothing(server: LabelServer, tmp_path: Path) -> None:
+    content = small_brain(tmp_path / "own.nii.gz").read_bytes()
+    for name, sent, params, expected in (
+        ("x.nii.gz", b"no image", {}, (422, "UNREADABLE_FILE")),
+        ("x.nii.gz", content, {"factor": 9}, (400, "BAD_SETTINGS")),
+        ("x." + "a" * 300, content, {}, (422, "NOT_AN_IMAGE")),
+        ("x.nii\0", content, {}, (422, "NOT_AN_IMAGE")),
+        ("x.dcm", content, {}, (422, "NOT_AN_IMAGE")),
+    ):
+        files, data = {"file": (name, sent)}, {"params": json.dumps(params)}
+        answer = requests.post(f"{server.url}/infer/ldm_sr", files=files, data=data, timeout=60)
+        assert server.refusal(answer) == expected
+    odd = {"file": ("../../x.nii.gz", content)}
+    assert requests.post(f"{server.url}/infer/ldm_sr", files=odd, timeout=60).status_code == 200
+    # What was sent is removed a moment after it was.
+    wait_until(lambda: not [*server.temporary.glob("ldmsr-*"), *server.temporary.glob("tmp*.[nu]*")])
+
+
+@pytest.mark.parametrize("image", ["../outside", "a/b", ".hidden", "a\0b"])
+def test_no_image_is_put_elsewhere(server: LabelServer, studies: Path, image: str) -> None:
+    before = sorted(studies.parent.rglob("*"))
+    files = {"file": ("x.nii.gz", b"content")}
+    answer = requests.put(f"{server.url}/datastore/image", params={"image": image}, files=files, timeout=60)
+    assert server.refusal(answer) == (400, "BAD_SETTINGS")
+    assert sorted(studies.parent.rglob("*")) == before
 
 
 def test_results_are_no_sources(server: LabelServer) -> None:
@@ -284,6 +331,97 @@ def test_a_datastore_that_takes_nothing(label_server: Any, tmp_path: Path) -> No
     assert content(studies) == before
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB."""
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(studies)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    yield studies
+    subprocess.run(["umount", "--lazy", str(studies)], check=True)
+
+
+def test_a_disk_that_is_full_read_only_or_left_in_the_middle(label_server: Any, small_disk: Path) -> None:
+    studies = small_disk
+    small_brain(studies / "image.nii.gz")
+    server = label_server(studies)
+    made = server.infer("image").json()["image"]
+    filler = studies / "filler"
+    filler.write_bytes(b"x" * (free_bytes(studies) - 12_000))
+    before, known = content(studies), stored(server)
+    assert server.refusal(server.infer("image", {"seed": 1})) == (507, "CANNOT_WRITE")
+    answer = requests.put(
+        f"{server.url}/datastore/image",
+        params={"image": "sent"},
+        files={"file": ("x.nii.gz", b"x" * 90_000)},
+        timeout=60,
+    )
+    assert server.refusal(answer) == (507, "CANNOT_WRITE")
+    assert content(studies) == before
+    assert stored(server) == known
+    assert json.loads((studies / "datastore_v2.json").read_text())["objects"].keys() == known.keys()
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(studies)], check=True)
+    assert server.refusal(server.infer("image", {"seed": 1})) == (507, "CANNOT_WRITE")
+    assert not server.infer("image").json()["is_new"]
+    subprocess.run(["mount", "-o", "remount,rw", str(studies)], check=True)
+
+    # The file watcher has survived that; a result whose list was lost is a result still.
+    (studies / "datastore_v2.json").write_text("{\"a patient's name")
+    small_brain(studies / "later.nii.gz", shift=3)
+    wait_until(lambda: "later" in stored(server))
+    (studies / "datastore_v2.json").unlink()
+    killed_in_the_middle(server, studies)
+    server.start()
+    assert not list(studies.glob(".ldmsr-*"))
+    assert set(stored(server)) == {"image", "later", made}
+    assert server.refusal(server.infer(made)) == (422, "OWN_RESULT")
+    assert server.infer("image").json()["image"] == made
+    assert stored(server)["image"]["super_resolved_as"] == [made]
+
+    server.stop()
+    (studies / "datastore_v2.json").write_text("{\"a patient's name")
+    with pytest.raises(RuntimeError, match=r"datastore_v2.json.*is damaged.*BAD_SETTINGS"):
+        server.start()
+    assert "Traceback" not in server.log
+    assert "a patient's name" not in server.log
+
+
+def free_bytes(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_bsize
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def killed_in_the_middle(server: LabelServer, studies: Path) -> None:
+    """Ask for a result, and end the server while it works on it."""
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(server.infer, "image", {"seed": 2, "steps": 1000})
+        wait_until(lambda: bool(list(studies.glob(".ldmsr-*"))))
+        server.kill()
+        assert isinstance(asked.exception(), requests.ConnectionError)
+    assert list(studies.glob(".ldmsr-*"))
+
+
+def test_a_source_that_is_removed_meanwhile(server: LabelServer, studies: Path) -> None:
+    path = small_brain(studies / "brief.nii.gz", shape=(64, 64, 12))
+    wait_until(lambda: "brief" in stored(server))
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(server.infer, "brief")
+        wait_until(lambda: bool(list(studies.glob(".ldmsr-*"))))
+        path.unlink()
+        assert server.refusal(asked.result()) == (404, "NO_SUCH_SOURCE")
+    assert not [name for name in content(studies) if "brief" in name]
+
+
 def test_a_batch_takes_sources_only_and_goes_on_after_a_refusal(label_server: Any, tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     studies.mkdir()
@@ -299,6 +437,15 @@ def test_a_batch_takes_sources_only_and_goes_on_after_a_refusal(label_server: An
         assert "UNREADABLE_FILE" in told["broken"]["params"]["error"]
         assert told["image1"]["params"]["image"].startswith("image1_x2_")
     assert len([name for name in content(studies) if name.endswith(".nii.gz")]) == 5
+    # In the background it is another process that stores, at the same time as this one.
+    requests.post(f"{server.url}/batch/infer/ldm_sr", json={"device": "cpu", "seed": 5}, timeout=60)
+    own = [server.infer(f"image{n % 2}", {"seed": 5 + n // 2}).json()["image"] for n in range(6)]
+    wait_until(lambda: requests.get(f"{server.url}/batch/infer", timeout=60).json()["status"] == "DONE")
+    wait_until(lambda: {f"image{n}" for n in range(2)} | set(own) <= set(stored(server)))
+    known = stored(server)
+    assert {name for n in range(2) for name in known[f"image{n}"]["super_resolved_as"]} >= set(own)
+    assert all("super_resolution" in known[name] for name in own)
+    assert not server.infer("image1", {"seed": 5}).json()["is_new"]
 
 
 def test_no_log_names_an_image(server: LabelServer, studies: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import rmtree
 
 import nibabel
 import numpy as np
@@ -125,9 +128,61 @@ def test_refusals(server: LabelServer, orthanc: OrthancServer, source: tuple[str
     assert orthanc.instance_uids() == held
     made = server.infer(uid).json()["image"]
     assert server.refusal(server.infer(made)) == (422, "OWN_RESULT")
+    put = requests.put(f"{server.url}/datastore/image?image=../x", files={"file": ("x.nii.gz", b"x")}, timeout=60)
+    assert server.refusal(put) == (400, "BAD_SETTINGS")
     assert uid not in server.log
     assert made not in server.log
     assert orthanc.dicomweb not in server.log
+
+
+def test_the_same_at_once_is_one_whole_volume(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(server.infer, uid, {"seed": 11}, "image") for _ in range(4)]
+    contents = {answer.result().content for answer in sent}
+    assert len(contents) == 1
+    (volume,) = contents
+    assert nibabel.Nifti1Image.from_bytes(gzip.decompress(volume)).shape[2] == SHAPE[2]
+    assert len(orthanc.instance_uids()) == 2 * SHAPE[2]
+    deadline = time.monotonic() + 30
+    while list(server.temporary.glob("*.nii.gz")):  # removed a moment after it was sent
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_notes_that_are_damaged_or_cannot_be_written(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    server.infer(uid)
+    held, notes = orthanc.instance_uids(), server.folder / "app" / "super_resolved"
+    for damaged in ("[]", "{}", '{"image": 3'):
+        for note in notes.rglob("told.json"):
+            note.write_text(damaged)
+        assert server.client.next_sample("newest_result", {}) == {}
+        assert server.infer(uid).json()["is_new"]
+    assert orthanc.instance_uids() == held
+    rmtree(notes)
+    notes.write_text("in the way")
+    assert server.refusal(server.infer(uid, {"seed": 12})) == (507, "CANNOT_WRITE")
+    assert orthanc.instance_uids() == held
+    notes.unlink()
+
+
+def test_a_service_that_drops_an_image_and_says_nothing(
+    server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]
+) -> None:
+    uid, _ = source
+    rule = orthanc.folder / "rule.lua"
+    rule.write_text("function ReceivedInstanceFilter(tags) return tags['InstanceNumber'] ~= '2' end")
+    orthanc.restart(LuaScripts=[str(rule)])
+    assert server.refusal(server.infer(uid)) == (502, "PACS_INCOMPLETE")
+    orthanc.restart()
+    told = server.infer(uid).json()
+    assert told["is_new"]
+    assert len(orthanc.instance_uids(told["image"])) == SHAPE[2]
 
 
 def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +21,9 @@ from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsErro
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.label.inference import InferenceTurn
-from monai_ldmsr.label.options import offered_options, requested_settings, settings_digest
+from monai_ldmsr.label.options import offered_options, requested_name, requested_settings, settings_digest
 from monai_ldmsr.label.results import ClientFile
+from monai_ldmsr.label.working_folder import clear_working_folders, working_folder
 
 
 def settings_of(**request: object) -> WorkSettings:
@@ -46,6 +48,7 @@ def test_options_come_as_clients_send_them() -> None:
         {"factor": False},
         {"factor": "nan"},
         {"seed": "1e400"},
+        {"seed": 10**400},
         {"seed": float("inf")},
         {"steps": {"a": 1}},
         {"detail": "much"},
@@ -59,6 +62,32 @@ def test_wrong_options_are_refused_and_not_repeated(wrong: dict[str, object]) ->
         settings_of(**wrong)
     assert "print" not in str(raised.value)
     assert next(iter(wrong)).replace("steps", "num_inference_steps") in str(raised.value)
+
+
+def test_other_words_of_a_request() -> None:
+    assert requested_name({"image": "a"}, "image") == requested_name({"image": ["a", "b"]}, "image") == "a"
+    assert requested_name({"image": None}, "image") == requested_name({}, "image") == ""
+    for wrong in (3, {}, [["a"]]):
+        with pytest.raises(SettingsError, match="image is no text"):
+            requested_name({"image": wrong}, "image")
+
+
+def test_only_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from monai_ldmsr.label.working_folder import working_folder
+with working_folder(Path({str(tmp_path)!r})) as folder:
+    (folder / "half").write_text("a")
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.iterdir()
+    with working_folder(tmp_path) as alive:
+        clear_working_folders(tmp_path)
+        assert list(tmp_path.iterdir()) == [alive]
+        assert left != alive
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_digest_tells_results_apart() -> None:
@@ -169,6 +198,13 @@ def test_without_monai_label_the_command_says_how_to_get_it(
     assert main(["label", "--studies", str(tmp_path / "none")]) == 1
     assert "--studies" in capsys.readouterr().err
     assert main(["label", "--studies", str(tmp_path / "studies"), "--bundle", "none"]) == 1
+    for wrong in ("http://", "http://user:word@127.0.0.1/dicom-web", "https://127.0.0.1:1/x --ca-file none.pem"):
+        assert main(["label", "--studies", *wrong.split()]) == 1
+        assert "Traceback" not in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (taken.getsockname()[1], 0, 65536):
+            assert main(["label", "--studies", str(tmp_path / "studies"), "--port", str(port)]) == 1
+            assert "port" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["label", "--studies", str(tmp_path / "studies"), "--app-dir", str(tmp_path / "file" / "app")]) == 7
     assert str(tmp_path) not in capsys.readouterr().err

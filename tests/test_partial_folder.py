@@ -7,7 +7,7 @@ import pytest
 
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import partial_folder as module
-from monai_ldmsr.io.partial_folder import clear_left_over, partial_folder
+from monai_ldmsr.io.partial_folder import clear_left_over, partial_folder, replace_text
 
 
 def names(folder: Path) -> list[str]:
@@ -142,3 +142,12 @@ def test_a_folder_that_another_process_is_writing_is_left_to_it(
     with partial_folder(tmp_path / "result") as folder:
         (folder / "b.txt").write_text("later")
     assert names(tmp_path / "result") == ["b.txt"]
+
+
+def test_a_text_that_cannot_take_its_place_leaves_the_earlier_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    replace_text(path, "first")
+    with pytest.raises(UnicodeEncodeError):
+        replace_text(path, "half \ud800")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -40,8 +41,11 @@ def _label(arguments: argparse.Namespace) -> int:
 
     bundle = find_bundle(arguments.bundle)
     is_service = arguments.studies.startswith(("http://", "https://"))
-    if not is_service:
+    if is_service:
+        _check_service(arguments.studies, arguments.ca_file)
+    else:
         _check_folder(Path(arguments.studies))
+    _check_address(arguments.host, arguments.port)
     app_dir = _app_folder(arguments.app_dir)
     given = ["--conf", "bundle", str(bundle.resolve())]
     if arguments.ca_file is not None:
@@ -50,6 +54,8 @@ def _label(arguments: argparse.Namespace) -> int:
     # All modalities; MONAI Label would list CT alone.
     os.environ.setdefault("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "{}")
     main = _monai_label()
+    if not is_service:
+        _check_list(Path(arguments.studies))
     sys.argv = [
         *("monailabel", "start_server", "--app", str(app_dir), "--studies", arguments.studies),
         *("--host", arguments.host, "--port", str(arguments.port)),
@@ -79,6 +85,32 @@ def _check_folder(studies: Path) -> None:
         raise SettingsError("--studies is no folder. Give one of volume files, or the address of a DICOMweb service.")
     if not os.access(studies, os.W_OK):
         raise OutputError("The folder of --studies cannot be written, and results are stored there.")
+
+
+def _check_service(address: str, ca_file: Path | None) -> None:
+    from monai_ldmsr.pacs.peers import parse_peer
+    from monai_ldmsr.pacs.tls import TlsSettings
+
+    parse_peer(address)
+    if ca_file is not None:
+        TlsSettings(ca_file).client_context()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Whether the server can listen there: it would tell only by a traceback, after all else has started."""
+    if not 0 < port < 2**16:
+        raise SettingsError("--port must be 1 to 65535.")
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise SettingsError(f"Nothing can listen on port {port} of --host: {error.strerror or error}.") from None
+
+
+def _check_list(studies: Path) -> None:
+    from monai_ldmsr.label.local_datastore import check_image_list
+
+    check_image_list(studies)
 
 
 def _app_folder(folder: Path | None) -> Path:

@@ -87,8 +87,13 @@ def replace_text(path: Path, text: str) -> None:
         OSError: it cannot be written; the earlier one is untouched.
     """
     partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def synced_directory(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory, gettempdir, gettempprefix
 from typing import Any, TypeAlias
 
 from fastapi import HTTPException
@@ -23,12 +23,13 @@ from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
+from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.label.dicomweb_results import DicomwebResults
 from monai_ldmsr.label.http_errors import answered_errors, http_error
 from monai_ldmsr.label.inference import InferenceTurn, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.local_results import LocalResults
-from monai_ldmsr.label.options import offered_options, requested_settings
+from monai_ldmsr.label.options import offered_options, requested_name, requested_settings
 from monai_ldmsr.label.results import ClientFile, ResultStore, told_of
 from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, parse_peer
 from monai_ldmsr.pacs.tls import TlsSettings
@@ -105,10 +106,11 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             HTTPException: with the reason.
         """
         with answered_errors():
-            if request.get("model") not in self._infers:
+            if requested_name(request, "model") not in self._infers:
                 raise http_error(ReasonCode.NO_SUCH_SOURCE, f"There is no such model here. Use {self._model.name}.")
-            settings = requested_settings(request, self._bundle, name_to_device(request.get("device")))
-            wanted, image = ClientFile.from_request(request), str(request.get("image", ""))
+            device = name_to_device(requested_name(request, "device"))
+            settings = requested_settings(request, self._bundle, device)
+            wanted, image = ClientFile.from_request(request), requested_name(request, "image")
             if _is_upload(image, self._sessions.store_path if self._sessions else ""):
                 return self._uploaded(Path(image), settings, wanted)
             result = self._results.super_resolved(image, settings)
@@ -122,6 +124,9 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
                 "Several files were uploaded. Put a DICOM series into the DICOMweb service, and name it.",
                 ReasonCode.UNSUPPORTED_DIMENSIONS,
             )
+        if volume_extension(path) is None:
+            message = "The uploaded file is no volume file. A DICOM series is put into the DICOMweb service, and named."
+            raise SkippedSourceError(message, ReasonCode.NOT_AN_IMAGE)
         with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
             inferred = infer(path, "upload", Path(folder), settings)
             told = told_of("", "", inferred.report)
@@ -203,5 +208,8 @@ def _answer(file: str | None, told: Mapping[str, Any]) -> dict[str, Any]:
 def _is_upload(image: str, sessions: str) -> bool:
     """Whether it is a file that a client has just sent; no other path of this machine is taken for an image."""
     path = Path(image)
-    folders = [Path(gettempdir()), Path(sessions)] if sessions else [Path(gettempdir())]
-    return path.is_absolute() and path.exists() and any(path.resolve().is_relative_to(f.resolve()) for f in folders)
+    if not path.is_absolute() or not path.exists():
+        return False
+    path, temporary = path.resolve(), Path(gettempdir()).resolve()
+    is_sent = path.parent == temporary and path.name.startswith(gettempprefix())  # so MONAI Label names them
+    return is_sent or bool(sessions and path.is_relative_to(Path(sessions).resolve()))

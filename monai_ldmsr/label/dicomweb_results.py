@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import requests
 from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.utils.convert import dicom_to_nifti
+from monailabel.datastore.utils.dicom import dicom_web_download_series
+from requests.adapters import HTTPAdapter
 
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import bundle_info
@@ -28,6 +37,9 @@ from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.sending import images_below
 
 __all__ = ["DicomwebResults"]
+
+#: Some services list an image a moment after they have stored it.
+_LISTED_WITHIN_S = 3.0
 
 _STUDY, _SERIES = "0020000D", "0020000E"
 
@@ -54,6 +66,8 @@ class DicomwebResults:
         self._peer, self._caller = peer, caller
         self._notes = notes
         self._turn = turn
+        self._converting = threading.Lock()
+        _make_impatient(datastore, caller.timeout_s)
 
     def super_resolved(self, image: str, settings: WorkSettings) -> LabelResult:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -67,8 +81,10 @@ class DicomwebResults:
                     return LabelResult(told["image"], told, is_new=False)
                 with TemporaryDirectory(prefix="ldmsr-") as folder:
                     inferred = self._inferred(source, Path(folder), settings)
-                    _store(client, [result.folder for result in inferred])
-                    told = self._note(name, source, inferred)
+                    told = _told_of(source, inferred)
+                    with self._noting(name, told, inferred):
+                        _store(client, [result.folder for result in inferred])
+                        _check_stored(client, source.study, told["series"])
         self._datastore.list_images.cache.clear()  # MONAI Label lists the service's series only every two hours
         return LabelResult(told["image"], told, is_new=True)
 
@@ -85,8 +101,18 @@ class DicomwebResults:
         """See :class:`~monai_ldmsr.label.results.ResultStore`; MONAI Label's own conversion to NIfTI."""
         if not is_uid(image):
             raise _no_such_series()
+        # One at a time: MONAI Label takes a folder that another request is filling for a whole series.
+        with self._converting:
+            return self._converted(image)
+
+    def _converted(self, image: str) -> Path:
+        folder = Path(self._datastore._datastore.image_path()) / image
+        volume = folder.with_name(f"{image}.nii.gz")
         try:
-            return Path(self._datastore.get_image_uri(image))
+            if not volume.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what was fetched before did perhaps not come to its end
+                self._convert(image, folder)
+            return volume
         except LdmsrError:
             raise
         except IndexError:  # what MONAI Label makes of a search without a match
@@ -96,6 +122,15 @@ class DicomwebResults:
                 f"MONAI Label cannot fetch or convert the series ({type(error).__name__}).",
                 ReasonCode.PACS_UNREACHABLE,
             ) from error
+
+    def _convert(self, image: str, folder: Path) -> None:
+        """As ``DICOMWebDatastore.get_image_uri``, which leaves a copy of the volume among the temporary files."""
+        dicom_web_download_series(None, image, str(folder), self._datastore._client)
+        volume = dicom_to_nifti(str(folder))
+        try:
+            LocalDatastore.add_image(self._datastore, image, volume, self._datastore._dicom_info(image))
+        finally:
+            Path(volume).unlink(missing_ok=True)
 
     def _inferred(self, source: FoundSeries, folder: Path, settings: WorkSettings) -> list[Inferred]:
         """A result for each volume of the series."""
@@ -111,26 +146,56 @@ class DicomwebResults:
             raise SourceError(skipped[0].message, skipped[0].reason)
         return [infer(series, series.case, folder / "results", settings) for series in found]
 
-    def _note(self, name: str, source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
-        series = [{"series": result.series_uid, "n_images": result.report["result"]["shape"][2]} for result in inferred]
-        first = inferred[0]
-        told = told_of(first.series_uid, source.series, first.report, study=source.study, series=series)
+    @contextmanager
+    def _noting(self, name: str, told: Mapping[str, Any], inferred: Sequence[Inferred]) -> Iterator[None]:
+        """Write a note that counts when the block has stored what it names; where none can be, nothing is stored."""
         with partial_folder(self._notes / name) as folder:
             (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
             for n, result in enumerate(inferred, 1):
                 (folder / f"report{n}.html").write_bytes((result.folder / "report.html").read_bytes())
-        return told
+            yield
 
     def _noted(self, name: str) -> dict[str, Any] | None:
+        """What was noted; None where nothing was, or it is damaged."""
         try:
             told: dict[str, Any] = json.loads((self._notes / name / "told.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            is_whole = bool(told["image"] and told["report"]["created"] and [one["series"] for one in told["series"]])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        return told
+        return told if is_whole else None
 
     def _all_notes(self) -> list[dict[str, Any]]:
         names = [path.parent.name for path in self._notes.glob("[!.]*/told.json")]
         return [told for told in map(self._noted, names) if told is not None]
+
+
+class _TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests carries no types
+    """Asks once, and waits no longer than this.
+
+    Args:
+        timeout_s: how long an answer may take.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+
+    def send(self, *arguments: Any, **named: Any) -> requests.Response:
+        """See ``HTTPAdapter``."""
+        return super().send(*arguments, **{**named, "timeout": named.get("timeout") or self._timeout_s})
+
+
+def _make_impatient(datastore: DICOMWebDatastore, timeout_s: float) -> None:
+    """MONAI Label's client would ask a service that is gone for a minute, and one that hangs for ever."""
+    datastore._client.set_http_retry_params(retry=False)
+    for scheme in ("http://", "https://"):
+        datastore._client._session.mount(scheme, _TimedAdapter(timeout_s))
+
+
+def _told_of(source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
+    series = [{"series": result.series_uid, "n_images": result.report["result"]["shape"][2]} for result in inferred]
+    first = inferred[0]
+    return told_of(first.series_uid, source.series, first.report, study=source.study, series=series)
 
 
 def _found_series(client: DicomwebClient, series: str) -> FoundSeries:
@@ -160,7 +225,7 @@ def _is_there(client: DicomwebClient, study: str, series: Sequence[Mapping[str, 
     """Whether the service lists all images of all these series."""
     found = [find_by_dicomweb(client, SeriesQuery(study=study, series=str(one["series"]))) for one in series]
     counts = [sum(len(match.uids) for match in matches) for matches in found]
-    return counts == [one["n_images"] for one in series]
+    return counts == [one.get("n_images") for one in series]
 
 
 def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
@@ -174,6 +239,23 @@ def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
     for status in statuses.values():
         if status:
             raise failure_of(status, "an image")
+
+
+def _check_stored(client: DicomwebClient, study: str, series: Sequence[Mapping[str, Any]]) -> None:
+    """A service may drop an image by a rule of its own, and say that all went well.
+
+    Raises:
+        PeerError: it does not list all images.
+    """
+    deadline = time.monotonic() + _LISTED_WITHIN_S
+    while not _is_there(client, study, series):
+        if time.monotonic() > deadline:
+            raise PeerError(
+                "The DICOMweb service says that it stored the result, but does not list all of its images. Look for a "
+                "rule there by which it drops some, and ask again.",
+                ReasonCode.PACS_INCOMPLETE,
+            )
+        time.sleep(0.2)
 
 
 def _uid(path: Path) -> str:

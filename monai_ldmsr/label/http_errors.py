@@ -60,8 +60,10 @@ def answered_errors() -> Iterator[None]:
         raise
     except LdmsrError as error:
         raise http_error(error.reason, str(error)) from error
-    except requests.RequestException as error:  # of MONAI Label's DICOMweb client
-        message = f"The DICOMweb service does not answer ({type(error).__name__}). Check its address and port."
+    except requests.RequestException as error:  # of MONAI Label's clients
+        message = (
+            f"The DICOMweb service, or that of logins, does not answer ({type(error).__name__}). Check the address."
+        )
         raise http_error(ReasonCode.PACS_UNREACHABLE, message) from error
     except Exception as error:
         # Its own text may hold a path or an attribute.

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from monailabel.config import settings as label_settings
 
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import bundle_info
-from monai_ldmsr.errors import OutputError, ReasonCode, SkippedSourceError, SourceError
+from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.options import settings_digest
 from monai_ldmsr.label.results import LabelResult, told_of
+from monai_ldmsr.label.working_folder import clear_working_folders, working_folder
 
 __all__ = ["LocalResults"]
 
@@ -46,6 +46,7 @@ class LocalResults:
         self._datastore = datastore
         self._studies = studies
         self._turn = turn
+        clear_working_folders(studies)
 
     def super_resolved(self, image: str, settings: WorkSettings) -> LabelResult:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -59,20 +60,24 @@ class LocalResults:
         if extension is None:
             raise SkippedSourceError("The image is no NIfTI or NRRD file.", ReasonCode.NOT_AN_IMAGE)
         weights = bundle_info(settings.bundle).weights_sha256
-        name = f"{image}_x{settings.factor}_{settings_digest(settings, file_sha256(path), weights)}"
+        # Messages name the case, so it is without the image's name, which may be a patient's.
+        case = f"x{settings.factor}_{settings_digest(settings, _content(path), weights)}"
+        name = f"{image}_{case}"
         with self._turn.taken():
+            self._datastore.read_again()
             told = self._told(name)
             if told is not None and (self._studies / f"{name}{extension}").is_file():
                 return LabelResult(name, told, is_new=False)
             with self._working_folder() as folder:
-                inferred = infer(path, name, folder, settings)
-                told = told_of(name, image, inferred.report, report_page=f"reports/{name}.html")
+                inferred = infer(path, case, folder, settings)
+                told = told_of(name, image, inferred.report, report_page=_page(name))
                 self._store(inferred, name, extension, told)
         return LabelResult(name, told, is_new=True)
 
     def is_result(self, image: str) -> bool:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
-        return self._told(image) is not None
+        # Where the list of images was lost, there is still the page.
+        return self._told(image) is not None or (self._studies / _page(image)).is_file()
 
     def newest_result(self) -> str | None:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -100,11 +105,12 @@ class LocalResults:
         if label_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
             raise OutputError("The datastore is read-only (MONAI_LABEL_DATASTORE_READ_ONLY), so nothing is stored.")
         try:
-            folder = TemporaryDirectory(prefix=".ldmsr-", dir=self._studies)
+            folder = ExitStack()
+            path = folder.enter_context(working_folder(self._studies))
         except OSError as error:
             raise OutputError(f"The datastore cannot be written: {error.strerror}.") from None
-        with folder as name:
-            yield Path(name)
+        with folder:
+            yield path
 
     def _store(self, inferred: Inferred, name: str, extension: str, told: dict[str, Any]) -> None:
         page = self._studies / told["report_page"]
@@ -118,4 +124,19 @@ class LocalResults:
         except Exception as error:
             with suppress(OSError):
                 page.unlink()
-            raise OutputError(f"The result cannot be stored in the datastore ({type(error).__name__}).") from error
+            if isinstance(error, LdmsrError):
+                raise
+            what = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise OutputError(f"The result cannot be stored in the datastore: {what}.") from error
+
+
+def _page(image: str) -> str:
+    """Where the report of a result lies, below the studies."""
+    return f"reports/{image}.html"
+
+
+def _content(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise SourceError(f"The image cannot be read: {error.strerror}.", ReasonCode.NO_SUCH_SOURCE) from None

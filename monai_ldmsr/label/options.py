@@ -12,7 +12,7 @@ from typing import Any
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import SettingsError
 
-__all__ = ["offered_options", "requested_settings", "settings_digest"]
+__all__ = ["offered_options", "requested_name", "requested_settings", "settings_digest"]
 
 _FACTORS = (2, 3, 4)
 
@@ -53,6 +53,18 @@ def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: s
     return WorkSettings(**chosen, bundle=bundle, device=device)
 
 
+def requested_name(request: Mapping[str, Any], name: str) -> str:
+    """A word of a request that is no option of the network: ``image``, ``model``, ``device``; empty when there is none.
+
+    Raises:
+        SettingsError: it is no text.
+    """
+    value = _first(request.get(name))
+    if not isinstance(value, str | None):
+        raise SettingsError(f"{name} is no text.")
+    return value or ""
+
+
 def settings_digest(settings: WorkSettings, *more: str) -> str:
     """Ten hexadecimal digits of settings, and of what else a result depends on; where it is computed is no part."""
     told = {name: value for name, value in asdict(settings).items() if name not in ("device", "bundle", "limits")}
@@ -66,7 +78,7 @@ def _first(value: Any) -> Any:
 def _number(name: str, value: Any) -> float:
     try:
         number = float("" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     # Beyond this not every whole number is a float; NaN and infinity are beyond it too.
     if not abs(number) < 2**53:
