@@ -20,6 +20,8 @@ import SimpleITK
 from label_server import ENVIRONMENT, ROOT, LabelServer, super_resolved_here
 from scipy.spatial.transform import Rotation
 
+from monai_ldmsr.bundle_folder import bundle_info
+
 pytestmark = pytest.mark.label
 
 BRAIN = ROOT / "sample_data" / "nifti" / "mr_brain_t2_1mm_cc0.nii.gz"
@@ -477,7 +479,7 @@ def test_the_stock_bundle_app_returns_the_finer_grid(label_server: Any, tmp_path
         np.testing.assert_allclose(get(found), get(expected), atol=1e-4)
     difference = SimpleITK.GetArrayFromImage(found) - SimpleITK.GetArrayFromImage(expected).astype(np.float32)
     assert np.abs(difference).max() <= 1  # the file's integers are rounded, this is not
-    assert json.dumps(server.client.info()["models"]["ldm_sr"]["version"])
+    assert server.client.info()["models"]["ldm_sr"]["version"] == bundle_info().version
 
 
 def test_monai_labels_own_command_starts_the_app_too(label_server: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import requests
 from dicom_fixtures import make_series
 from label_server import LabelServer, super_resolved_here
 from orthanc_server import OrthancServer
+from pacs_fixtures import wait_until
 
 pytestmark = [pytest.mark.label, pytest.mark.orthanc]
 
@@ -210,10 +211,7 @@ def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, sou
 
 def wait_for_a_fetch(server: LabelServer) -> None:
     """Until the source lies whole in the server's temporary folder, before its result can be stored."""
-    deadline = time.monotonic() + 60
-    while len(list(server.temporary.glob("ldmsr-*/source/*/[!.]*/*"))) < SHAPE[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(list(server.temporary.glob("ldmsr-*/source/*/[!.]*/*"))) >= SHAPE[2], 60)
 
 
 def test_notes_hold_no_patient(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:

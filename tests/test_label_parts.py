@@ -16,6 +16,7 @@ import pytest
 import SimpleITK
 
 from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
@@ -95,7 +96,8 @@ def test_the_digest_tells_results_apart() -> None:
     others = [settings_of(factor=3), settings_of(seed=1), settings_of(detail=0.5), settings_of(modality="MR")]
     assert len({base, settings_digest(settings_of(), "other"), *(settings_digest(s, "content") for s in others)}) == 6
     # Where it is computed and under which path the bundle lies change no result.
-    assert settings_digest(requested_settings({}, Path("elsewhere"), "cuda"), "content") == base
+    assert settings_digest(requested_settings({}, find_bundle("ldm_sr"), "cuda"), "content") == base
+    assert settings_digest(requested_settings({}, "srgan_sr", None), "content") != base
 
 
 def test_a_request_waits_its_turn_or_is_told_to_come_again() -> None:

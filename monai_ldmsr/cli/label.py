@@ -38,9 +38,10 @@ def add(commands: Commands) -> None:
 
 def _label(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.bundle_folder import find_bundle
+    from monai_ldmsr.pacs.peers import is_dicomweb
 
     bundle = find_bundle(arguments.bundle)
-    is_service = arguments.studies.startswith(("http://", "https://"))
+    is_service = is_dicomweb(arguments.studies)
     if is_service:
         _check_service(arguments.studies, arguments.ca_file)
     else:

@@ -31,7 +31,7 @@ from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.local_results import LocalResults
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings
 from monai_ldmsr.label.results import ClientFile, ResultStore, told_of
-from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, parse_peer
+from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, is_dicomweb, parse_peer
 from monai_ldmsr.pacs.tls import TlsSettings
 from monai_ldmsr.report import RESEARCH_NOTICE
 
@@ -65,7 +65,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
 
     def init_datastore(self) -> Datastore:
         """A local folder that threads may use, or what MONAI Label makes of an address."""
-        if self.studies.startswith(("http://", "https://")):
+        if is_dicomweb(self.studies):
             return super().init_datastore()
         return GuardedDatastore(
             self.studies,
@@ -142,7 +142,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
         return self._results.is_result(image)
 
     def _result_store(self) -> ResultStore:
-        if not self.studies.startswith(("http://", "https://")):
+        if not is_dicomweb(self.studies):
             return LocalResults(self._datastore, Path(self.studies), self._turn)
         peer = parse_peer(self.studies)
         assert isinstance(peer, DicomwebPeer)

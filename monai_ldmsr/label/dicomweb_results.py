@@ -20,9 +20,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from requests.adapters import HTTPAdapter
 
 from monai_ldmsr.batch.unit import WorkSettings
-from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
-from monai_ldmsr.io.dicom_header import read_header, sop_instance
 from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
@@ -34,7 +32,7 @@ from monai_ldmsr.pacs.fetching import fetch
 from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicomweb
 from monai_ldmsr.pacs.instances import is_uid
 from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
-from monai_ldmsr.pacs.sending import images_below
+from monai_ldmsr.pacs.sending import images_below, instance_uid
 
 __all__ = ["DicomwebResults"]
 
@@ -73,8 +71,7 @@ class DicomwebResults:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
         with DicomwebClient(self._peer, self._caller) as client:
             source = _found_series(client, image)
-            weights = bundle_info(settings.bundle).weights_sha256
-            name = settings_digest(settings, self._peer.url, source.study, image, *source.uids, weights)
+            name = settings_digest(settings, self._peer.url, source.study, image, *source.uids)
             with self._turn.taken():
                 told = self._noted(name)
                 if told is not None and _is_there(client, source.study, told["series"]):
@@ -235,7 +232,7 @@ def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
         PeerError: it was refused, as a whole or for an image.
     """
     paths = [path for folder in folders for path in sorted(images_below(folder))]
-    statuses = client.store_together({_uid(path): path for path in paths})
+    statuses = client.store_together({instance_uid(path): path for path in paths})
     for status in statuses.values():
         if status:
             raise failure_of(status, "an image")
@@ -256,10 +253,3 @@ def _check_stored(client: DicomwebClient, study: str, series: Sequence[Mapping[s
                 ReasonCode.PACS_INCOMPLETE,
             )
         time.sleep(0.2)
-
-
-def _uid(path: Path) -> str:
-    header = read_header(path)
-    if header is None:
-        raise PeerError("A file of the result is no DICOM file, so it is not sent.", ReasonCode.NOT_AN_IMAGE)
-    return sop_instance(header)

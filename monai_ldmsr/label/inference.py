@@ -15,7 +15,7 @@ from monai_ldmsr.batch.unit import UnitTask, WorkSettings
 from monai_ldmsr.errors import LdmsrError, ReasonCode
 from monai_ldmsr.io import AnySource
 
-__all__ = ["InferenceTurn", "Inferred"]
+__all__ = ["InferenceTurn", "Inferred", "infer"]
 
 
 @dataclass(frozen=True)

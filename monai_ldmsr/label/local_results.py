@@ -11,7 +11,6 @@ from typing import Any
 from monailabel.config import settings as label_settings
 
 from monai_ldmsr.batch.unit import WorkSettings
-from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.volume_file import volume_extension
@@ -59,9 +58,8 @@ class LocalResults:
         extension = volume_extension(path)
         if extension is None:
             raise SkippedSourceError("The image is no NIfTI or NRRD file.", ReasonCode.NOT_AN_IMAGE)
-        weights = bundle_info(settings.bundle).weights_sha256
         # Messages name the case, so it is without the image's name, which may be a patient's.
-        case = f"x{settings.factor}_{settings_digest(settings, _content(path), weights)}"
+        case = f"x{settings.factor}_{settings_digest(settings, _content(path))}"
         name = f"{image}_{case}"
         with self._turn.taken():
             self._datastore.read_again()

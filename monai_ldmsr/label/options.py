@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from monai_ldmsr.batch.unit import WorkSettings
+from monai_ldmsr.bundle_folder import bundle_info
+from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io.series_grouping import case_digest
+from monai_ldmsr.networks import FACTORS
 
 __all__ = ["offered_options", "requested_name", "requested_settings", "settings_digest"]
-
-_FACTORS = (2, 3, 4)
 
 
 def offered_options() -> dict[str, Any]:
     """What clients show: lists to choose from, of which the first is what they send unasked; "" is the bundle's."""
     return {
-        "factor": list(_FACTORS),
+        "factor": list(FACTORS),
         "steps": "",
         "seed": 0,
         "detail": "",
         "consistency": "",
-        "operator": ["area", "gaussian", "kspace"],
+        "operator": list(OPERATORS),
         "modality": ["", "CT", "MR", "PT"],
     }
 
@@ -48,7 +49,7 @@ def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: s
     named = {"num_inference_steps": request.get("steps"), **request}
     values = {name: _first(named.get(name)) for name in _READERS}
     chosen = {name: _READERS[name](name, value) for name, value in values.items() if value not in (None, "")}
-    if chosen.get("factor", 2) not in _FACTORS:
+    if chosen.get("factor", 2) not in FACTORS:
         raise SettingsError(f"factor is {chosen['factor']}, but this model super-resolves by 2, 3 or 4.")
     return WorkSettings(**chosen, bundle=bundle, device=device)
 
@@ -66,9 +67,10 @@ def requested_name(request: Mapping[str, Any], name: str) -> str:
 
 
 def settings_digest(settings: WorkSettings, *more: str) -> str:
-    """Ten hexadecimal digits of settings, and of what else a result depends on; where it is computed is no part."""
+    """Ten hexadecimal digits of settings, weights and what else a result depends on; where it is computed is no part."""
     told = {name: value for name, value in asdict(settings).items() if name not in ("device", "bundle", "limits")}
-    return sha256(json.dumps([told, *more], sort_keys=True).encode()).hexdigest()[:10]
+    weights = bundle_info(settings.bundle).weights_sha256
+    return case_digest(json.dumps([told, *more, weights], sort_keys=True), digits=10)
 
 
 def _first(value: Any) -> Any:

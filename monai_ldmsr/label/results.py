@@ -15,6 +15,7 @@ from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
+from monai_ldmsr.io.volume_file import volume_extension
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "told_of"]
@@ -117,8 +118,8 @@ class ClientFile:
         if not self.is_wanted:
             return None
         stored = None if self.is_labels else image()
-        own = next((known for known in EXTENSIONS if stored and stored.name.endswith(known)), EXTENSIONS[0])
-        descriptor, name = mkstemp(prefix="ldmsr-", suffix=self.extension or own)
+        own = volume_extension(stored) if stored else None
+        descriptor, name = mkstemp(prefix="ldmsr-", suffix=self.extension or own or EXTENSIONS[0])
         os.close(descriptor)
         try:
             if stored is None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -123,13 +124,13 @@ class DicomwebClient:
 
         Raises:
             OSError: a file cannot be read.
-            PeerError: no answer, or a refusal of the whole.
+            PeerError: no answer, a refusal of the whole, or an image that the answer does not list.
         """
         boundary = uuid4().hex
         content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
         headers = {"Content-Type": content_type, "Accept": _DICOM_JSON}
-        # On disk, for a series may be larger than memory.
-        with TemporaryFile() as body:
+        # A series may be larger than memory.
+        with BytesIO() if len(paths) == 1 else TemporaryFile() as body:
             for path in paths.values():
                 body.write(f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode())
                 body.write(path.read_bytes() + b"\r\n")

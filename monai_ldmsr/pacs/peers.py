@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.pacs.tls import TlsSettings
 
-__all__ = ["DEFAULT_CALLER", "Caller", "Credentials", "DicomPeer", "DicomwebPeer", "check_ae_title", "parse_peer"]
+__all__ = [
+    "DEFAULT_CALLER",
+    "Caller",
+    "Credentials",
+    "DicomPeer",
+    "DicomwebPeer",
+    "check_ae_title",
+    "is_dicomweb",
+    "parse_peer",
+]
 
 _DICOM_PEER = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:/\s]+):(?P<port>\d{1,5})")
 
@@ -136,6 +145,11 @@ def check_ae_title(ae_title: str) -> str:
     if not 0 < len(ae_title.strip()) <= 16 or not ae_title.isascii() or not ae_title.isprintable() or "\\" in ae_title:
         raise SettingsError("An AE title has 1 to 16 ASCII characters and no backslash.")
     return ae_title.strip()
+
+
+def is_dicomweb(text: str) -> bool:
+    """Whether a text is the address of a DICOMweb service, sound or not, and neither a DICOM peer nor a folder."""
+    return text.startswith(("http://", "https://"))
 
 
 def parse_peer(text: str) -> DicomPeer | DicomwebPeer:

@@ -23,7 +23,7 @@ from monai_ldmsr.pacs.dimse import (
 )
 from monai_ldmsr.pacs.peers import DEFAULT_CALLER, Caller, DicomPeer, DicomwebPeer, parse_peer
 
-__all__ = ["StoreDelivery", "StowDelivery", "images_below", "parse_destination"]
+__all__ = ["StoreDelivery", "StowDelivery", "images_below", "instance_uid", "parse_destination"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class StowDelivery:
     def _send(self, attempt: _Attempt) -> None:
         with DicomwebClient(self._peer, self._caller) as client:
             for path in attempt.paths:
-                attempt.note(client.store(path, sop_instance(_header(path))))
+                attempt.note(client.store(path, instance_uid(path)))
 
 
 class _Attempt:
@@ -173,6 +173,15 @@ class _Attempt:
 def images_below(folder: Path) -> Iterator[Path]:
     """The DICOM files of a result folder."""
     return (path for path in folder.rglob("*.dcm") if path.is_file() and not path.name.startswith("."))
+
+
+def instance_uid(path: Path) -> str:
+    """SOP Instance UID of a file of a result.
+
+    Raises:
+        PeerError: it is no DICOM file.
+    """
+    return sop_instance(_header(path))
 
 
 def _class_and_syntax(path: Path) -> tuple[str, UID]:
