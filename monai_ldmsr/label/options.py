@@ -67,7 +67,7 @@ def requested_name(request: Mapping[str, Any], name: str) -> str:
 
 
 def settings_digest(settings: WorkSettings, *more: str) -> str:
-    """Ten hexadecimal digits of settings, weights and what else a result depends on; where it is computed is no part."""
+    """Ten hexadecimal digits of settings, weights and what else a result depends on, but not where it is computed."""
     told = {name: value for name, value in asdict(settings).items() if name not in ("device", "bundle", "limits")}
     weights = bundle_info(settings.bundle).weights_sha256
     return case_digest(json.dumps([told, *more, weights], sort_keys=True), digits=10)
