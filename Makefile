@@ -27,6 +27,7 @@ label: $(LABEL)/.label
 	@echo "Start it: $(LABEL)/bin/ldmsr label --studies DIR"
 
 $(LABEL)/.label: setup.cfg requirements-label.txt constraints-label.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'MONAI Label is pinned for Python 3.11: make label PYTHON=python3.11')"
 	$(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
 	$(LABEL)/bin/python -m monai_ldmsr.label.stand_ins
