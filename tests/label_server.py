@@ -97,12 +97,18 @@ class LabelServer:
                 cwd=self.folder,
             )
         deadline = time.monotonic() + READY_WITHIN_S
-        while not self.answers():
+        while not self._is_up():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(self.log[-3000:])
             time.sleep(0.2)
         return self
+
+    def _is_up(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/openapi.json", timeout=60).status_code == 200
+        except requests.ConnectionError:
+            return False
 
     def answers(self) -> bool:
         """Whether it answers a harmless question."""

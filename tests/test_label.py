@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -490,3 +492,21 @@ def test_monai_labels_own_command_starts_the_app_too(label_server: Any, tmp_path
     server = label_server(studies, ["monailabel", "start_server", "--app", str(app)])
     assert server.infer("image").json()["image"].startswith("image_x2_")
     assert server.refusal(server.infer("image", {"factor": 7})) == (400, "BAD_SETTINGS")
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "PACS_REJECTED"), (503, "PACS_REFUSED")])
+def test_a_service_that_refuses_everything(label_server: Any, status: int, reason: str) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        server = label_server(f"http://127.0.0.1:{service.server_port}/dicom-web")
+        assert server.refusal(requests.get(f"{server.url}/info/", timeout=60)) == (502, reason)
+        assert server.refusal(server.infer("1.2.3")) == (502, reason)
+        service.shutdown()

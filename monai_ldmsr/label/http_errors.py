@@ -60,12 +60,22 @@ def answered_errors() -> Iterator[None]:
         raise
     except LdmsrError as error:
         raise http_error(error.reason, str(error)) from error
-    except requests.RequestException as error:  # of MONAI Label's clients
-        message = (
-            f"The DICOMweb service, or that of logins, does not answer ({type(error).__name__}). Check the address."
-        )
-        raise http_error(ReasonCode.PACS_UNREACHABLE, message) from error
+    except requests.RequestException as error:
+        raise _service_error(error) from error
     except Exception as error:
         # Its own text may hold a path or an attribute.
         case = failed_case("", error)
         raise http_error(ReasonCode[case.reason], case.message) from error
+
+
+def _service_error(error: requests.RequestException) -> HTTPException:
+    """What MONAI Label's own clients met; their text holds the address that was asked for."""
+    service = "The DICOMweb service, or that of logins,"
+    if error.response is None:
+        message = f"{service} does not answer ({type(error).__name__}). Check the address."
+        return http_error(ReasonCode.PACS_UNREACHABLE, message)
+    status = error.response.status_code
+    if status in (401, 403):
+        message = f"{service} lets us not in (HTTP status {status}). Check user and password."
+        return http_error(ReasonCode.PACS_REJECTED, message)
+    return http_error(ReasonCode.PACS_REFUSED, f"{service} refused the request (HTTP status {status}).")
