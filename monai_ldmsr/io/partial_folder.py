@@ -15,7 +15,7 @@ from monai_ldmsr.errors import OutputError
 if sys.platform != "win32":  # where partial folders are not locked
     import fcntl
 
-__all__ = ["clear_left_over", "partial_folder", "replace_text", "synced_directory"]
+__all__ = ["clear_left_over", "locked_folder", "partial_folder", "replace_text", "synced_directory"]
 
 #: A process that was killed lets go of its folders at once; one that only loses its parent needs a moment.
 _WAIT_S = 10.0
@@ -48,7 +48,7 @@ def partial_folder(final: Path, check: Callable[[Path], object] | None = None) -
     clear_left_over(final)
     with _as_output_error(final):
         partial.mkdir(parents=True)
-    with _locked(partial):
+    with locked_folder(partial):
         try:
             with _as_output_error(final, partial):
                 yield partial
@@ -107,24 +107,28 @@ def synced_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(final: Path) -> tuple[Path, Path]:
-    """Where the new folder grows, and where the earlier one waits while they are swapped."""
-    return final.with_name(f".{final.name}.part"), final.with_name(f".{final.name}.old")
-
-
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Let other processes see that this one is writing; the system ends it with the process."""
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Let other processes see that this one is writing there; the system ends it with the process.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
     if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(partial, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems lock no folders
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    """Where the new folder grows, and where the earlier one waits while they are swapped."""
+    return final.with_name(f".{final.name}.part"), final.with_name(f".{final.name}.old")
 
 
 def _wait_for_writer(partial: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from monai_ldmsr.io.partial_folder import locked_folder
+
 if sys.platform != "win32":  # where they are not locked, and so not cleared
     import fcntl
 
@@ -25,13 +27,11 @@ def working_folder(studies: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with TemporaryDirectory(prefix=_PREFIX, dir=studies, ignore_cleanup_errors=True) as name:
-        descriptor = _locked(Path(name))
-        try:
-            yield Path(name)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+    with (
+        TemporaryDirectory(prefix=_PREFIX, dir=studies, ignore_cleanup_errors=True) as name,
+        locked_folder(Path(name)),
+    ):
+        yield Path(name)
 
 
 def clear_working_folders(studies: Path) -> None:
