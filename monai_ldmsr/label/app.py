@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir, gettempprefix
@@ -137,9 +137,9 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
         """Identifier of the result that was stored last."""
         return self._results.newest_result()
 
-    def is_result(self, image: str) -> bool:
-        """Whether an image was made by this software."""
-        return self._results.is_result(image)
+    def sources_among(self, images: Iterable[str]) -> list[str]:
+        """Those images that were not made by this software."""
+        return self._results.sources_among(images)
 
     def _result_store(self) -> ResultStore:
         if not is_dicomweb(self.studies):
@@ -189,7 +189,7 @@ class _SourcesOnly(BatchInferTask):  # type: ignore[misc]
         return dict(super().__call__(request, datastore, partial(_attempted, infer)))
 
     def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:
-        return [image for image in super().get_images(request, datastore) if not self._app.is_result(image)]
+        return self._app.sources_among(super().get_images(request, datastore))
 
 
 def _attempted(infer: _Infer, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:

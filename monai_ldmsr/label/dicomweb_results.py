@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,9 +85,10 @@ class DicomwebResults:
         self._datastore.list_images.cache.clear()  # MONAI Label lists the service's series only every two hours
         return LabelResult(told["image"], told, is_new=True)
 
-    def is_result(self, image: str) -> bool:
+    def sources_among(self, images: Iterable[str]) -> list[str]:
         """See :class:`~monai_ldmsr.label.results.ResultStore`; known of what this server stored."""
-        return any(series["series"] == image for told in self._all_notes() for series in told["series"])
+        stored = {series["series"] for told in self._all_notes() for series in told["series"]}
+        return [image for image in images if image not in stored]
 
     def newest_result(self) -> str | None:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class LocalResults:
     def super_resolved(self, image: str, settings: WorkSettings) -> LabelResult:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
         path = self.image_file(image)
-        if self.is_result(image):
+        if self._is_result(image):
             raise SkippedSourceError(
                 "The image is a result of this software already. Ask for the image that it was made from.",
                 ReasonCode.OWN_RESULT,
@@ -72,10 +72,9 @@ class LocalResults:
                 self._store(inferred, name, extension, told)
         return LabelResult(name, told, is_new=True)
 
-    def is_result(self, image: str) -> bool:
+    def sources_among(self, images: Iterable[str]) -> list[str]:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
-        # Where the list of images was lost, there is still the page.
-        return self._told(image) is not None or (self._studies / _page(image)).is_file()
+        return [image for image in images if not self._is_result(image)]
 
     def newest_result(self) -> str | None:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -92,6 +91,10 @@ class LocalResults:
                 ReasonCode.NO_SUCH_SOURCE,
             )
         return Path(uri)
+
+    def _is_result(self, image: str) -> bool:
+        # Where the list of images was lost, there is still the page.
+        return self._told(image) is not None or (self._studies / _page(image)).is_file()
 
     def _told(self, image: str) -> dict[str, Any] | None:
         told: dict[str, Any] | None = self._datastore.get_image_info(image).get(_TOLD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
@@ -49,8 +49,8 @@ class ResultStore(Protocol):
             LdmsrError: with the reason; nothing new is stored then.
         """
 
-    def is_result(self, image: str) -> bool:
-        """Whether an image was made by this software."""
+    def sources_among(self, images: Iterable[str]) -> list[str]:
+        """Those images that were not made by this software."""
 
     def newest_result(self) -> str | None:
         """The result that was stored last; None when there is none."""
