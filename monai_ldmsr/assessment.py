@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, named_operator, pseudo_inverse
+from monai_ldmsr.degradation import DegradationOperator, named_operator, repeat_blocks
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
@@ -127,7 +127,7 @@ def slice_panels(
         bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factor))
         panel = SlicePanel(
             k,
-            source=_rows_columns(pseudo_inverse(AreaOperator(factor), measured)),
+            source=_rows_columns(repeat_blocks(measured, factor)),
             bicubic=_rows_columns(bicubic),
             result=_rows_columns(result.as_tensor()[None, ..., k]),
             window=window,

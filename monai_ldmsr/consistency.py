@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, pseudo_inverse
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, factor_pair, repeat_blocks
 
 __all__ = ["clip_keeping_means", "project_onto_source"]
 
 
 def project_onto_source(result: Tensor, source: Tensor, operator: DegradationOperator, weight: float = 1.0) -> Tensor:
-    """Move the result, in place, towards agreement with the source: ``x + w A+ (y - A x)``.
+    """Move the result, in place, towards agreement with the source: ``x + w U (y - A x)`` with ``A U = 1``.
 
-    With the true operator and a noise-free source this never enlarges the error (Wang et al. 2022, DDNM,
-    arXiv 2212.00490, equation 12). Work in the source's linear unit, since scanners average signal, not model values.
+    As DDNM's range-null space step (Wang et al. 2022, arXiv 2212.00490, equation 12), but with a smooth right inverse
+    instead of the smallest one: what was measured and the network left out, noise above all, comes back smoothly
+    interpolated, without blocks. Work in the source's linear unit, since scanners average signal, not model values.
 
     Args:
         result: (B, C, f h, f w) super-resolved slices; changed in place.
@@ -28,7 +29,7 @@ def project_onto_source(result: Tensor, source: Tensor, operator: DegradationOpe
         tensor([3.])
     """
     if weight:
-        result += weight * pseudo_inverse(operator, source - operator(result))
+        result += weight * operator.smooth_inverse(source - operator(result))
     return result
 
 
@@ -65,7 +66,8 @@ def clip_keeping_means(
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
     to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
     to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
-    result += pseudo_inverse(operator, to_low) * (low - result)
-    result += pseudo_inverse(operator, to_high) * (high - result)
+    factor = int(factor_pair(operator.factor)[0])
+    result += repeat_blocks(to_low, factor) * (low - result)
+    result += repeat_blocks(to_high, factor) * (high - result)
     result.clamp_(low, high)
     return n_outside

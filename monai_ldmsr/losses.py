@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.networks.latent_codec import block_dct_basis
+from monai_ldmsr.networks.latent_generator import Prediction
 
-__all__ = ["AdversarialLoss", "LatentCodecLoss", "SharpFidelityLoss", "WeightedVelocityLoss"]
+__all__ = ["GeneratorLoss", "LatentCodecLoss", "WeightedVelocityLoss"]
 
 
 class LatentCodecLoss(nn.Module):
@@ -61,71 +60,122 @@ class WeightedVelocityLoss(nn.Module):
         return (error * outputs["weight"][:, None, None]).mean()
 
 
-class SharpFidelityLoss(nn.Module):
-    """L1 distance of a sample, squared distance of the mean where there is one, and distance of local texture.
+class GeneratorLoss(nn.Module):
+    """What a mean, its expected error and a sample are held to, beside the critic.
 
-    Texture is the log energy in each band of a 4x4 DCT over windows of about 16 pixels. So the sample is asked for as
-    much detail of each scale and direction as the original has *there*, noise included, but not for its course. A
-    spectrum over the whole patch would be met by grain anywhere, and energy in one band alone by its cheapest pattern.
+    - The mean: squared error.
+    - Its expected absolute error ``s``: ``|e| / s + log s``, least where ``s`` is the mean of ``|e|`` (the likelihood
+      of a Laplace distribution).
+    - The sample: L1 distance, and three that look at what a critic lets pass. *Texture*: sliced Wasserstein distance of
+      7x7 patches in windows, on levels of a Laplacian pyramid (Karras et al. 2018, arXiv 1710.10196, section 5), so
+      grain must have the original's distribution and not only its energy. *Artifacts*: L1 distance weighed by local
+      variance of the error, where the sample errs more than the mean (after LDL, Liang et al. 2022, arXiv 2203.09195,
+      equations 5 to 8, with the mean as the stable model).
+    - Sample and mean: *lattice*, the mean by place in the block of pixels over windows, against the original's.
 
     Args:
-        pixel_weight: weight of the L1 distance.
-        texture_weight: weight of the mean absolute difference of log energies.
-        mean_weight: weight of the mean's squared distance; it keeps the first evaluation truthful.
+        mean_weight: of the mean's squared error.
+        scale_weight: of its expected error's likelihood.
+        pixel_weight: of the sample's L1 distance.
+        texture_weight: of its sliced Wasserstein distance.
+        artifact_weight: of its weighed L1 distance.
+        lattice_weight: of both images' lattice.
+        projections: random filters a level and step.
     """
 
-    bands: Tensor
+    #: Side of the windows in which distributions are compared, levels of the pyramid, side of a patch.
+    _WINDOW, _LEVELS, _PATCH = 48, 3, 7
 
-    #: Energy of grey noise of standard deviation 1 of 255 in model range: what lies under it is no texture.
-    _FLOOR = (2 / 255) ** 2
+    #: Blocks of pixels in a lattice window, and neighbourhood of the local variance.
+    _LATTICE_BLOCKS, _NEIGHBOURHOOD = 12, 7
 
-    #: The DCT's block, its stride, and the side of a window in strides.
-    _BLOCK, _STRIDE, _WINDOW = 4, 2, 7
-
-    def __init__(self, pixel_weight: float = 1.0, texture_weight: float = 0.02, mean_weight: float = 10.0) -> None:
+    def __init__(
+        self,
+        mean_weight: float = 30.0,
+        scale_weight: float = 0.005,
+        pixel_weight: float = 0.5,
+        texture_weight: float = 1.0,
+        artifact_weight: float = 1.0,
+        lattice_weight: float = 15.0,
+        projections: int = 12,
+    ) -> None:
         super().__init__()
+        self.mean_weight = mean_weight
+        self.scale_weight = scale_weight
         self.pixel_weight = pixel_weight
         self.texture_weight = texture_weight
-        self.mean_weight = mean_weight
-        self.register_buffer("bands", block_dct_basis(self._BLOCK)[1:], persistent=False)
+        self.artifact_weight = artifact_weight
+        self.lattice_weight = lattice_weight
+        self.projections = projections
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss of (B, 1, H, W) samples, or (B, 2, H, W) samples and means, against (B, 1, H, W)."""
-        sample, mean = images[:, :1], images[:, 1:]
-        loss = self.pixel_weight * functional.l1_loss(sample, target)
-        if mean.shape[1]:
-            loss = loss + self.mean_weight * functional.mse_loss(mean, target)
-        if self.texture_weight:
-            loss = loss + self.texture_weight * functional.l1_loss(self.texture(sample), self.texture(target))
-        return loss
+    def forward(self, prediction: Prediction, target: Tensor, factors: tuple[float, float]) -> dict[str, Tensor]:
+        """Weighed terms by name.
 
-    def texture(self, image: Tensor) -> Tensor:
-        """Log energies (B, 15, h, w) of (B, 1, H, W), one for each band but the constant, H and W at least 16."""
-        coefficients = functional.conv2d(image, self.bands.to(image), stride=self._STRIDE)
-        energy = functional.avg_pool2d(coefficients.square(), self._WINDOW, stride=self._WINDOW // 2)
-        return (energy + self._FLOOR).log()
+        Args:
+            prediction: what the network says; what it leaves out (None) has no term.
+            target: (B, 1, H, W) originals in model range.
+            factors: of rows and columns; whole ones have a lattice.
+        """
+        mean, log_scale, sample = (None if x is None else x.float() for x in prediction)
+        terms: dict[str, Tensor] = {}
+        if mean is not None:
+            terms["mean_loss"] = self.mean_weight * functional.mse_loss(mean, target)
+        if mean is not None and log_scale is not None:
+            error = (mean.detach() - target).abs()
+            terms["scale_loss"] = self.scale_weight * (error * (-log_scale).exp() + log_scale).mean()
+        if sample is not None:
+            terms["pixel_loss"] = self.pixel_weight * functional.l1_loss(sample, target)
+            terms["texture_loss"] = self.texture_weight * self.texture_distance(sample, target)
+            if mean is not None:
+                terms["artifact_loss"] = self.artifact_weight * self.artifacts(sample, mean.detach(), target)
+        if self.lattice_weight and all(f == int(f) for f in factors):
+            block = (int(factors[0]), int(factors[1]))
+            images = [image for image in (mean, sample) if image is not None]
+            lattice = sum(functional.l1_loss(self.by_place(x, block), self.by_place(target, block)) for x in images)
+            terms["lattice_loss"] = self.lattice_weight * torch.as_tensor(lattice)
+        return terms
+
+    def texture_distance(self, image: Tensor, target: Tensor) -> Tensor:
+        """Sliced Wasserstein distance of patches between (B, 1, H, W) images, window by window; random directions."""
+        both, total = torch.cat([image, target]), image.new_zeros(())
+        window = self._WINDOW
+        for level in range(self._LEVELS):
+            smooth = functional.avg_pool2d(both, 2) if level < self._LEVELS - 1 else both[..., :0, :0]
+            detail = both - functional.interpolate(smooth, scale_factor=2, mode="bilinear") if smooth.numel() else both
+            filters = torch.randn(self.projections, 1, self._PATCH, self._PATCH, device=image.device)
+            filters = filters - filters.mean(dim=(2, 3), keepdim=True)
+            filters = filters / filters.flatten(1).norm(dim=1)[:, None, None, None]
+            found = functional.conv2d(_windows(detail, window), filters).flatten(2)
+            mine, theirs = found.sort(dim=-1).values.chunk(2)
+            total = total + functional.l1_loss(mine, theirs)
+            both, window = smooth, max(window // 2, 24)
+        return total
+
+    def artifacts(self, sample: Tensor, mean: Tensor, target: Tensor) -> Tensor:
+        """L1 distance where the sample errs more than the mean, weighed by how uneven the error is around."""
+        error = sample - target
+        with torch.no_grad():
+            side, around = self._NEIGHBOURHOOD, self._NEIGHBOURHOOD // 2
+            pool = [functional.avg_pool2d(x, side, 1, around, count_include_pad=False) for x in (error, error.square())]
+            local = (pool[1] - pool[0].square()).clamp(min=0.0)
+            whole = error.flatten(1).var(dim=1).pow(0.2)[:, None, None, None]
+            weight = (local * whole).masked_fill(error.abs() < (mean - target).abs(), 0.0)
+            weight = weight / weight.mean().clamp(min=1e-8)
+        return (weight.clamp(max=20.0) * error.abs()).mean()
+
+    def by_place(self, image: Tensor, block: tuple[int, int]) -> Tensor:
+        """Mean of (pixel - mean of its block) by place in the block, over windows: what a lattice is made of."""
+        rows, columns = block
+        count, _, height, width = image.shape
+        cells = image.reshape(count, height // rows, rows, width // columns, columns)
+        cells = cells.permute(0, 2, 4, 1, 3).reshape(count, rows * columns, height // rows, width // columns)
+        window = [min(self._LATTICE_BLOCKS, n) for n in cells.shape[-2:]]
+        return functional.avg_pool2d(cells - cells.mean(dim=1, keepdim=True), window)
 
 
-class AdversarialLoss(nn.Module):
-    """MONAI's ``PatchAdversarialLoss`` as ``AdversarialTrainer`` calls it: one argument or two.
-
-    Args:
-        weight: weight of the generator's loss; the critic's own is not weighed.
-        criterion: ``hinge``, ``least_squares`` or ``bce``.
-    """
-
-    def __init__(self, weight: float = 0.05, criterion: str = "least_squares") -> None:
-        super().__init__()
-        self.weight = weight
-        self.loss = PatchAdversarialLoss(criterion=criterion, no_activation_leastsq=True)
-
-    def forward(self, *logits: Tensor) -> Tensor:
-        """Generator's loss of (fake logits), or critic's loss of (real logits, fake logits)."""
-        if len(logits) == 1:
-            result: Tensor = self.weight * self.loss(logits[0], target_is_real=True, for_discriminator=False)
-            return result
-        real, fake = logits
-        both: Tensor = self.loss(real, target_is_real=True, for_discriminator=True) + self.loss(
-            fake, target_is_real=False, for_discriminator=True
-        )
-        return 0.5 * both
+def _windows(image: Tensor, side: int) -> Tensor:
+    """Cut (B, 1, H, W) into squares that do not overlap, (B n, 1, side, side); what is left over is left out."""
+    side = min(side, *image.shape[-2:])
+    rows, columns = (n // side for n in image.shape[-2:])
+    cut = image[..., : rows * side, : columns * side].reshape(-1, rows, side, columns, side)
+    return cut.permute(0, 1, 3, 2, 4).reshape(-1, 1, side, side)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from monai_ldmsr.networks.conditional_unet import CLASSES, FACTORS, ConditionalUNet
+from monai_ldmsr.networks.conditional_unet import CONDITIONS, FACTORS, ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_config import read_generative_network
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
 from monai_ldmsr.networks.growth import grow_denoiser, load_grown_weights
 from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
+from monai_ldmsr.networks.pixel_decoder import PixelDecoder
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
 from monai_ldmsr.networks.weights import load_initial_weights, load_weights, save_weights
 
 __all__ = [
-    "CLASSES",
+    "CONDITIONS",
     "FACTORS",
     "ConditionalCritic",
     "ConditionalUNet",
     "ImportedNetwork",
     "LatentCodec",
+    "LatentGenerator",
+    "PixelDecoder",
+    "Prediction",
     "SRResNetGenerator",
     "SuperResolver",
+    "describe_degradation",
     "grow_denoiser",
     "import_generative",
     "load_grown_weights",

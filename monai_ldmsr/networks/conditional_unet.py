@@ -5,28 +5,55 @@ from __future__ import annotations
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
+from torch.nn import functional
 
 from monai_ldmsr.degradation import OPERATORS
 
-__all__ = ["CLASSES", "FACTORS", "ConditionalUNet"]
+__all__ = ["CONDITIONS", "FACTORS", "MAX_FACTOR", "ConditionalUNet", "describe_degradation"]
 
-#: The super-resolution factors that the network tells apart, in the order of its class embedding.
+#: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS = (2, 3, 4)
 
-#: Classes of the embedding: each operator with each factor.
-CLASSES = len(OPERATORS) * len(FACTORS)
+#: The greatest factor of rows or columns that the networks are trained for; the least is 1. They need not be whole.
+MAX_FACTOR = 6.0
+
+#: Numbers that describe how a slice was degraded: two factors, one plane an operator, and noise.
+CONDITIONS = 2 + len(OPERATORS) + 1
+
+
+def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Tensor:
+    """What the networks are told of how slices were degraded.
+
+    Args:
+        factors: (B, 2) factors of rows (H) and columns (W), 1 to :data:`MAX_FACTOR`.
+        operator: (B,) places in ``degradation.OPERATORS``.
+        noise: (B,) standard deviation of the low-resolution slice's noise, in grey levels of 255.
+
+    Returns:
+        (B, CONDITIONS), numbers from about 0 to 2.
+
+    Example:
+        >>> describe_degradation(torch.tensor([[4.0, 1.0]]), torch.tensor([0]), torch.tensor([3.0]))
+        tensor([[1., 0., 1., 0., 0., 1.]])
+    """
+    planes = functional.one_hot(operator.to(torch.long), len(OPERATORS)).to(factors)
+    return torch.cat([factors.log2() / 2, planes, (1 + noise)[:, None].log2() / 2], dim=1)
 
 
 class ConditionalUNet(nn.Module):
     """Velocity of the latent flow, given the encoded low-resolution slice, and how it was degraded.
 
+    MONAI's class embedding, a table with a row for each class, is made continuous: a small network maps
+    :func:`describe_degradation` to what is added to the embedding of time.
+
     Args:
-        unet: MONAI ``DiffusionModelUNet`` with ``2 Z`` input and ``Z`` output channels and
-            ``num_class_embeds=CLASSES``: one for each operator and factor.
+        unet: MONAI ``DiffusionModelUNet`` with ``2 Z`` input and ``Z`` output channels and any ``num_class_embeds``.
     """
 
     def __init__(self, unet: DiffusionModelUNet) -> None:
         super().__init__()
+        width = unet.class_embedding.weight.shape[1]
+        unet.class_embedding = nn.Sequential(nn.Linear(CONDITIONS, width), nn.SiLU(), nn.Linear(width, width))
         self.unet = unet
 
     @property
@@ -34,16 +61,14 @@ class ConditionalUNet(nn.Module):
         """Latent sides must be multiples of this."""
         return int(2 ** (len(self.unet.block_out_channels) - 1))
 
-    def forward(self, state: Tensor, condition: Tensor, timesteps: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
+    def forward(self, state: Tensor, condition: Tensor, timesteps: Tensor, degradation: Tensor) -> Tensor:
         """Predict the velocity.
 
         Args:
             state: (B, Z, h, w) flow state.
             condition: (B, Z, h, w) latent of the low-resolution slice brought to the target grid.
             timesteps: (B,) from 1000 (start) to 0 (data), as MONAI's ``RFlowScheduler`` counts.
-            factor: (B,) integers out of :data:`FACTORS`.
-            operator: (B,) places in ``degradation.OPERATORS``.
+            degradation: (B, CONDITIONS) of :func:`describe_degradation`.
         """
-        labels = operator.to(torch.long) * len(FACTORS) + factor.to(torch.long) - FACTORS[0]
-        velocity: Tensor = self.unet(torch.cat([state, condition], dim=1), timesteps, class_labels=labels)
+        velocity: Tensor = self.unet(torch.cat([state, condition], dim=1), timesteps, class_labels=degradation)
         return velocity

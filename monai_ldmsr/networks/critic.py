@@ -7,6 +7,8 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from monai_ldmsr.networks.conditional_unet import CONDITIONS
+
 __all__ = ["ConditionalCritic"]
 
 #: Brings what high resolution adds (about 0.1 in model range at factor 4) to the size of the image itself.
@@ -20,12 +22,14 @@ class ConditionalCritic(nn.Module):
     free, as in Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), and there is no other normalization: batch and
     instance norm would hide from it how strong texture and noise are.
 
+    It is told how the slice was degraded, noise above all, as a constant plane for each number.
+
     Args:
-        discriminator: network with two input channels, built with ``norm=None``.
+        discriminator: network with ``2 + CONDITIONS`` input channels, built with ``norm=None``.
 
     Example:
-        >>> critic = ConditionalCritic(PatchDiscriminator(2, 8, 2, num_layers_d=2, norm=None))
-        >>> critic(torch.zeros(3, 1, 32, 32), torch.zeros(3, 1, 32, 32)).shape
+        >>> critic = ConditionalCritic(PatchDiscriminator(2, 8, 2 + CONDITIONS, num_layers_d=2, norm=None))
+        >>> critic(torch.zeros(3, 1, 32, 32), torch.zeros(3, 1, 32, 32), torch.zeros(3, CONDITIONS)).shape
         torch.Size([3, 1, 6, 6])
     """
 
@@ -36,12 +40,14 @@ class ConditionalCritic(nn.Module):
             spectral_norm(convolution)
         self.discriminator = discriminator
 
-    def forward(self, images: Tensor, condition: Tensor, *_: Tensor) -> Tensor:
+    def forward(self, images: Tensor, condition: Tensor, degradation: Tensor) -> Tensor:
         """Logits of being real.
 
         Args:
-            images: (B, C, H, W); the first channel is judged.
+            images: (B, 1, H, W) to be judged.
             condition: (B, 1, H, W) the low-resolution slice brought to the same grid.
+            degradation: (B, CONDITIONS) of ``describe_degradation``.
         """
-        logits: Tensor = self.discriminator(torch.cat([_GAIN * (images[:, :1] - condition), condition], dim=1))[-1]
+        planes = degradation[..., None, None].expand(-1, -1, *images.shape[-2:])
+        logits: Tensor = self.discriminator(torch.cat([_GAIN * (images - condition), condition, planes], dim=1))[-1]
         return logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_ldmsr.training.adversarial import GeneratorObjective, StudentObjective, prepare_adversarial_batch
+from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, StudentObjective
 from monai_ldmsr.training.budget import TimeBudget
 from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, resume_training
 from monai_ldmsr.training.discovery import find_entries
@@ -14,14 +14,16 @@ from monai_ldmsr.training.objectives import (
     prepare_codec_batch,
     prepare_flow_batch,
 )
-from monai_ldmsr.training.patches import RandomPatches
+from monai_ldmsr.training.patches import PatchRecipe, RandomPatches
 from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
 
 __all__ = [
+    "AdversarialStep",
+    "BaselineObjective",
     "CodecObjective",
     "FlowObjective",
-    "GeneratorObjective",
+    "PatchRecipe",
     "RandomPatches",
     "SafeCheckpoints",
     "StudentObjective",
@@ -32,7 +34,6 @@ __all__ = [
     "find_entries",
     "fit_latent_statistics",
     "load_training_volumes",
-    "prepare_adversarial_batch",
     "prepare_codec_batch",
     "prepare_flow_batch",
     "resume_training",

@@ -1,101 +1,176 @@
-"""Training against a critic: generators and batches as MONAI's ``AdversarialTrainer`` calls them."""
+"""Training against a critic: what generators compute of a batch, and one iteration."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from ignite.engine import Engine
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from monai_ldmsr.degradation import AreaOperator, operator_place, pseudo_inverse
-from monai_ldmsr.networks import ConditionalUNet, LatentCodec, SRResNetGenerator
-from monai_ldmsr.samplers import anchored_flow
+from monai_ldmsr.degradation import AreaOperator, operator_place
+from monai_ldmsr.losses import GeneratorLoss
+from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
+from monai_ldmsr.training.intensities import PatchIntensities
 
-__all__ = ["GeneratorObjective", "StudentObjective", "prepare_adversarial_batch"]
+__all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
+
+Batch = dict[str, Tensor]
 
 
 class StudentObjective(nn.Module):
-    """Two evaluations of the denoiser, as the two-step sampler makes them: the posterior mean, then a sharp sample.
-
-    The first evaluation starts at the low-resolution image and is held to the mean; the second starts halfway between
-    noise and that mean and is trained against a critic. So the flow starts near the posterior mean, which costs least
-    truth for its sharpness (PMRF, Ohayon et al. 2024, arXiv 2410.00418), and needs no further steps (adversarial
-    distillation, compare Sauer et al. 2023, arXiv 2311.17042).
+    """Mean, expected error and sample of a batch, the images projected onto the source as after the network in use.
 
     Args:
-        codec: trained codec with its statistics; stays as it is.
-        denoiser: the network to train, best one that was trained by ``FlowObjective``.
-        start_noise: standard deviation of the noise in the second evaluation's start, in units of the residual's.
+        generator: the networks; the codec stays as it is.
     """
 
-    def __init__(self, codec: LatentCodec, denoiser: ConditionalUNet, start_noise: float = 0.7) -> None:
-        super().__init__()
-        self.codec = codec.requires_grad_(False)
-        self.denoiser = denoiser
-        self.start_noise = start_noise
-
-    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
-        """Super-resolve a batch of patches.
-
-        Args:
-            label: (B, 1, H, W) high resolution; not used.
-            image: (B, 1, H, W) low resolution brought to the same grid, in model range.
-            low: (B, 1, H/factor, W/factor) low resolution.
-            factor: (B,), all alike.
-            operator: (B,), all alike: place in ``degradation.OPERATORS``.
-
-        Returns:
-            (B, 2, H, W): the sample, projected onto a noise-free ``low`` as after the network in use, and the mean.
-        """
-        del label
-        with torch.no_grad():
-            condition = self.codec.encode(image)
-
-        def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-            predicted: Tensor = self.denoiser(state, condition, timesteps, factor, operator)
-            return predicted
-
-        noise = torch.randn_like(condition)
-        mean = anchored_flow.posterior_mean(velocity, condition)
-        sample = anchored_flow.refine_mean(velocity, mean.detach(), noise, 2, self.start_noise)
-        latents = torch.cat([sample, mean]) * self.codec.residual_std[:, None, None] + condition.repeat(2, 1, 1, 1)
-        sample, mean = self.codec.decode(latents).chunk(2)
-        return torch.cat([_projected(sample, low, operator), mean], dim=1)
-
-
-class GeneratorObjective(nn.Module):
-    """The baselines' generator as both trainers call it.
-
-    Args:
-        generator: the network to train.
-        bfloat16: its convolutions run in bfloat16, its weights stay as they are: a step takes 0.6 of the time on a CPU
-            that has the instructions (avx512_bf16).
-    """
-
-    def __init__(self, generator: SRResNetGenerator, bfloat16: bool = False) -> None:
+    def __init__(self, generator: LatentGenerator) -> None:
         super().__init__()
         self.generator = generator
-        self._in_bfloat16 = bfloat16
 
-    def forward(self, label: Tensor, image: Tensor, low: Tensor, factor: Tensor, operator: Tensor) -> Tensor:
-        """Super-resolved patches (B, 1, H, W); arguments as those of :class:`StudentObjective`."""
-        del label
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            result = self.generator.refine(image, factor)
-        return _projected(result.float(), low, operator)
-
-
-def _projected(result: Tensor, low: Tensor, operator: Tensor) -> Tensor:
-    # As consistency.project_onto_source, but not in place: gradients pass through it. The other operators' batches
-    # hold noise, and their point spread function is drawn anew each time: what agrees with them is not known.
-    if int(operator[0]) != operator_place("area"):
-        return result
-    area = AreaOperator(result.shape[-1] // low.shape[-1])
-    return result + pseudo_inverse(area, low - area(result))
+    def forward(self, batch: Batch) -> Prediction:
+        """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
+        image = batch["image"]
+        block = self.generator.codec.block
+        latent = image.new_empty(len(image), block**2, *(n // block for n in image.shape[-2:])).normal_()
+        found = self.generator(image, _degradation(batch), latent, torch.randn_like(image))
+        sample = None if found.sample is None else projected(found.sample, batch)
+        return Prediction(projected(found.mean, batch), found.log_scale, sample)
 
 
-def prepare_adversarial_batch(
-    batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...], dict[str, object]]:
-    """Real patches twice (what the critic sees, what the loss compares with), and what generator and critic take."""
-    keys = ("label", "image", "low", "factor", "operator")
-    label, *others = (batch[key].to(device, non_blocking=non_blocking) for key in keys)
-    return label, label, tuple(others), {}
+class BaselineObjective(nn.Module):
+    """SRResNet's or SRGAN's generator as the iteration calls it.
+
+    Args:
+        generator: the network to train, for whole factors alike in rows and columns.
+        as_sample: against a critic (SRGAN); else as a mean (SRResNet).
+    """
+
+    def __init__(self, generator: SRResNetGenerator, as_sample: bool = False) -> None:
+        super().__init__()
+        self.generator = generator
+        self.as_sample = as_sample
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
+        image = projected(self.generator.refine(batch["image"], batch["factor"][:, 0]), batch)
+        return Prediction(None, None, image) if self.as_sample else Prediction(image, None, None)
+
+
+class AdversarialStep:
+    """One iteration of a generator, and of a critic where there is one; ``iteration_update`` of MONAI's ``Trainer``.
+
+    The critic's loss is that of least squares (Mao et al. 2017, arXiv 1611.04076).
+
+    Args:
+        network: objective: batch to prediction.
+        loss: of the prediction.
+        optimizer: of the generator.
+        critic: ``ConditionalCritic``; None trains without.
+        critic_optimizer: of the critic.
+        adversarial_weight: weight of the critic's judgement in the generator's loss.
+        device: where all happens.
+        bfloat16: convolutions in bfloat16, losses and weights in float32; None does so on CUDA.
+        compiled: compile the networks by ``torch.compile``; None does so on CUDA.
+        max_norm: longest gradient of the generator.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: GeneratorLoss,
+        optimizer: Optimizer,
+        critic: nn.Module | None = None,
+        critic_optimizer: Optimizer | None = None,
+        adversarial_weight: float = 0.03,
+        device: str | torch.device = "cpu",
+        bfloat16: bool | None = None,
+        compiled: bool | None = None,
+        max_norm: float = 1.0,
+    ) -> None:
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.critic = critic
+        self.critic_optimizer = critic_optimizer
+        self.adversarial_weight = adversarial_weight
+        self.device = torch.device(device)
+        on_cuda = self.device.type == "cuda"
+        self.bfloat16 = on_cuda if bfloat16 is None else bfloat16
+        self.compiled = on_cuda if compiled is None else compiled
+        self.max_norm = max_norm
+
+    def __call__(self, engine: Engine, batch: Batch) -> dict[str, Tensor]:
+        """Train on one batch; returns each term of the losses."""
+        if self.compiled:
+            self._compile()
+        batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        degradation, image, label = _degradation(batch), batch["image"], batch["label"]
+        with self._autocast():
+            prediction = self.network(batch)
+        terms: dict[str, Tensor] = self.loss(prediction, label, _factors(batch))
+        sample = prediction.sample
+        if self.critic is not None and sample is not None:
+            self.critic.requires_grad_(False)
+            terms["adversarial_loss"] = self.adversarial_weight * self._distance(sample, image, degradation, 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        self.optimizer.step()
+        if self.critic is not None and self.critic_optimizer is not None and sample is not None:
+            self.critic.requires_grad_(True)
+            both = [self._distance(x, image, degradation, goal) for x, goal in ((label, 1.0), (sample.detach(), 0.0))]
+            terms["critic_loss"] = 0.5 * (both[0] + both[1])
+            self.critic_optimizer.zero_grad(set_to_none=True)
+            terms["critic_loss"].backward()
+            self.critic_optimizer.step()
+        return {key: value.detach() for key, value in terms.items()}
+
+    def _distance(self, judged: Tensor, image: Tensor, degradation: Tensor, goal: float) -> Tensor:
+        assert self.critic is not None
+        with self._autocast():
+            logits = self.critic(judged, image, degradation)
+        return (logits.float() - goal).square().mean()
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def _compile(self) -> None:
+        """Compile in place, so that names in checkpoints stay; only once copies (averages) of the networks were made."""
+        self.compiled = False
+        whole = getattr(self.network, "module", self.network)
+        for module in (*whole.generator.children(), self.critic):
+            if isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters()):
+                module.compile(dynamic=False)
+
+
+def projected(image: Tensor, batch: Batch) -> Tensor:
+    """Agree with the source as ``consistency.project_onto_source`` makes a result agree, in the source's unit.
+
+    Only patches of the area operator: the point spread function of the others is drawn anew each time.
+
+    Args:
+        image: (B, 1, H, W) in model range.
+        batch: of ``RandomPatches``.
+    """
+    area = AreaOperator(_factors(batch))
+    intensities = PatchIntensities(batch["knots"])
+    values = intensities.inverse(image.float())
+    missing = area.smooth_inverse(intensities.inverse(batch["low"]) - area(values))
+    is_area = (batch["operator"] == operator_place("area"))[:, None, None, None]
+    return torch.where(is_area, intensities.forward(values + missing), image.float())
+
+
+def _factors(batch: Batch) -> tuple[float, float]:
+    """Factors of a batch, from the sizes of its images."""
+    rows, columns = (
+        fine / coarse for fine, coarse in zip(batch["image"].shape[-2:], batch["low"].shape[-2:], strict=True)
+    )
+    return rows, columns
+
+
+def _degradation(batch: Batch) -> Tensor:
+    return describe_degradation(batch["factor"], batch["operator"], batch["noise"])

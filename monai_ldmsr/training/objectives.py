@@ -9,7 +9,7 @@ import torch
 from monai.networks.schedulers import RFlowScheduler
 from torch import Tensor, nn
 
-from monai_ldmsr.networks.conditional_unet import ConditionalUNet
+from monai_ldmsr.networks.conditional_unet import ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.training.patches import RandomPatches
 
@@ -72,14 +72,13 @@ class FlowObjective(nn.Module):
         self.noise_free_share = noise_free_share
         self.weight_power = weight_power
 
-    def forward(self, image: Tensor, label: Tensor, factor: Tensor, operator: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, label: Tensor, degradation: Tensor) -> dict[str, Tensor]:
         """Predict at a random time.
 
         Args:
             image: (B, 1, H, W) interpolated low-resolution patch in model range.
             label: (B, 1, H, W) high-resolution patch in model range.
-            factor: (B,).
-            operator: (B,) places in ``degradation.OPERATORS``.
+            degradation: (B, CONDITIONS) of ``describe_degradation``.
         """
         with torch.no_grad():
             condition = self.codec.encode(image)
@@ -91,7 +90,7 @@ class FlowObjective(nn.Module):
             noise_free = draw < self.first_step_share * self.noise_free_share
             start = start.masked_fill(noise_free.view(-1, 1, 1, 1), 0.0)
             state = _scheduler().add_noise(residual, start, timesteps)
-        velocity = self.denoiser(state, condition, timesteps, factor, operator)
+        velocity = self.denoiser(state, condition, timesteps, degradation)
         return {"velocity": velocity, "goal": residual - start, "weight": self._weight()}
 
     def _weight(self) -> Tensor:
@@ -134,8 +133,8 @@ def prepare_codec_batch(
 
 def prepare_flow_batch(
     batch: dict[str, Tensor], device: torch.device, non_blocking: bool, **_: object
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], dict[str, object]]:
-    """Input, target, and what else the flow objective takes: the high-resolution patch, the factor and the operator."""
-    keys = ("image", "label", "factor", "operator")
-    image, label, factor, operator = (batch[key].to(device, non_blocking=non_blocking) for key in keys)
-    return image, label, (label, factor, operator), {}
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], dict[str, object]]:
+    """Input, target, and what else the flow objective takes: the high-resolution patch and how it was degraded."""
+    keys = ("image", "label", "factor", "operator", "noise")
+    image, label, *degradation = (batch[key].to(device, non_blocking=non_blocking) for key in keys)
+    return image, label, (label, describe_degradation(*degradation)), {}

@@ -1,140 +1,152 @@
-"""Endless batches of aligned low- and high-resolution patches."""
+"""Endless batches of aligned low- and high-resolution patches, cut, degraded and made noisy on the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import IterableDataset
 
-from monai_ldmsr.degradation import (
-    AreaOperator,
-    DegradationOperator,
-    GaussianOperator,
-    KSpaceCropOperator,
-    operator_place,
-)
-from monai_ldmsr.networks.conditional_unet import FACTORS
+from monai_ldmsr.degradation import OPERATORS
+from monai_ldmsr.networks.conditional_unet import FACTORS, MAX_FACTOR
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
-from monai_ldmsr.training.slices import FloatImage, TrainingVolume
-from monai_ldmsr.transforms.intensity import IntensityMap
+from monai_ldmsr.noise_level import estimate_noise
+from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
+from monai_ldmsr.training.intensities import PatchIntensities
+from monai_ldmsr.training.slice_store import SliceStore
+from monai_ldmsr.training.slices import TrainingVolume
 
-__all__ = ["RandomPatches"]
+__all__ = ["PatchRecipe", "RandomPatches"]
 
-#: How often each modality is drawn; PET here is only small crops.
-_MODALITY_SHARE = {"MR": 0.55, "CT": 0.4, "PT": 0.05}
 
-#: Tries to find a patch that is not air, and the spread in model range that counts as such.
-_TRIES, _MIN_SPREAD = 5, 0.1
+@dataclass(frozen=True)
+class PatchRecipe:
+    """How patches become pairs. Shares are of batches (``*_batches``) or of patches.
+
+    Averaging removes noise: a network that has only seen averaged sources takes a scanner's noise for structure. So
+    most sources get noise, and the original that belongs to them gets the same noise, smoothly interpolated: what was
+    measured stays, and is neither sharpened nor removed. In ``coarse_batches`` the original is averaged 2x2 first, and
+    so has less noise than its source, as it would from a scanner that is better and not only finer.
+
+    Args:
+        whole_batches: rows and columns alike, by one of ``factors``; the others have factors of their own from 1 to 6.
+        factors: whole factors, drawn with ``factor_weights``.
+        factor_weights: relative frequency of each of ``factors``.
+        clean_batches: no noise is added.
+        coarse_batches: originals are averaged 2x2; those batches have noise.
+        area: share of patches with the area operator; the rest is shared by the others.
+        noise_grey: least and greatest standard deviation of added noise, grey levels of 255, drawn log-uniformly.
+        noise_over_original: least and greatest ratio of added noise to the original's own, where that is more.
+        sharpness: share of patches whose original is made sharper or smoother, as by another kernel.
+    """
+
+    whole_batches: float = 0.75
+    factors: Sequence[int] = FACTORS
+    factor_weights: Sequence[float] = (0.25, 0.2, 0.55)
+    clean_batches: float = 0.3
+    coarse_batches: float = 0.45
+    area: float = 0.8
+    noise_grey: tuple[float, float] = (0.4, 10.0)
+    noise_over_original: tuple[float, float] = (1.5, 4.0)
+    sharpness: float = 0.3
 
 
 class RandomPatches(IterableDataset[dict[str, Tensor]]):
     """Draw patches, degrade them, and bring both to model range.
 
-    Each batch has one factor and one operator: the area mean (``area_share`` of batches), else a Gaussian point spread
-    function or a k-space crop; a little noise is added to the low-resolution patch in ``1 - area_share`` of batches.
-
     Args:
         volumes: training volumes.
         sizes: (patch side in pixels, patches in a batch), drawn evenly; sides are multiples of 96, which suits all
-            factors and four U-Net levels on an f = 4 latent.
-        factors: super-resolution factors, drawn with ``factor_weights``.
-        factor_weights: relative frequency of each factor.
-        area_share: share of batches with the noise-free area operator.
+            whole factors and four U-Net levels on an f = 4 latent.
+        recipe: see :class:`PatchRecipe`; its fields can be given as a mapping.
         seed: seed of everything drawn.
+        device: where patches are made; all slices are kept there.
 
     Yields:
-        ``image`` (B, 1, S, S): the degraded patch, brought to model range and interpolated back (bicubic);
-        ``low`` (B, 1, S/factor, S/factor): the degraded patch on its own grid; ``label`` (B, 1, S, S): the patch
-        itself in model range; ``factor`` (B,); ``operator`` (B,): its place in ``degradation.OPERATORS``.
+        ``image`` (B, 1, S, S): the degraded patch in model range, interpolated back (bicubic); ``low``
+        (B, 1, S/rows, S/columns): the same on its own grid; ``label`` (B, 1, S, S): the original in model range;
+        ``factor`` (B, 2); ``operator`` (B,): places in ``degradation.OPERATORS``; ``noise`` (B,): of ``low``, grey
+        levels; ``knots`` (B, 2, K): see ``PatchIntensities``.
     """
 
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
         sizes: Sequence[tuple[int, int]] = ((96, 16), (192, 4)),
-        factors: Sequence[int] = FACTORS,
-        factor_weights: Sequence[float] = (0.3, 0.2, 0.5),
-        area_share: float = 0.7,
+        recipe: PatchRecipe | dict[str, object] | None = None,
         seed: int = 0,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.volumes = list(volumes)
         self.sizes = [tuple(size) for size in sizes]
-        self.factors = list(factors)
-        self.factor_weights = np.asarray(factor_weights) / np.sum(factor_weights)
-        self.area_share = area_share
+        self.recipe = recipe if isinstance(recipe, PatchRecipe) else PatchRecipe(**(recipe or {}))  # type: ignore[arg-type]
+        self.store = SliceStore(volumes, device)
         self.random = np.random.default_rng(seed)
-        share = np.array([_MODALITY_SHARE.get(v.modality, 0.05) * len(v.slices) ** 0.5 for v in self.volumes])
-        for modality in _MODALITY_SHARE:
-            chosen = np.array([v.modality == modality for v in self.volumes])
-            share[chosen] *= _MODALITY_SHARE[modality] / max(share[chosen].sum(), 1e-12)
-        self._share = share / share.sum()
+        self.generator = torch.Generator(self.store.device).manual_seed(seed)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield batches without end."""
         while True:
             yield self.draw()
 
+    @torch.no_grad()
     def draw(self) -> dict[str, Tensor]:
         """Draw one batch."""
         size, count = self.sizes[self.random.integers(len(self.sizes))]
-        factor = int(self.random.choice(self.factors, p=self.factor_weights))
-        name, operator, noise = self._operator(factor)
-        pairs = [self._pair(size, operator, noise) for _ in range(count)]
-        low, high = (torch.cat(images) for images in zip(*pairs, strict=True))
+        kind = self.random.random()
+        noisy = kind >= self.recipe.clean_batches
+        reduction = 2 if kind >= 1.0 - self.recipe.coarse_batches else 1
+        patches = self.store.draw(size * reduction, count, self.generator)
+        high = functional.avg_pool2d(patches.values, reduction)
+        sharper = vary_sharpness(high, self.generator)
+        high = torch.where(self._chosen(count, self.recipe.sharpness), sharper, high)
+
+        coarse = self._coarse_sizes(size)
+        factors = high.new_tensor([[size / n for n in coarse]]).expand(count, 2)
+        degradation = PatchDegradation.draw(count, size, coarse, self.recipe.area, self.generator)
+        low = degradation(high)
+        level = patches.noise_at(reduction * size / math.sqrt(coarse[0] * coarse[1]))
+        if noisy:
+            grey = self._noise_grey(patches.noise_at(reduction))
+            added = draw_noise(low, grey, patches, self.generator)
+            low = low + added
+            high = high + degradation.interpolate(added)
+            level = torch.hypot(level, estimate_noise(added * patches.intensities.slope))
+        low, high = patches.intensities.forward(low), patches.intensities.forward(high)
+        image = upsample_bicubic(low, (size / coarse[0], size / coarse[1]))
+        jitter = (0.1 * torch.randn(count, generator=self.generator, device=level.device)).exp()
         return {
-            "image": upsample_bicubic(low, factor),
+            "image": image,
             "low": low,
             "label": high,
-            "factor": torch.full((count,), factor),
-            "operator": torch.full((count,), operator_place(name)),
+            "factor": factors,
+            "operator": degradation.operator,
+            "noise": level * jitter,
+            "knots": patches.intensities.knots,
         }
 
-    def _operator(self, factor: int) -> tuple[str, DegradationOperator, float]:
-        kind = self.random.random()
-        if kind < self.area_share:
-            return "area", AreaOperator(factor), 0.0
-        noise = float(self.random.uniform(0.0, 0.02))
-        if kind < (1 + self.area_share) / 2:
-            return "gaussian", GaussianOperator(factor, float(factor * self.random.uniform(0.3, 0.55))), noise
-        return "kspace", KSpaceCropOperator(factor), noise
+    def _coarse_sizes(self, size: int) -> tuple[int, int]:
+        """Rows and columns of the low-resolution patch."""
+        if self.random.random() < self.recipe.whole_batches:
+            weights = np.asarray(self.recipe.factor_weights) / np.sum(self.recipe.factor_weights)
+            n = size // int(self.random.choice(self.recipe.factors, p=weights))
+            return n, n
+        # Log-uniform, each axis for itself; one of them often keeps its resolution, as across thick slices.
+        rows, columns = np.exp(self.random.uniform(0.0, math.log(MAX_FACTOR), 2))
+        kept = self.random.random()
+        rows, columns = (1.0 if kept < 0.2 else rows), (1.0 if kept > 0.8 else columns)
+        return max(1, round(size / rows)), max(1, round(size / columns))
 
-    def _pair(self, size: int, operator: DegradationOperator, noise: float) -> tuple[Tensor, Tensor]:
-        patch, intensity = self._patch(size)
-        high = torch.from_numpy(patch)[None, None]
-        low = intensity.forward(operator(high))
-        if noise:
-            low = low + noise * torch.from_numpy(self.random.standard_normal(low.shape, dtype=np.float32))
-        return low, intensity.forward(high)
+    def _noise_grey(self, original: Tensor) -> Tensor:
+        low, high = (math.log(x) for x in self.recipe.noise_grey)
+        draw = torch.rand((2, len(original)), generator=self.generator, device=original.device)
+        least, most = self.recipe.noise_over_original
+        return torch.maximum((low + (high - low) * draw[0]).exp(), original * (least + (most - least) * draw[1]))
 
-    def _patch(self, size: int) -> tuple[FloatImage, IntensityMap]:
-        for _ in range(_TRIES):
-            volume = self.volumes[int(self.random.choice(len(self.volumes), p=self._share))]
-            image = volume.slices[self.random.integers(len(volume.slices))]
-            patch = self._augment(self._crop(image, size))
-            intensity = self._gain(volume)
-            if float(intensity.forward(torch.from_numpy(patch)).std()) > _MIN_SPREAD:
-                break
-        return patch, intensity
-
-    def _crop(self, image: FloatImage, size: int) -> FloatImage:
-        missing = [max(0, size - n) for n in image.shape]
-        if any(missing):
-            image = np.pad(image, [(m // 2, m - m // 2) for m in missing], mode="edge")
-        top, left = (int(self.random.integers(n - size + 1)) for n in image.shape)
-        return image[top : top + size, left : left + size]
-
-    def _augment(self, patch: FloatImage) -> FloatImage:
-        turned = np.rot90(patch, int(self.random.integers(4)))
-        if self.random.random() < 0.5:
-            turned = turned.T
-        return np.ascontiguousarray(turned)
-
-    def _gain(self, volume: TrainingVolume) -> IntensityMap:
-        if volume.modality == "CT":
-            return volume.intensity
-        low, high = volume.intensity.values
-        gain = float(self.random.uniform(0.85, 1.15))
-        return IntensityMap((low, low + (high - low) * gain), volume.intensity.levels, volume.intensity.tail)
+    def _chosen(self, count: int, share: float) -> Tensor:
+        draw = torch.rand((count, 1, 1, 1), generator=self.generator, device=self.store.device)
+        return draw < share

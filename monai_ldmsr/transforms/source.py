@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
-from monai_ldmsr.degradation import AreaOperator, named_operator, pseudo_inverse
+from monai_ldmsr.degradation import AreaOperator, named_operator, repeat_blocks
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
@@ -237,7 +237,7 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.operator = AreaOperator(factor)
+        self.factor = factor
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -249,9 +249,7 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         for key in self.key_iterator(result):
             for k, image in enumerate(plain(result[key]).unbind(dim=-1)):
                 values, mask = (torch.from_numpy(x[..., k].astype(np.float32)) for x in (source.voxels, source.padding))
-                values, mask = (
-                    pseudo_inverse(self.operator, x[None, None])[0].to(image.device) for x in (values, mask)
-                )
+                values, mask = (repeat_blocks(x[None, None], self.factor)[0].to(image.device) for x in (values, mask))
                 image.copy_(torch.where(mask > 0, values, image))
         return result
 

@@ -1,0 +1,105 @@
+"""Codec, denoiser and decoders together: what training trains, and what super-resolves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_ldmsr.networks.conditional_unet import ConditionalUNet
+from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.networks.pixel_decoder import PixelDecoder
+from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
+
+__all__ = ["LatentGenerator", "Prediction"]
+
+#: Least and greatest logarithm of the expected error in model range: a 50th of a grey level, and the whole range.
+_LOG_SCALE = (-9.0, 0.7)
+
+
+class Prediction(NamedTuple):
+    """What the networks say of slices.
+
+    Args:
+        mean: (B, 1, H, W) expectation of the high-resolution slice, in model range.
+        log_scale: (B, 1, H, W) natural logarithm of the expected absolute error of ``mean``.
+        sample: (B, 1, H, W) one slice out of those that are possible; None when it was not asked for.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+    sample: Tensor | None
+
+
+class LatentGenerator(nn.Module):
+    """Two evaluations of a denoiser, and a decoder for each: the posterior mean, then a sample.
+
+    The first evaluation starts at the low-resolution image. The second starts halfway between noise and that mean; so
+    the flow starts near the posterior mean, which costs least truth for its sharpness (PMRF, Ohayon et al. 2024,
+    arXiv 2410.00418). Trained against a critic it needs no further steps (adversarial distillation, compare Sauer et
+    al. 2023, arXiv 2311.17042).
+
+    Args:
+        codec: latent codec with its statistics; it is not trained on.
+        denoiser: velocity network.
+        mean_decoder: two channels: the mean, and the logarithm of its expected absolute error.
+        sample_decoder: one channel; takes noise.
+        start_noise: standard deviation of the latent noise in the second evaluation's start, in units of the residual's.
+        num_inference_steps: evaluations for a sample, at least 2.
+    """
+
+    def __init__(
+        self,
+        codec: LatentCodec,
+        denoiser: ConditionalUNet,
+        mean_decoder: PixelDecoder,
+        sample_decoder: PixelDecoder,
+        start_noise: float = 0.2,
+        num_inference_steps: int = 2,
+    ) -> None:
+        super().__init__()
+        self.codec = codec.requires_grad_(False)
+        self.denoiser = denoiser
+        self.mean_decoder = mean_decoder
+        self.sample_decoder = sample_decoder
+        self.start_noise = start_noise
+        self.num_inference_steps = num_inference_steps
+
+    @property
+    def unit(self) -> int:
+        """Sides of slices must be multiples of this."""
+        return self.codec.block * self.denoiser.reduction
+
+    def forward(
+        self, image: Tensor, degradation: Tensor, latent_noise: Tensor | None = None, pixel_noise: Tensor | None = None
+    ) -> Prediction:
+        """Predict.
+
+        Args:
+            image: (B, 1, H, W) low-resolution slices on the target grid, in model range.
+            degradation: (B, CONDITIONS) of ``describe_degradation``.
+            latent_noise: (B, Z, H/block, W/block) standard normal; None for the mean alone.
+            pixel_noise: (B, 1, H, W) standard normal; likewise.
+        """
+        with torch.no_grad():
+            condition = self.codec.encode(image)
+
+        def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
+            predicted: Tensor = self.denoiser(state, condition, timesteps, degradation)
+            return predicted
+
+        def decode(residual: Tensor) -> Tensor:
+            return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
+
+        expected = posterior_mean(velocity, condition)
+        both = self.mean_decoder(decode(expected), image, degradation)
+        log_scale = both[:, 1:].clamp(*_LOG_SCALE)
+        if latent_noise is None or pixel_noise is None:
+            return Prediction(both[:, :1], log_scale, None)
+        # What makes the sample sharp shall not bend the mean.
+        drawn = refine_mean(
+            velocity, expected.detach(), latent_noise, max(2, self.num_inference_steps), self.start_noise
+        )
+        sample = self.sample_decoder(decode(drawn), image, degradation, pixel_noise)
+        return Prediction(both[:, :1], log_scale, sample)
