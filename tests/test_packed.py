@@ -29,19 +29,8 @@ from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap
 
 BUNDLE = Path(__file__).parents[1] / "bundles" / "ldm_sr"
 
-MISSING = (
-    "SimpleITK",
-    "pydicom",
-    "highdicom",
-    "nibabel",
-    "matplotlib",
-    "jinja2",
-    "PIL",
-    "rich",
-    "fire",
-    "einops",
-    "scipy",
-)
+#: einops is not among them: MONAI's attention, which the middle of its U-Net always has, needs it.
+MISSING = ("SimpleITK", "pydicom", "highdicom", "nibabel", "matplotlib", "jinja2", "PIL", "rich", "fire", "scipy")
 
 #: Run first in a process of its own: these packages cannot be imported there.
 BARE = f"""
