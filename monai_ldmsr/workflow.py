@@ -273,7 +273,7 @@ def train(
     Args:
         dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients, see
             :mod:`monai_ldmsr.training.discovery`; or one that ``ldmsr pack`` wrote, for which torch, MONAI, Ignite,
-            NumPy and PyYAML suffice. What cannot be drawn or evaluated with these is left out, and said.
+            NumPy, PyYAML and einops suffice. What cannot be drawn or evaluated with these is left out, and said.
         output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr`` and ``evaluation``; must not lie inside the data.
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.

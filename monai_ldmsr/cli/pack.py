@@ -17,8 +17,8 @@ def add(commands: Commands) -> None:
         "pack",
         "pack training volumes into a few compressed files",
         "Write the slices of the volumes below DATA, with splits and maps to model range, as PACKED/index.json and "
-        "PACKED/part-000.bin, part-001.bin, ...: a dataset that travels. ldmsr train PACKED OUT reads it with torch, "
-        "MONAI, Ignite and NumPy alone. Values are rounded to 1 HU in CT, and to ten bits of the model range or finer "
+        "PACKED/part-000.bin, part-001.bin, ...: a dataset that travels. ldmsr train PACKED OUT needs no reader of "
+        "images. Values are rounded to 1 HU in CT, and to ten bits of the model range or finer "
         "else. DATA is as for ldmsr train.",
     )
     pack.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
