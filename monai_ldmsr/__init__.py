@@ -5,10 +5,10 @@ For research only, not for diagnosis. Start with :func:`super_resolve`, or with 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monai_ldmsr._version import __version__
+from monai_ldmsr.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from monai_ldmsr.errors import LdmsrError
@@ -43,34 +43,17 @@ __all__ = [
     "write_derived_series",
 ]
 
-_HOMES = {
-    "DicomSeries": "io",
-    "LatentCodec": "networks",
-    "LdmsrError": "errors",
-    "SRReport": "report",
-    "VolumeGeometry": "geometry",
-    "VolumeInferer": "inferers",
-    "clip_to_range": "transforms",
-    "derivation_of": "result_writer",
-    "find_dicom_series": "io",
-    "fit_intensity_map": "transforms",
-    "import_generative": "networks",
-    "load_super_resolver": "workflow",
-    "possible_range": "transforms",
-    "project_volume": "transforms",
-    "read_dicom_series": "io",
-    "super_resolve": "workflow",
-    "volume_of": "transforms",
-    "write_derived_series": "io",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that reading DICOM does not load torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "errors": ["LdmsrError"],
+        "geometry": ["VolumeGeometry"],
+        "inferers": ["VolumeInferer"],
+        "io": ["DicomSeries", "find_dicom_series", "read_dicom_series", "write_derived_series"],
+        "networks": ["LatentCodec", "import_generative"],
+        "report": ["SRReport"],
+        "result_writer": ["derivation_of"],
+        "transforms": ["clip_to_range", "fit_intensity_map", "possible_range", "project_volume", "volume_of"],
+        "workflow": ["load_super_resolver", "super_resolve"],
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -40,7 +41,16 @@ from monai_ldmsr.report import (
 )
 from monai_ldmsr.transforms import volume_of
 
-__all__ = ["METHOD", "BundleModel", "NetworkState", "ResultWriter", "WrittenCase", "derivation_of", "moment"]
+__all__ = [
+    "METHOD",
+    "BundleModel",
+    "NetworkState",
+    "ResultWriter",
+    "WrittenCase",
+    "derivation_of",
+    "moment",
+    "source_date",
+]
 
 #: How the result was made, in words for the DICOM header and the report.
 METHOD = "Conditional latent diffusion super-resolution of each slice"
@@ -115,6 +125,21 @@ def moment(created: datetime | str | None) -> datetime | None:
             f"created is {created!r}, which is no time in ISO 8601, such as 2026-01-31T12:00:00+00:00."
         ) from None
     return time_ if time_ is None or time_.tzinfo is not None else time_.replace(tzinfo=timezone.utc)
+
+
+def source_date() -> datetime | None:
+    """Time of https://reproducible-builds.org/specs/source-date-epoch, None where it is not set.
+
+    Raises:
+        SettingsError: it is no number of seconds.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        return datetime.fromtimestamp(int(text), timezone.utc) if text else None
+    except (ValueError, OverflowError, OSError):
+        raise SettingsError(
+            f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds since 1970. Set it right or not at all."
+        ) from None
 
 
 def derivation_of(

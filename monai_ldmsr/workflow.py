@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.bundle import ConfigWorkflow
@@ -24,17 +23,20 @@ from monai_ldmsr.bundle_folder import (
 )
 from monai_ldmsr.degradation import operator_place
 from monai_ldmsr.errors import LdmsrError, SettingsError
-from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
-from monai_ldmsr.evaluator import Progress, SeriesEvaluator
-from monai_ldmsr.io import ReadLimits
+from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.networks import FACTORS
 from monai_ldmsr.networks.detail import MAX_DETAIL
 from monai_ldmsr.networks.super_resolver import SuperResolver
-from monai_ldmsr.result_writer import BundleModel, moment
-from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
-from monai_ldmsr.transforms.source import check_modality
+from monai_ldmsr.transforms.intensity import check_modality
+
+if TYPE_CHECKING:
+    from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
+    from monai_ldmsr.evaluator import Progress, SeriesEvaluator
+    from monai_ldmsr.io import ReadLimits
+    from monai_ldmsr.result_writer import BundleModel
+    from monai_ldmsr.run_summary import RunSummary
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -146,7 +148,9 @@ def open_evaluator(
     Raises:
         LdmsrError: see :func:`super_resolve`.
     """
-    settings["created"] = moment(created) or _source_date()
+    from monai_ldmsr.result_writer import moment, source_date
+
+    settings["created"] = moment(created) or source_date()
     workflow = _workflow(
         find_bundle(bundle),
         # Path objects, not text: MONAI would execute a text that begins with "$".
@@ -173,6 +177,8 @@ def load_super_resolver(
         SettingsError: an argument is outside what is possible.
         WeightsError: the weights are missing or altered.
     """
+    from monai_ldmsr.result_writer import BundleModel
+
     folder = find_bundle(bundle)
     chosen = {key: value for key, value in settings.items() if value is not None}
     if weights != "model":
@@ -210,8 +216,8 @@ def evaluate(
     Writes ``table.json``, ``table.csv``, ``table.html``, ``per_slice.csv``, ``examples.png`` and ``spectrum.png``.
 
     Args:
-        dataset_dir: folder with a ``manifest.csv`` (columns file, modality, subject, split), or any folder of DICOM
-            series and volume files.
+        dataset_dir: folder with a ``manifest.csv`` (columns file, modality, subject, split), any folder of DICOM
+            series and volume files, or one that ``ldmsr pack`` wrote.
         output_dir: made when missing.
         factor: 2, 3 or 4.
         split: None takes ``test`` of a manifest, and everything where there is none; see ``load_evaluation_volumes``.
@@ -265,8 +271,9 @@ def train(
     from its last checkpoint; so the same call resumes a training.
 
     Args:
-        dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients; see
-            :mod:`monai_ldmsr.training.discovery`.
+        dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients, see
+            :mod:`monai_ldmsr.training.discovery`; or one that ``ldmsr pack`` wrote, for which torch, MONAI, Ignite,
+            NumPy, PyYAML and einops suffice. What cannot be drawn or evaluated with these is left out, and said.
         output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr`` and ``evaluation``; must not lie inside the data.
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
@@ -296,25 +303,15 @@ def train(
     plan.check()
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
-    if baselines is None:
-        say("not evaluated: that takes the baselines' bundle beside this one")
+    reason = why_not_measured(data) if baselines else "that takes the baselines' bundle beside this one"
+    if reason:
+        say(f"not evaluated: {reason}")
         return packed
     evaluate(
         data, output / "evaluation", split="test", modality=modality, device=device, bundle=packed, baselines=baselines
     )
     say("table: evaluation/table.html")
     return packed
-
-
-def _source_date() -> datetime | None:
-    """Time of https://reproducible-builds.org/specs/source-date-epoch."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    try:
-        return datetime.fromtimestamp(int(text), timezone.utc) if text else None
-    except (ValueError, OverflowError, OSError):
-        raise SettingsError(
-            f"SOURCE_DATE_EPOCH is {text!r}, which is no number of seconds since 1970. Set it right or not at all."
-        ) from None
 
 
 def _run_training(config: Path, settings: Mapping[str, Any]) -> None:

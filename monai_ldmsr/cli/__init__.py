@@ -8,7 +8,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.cli import batch, evaluate, fetch, import_generative, info, label, run, serve, train
+from monai_ldmsr.cli import batch, evaluate, fetch, import_generative, info, label, pack, run, serve, train
 from monai_ldmsr.cli.arguments import EPILOG, Parser
 from monai_ldmsr.errors import (
     ClusterError,
@@ -33,6 +33,7 @@ latent diffusion model, and write derived DICOM series (or the same file format)
   ldmsr label --studies DIR
   ldmsr evaluate DATA out --factor 4
   ldmsr train DATA out --budget 2h
+  ldmsr pack DATA PACKED --megabytes 100
   ldmsr import-generative OLD.pt NEW.pt --network CONFIG
   ldmsr info
 """
@@ -72,6 +73,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, batch, fetch, serve, label, evaluate, train, import_generative, info):
+    for command in (run, batch, fetch, serve, label, evaluate, train, pack, import_generative, info):
         command.add(commands)
     return parser

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options
 from monai_ldmsr.cli.opened_batch import opened_batch
@@ -44,6 +42,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
     # Imported late: `ldmsr --help` need not wait for pydicom.
+    from rich.console import Console
+
     from monai_ldmsr.batch import OutputLock
     from monai_ldmsr.batch.sources import UnitSources
     from monai_ldmsr.cli.batch_view import BatchView, print_summary

@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options, model_settings
-from monai_ldmsr.cli.progress import ProgressView
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
@@ -35,6 +32,9 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `ldmsr --help` need not wait for torch.
+    from rich.console import Console
+
+    from monai_ldmsr.cli.progress import ProgressView
     from monai_ldmsr.workflow import super_resolve
 
     console = Console(stderr=True)

@@ -1,12 +1,19 @@
 """Files in and out: the only room that knows pydicom, highdicom, nibabel and SimpleITK."""
 
-from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_derived_series
-from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
-from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
-from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes, split_volumes
-from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
-from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_ldmsr.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_derived_series
+    from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
+    from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
+    from monai_ldmsr.io.limits import ReadLimits
+    from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes, split_volumes
+    from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
+    from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
 __all__ = [
     "AnySource",
@@ -30,3 +37,16 @@ __all__ = [
     "write_derived_series",
     "write_volume_file",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "derived_series": ["Derivation", "WrittenSeries", "write_derived_series"],
+        "dicom_series": ["DicomSeries", "read_dicom_series"],
+        "discovery": ["SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"],
+        "limits": ["ReadLimits"],
+        "nifti_volumes": ["NiftiVolume", "nifti_volumes", "split_volumes"],
+        "packed_source": ["AnySource", "PackedSource", "on_disk"],
+        "volume_file": ["VolumeFile", "read_volume_file", "volume_case", "write_volume_file"],
+    },
+)

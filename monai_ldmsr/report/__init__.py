@@ -1,7 +1,10 @@
 """What was done and how well: one data class, rendered to JSON and to a page that needs nothing else."""
 
-from monai_ldmsr.report.figures import SlicePanel
-from monai_ldmsr.report.html import render_html
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_ldmsr.lazy_names import lazy_names
 from monai_ldmsr.report.sr_report import (
     RESEARCH_NOTICE,
     Agreement,
@@ -14,6 +17,10 @@ from monai_ldmsr.report.sr_report import (
     SourceSummary,
     SRReport,
 )
+
+if TYPE_CHECKING:
+    from monai_ldmsr.report.figures import SlicePanel
+    from monai_ldmsr.report.html import render_html
 
 __all__ = [
     "RESEARCH_NOTICE",
@@ -29,3 +36,11 @@ __all__ = [
     "SourceSummary",
     "render_html",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "figures": ["SlicePanel"],
+        "html": ["render_html"],
+    },
+)

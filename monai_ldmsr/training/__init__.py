@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from monai_ldmsr.lazy_names import lazy_names
 from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, StudentObjective
 from monai_ldmsr.training.budget import TimeBudget
 from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, resume_training
-from monai_ldmsr.training.discovery import find_entries
 from monai_ldmsr.training.gate import check_codec
 from monai_ldmsr.training.objectives import (
     CodecObjective,
@@ -17,6 +19,9 @@ from monai_ldmsr.training.objectives import (
 from monai_ldmsr.training.patches import PatchRecipe, RandomPatches
 from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
+
+if TYPE_CHECKING:
+    from monai_ldmsr.training.discovery import find_entries
 
 __all__ = [
     "AdversarialStep",
@@ -38,3 +43,10 @@ __all__ = [
     "prepare_flow_batch",
     "resume_training",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "discovery": ["find_entries"],
+    },
+)

@@ -22,17 +22,13 @@ from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
 from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.series_grouping import case_digest
-from monai_ldmsr.transforms.source import check_modality
+from monai_ldmsr.training.volumes import MANIFEST, SPLITS
+from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = ["MANIFEST", "SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
 
-SPLITS = ("train", "calibration", "test")
-
 #: Hash values, as a share of all, below which a patient goes to test, and then to calibration.
 _TEST_BELOW, _CALIBRATION_BELOW = 0.15, 0.30
-
-#: Name of the list of volumes in a dataset folder.
-MANIFEST = "manifest.csv"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.slice_store import SliceStore
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["PatchRecipe", "RandomPatches"]
 

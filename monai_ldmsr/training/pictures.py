@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from PIL import Image
 from torch import Tensor, nn
 
 from monai_ldmsr.degradation import AreaOperator
@@ -17,7 +16,7 @@ from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import to_grey8
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.training.distributed import is_first_process
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["ValidationPictures"]
 
@@ -27,7 +26,8 @@ _FACTOR, _ZOOM, _GAP = 4, 2, 2
 class ValidationPictures:
     """Ignite handler: now and then draw some patches as bicubic | network | original, one line each.
 
-    A picture that cannot be written is logged and does not end the training; only the first process draws.
+    A picture that cannot be written is logged and does not end the training; only the first process draws, and none
+    without Pillow.
 
     Args:
         network: (B, 1, h, w) in model range to (B, 1, 4h, 4w); best the moving average of what is trained.
@@ -57,12 +57,14 @@ class ValidationPictures:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
-        if self.patches and is_first_process():
+        if self.patches and is_first_process() and _can_draw():
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.draw)
 
     @torch.no_grad()
     def draw(self, engine: Engine) -> None:
         """Write one picture."""
+        from PIL import Image
+
         device = next(self.network.parameters()).device
         training = self.network.training
         self.network.eval()
@@ -83,6 +85,15 @@ class ValidationPictures:
         # First axis is the column index i: transposed, patients lie as radiologists see them.
         grey = [to_grey8(image[0, 0].T, -1.0, 1.0).cpu().numpy().astype(np.uint8) for image in images]
         return np.concatenate([np.pad(g, ((0, 0), (0, _GAP))) for g in grey], axis=1)
+
+
+def _can_draw() -> bool:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        logging.getLogger(__name__).warning("No validation pictures are drawn: Pillow is not installed.")
+        return False
+    return True
 
 
 def _middle(volume: TrainingVolume, side: int) -> Tensor:

@@ -15,8 +15,8 @@ from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
-from monai_ldmsr.training.discovery import find_entries
-from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.packed import is_packed, packed_splits
+from monai_ldmsr.training.slices import check_split, load_training_volumes
 
 __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_bundle", "parse_budget"]
 
@@ -98,6 +98,11 @@ class TrainingPlan:
         return self.output / "training"
 
     @property
+    def has_test_split(self) -> bool:
+        """Whether there is something to evaluate on; a packed dataset may do without."""
+        return not is_packed(self.data) or "test" in packed_splits(self.data)
+
+    @property
     def stages(self) -> list[tuple[Stage, Path]]:
         """Stages whose config is there, with it."""
         folders = {"ldm_sr": self.bundle, "srgan_sr": self.bundle.parent / "srgan_sr"}
@@ -108,7 +113,7 @@ class TrainingPlan:
         """Find out before any time is spent what would end the training late.
 
         Raises:
-            SettingsError: the bundle has no training configs, there is no such size, or see ``find_entries``.
+            SettingsError: the bundle has no training configs, there is no such size, or see ``check_split``.
             SourceError: a volume cannot be read.
             OutputError: there is no room.
         """
@@ -117,7 +122,11 @@ class TrainingPlan:
         if self.size not in SIZES:
             raise SettingsError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}.")
         check_disk_space(self.work)
-        find_entries(self.data, "train")
+        check_split(self.data, "train")
+        if is_packed(self.data):  # readable, if its parts are whole
+            for split in ("calibration", "test") if self.has_test_split else ("calibration",):
+                check_split(self.data, split)
+            return
         for split in ("calibration", "test"):
             load_training_volumes(self.data, split, False, self.modality)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.intensities import PatchIntensities, knots_of
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["DrawnPatches", "SliceStore"]
 

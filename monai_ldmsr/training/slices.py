@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.training.discovery import DatasetEntry, find_entries
-from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
-from monai_ldmsr.transforms.source import ReadSourced, check_modality, plain
+from monai_ldmsr.training.packed import check_packed, is_packed, load_packed
+from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
+from monai_ldmsr.transforms.intensity import IntensityMap, check_modality, fit_intensity_map
 
-__all__ = ["TrainingVolume", "high_frequency_share", "load_training_volumes"]
+if TYPE_CHECKING:
+    from monai_ldmsr.training.discovery import DatasetEntry
+
+__all__ = ["FloatImage", "TrainingVolume", "check_split", "high_frequency_share", "load_training_volumes"]
 
 #: A volume whose share of power above half Nyquist is lower was interpolated: it would teach blur.
 MIN_HIGH_FREQUENCY_SHARE = 2e-3
@@ -32,29 +34,6 @@ _MIN_SPREAD = 0.08
 #: A volume whose slices are smaller than this is left out: patches of it would be padding for the most part.
 _MIN_SLICE_SIDE = 24
 
-FloatImage = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TrainingVolume:
-    """High-resolution slices of one volume.
-
-    Args:
-        name: file name without folder, or the hash that stands for a DICOM series.
-        modality: DICOM's term, ``CT``, ``MR`` or ``PT``, or ``unknown``.
-        subject: patient as in the manifest, or the hash that stands for one.
-        slices: two-dimensional float32 images in the source's unit.
-        intensity: the volume's map to model range.
-        halved: whether the slices were averaged 2x2, being interpolated.
-    """
-
-    name: str
-    modality: str
-    subject: str
-    slices: tuple[FloatImage, ...]
-    intensity: IntensityMap
-    halved: bool
-
 
 def load_training_volumes(
     dataset_dir: str | Path, split: str | None, halve_interpolated: bool = True, modality: str | None = None
@@ -62,19 +41,25 @@ def load_training_volumes(
     """Read all volumes of a split and cut them into slices.
 
     Args:
-        dataset_dir: folder with or without ``manifest.csv``; see :mod:`monai_ldmsr.training.discovery`.
+        dataset_dir: folder with or without ``manifest.csv``, see :mod:`monai_ldmsr.training.discovery`; or one that
+            ``ldmsr pack`` wrote, which needs no reader of image files.
         split: ``train``, ``calibration``, ``test``, or ``all``; None or "" reads nothing.
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
+            Packed volumes stay as they are: halved in the training split alone.
         modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
 
     Raises:
-        SettingsError: see :func:`~monai_ldmsr.training.discovery.find_entries`.
+        SettingsError: see :func:`~monai_ldmsr.training.discovery.find_entries`, or ``load_packed``.
         SourceError: a volume of a manifest cannot be read, any volume is damaged or holds NaN, or nothing usable is
             left. Volumes that were only found are left out with a warning where they cannot be read rightly.
     """
     if not split:
         return []
     check_modality(modality)
+    if is_packed(dataset_dir):
+        return load_packed(dataset_dir, split)
+    from monai_ldmsr.training.discovery import find_entries
+
     entries = find_entries(dataset_dir, split)
     found = (_load_volume(entry, entry.modality or modality, halve_interpolated) for entry in entries)
     usable = [volume for volume in found if volume is not None and volume.slices]
@@ -85,6 +70,21 @@ def load_training_volumes(
             ReasonCode.EMPTY_SOURCE,
         )
     return usable
+
+
+def check_split(dataset_dir: str | Path, split: str) -> None:
+    """Find out whether a split is there; of a packed folder also that it is whole.
+
+    Raises:
+        SettingsError: see ``find_entries`` or ``check_packed``.
+        SourceError: likewise.
+    """
+    if is_packed(dataset_dir):
+        check_packed(dataset_dir, split)
+        return
+    from monai_ldmsr.training.discovery import find_entries
+
+    find_entries(dataset_dir, split)
 
 
 def high_frequency_share(image: FloatImage) -> float:
@@ -104,6 +104,8 @@ def high_frequency_share(image: FloatImage) -> float:
 
 
 def _load_volume(entry: DatasetEntry, modality: str | None, halve_interpolated: bool) -> TrainingVolume | None:
+    from monai_ldmsr.transforms.source import ReadSourced, plain
+
     try:
         data = ReadSourced(keys="image", modality=modality)({"image": entry.source})
     except SourceError as error:

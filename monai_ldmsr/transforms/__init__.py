@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from monai_ldmsr.lazy_names import lazy_names
 from monai_ldmsr.transforms.intensity import (
     IntensityMap,
     ScaleFromModelRanged,
     ScaleToModelRanged,
     fit_intensity_map,
 )
-from monai_ldmsr.transforms.source import (
-    ClipToStoredRanged,
-    ProjectOntoSourced,
-    ReadSourced,
-    RestorePaddingd,
-    clip_to_range,
-    possible_range,
-    project_volume,
-    volume_of,
-)
+
+if TYPE_CHECKING:
+    from monai_ldmsr.transforms.source import (
+        ClipToStoredRanged,
+        ProjectOntoSourced,
+        ReadSourced,
+        RestorePaddingd,
+        clip_to_range,
+        possible_range,
+        project_volume,
+        volume_of,
+    )
 
 __all__ = [
     "ClipToStoredRanged",
@@ -33,3 +38,19 @@ __all__ = [
     "project_volume",
     "volume_of",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "source": [
+            "ClipToStoredRanged",
+            "ProjectOntoSourced",
+            "ReadSourced",
+            "RestorePaddingd",
+            "clip_to_range",
+            "possible_range",
+            "project_volume",
+            "volume_of",
+        ],
+    },
+)

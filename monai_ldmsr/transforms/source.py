@@ -15,10 +15,10 @@ from torch import Tensor
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
 from monai_ldmsr.degradation import AreaOperator, named_operator, repeat_blocks
-from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = [
     "ClipToStoredRanged",
@@ -30,16 +30,6 @@ __all__ = [
     "project_volume",
     "volume_of",
 ]
-
-
-#: DICOM's terms for the modalities that the models were trained on.
-MODALITIES = ("CT", "MR", "PT")
-
-
-def check_modality(modality: str | None) -> None:
-    """Raise ``SettingsError`` unless it is one of :data:`MODALITIES`, or None for not known."""
-    if modality not in (None, *MODALITIES):
-        raise SettingsError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
 
 
 def volume_of(source: DicomSeries | VolumeFile, hide_padding: bool = True) -> MetaTensor:
