@@ -19,6 +19,7 @@ from monai_ldmsr.training.objectives import (
 from monai_ldmsr.training.patches import PatchRecipe, RandomPatches
 from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.starting import load_start
 
 if TYPE_CHECKING:
     from monai_ldmsr.training.discovery import find_entries
@@ -38,6 +39,7 @@ __all__ = [
     "check_disk_space",
     "find_entries",
     "fit_latent_statistics",
+    "load_start",
     "load_training_volumes",
     "prepare_codec_batch",
     "prepare_flow_batch",

@@ -71,6 +71,7 @@ class AdversarialStep:
         critic: ``ConditionalCritic``; None trains without.
         critic_optimizer: of the critic.
         adversarial_weight: weight of the critic's judgement in the generator's loss.
+        critic_warmup: iterations over which that weight rises to its full value, while the critic learns to judge.
         device: where all happens.
         bfloat16: convolutions in bfloat16, losses and weights in float32; None does so on CUDA.
         compiled: compile the networks by ``torch.compile``; None does so on CUDA.
@@ -85,6 +86,7 @@ class AdversarialStep:
         critic: nn.Module | None = None,
         critic_optimizer: Optimizer | None = None,
         adversarial_weight: float = 0.03,
+        critic_warmup: int = 300,
         device: str | torch.device = "cpu",
         bfloat16: bool | None = None,
         compiled: bool | None = None,
@@ -96,6 +98,7 @@ class AdversarialStep:
         self.critic = critic
         self.critic_optimizer = critic_optimizer
         self.adversarial_weight = adversarial_weight
+        self.critic_warmup = critic_warmup
         self.device = torch.device(device)
         on_cuda = self.device.type == "cuda"
         self.bfloat16 = on_cuda if bfloat16 is None else bfloat16
@@ -114,7 +117,8 @@ class AdversarialStep:
         sample = prediction.sample
         if self.critic is not None and sample is not None:
             self.critic.requires_grad_(False)
-            terms["adversarial_loss"] = self.adversarial_weight * self._distance(sample, image, degradation, 1.0)
+            weight = self.adversarial_weight * min(1.0, engine.state.iteration / max(1, self.critic_warmup))
+            terms["adversarial_loss"] = weight * self._distance(sample, image, degradation, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 from torch.optim import Optimizer
 
 from monai_ldmsr.training.distributed import agreed_seconds, is_first_process
@@ -23,7 +25,8 @@ class TimeBudget:
     The used time is state (``state_dict``), so a resumed training goes on where it stopped.
 
     Args:
-        optimizer: its learning rate is set before each iteration.
+        optimizer: its learning rate is set before each iteration; times ``lr_scale`` in groups of parameters that have
+            one.
         budget_s: seconds of training.
         learning_rate: highest learning rate.
         warmup: share of the budget for the linear rise.
@@ -48,7 +51,7 @@ class TimeBudget:
         self.log_file = None if log_file is None else Path(log_file)
         self.used_s = 0.0
         self._last = time.monotonic()
-        self._losses: list[dict[str, float]] = []
+        self._losses: list[dict[str, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -70,7 +73,7 @@ class TimeBudget:
     def _set_learning_rate(self, engine: Engine) -> None:
         rate = self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
 
     def _rate(self) -> float:
         share = min(1.0, self.used_s / self.budget_s)
@@ -90,7 +93,10 @@ class TimeBudget:
             engine.terminate()
 
     def _log(self, iteration: int) -> None:
-        means = {key: sum(losses[key] for losses in self._losses) / len(self._losses) for key in self._losses[0]}
+        # Read here and not after each iteration, for which a GPU would have to be waited for. Not each batch has each.
+        names = dict.fromkeys(key for losses in self._losses for key in losses)
+        found = {key: [losses[key] for losses in self._losses if key in losses] for key in names}
+        means = {key: float(torch.stack(values).mean()) for key, values in found.items()}
         left = max(0.0, self.budget_s - self.used_s) / 60
         text = ", ".join(f"{key} {value:.5f}" for key, value in means.items())
         logging.getLogger(__name__).info("step %d: %s, %.0f minutes left", iteration, text, left)
@@ -105,7 +111,7 @@ class TimeBudget:
                 writer.writerow(row)
 
 
-def _losses(output: Any) -> dict[str, float]:
+def _losses(output: Any) -> dict[str, Tensor]:
     """Every scalar loss of an iteration's output, under the name that MONAI's engines give it."""
     first = output[0] if isinstance(output, list) else output
-    return {str(key): float(value.detach()) for key, value in first.items() if "loss" in key}
+    return {str(key): value.detach() for key, value in first.items() if "loss" in key}

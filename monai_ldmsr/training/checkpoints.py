@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,28 @@ class SafeCheckpoints:
         folder: made when missing.
         training_state: objects with ``state_dict``, by name.
         stage: name of the training stage.
-        interval: iterations between two checkpoints.
+        interval_s: seconds between two checkpoints.
     """
 
-    def __init__(self, folder: str | Path, training_state: Mapping[str, Any], stage: str, interval: int = 500) -> None:
+    def __init__(
+        self, folder: str | Path, training_state: Mapping[str, Any], stage: str, interval_s: float = 120.0
+    ) -> None:
         self.folder = Path(folder)
         self.training_state = dict(training_state)
         self.stage = stage
-        self.interval = interval
+        self.interval_s = interval_s
+        self._last = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         if is_first_process():
-            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.save)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_in_time)
+            engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def _save_in_time(self, engine: Engine) -> None:
+        if time.monotonic() - self._last >= self.interval_s:
+            self.save(engine)
+            self._last = time.monotonic()
 
     def save(self, engine: Engine) -> None:
         """Write one checkpoint.

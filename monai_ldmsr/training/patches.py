@@ -19,6 +19,7 @@ from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.slice_store import SliceStore
+from monai_ldmsr.training.starting import fitting_sizes
 from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["PatchRecipe", "RandomPatches"]
@@ -62,7 +63,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     Args:
         volumes: training volumes.
         sizes: (patch side in pixels, patches in a batch), drawn evenly; sides are multiples of 96, which suits all
-            whole factors and four U-Net levels on an f = 4 latent.
+            whole factors and four U-Net levels on an f = 4 latent. None takes what the device's memory holds.
         recipe: see :class:`PatchRecipe`; its fields can be given as a mapping.
         seed: seed of everything drawn.
         device: where patches are made; all slices are kept there.
@@ -77,14 +78,14 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
-        sizes: Sequence[tuple[int, int]] = ((96, 16), (192, 4)),
+        sizes: Sequence[tuple[int, int]] | None = None,
         recipe: PatchRecipe | dict[str, object] | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.sizes = [tuple(size) for size in sizes]
         self.recipe = recipe if isinstance(recipe, PatchRecipe) else PatchRecipe(**(recipe or {}))  # type: ignore[arg-type]
         self.store = SliceStore(volumes, device)
+        self.sizes = [tuple(size) for size in sizes or fitting_sizes(self.store.device)]
         self.random = np.random.default_rng(seed)
         self.generator = torch.Generator(self.store.device).manual_seed(seed)
 

@@ -75,8 +75,8 @@ class SliceStore:
         zeros = [_zero(volume) for volume in volumes]
         self._zero = torch.tensor(zeros, dtype=torch.float32, device=self.device)
         self._noise = torch.stack(
-            [_noise_table(torch.from_numpy(image), volumes[n]) for n, image in images]
-        ).to(self.device)
+            [_noise_table(torch.from_numpy(image).to(self.device), volumes[n]) for n, image in images]
+        )
         counts = torch.bincount(owner, minlength=len(volumes))
         share = _volume_shares(volumes)
         self._share = (share / counts.clamp(min=1))[owner].to(self.device)
@@ -155,13 +155,11 @@ def _zero(volume: TrainingVolume) -> float:
 
 
 def _noise_table(image: Tensor, volume: TrainingVolume) -> Tensor:
-    found = [
-        float(estimate_noise(volume.intensity.forward(functional.avg_pool2d(image[None, None], n))))
-        if min(image.shape) >= 8 * n
-        else math.nan
-        for n in _REDUCTIONS
-    ]
-    # Too small to measure: white noise would fall by the reduction.
-    for n in range(1, len(found)):
-        found[n] = found[n - 1] / 2 if math.isnan(found[n]) else found[n]
-    return torch.tensor(found).nan_to_num(0.0)
+    found: list[Tensor] = []
+    for n in _REDUCTIONS:
+        if min(image.shape) >= 8 * n:
+            found.append(estimate_noise(volume.intensity.forward(functional.avg_pool2d(image[None, None], n)))[0])
+        else:
+            # Too small to measure: white noise would fall by the reduction.
+            found.append(found[-1] / 2 if found else image.new_zeros(()))
+    return torch.stack(found)
