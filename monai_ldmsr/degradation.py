@@ -8,6 +8,7 @@ have a factor each, from 1 up, whole or not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "DegradationOperator",
     "Factor",
     "factor_pair",
+    "matrix_on",
     "named_operator",
     "operator_matrix",
     "operator_place",
@@ -75,11 +77,11 @@ class DegradationOperator:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Degrade (B, C, H, W) to (B, C, H/factor, W/factor)."""
-        matrices = [
-            operator_matrix(self.name, fine, max(1, round(fine / factor))).to(image)
+        sizes = [
+            (fine, max(1, round(fine / factor)))
             for fine, factor in zip(image.shape[-2:], factor_pair(self.factor), strict=True)
         ]
-        return _apply(matrices, image)
+        return _apply([_matrix_like(image, operator_matrix, self.name, *size) for size in sizes], image)
 
     def adjoint(self, image: Tensor) -> Tensor:
         """Apply the transpose, (B, C, h, w) to (B, C, f h, f w).
@@ -89,7 +91,8 @@ class DegradationOperator:
             tensor([[[[1., 1.],
                       [1., 1.]]]])
         """
-        return _apply([operator_matrix(self.name, *sizes).to(image).T for sizes in self._sizes(image)], image)
+        sizes = self._sizes(image)
+        return _apply([_matrix_like(image, operator_matrix, self.name, *size).T for size in sizes], image)
 
     def smooth_inverse(self, image: Tensor) -> Tensor:
         """A smooth image that this operator degrades to the given one: ``U y`` with ``A U = 1``.
@@ -109,7 +112,8 @@ class DegradationOperator:
             >>> bool((AreaOperator(4)(AreaOperator(4).smooth_inverse(y)) - y).abs().max() < 1e-5)
             True
         """
-        return _apply([smooth_inverse_matrix(self.name, *sizes).to(image) for sizes in self._sizes(image)], image)
+        sizes = self._sizes(image)
+        return _apply([_matrix_like(image, smooth_inverse_matrix, self.name, *size) for size in sizes], image)
 
     def _sizes(self, image: Tensor) -> list[tuple[int, int]]:
         """Fine and coarse size of rows and of columns of a coarse image."""
@@ -169,7 +173,7 @@ def repeat_blocks(image: Tensor, factor: int) -> Tensor:
     return functional.interpolate(image, scale_factor=factor, mode="nearest")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:
     """One axis of an operator as a (coarse, fine) float64 matrix.
 
@@ -200,7 +204,7 @@ def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_S
     return weight / weight.sum(dim=1, keepdim=True)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     """One axis of :meth:`DegradationOperator.smooth_inverse` as a (fine, coarse) float64 matrix."""
     columns = torch.eye(coarse, dtype=torch.float64)[None, :, :, None]
@@ -209,6 +213,20 @@ def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     damped = both.T @ both + _WEAKEST[name] ** 2 * torch.eye(coarse, dtype=torch.float64)
     solution: Tensor = interpolation @ torch.linalg.solve(damped, both.T)
     return solution
+
+
+def _matrix_like(image: Tensor, make: Callable[[str, int, int], Tensor], name: str, fine: int, coarse: int) -> Tensor:
+    return matrix_on(image.device, image.dtype, make, name, fine, coarse)
+
+
+@lru_cache(maxsize=512)
+def matrix_on(
+    device: torch.device, dtype: torch.dtype, make: Callable[[str, int, int], Tensor], name: str, fine: int, coarse: int
+) -> Tensor:
+    """One of this module's matrices, kept on a device."""
+    # Evaluations run in inference mode; what they leave behind must serve training too.
+    with torch.inference_mode(False):
+        return make(name, fine, coarse).to(device, dtype)
 
 
 def _apply(matrices: list[Tensor], image: Tensor) -> Tensor:

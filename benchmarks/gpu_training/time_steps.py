@@ -1,8 +1,8 @@
 """How long one iteration of the adversarial stage takes, and how much memory, as a table of variants.
 
-    python benchmarks/gpu_training/time_steps.py PACKED --seconds 12 --variant eager:96x128 --variant compiled:96x128
+    python benchmarks/gpu_training/time_steps.py PACKED --seconds 12 --variant plain:96x128 --variant recorded:96x128
 
-A variant is ``eager`` or ``compiled``, then sides of patches and patches in a batch. Weights are random.
+A variant is ``plain`` or ``recorded``, then sides of patches and patches in a batch. Weights are random.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class _Engine:
         iteration = 1000
 
 
-def measure(data: Path, variant: str, seconds: float, device: str) -> str:
+def measure(data: Path, variant: str, seconds: float, first: int, device: str) -> str:
     """Train for some seconds; return a line of the table."""
     name, shape = variant.split(":")
     sizes = [[int(n) for n in part.split("x")] for part in shape.split(",")]
     parser = ConfigParser()
     parser.read_config(str(find_bundle("ldm_sr") / "configs" / "train_adversarial.yaml"))
     parser.update(
-        {"dataset_dir": data, "device": device, "sizes": sizes, "compiled": name == "compiled", "picture_split": ""}
+        {"dataset_dir": data, "device": device, "sizes": sizes, "recorded": name == "recorded", "picture_split": "", "recipe": {"other_factors": 2}}
     )
     patches, step = parser.get_parsed_content("patches"), parser.get_parsed_content("step")
     on_cuda = torch.device(device).type == "cuda"
     begin = time.perf_counter()
-    for _ in range(2 * len(sizes)):
+    for _ in range(first):
         step(_Engine, patches.draw())
     _wait(on_cuda)
     first_s = time.perf_counter() - begin
@@ -68,10 +68,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that ldmsr pack wrote")
     parser.add_argument("--variant", action="append", required=True)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each variant, compiling aside")
+    parser.add_argument("--first", type=int, default=40, help="iterations before the time is taken (default: 40)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     for variant in arguments.variant:
-        print(measure(arguments.data, variant, arguments.seconds, arguments.device), flush=True)
+        print(measure(arguments.data, variant, arguments.seconds, arguments.first, arguments.device), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from monai_ldmsr.degradation import AreaOperator, operator_place
 from monai_ldmsr.losses import GeneratorLoss
 from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
 from monai_ldmsr.training.intensities import PatchIntensities
+from monai_ldmsr.training.recording import RecordedSteps, make_recordable
 
 __all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
 
 Batch = dict[str, Tensor]
+Terms = dict[str, Tensor]
 
 
 class StudentObjective(nn.Module):
@@ -62,7 +64,9 @@ class BaselineObjective(nn.Module):
 class AdversarialStep:
     """One iteration of a generator, and of a critic where there is one; ``iteration_update`` of MONAI's ``Trainer``.
 
-    The critic's loss is that of least squares (Mao et al. 2017, arXiv 1611.04076).
+    The critic's loss is that of least squares (Mao et al. 2017, arXiv 1611.04076). On CUDA an iteration is some thousand
+    small kernels, and starting them takes longer than running them: so iterations are recorded once for each shape of
+    batches and then replayed (CUDA graphs).
 
     Args:
         network: objective: batch to prediction.
@@ -74,7 +78,7 @@ class AdversarialStep:
         critic_warmup: iterations over which that weight rises to its full value, while the critic learns to judge.
         device: where all happens.
         bfloat16: convolutions in bfloat16, losses and weights in float32; None does so on CUDA.
-        compiled: compile the networks by ``torch.compile``; None does so on CUDA.
+        recorded: replay recorded iterations; None does so on CUDA where there is one process.
         max_norm: longest gradient of the generator.
     """
 
@@ -89,7 +93,7 @@ class AdversarialStep:
         critic_warmup: int = 300,
         device: str | torch.device = "cpu",
         bfloat16: bool | None = None,
-        compiled: bool | None = None,
+        recorded: bool | None = None,
         max_norm: float = 1.0,
     ) -> None:
         self.network = network
@@ -102,23 +106,29 @@ class AdversarialStep:
         self.device = torch.device(device)
         on_cuda = self.device.type == "cuda"
         self.bfloat16 = on_cuda if bfloat16 is None else bfloat16
-        self.compiled = on_cuda if compiled is None else compiled
+        alone = not isinstance(network, nn.parallel.DistributedDataParallel)
         self.max_norm = max_norm
+        self._weight = torch.zeros((), device=self.device)
+        self._recorded = RecordedSteps(self._iterate) if (on_cuda and alone if recorded is None else recorded) else None
+        if self._recorded is not None:
+            for chosen in (optimizer, critic_optimizer):
+                make_recordable(chosen, self.device)
 
-    def __call__(self, engine: Engine, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, engine: Engine, batch: Batch) -> Terms:
         """Train on one batch; returns each term of the losses."""
-        if self.compiled:
-            self._compile()
         batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        self._weight.fill_(self.adversarial_weight * min(1.0, engine.state.iteration / max(1, self.critic_warmup)))
+        return self._iterate(batch) if self._recorded is None else self._recorded(batch)
+
+    def _iterate(self, batch: Batch) -> Terms:
         degradation, image, label = _degradation(batch), batch["image"], batch["label"]
         with self._autocast():
             prediction = self.network(batch)
-        terms: dict[str, Tensor] = self.loss(prediction, label, _factors(batch))
+        terms: Terms = self.loss(prediction, label, _factors(batch))
         sample = prediction.sample
         if self.critic is not None and sample is not None:
             self.critic.requires_grad_(False)
-            weight = self.adversarial_weight * min(1.0, engine.state.iteration / max(1, self.critic_warmup))
-            terms["adversarial_loss"] = weight * self._distance(sample, image, degradation, 1.0)
+            terms["adversarial_loss"] = self._weight * self._distance(sample, image, degradation, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -140,15 +150,8 @@ class AdversarialStep:
         return (logits.float() - goal).square().mean()
 
     def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def _compile(self) -> None:
-        """Compile in place, so that names in checkpoints stay; only once copies (averages) of the networks were made."""
-        self.compiled = False
-        whole = getattr(self.network, "module", self.network)
-        for module in (*whole.generator.children(), self.critic):
-            if isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters()):
-                module.compile(dynamic=False)
+        # Weights that were cast must not outlive a recording.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
 def projected(image: Tensor, batch: Batch) -> Tensor:

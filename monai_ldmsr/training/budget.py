@@ -73,7 +73,11 @@ class TimeBudget:
     def _set_learning_rate(self, engine: Engine) -> None:
         rate = self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
+            scaled = rate * group.get("lr_scale", 1.0)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(scaled)
+            else:
+                group["lr"] = scaled
 
     def _rate(self) -> float:
         share = min(1.0, self.used_s / self.budget_s)

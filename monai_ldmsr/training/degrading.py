@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import OPERATORS, operator_matrix, operator_place, smooth_inverse_matrix
+from monai_ldmsr.degradation import OPERATORS, matrix_on, operator_matrix, operator_place, smooth_inverse_matrix
 from monai_ldmsr.training.slice_store import DrawnPatches
 
 __all__ = ["PatchDegradation", "draw_noise", "vary_sharpness"]
@@ -60,7 +60,7 @@ class PatchDegradation:
         least, most = _GAUSSIAN_SIGMA
         sigma = least + (most - least) * torch.rand(count, generator=generator, device=device)
         matrices = [_matrices(operator, sigma, size, n) for n in coarse]
-        back = tuple(smooth_inverse_matrix("area", size, n).float().to(device) for n in coarse)
+        back = tuple(matrix_on(device, torch.float32, smooth_inverse_matrix, "area", size, n) for n in coarse)
         return cls(operator, matrices[0], matrices[1], (back[0], back[1]))
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class PatchDegradation:
 
 
 def _matrices(operator: Tensor, sigma: Tensor, fine: int, coarse: int) -> Tensor:
-    fixed = torch.stack([operator_matrix(name, fine, coarse) for name in OPERATORS]).float().to(operator.device)
+    device = operator.device
+    fixed = torch.stack([matrix_on(device, torch.float32, operator_matrix, name, fine, coarse) for name in OPERATORS])
     chosen = fixed[operator]
     centre = (torch.arange(coarse, device=sigma.device) + 0.5) * (fine / coarse)
     pixels = torch.arange(fine, device=sigma.device) + 0.5

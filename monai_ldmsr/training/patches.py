@@ -44,6 +44,8 @@ class PatchRecipe:
         noise_grey: least and greatest standard deviation of added noise, grey levels of 255, drawn log-uniformly.
         noise_over_original: least and greatest ratio of added noise to the original's own, where that is more.
         sharpness: share of patches whose original is made sharper or smoother, as by another kernel.
+        other_factors: so many different pairs of factors besides the whole ones, for each side of patches; None for any.
+            Few are faster on CUDA, where each shape of batches is recorded.
     """
 
     whole_batches: float = 0.75
@@ -55,6 +57,7 @@ class PatchRecipe:
     noise_grey: tuple[float, float] = (0.4, 10.0)
     noise_over_original: tuple[float, float] = (1.5, 4.0)
     sharpness: float = 0.3
+    other_factors: int | None = None
 
 
 class RandomPatches(IterableDataset[dict[str, Tensor]]):
@@ -87,6 +90,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         self.store = SliceStore(volumes, device)
         self.sizes = [tuple(size) for size in sizes or fitting_sizes(self.store.device)]
         self.random = np.random.default_rng(seed)
+        self._others: dict[int, list[tuple[int, int]]] = {}
         self.generator = torch.Generator(self.store.device).manual_seed(seed)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -136,6 +140,13 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
             weights = np.asarray(self.recipe.factor_weights) / np.sum(self.recipe.factor_weights)
             n = size // int(self.random.choice(self.recipe.factors, p=weights))
             return n, n
+        if self.recipe.other_factors is None:
+            return self._other_sizes(size)
+        if size not in self._others:
+            self._others[size] = [self._other_sizes(size) for _ in range(self.recipe.other_factors)]
+        return self._others[size][self.random.integers(len(self._others[size]))]
+
+    def _other_sizes(self, size: int) -> tuple[int, int]:
         # Log-uniform, each axis for itself; one of them often keeps its resolution, as across thick slices.
         rows, columns = np.exp(self.random.uniform(0.0, math.log(MAX_FACTOR), 2))
         kept = self.random.random()

@@ -91,7 +91,8 @@ class SliceStore:
             count: of patches.
             generator: on the store's device.
         """
-        chosen = torch.multinomial(self._shares(size), _CANDIDATES * count, replacement=True, generator=generator)
+        draw = torch.rand(_CANDIDATES * count, generator=generator, device=self.device, dtype=torch.float64)
+        chosen = torch.searchsorted(self._shares(size), draw).clamp(max=len(self._owner) - 1)
         values = self._cut(chosen, size, generator)
         owner = self._owner[chosen]
         intensities = PatchIntensities(self._gained(owner, generator))
@@ -105,10 +106,11 @@ class SliceStore:
         )
 
     def _shares(self, size: int) -> Tensor:
-        """How often each slice is drawn for patches of a size."""
+        """Shares of all slices up to each one, for patches of a size."""
         if size not in self._shares_of:
             covered = self._side >= _MIN_COVER * size
-            self._shares_of[size] = self._share * covered if bool(covered.any()) else self._share
+            share = (self._share * covered if bool(covered.any()) else self._share).double()
+            self._shares_of[size] = share.cumsum(0) / share.sum()
         return self._shares_of[size]
 
     def _cut(self, chosen: Tensor, size: int, generator: torch.Generator) -> Tensor:
