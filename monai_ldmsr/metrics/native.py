@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name that torch's own documentation uses
 from monai.utils import convert_to_tensor
 from torch import Tensor
+from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
 
@@ -41,9 +41,9 @@ NATIVE_DEFINITIONS: dict[str, str] = {
     "comb": _TILES + "Standard deviation over the places in the block of one source pixel of (result minus its block's "
     "mean), averaged over all blocks of the tile, over the source's standard deviation: a pattern locked to the "
     "source's pixels.",
-    "overshoot": "Slices as scanned, super-resolved as a run does it, over the whole slice. How far the extremes of the "
-    "block of a source pixel leave the range of the 3x3 source pixels around it: 99.9th percentile over blocks, over "
-    "the span between the 0.5th and 99.5th percentile of the source.",
+    "overshoot": "Slices as scanned, super-resolved as a run does it, over the whole slice. How far the extremes of "
+    "the block of a source pixel leave the range of the 3x3 source pixels around it: 99.9th percentile over blocks, "
+    "over the span between the 0.5th and 99.5th percentile of the source.",
 }
 
 #: What each figure should be.
@@ -131,8 +131,8 @@ def overshoot(result: Tensor, source: Tensor) -> float:
     if high <= low:
         return math.nan
     # max_pool2d pads with -inf, so that the border has the neighbours that it has.
-    above = F.max_pool2d(result, block) - F.max_pool2d(source, 3, stride=1, padding=1)
-    below = F.max_pool2d(-result, block) - F.max_pool2d(-source, 3, stride=1, padding=1)
+    above = functional.max_pool2d(result, block) - functional.max_pool2d(source, 3, stride=1, padding=1)
+    below = functional.max_pool2d(-result, block) - functional.max_pool2d(-source, 3, stride=1, padding=1)
     return _quantile(torch.maximum(above, below).clamp(min=0.0), _OVERSHOOT_QUANTILE) / (high - low)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the name that torch's own documentation uses
 from monai.utils import convert_to_tensor
 from torch import Tensor
+from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.metrics.native import N_TILES, TILE_SIDE, flattest_tiles
@@ -31,8 +31,8 @@ __all__ = [
 #: Share of the original's gradients that count as edges; how far an image's own edge may lie; how far it may reach.
 _EDGE_SHARE, _EDGE_SHIFT, _EDGE_REACH = 0.07, 3, 8
 
-#: Standard deviation in pixels of the Gaussian that grain stands out from.
-_GRAIN_SIGMA = 2.0
+#: Standard deviation in pixels of the Gaussian mean that grain stands out from.
+_GRAIN_SIGMA = 1.0
 
 #: Levels of the pyramid, finest first; side of a patch; random directions (each also transposed); patches at most.
 _LEVELS, _PATCH, _DIRECTIONS, _MAX_PATCHES = ("fine", "middle", "coarse"), 7, 32, 16384
@@ -44,24 +44,25 @@ _STRIDES = (1, 5, 7, 11, 13, 17, 19, 23, 29, 31)
 N_RINGS = 32
 
 _PATCHES = (
-    f"Sliced Wasserstein distance (Rabin et al. 2011; on patches of a pyramid as Karras et al. 2018, arXiv 1710.10196, "
-    f"section 5) between the {_PATCH}x{_PATCH} patches of result and original: mean over {2 * _DIRECTIONS} fixed random "
-    "directions of the mean absolute difference of the sorted projections, over the original's standard deviation on "
-    "that level of the Laplacian pyramid (binomial filter). 0 for the same texture, about 0.8 at most where there is "
-    "none, more for too much. "
+    "Sliced Wasserstein distance (Rabin et al. 2011; on patches of a pyramid as Karras et al. 2018, arXiv 1710.10196, "
+    f"section 5) between the {_PATCH}x{_PATCH} patches of result and original: mean over {2 * _DIRECTIONS} fixed "
+    "random directions of the mean absolute difference of the sorted projections, over the original's standard "
+    "deviation on that level of the Laplacian pyramid (binomial filter). 0 for the same texture; 0.4 (sparse) to 0.8 "
+    "(as noise) where there is none. "
 )
 
 #: Definition of each figure.
 STRUCTURE_DEFINITIONS: dict[str, str] = {
     "edge_width": f"Width of edges over the original's: at the original's strongest {100 * _EDGE_SHARE:.0f} % of "
     "differences between neighbours along rows and columns, each image's steepest slope of the same sign within "
-    f"{_EDGE_SHIFT} pixels; its width is the rise (as far as the profile goes on rising, {_EDGE_REACH} pixels to each "
-    "side at most) over that slope; median over edges, over the original's median.",
-    "lattice": "Mean squared Laplacian (4 neighbours) by place in the block of one source pixel: standard deviation over "
-    "the places, over their mean. A pattern locked to the source's pixels.",
+    f"{_EDGE_SHIFT} pixels; its width is the rise (as far as the profile goes on rising, {_EDGE_REACH} pixels to "
+    "each side at most) over that slope; median over edges, over the original's median.",
+    "lattice": "Mean squared Laplacian (4 neighbours) by place in the block of one source pixel: standard deviation "
+    "over the places, over their mean. A pattern locked to the source's pixels.",
     "lattice_ratio": "Lattice over the original's.",
-    "flat_noise": f"Grain over the original's: root mean square of what a Gaussian of {_GRAIN_SIGMA:g} pixels leaves, in "
-    f"the {N_TILES} flattest tiles of {TILE_SIDE}x{TILE_SIDE} pixels of the original (chosen as for the native figures).",
+    "flat_noise": "Grain over the original's: root mean square of the difference from a Gaussian mean (standard "
+    f"deviation {_GRAIN_SIGMA:g} pixel) in the {N_TILES} flattest tiles of {TILE_SIDE}x{TILE_SIDE} pixels of the "
+    "original, chosen as for the native figures.",
     "patch_distance_fine": _PATCHES + "This is the finest level (about 0.25 to 0.5 cycles a pixel).",
     "patch_distance_middle": _PATCHES + "This is the second level (about 0.125 to 0.25 cycles a pixel).",
     "patch_distance_coarse": _PATCHES + "This is the third level (about 0.06 to 0.125 cycles a pixel).",
@@ -147,12 +148,12 @@ def lattice(image: Tensor, factor: int) -> float:
         >>> lattice(smooth, 4)
         0.0
     """
-    padded = F.pad(image.double(), (1, 1, 1, 1), mode="reflect")
+    padded = functional.pad(image.double(), (1, 1, 1, 1), mode="reflect")
     sides = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
     square = (sides - 4.0 * image).square()
     height, width = (n // factor * factor for n in square.shape[-2:])
     inner = square[..., factor : height - factor, factor : width - factor]
-    by_place = F.pixel_unshuffle(inner, factor).mean(dim=(0, 2, 3))
+    by_place = functional.pixel_unshuffle(inner, factor).mean(dim=(0, 2, 3))
     return float(by_place.std(correction=0) / by_place.mean())
 
 
@@ -231,7 +232,7 @@ def _check(image: Tensor, reference: Tensor, factor: int) -> None:
 
 def _widths(plane: Tensor, rows: Tensor, columns: Tensor, sign: Tensor) -> Tensor:
     """Width in pixels of the edge nearest to each place along the last axis, (edges,); infinite where there is none."""
-    slope = F.pad(plane.diff(dim=-1), (_EDGE_SHIFT + _EDGE_REACH,) * 2)
+    slope = functional.pad(plane.diff(dim=-1), (_EDGE_SHIFT + _EDGE_REACH,) * 2)
     n = torch.arange(2 * (_EDGE_SHIFT + _EDGE_REACH) + 1, device=plane.device)
     profile = slope[rows[:, None], columns[:, None] + n] * sign[:, None]
     near = profile[:, _EDGE_REACH : _EDGE_REACH + 2 * _EDGE_SHIFT + 1]
@@ -258,8 +259,8 @@ def _gaussian_kernel(sigma: float) -> Tensor:
 def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
     """(1, 1, H, W) filtered along both axes, reflected at the border."""
     radius = len(kernel) // 2
-    padded = F.pad(image, (radius,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    padded = functional.pad(image, (radius,) * 4, mode="reflect")
+    return functional.conv2d(functional.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
 
 def _laplacian_pyramid(image: Tensor) -> list[Tensor]:
@@ -276,10 +277,10 @@ def _laplacian_pyramid(image: Tensor) -> list[Tensor]:
 
 
 def _directions() -> Tensor:
-    """Fixed unit vectors, (directions, patch pixels): each once upright and once transposed, so that neither axis leads."""
+    """Fixed unit vectors, (directions, patch pixels): each upright and transposed, so that neither axis leads."""
     drawn = torch.randn(_DIRECTIONS, _PATCH, _PATCH, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     both = torch.cat([drawn, drawn.transpose(1, 2)]).flatten(1)
-    return both / both.norm(dim=1, keepdim=True)
+    return functional.normalize(both, dim=1)
 
 
 def _sliced_distance(own: Tensor, wanted: Tensor, directions: Tensor) -> float:
@@ -295,7 +296,7 @@ def _projected(image: Tensor, directions: Tensor) -> Tensor:
     places = [n - _PATCH + 1 for n in image.shape[-2:]]
     fitting = [s for s in _STRIDES if math.ceil(places[0] / s) * math.ceil(places[1] / s) <= _MAX_PATCHES]
     kernels = directions.view(-1, 1, _PATCH, _PATCH).to(image)
-    projected = F.conv2d(image, kernels, stride=fitting[0] if fitting else _STRIDES[-1])
+    projected = functional.conv2d(image, kernels, stride=fitting[0] if fitting else _STRIDES[-1])
     return projected.flatten(2)[0].sort(dim=1).values
 
 
