@@ -17,6 +17,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.metrics.native import N_TILES, TILE_SIDE, flattest_tiles
 
 __all__ = [
+    "N_RINGS",
     "STRUCTURE_DEFINITIONS",
     "STRUCTURE_GOALS",
     "edge_width",
