@@ -88,8 +88,8 @@ def native_figures(result: Tensor, bicubic: Tensor, source: Tensor) -> dict[str,
         for corner in corners
     ]
     names = ("noise", "range", "kurtosis", "comb")
-    means = dict(zip(names, torch.tensor(measured).nanmean(0).tolist() if measured else [math.nan] * 4, strict=True))
-    return {**means, "overshoot": overshoot(result, source)}
+    means = torch.tensor(measured or [[math.nan] * 4], dtype=torch.double).nanmean(dim=0).tolist()
+    return {**dict(zip(names, means, strict=True)), "overshoot": overshoot(result, source)}
 
 
 def flattest_tiles(image: Tensor, side: int = TILE_SIDE, count: int = N_TILES) -> list[tuple[int, int]]:

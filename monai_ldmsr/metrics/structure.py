@@ -54,10 +54,11 @@ _PATCHES = (
 
 #: Definition of each figure.
 STRUCTURE_DEFINITIONS: dict[str, str] = {
-    "edge_width": f"Width of edges over the original's: at the original's strongest {100 * _EDGE_SHARE:.0f} % of "
-    "differences between neighbours along rows and columns, each image's steepest slope of the same sign within "
-    f"{_EDGE_SHIFT} pixels; its width is the rise (as far as the profile goes on rising, {_EDGE_REACH} pixels to "
-    "each side at most) over that slope; median over edges, over the original's median.",
+    "edge_width": "Width of edges over the original's. Edges lie where, along rows or columns, the original is steeper "
+    f"than within {_EDGE_SHIFT} pixels around, and among the strongest {100 * _EDGE_SHARE:.0f} % of its differences "
+    f"between neighbours. Each image's own edge is its steepest slope of the same sign within {_EDGE_SHIFT} pixels; "
+    f"its width is the rise (as far as the profile goes on rising, {_EDGE_REACH} pixels to each side at most) over "
+    "that slope; median over edges, over the original's median.",
     "lattice": "Mean squared Laplacian (4 neighbours) by place in the block of one source pixel: standard deviation "
     "over the places, over their mean. A pattern locked to the source's pixels.",
     "lattice_ratio": "Lattice over the original's.",
@@ -131,7 +132,9 @@ def edge_width(image: Tensor, reference: Tensor) -> float:
     own, wanted = [], []
     for plane, truth in planes:
         slope = truth.diff(dim=-1)
-        rows, columns = torch.nonzero((slope.abs() >= threshold) & (slope != 0), as_tuple=True)
+        steep = slope.abs()
+        peak = steep >= functional.max_pool1d(steep[:, None], 2 * _EDGE_SHIFT + 1, 1, _EDGE_SHIFT)[:, 0]
+        rows, columns = torch.nonzero(peak & (steep >= threshold) & (steep > 0), as_tuple=True)
         sign = slope[rows, columns].sign()
         own.append(_widths(plane, rows, columns, sign))
         wanted.append(_widths(truth, rows, columns, sign))
