@@ -72,6 +72,23 @@ def test_the_place_and_the_height_of_an_edge_do_not_count() -> None:
     assert edge_width(step(1.6, 61.5, height=0.4), original) == pytest.approx(edge_width(step(1.6), original), rel=1e-3)
 
 
+def test_an_edge_ends_where_its_profile_stops_rising() -> None:
+    """Another edge behind a dip is not part of the rise."""
+    original = step(0.8)
+    beside = original.clone()
+    beside[..., 68:] -= 0.1
+    beside[..., 70:] += 0.4
+    assert edge_width(beside, original) == pytest.approx(1, abs=0.02)
+
+
+def test_weak_edges_do_not_count() -> None:
+    """Ripples that are many but faint may change their width."""
+    at, rows = torch.arange(128.0, dtype=torch.double), torch.arange(96.0, dtype=torch.double)[:, None]
+    strong = blurred(((at // 16) % 2).expand(1, 1, 96, 128), (0.0, 0.8))
+    ripples = [0.01 * torch.sin(2 * math.pi * rows / period) for period in (6.0, 13.0)]
+    assert edge_width(strong + ripples[1], strong + ripples[0]) == pytest.approx(1, abs=0.02)
+
+
 def test_an_edge_the_other_way_round_is_none() -> None:
     """The far side of a thin line is not the edge; what rises must rise."""
     assert edge_width(-step(0.8), step(0.8)) == math.inf
