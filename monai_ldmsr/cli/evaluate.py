@@ -88,10 +88,10 @@ def _print_rows(title: str, rows: Mapping[str, Any], columns: Sequence[str] = ()
         return
     columns = columns or list(next(iter(rows.values())))
     width = max(len(name) for name in (title, *rows)) + 2
-    print(f"{title:{width}}" + "".join(f"{_short(column):>10}" for column in columns))
+    print(f"{title:{width}}" + "".join(f"{_short(column):>12}" for column in columns))
     for row, cells in rows.items():
         means = [cells[column]["mean"] for column in columns]
-        print(f"{row:{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>10}" for mean in means))
+        print(f"{row:{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>12}" for mean in means))
     print()
 
 
