@@ -189,6 +189,13 @@ def test_rings_tell_true_detail_from_likely_detail() -> None:
     assert half == pytest.approx(math.sqrt(0.5), abs=0.03)
 
 
+def test_the_border_is_no_shared_detail() -> None:
+    """A slope does not go on from the last column to the first; without a window that would be true detail."""
+    slope = torch.arange(160.0, dtype=torch.double) - 80
+    images = [blurred(noise(160, 160, seed), 0.5) + slope for seed in (0, 1)]
+    assert ring_correlation(*images, 0.125) == pytest.approx(0, abs=0.05)
+
+
 def test_rings_above_the_sources_nyquist_count_alone() -> None:
     """True below 0.125 cycles a pixel, made up above: what factor 4 knows; seen from factor 2, all is made up."""
     original, other = noise(192, 192), noise(192, 192, seed=1)
