@@ -42,7 +42,8 @@ def main() -> None:
     networks["srresnet"] = load_network("srgan_sr", "srresnet", factor=factor)
     networks["srgan"] = load_network("srgan_sr", factor=factor)
     volumes = load_evaluation_volumes(arguments.data, arguments.split)
-    table = SplitEvaluation(volumes, networks, factor, arguments.slices).run(arguments.output).as_dict()
+    evaluation = SplitEvaluation(volumes, networks, factor, arguments.slices, native_slices_per_volume=0)
+    table = evaluation.run(arguments.output).as_dict()
     draw({"all": table["rows"], **table["by_modality"]}, arguments.output / "frontier.png")
 
 

@@ -207,13 +207,14 @@ def evaluate(
     noise_grey: float = 0.0,
     modality: str | None = None,
     slices_per_volume: int = 4,
+    native_slices_per_volume: int = 1,
     device: str | None = None,
     bundle: str | Path = DEFAULT_BUNDLE,
     baselines: str | Path | None = None,
 ) -> EvaluationTable:
     """Degrade high-resolution volumes, super-resolve them in every way of the table, and compare with the original.
 
-    Writes ``table.json``, ``table.csv``, ``table.html``, ``per_slice.csv``, ``examples.png`` and ``spectrum.png``.
+    Slices as scanned are measured, too. Writes ``table.html``, JSON, CSV and pictures; see ``SplitEvaluation``.
 
     Args:
         dataset_dir: folder with a ``manifest.csv`` (columns file, modality, subject, split), any folder of DICOM
@@ -225,6 +226,7 @@ def evaluate(
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         modality: of volume files without a manifest: ``CT``, ``MR`` or ``PT``.
         slices_per_volume: evenly spread slices of each volume.
+        native_slices_per_volume: likewise, super-resolved as scanned.
         device: torch device; None takes CUDA when there is one.
         bundle: whose ``evaluate.yaml`` is run.
         baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
@@ -246,6 +248,7 @@ def evaluate(
             operator=operator,
             noise_grey=noise_grey,
             slices_per_volume=slices_per_volume,
+            native_slices_per_volume=native_slices_per_volume,
             **{key: value for key, value in chosen.items() if value is not None},
         )
         evaluation: SplitEvaluation = workflow.parser.get_parsed_content("evaluation")

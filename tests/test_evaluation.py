@@ -6,20 +6,27 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
+from monai_ldmsr.degradation import named_operator
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.evaluation import SplitEvaluation, interpolate_bilinear, interpolate_bspline, measure
 from monai_ldmsr.evaluation.figures import FREQUENCIES, radial_power
-from monai_ldmsr.evaluation.table import EvaluationTable
-from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
+from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
+from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
+from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
+from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.transforms.intensity import fit_intensity_map
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -96,19 +103,15 @@ def test_intervals_follow_patients_not_slices() -> None:
     for subject, value in (("a", 1.0), ("b", 3.0)):
         for n in range(50):
             about = {"volume": subject, "subject": subject, "modality": "MR", "slice": n, "row": "hr"}
-            table.add(about, dict.fromkeys(_columns(), value), np.ones(4))
+            table.add(about, dict.fromkeys((*COLUMNS, *STRUCTURE_COLUMNS), value), np.ones(4))
     cell = table.as_dict()["rows"]["hr"]["psnr"]
     assert (cell["mean"], cell["n"]) == (2.0, 100)
     assert cell["ci95"] == [1.0, 3.0], "two patients cannot say more"
 
 
-def _columns() -> tuple[str, ...]:
-    from monai_ldmsr.evaluation.table import COLUMNS
-
-    return COLUMNS
-
-
-def test_a_folder_without_manifest_gives_the_whole_table(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_manifest_gives_the_whole_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the command, with the shipped weights: every row, every column, every file."""
     out = tmp_path / "out"
     assert main(["evaluate", str(folder), str(out), "--factor", "4", "--slices", "1", "--modality", "MR"]) == 0
@@ -119,11 +122,13 @@ def test_a_folder_without_manifest_gives_the_whole_table(folder: Path, tmp_path:
             assert {"laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse"} <= set(cells)
             assert cells["fft"]["n"] == 2, "the slices of 30 pixels are too small"
     assert set(table["rows"]["lr"]) <= set(table["definitions"])
+    _has_structure_and_native(table, out)
     low, sharp = (table["rows"][row]["laplacian_variance"]["mean"] for row in ("lr", "hr"))
     assert low < sharp
     assert table["spectrum_ratio"]["hr"] == pytest.approx([1.0] * len(FREQUENCIES))
     page = (out / "table.html").read_text()
-    assert page.count("data:image/png;base64") == 3
+    assert page.count("data:image/png;base64") == 4
+    assert [page.count(f"<h2>{title}</h2>") for title in ("Structure", "Slices as scanned")] == [1, 1]
     assert (out / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in page + json.dumps(table)
     with (out / "per_slice.csv").open() as stream:
@@ -131,6 +136,33 @@ def test_a_folder_without_manifest_gives_the_whole_table(folder: Path, tmp_path:
     with (out / "table.csv").open() as stream:
         lines = {(x["group"], x["row"], x["metric"]): x["mean"] for x in csv.DictReader(stream)}
     assert float(lines["MR", "ldm", "psnr"]) == pytest.approx(table["by_modality"]["MR"]["ldm"]["psnr"]["mean"])
+    assert float(lines["all", "ldm", "comb"]) == pytest.approx(table["native"]["rows"]["ldm"]["comb"]["mean"])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said if line[:1].isalpha()][:9:8] == ["degraded", "structure"]
+    assert any(line.startswith("as scanned") and "kurtosis" in line for line in said)
+
+
+def _has_structure_and_native(table: dict[str, Any], out: Path) -> None:
+    """The same cells as the first table's; by patient; a definition and a goal for each column."""
+    assert list(table["structure"]["rows"]) == list(table["rows"])
+    assert list(table["native"]["rows"]) == ["bicubic", "srresnet", "srgan", "ldm"]
+    assert (table["native"]["n_slices"], table["native"]["n_patients"]) == (2, 2)
+    for name, columns in {"structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}.items():
+        for rows in (table[name]["rows"], table[name]["by_modality"]["MR"]):
+            for cells in rows.values():
+                assert tuple(cells) == columns
+                assert all({"mean", "sd", "n", "ci95"} == set(cell) and cell["n"] == 2 for cell in cells.values())
+        assert set(columns) <= set(table["definitions"])
+        assert set(columns) <= set(table["goals"])
+    hr, bicubic = (table["structure"]["rows"][row] for row in ("hr", "bicubic"))
+    assert hr["edge_width"]["mean"] == hr["ring_correlation"]["mean"] == pytest.approx(1)
+    assert bicubic["edge_width"]["mean"] > 1.3
+    assert table["native"]["rows"]["bicubic"]["noise"]["mean"] == pytest.approx(1)
+    with (out / "native_per_slice.csv").open() as stream:
+        found = list(csv.DictReader(stream))
+    assert [x["row"] for x in found] == 2 * list(table["native"]["rows"])
+    assert "subject" not in found[0]
+    assert (out / "native.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_dicom_series_are_taken_and_patients_are_not_named() -> None:
@@ -165,6 +197,8 @@ def test_bad_input_is_said_before_time_is_spent(folder: Path, tmp_path: Path) ->
     blocked.write_text("")
     with pytest.raises(OutputError):
         SplitEvaluation([], {}, 4).run(blocked)
+    with pytest.raises(SettingsError, match="native_slices_per_volume is -1"):
+        SplitEvaluation([], {}, 4, native_slices_per_volume=-1)
     with pytest.raises(SourceError, match="96 pixels"):
         SplitEvaluation([], {}, 4).run(tmp_path / "out")
     assert main(["evaluate", str(empty), str(tmp_path / "x")]) == 2
@@ -174,14 +208,16 @@ def test_failures_are_the_slices_with_least_gain(folder: Path, tmp_path: Path, m
     """By the network's own figures: those drawn are the worst of all in per_slice.csv."""
     drawn: dict[str, list[float]] = {}
 
-    def draw(examples: list[dict[str, torch.Tensor]], path: Path) -> None:
-        path.write_bytes(b"")
-        drawn[path.name] = [
-            measure(images["net"], images["hr"])["psnr"] - measure(images["bicubic"], images["hr"])["psnr"]
-            for images in examples
-        ]
+    def find(images: dict[str, torch.Tensor], guide: str, label: str) -> list[Detail]:
+        net, bicubic = (measure(images[row], images[guide])["psnr"] for row in ("net", "bicubic"))
+        return [Detail(str(net - bicubic), {}, (0.0, 1.0))]
 
-    monkeypatch.setattr("monai_ldmsr.evaluation.split_evaluation.draw_examples", draw)
+    def draw(details: list[Detail], path: Path) -> None:
+        path.write_bytes(b"")
+        drawn[path.name] = [float(detail.label) for detail in details if detail.label[-1].isdigit()]
+
+    monkeypatch.setattr("monai_ldmsr.evaluation.split_evaluation.find_details", find)
+    monkeypatch.setattr("monai_ldmsr.evaluation.split_evaluation.draw_details", draw)
     volumes = load_evaluation_volumes(folder)
     network = SRResNetGenerator(2, features=8, num_blocks=1)
     torch.nn.init.normal_(network.tail[-1].weight, std=0.01)
@@ -217,3 +253,116 @@ def test_operators_keep_the_place(folder: Path, tmp_path: Path, operator: str) -
     rows = run.run(tmp_path / "out").as_dict()["rows"]
     assert rows["bicubic"]["psnr"]["mean"] > 18
     assert rows["srresnet"]["psnr"]["mean"] == pytest.approx(rows["bicubic"]["psnr"]["mean"], abs=0.3)
+
+
+class Nearest(torch.nn.Module):
+    """Blocks, with something added in model range."""
+
+    def __init__(self, factor: int, added: float = 0.0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.added = added
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1) + self.added
+
+
+def volume(slices: list[np.ndarray], modality: str, name: str = "v") -> TrainingVolume:
+    images = tuple(image.astype(np.float32) for image in slices)
+    intensity = fit_intensity_map(torch.from_numpy(np.stack(images)), modality)
+    return TrainingVolume(name, modality, name, images, intensity, False)
+
+
+def test_native_slices_go_the_way_of_a_run() -> None:
+    """By row names of any kind; scaled, super-resolved, unscaled, projected onto the source, clipped where it is."""
+    image = np.abs(1000 * texture(97, 121))
+    source = volume([image], "MR")
+    networks = {"plain": Nearest(2), "a shift 0.3": Nearest(2, 0.3)}
+    operator = named_operator("area", 2)
+    plain = torch.from_numpy(image.astype(np.float32)).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    for consistency in (1.0, 0.0):
+        found = dict(NativeEvaluation([source], networks, operator, 1, consistency).results(source, 0))
+        assert list(found) == ["bicubic", "plain", "a shift 0.3"]
+        assert all(x.shape == (1, 1, 2 * 97, 2 * 121) for x in found.values())
+        back = {name: source.intensity.inverse(x)[0, 0] for name, x in found.items()}
+        assert torch.allclose(back["plain"], plain, atol=0.5)
+        # A shift of all pixels is what the projection takes away, and nothing else does.
+        assert torch.allclose(back["a shift 0.3"], plain, atol=0.5) == (consistency == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("modality", "offset", "least"), [("MR", 0, 0), ("PT", 0, 0), ("CT", 0, -50), ("MR", -10, -60)]
+)
+def test_native_magnitudes_do_not_fall_below_zero(modality: str, offset: float, least: float) -> None:
+    """As a run clips MR and PET without negative values; the projection onto a weight of 0 is left out."""
+
+    class Darker(Nearest):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return source.intensity.forward(source.intensity.inverse(super().forward(image)) - 50)
+
+    source = volume([np.abs(1000 * texture(96, 96)) + offset], modality)
+    images = dict(NativeEvaluation([source], {"net": Darker(2)}, named_operator("area", 2), 1, 0.0).results(source, 0))
+    lowest = float(source.intensity.inverse(images["net"]).min())
+    assert lowest == pytest.approx(least, abs=2)
+
+
+def test_slices_without_tissue_lower_n_and_nothing_else(tmp_path: Path) -> None:
+    """Constant slices, and those of which no tile is tissue: figures that are not defined are left out, row by row."""
+    constant, textured = np.full((96, 120), 40.0), 100 * texture(96, 120)
+    volumes = [volume([constant], "CT", "a"), volume([textured], "CT", "b")]
+    run = SplitEvaluation(volumes, {"net": Nearest(2)}, 2, 1, max_examples=4)
+    table = run.run(tmp_path / "out").as_dict()
+    assert {cells["comb"]["n"] for cells in table["native"]["rows"].values()} == {1}
+    assert table["native"]["n_slices"] == 2
+    assert table["structure"]["rows"]["net"]["ring_correlation"]["n"] == 1
+    nothing = SplitEvaluation(volumes[:1], {"net": Nearest(2)}, 2, 1).run(tmp_path / "out").as_dict()
+    assert nothing["native"]["rows"]["net"]["noise"] == {"mean": None, "sd": None, "n": 0, "ci95": None}
+
+
+def test_native_slices_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    """An earlier evaluation's file does not stay beside a table that it does not belong to."""
+    out = tmp_path / "out"
+    volumes = load_evaluation_volumes(folder)
+    SplitEvaluation(volumes, {}, 2, 1).run(out)
+    assert (out / "native_per_slice.csv").is_file()
+    table = SplitEvaluation(volumes, {}, 2, 1, native_slices_per_volume=0).run(out).as_dict()
+    assert table["native"]["rows"] == {}
+    assert not (out / "native_per_slice.csv").exists()
+    assert "<h2>Slices as scanned</h2>" not in (out / "table.html").read_text()
+
+
+def test_all_modalities_are_shown() -> None:
+    textured = [texture(96, 96, k) for k in range(3)]
+    volumes = [volume(textured, "CT", f"ct{n}") for n in range(20)] + [volume(textured, "PT", "pet")]
+    shown = shown_slices(volumes, 3, 6)
+    assert sorted({name[:2] for name, _ in shown}) == ["ct", "pe"]
+    assert len(shown) == 4
+    assert {number for _, number in shown} == {1}
+    assert shown_slices(volumes, 3, 0) == set()
+
+
+def test_details_show_flat_tissue_and_an_edge_in_one_window(tmp_path: Path) -> None:
+    """The same pixels of all rows, in the window of the guide; pixels are repeated, and i runs to the right."""
+    guide = torch.full((1, 1, 288, 384), -1.0)
+    guide[..., 96:, :] = 0.2 + 0.1 * torch.tensor(texture(192, 384), dtype=torch.float32)
+    guide[..., 192:, 96:192] = 0.2 + 0.01 * torch.tensor(texture(96, 96), dtype=torch.float32)
+    guide[..., 100:180, 300:380:8] = 0.9
+    assert flattest_detail(guide) == (192, 96)
+    row, column = sharpest_detail(guide)
+    assert 80 < row < 120
+    assert 270 < column <= 288
+    flat, edge = find_details({"source": guide, "net": guide + 0.5}, "source", "MR")
+    assert (flat.label, edge.label) == ("MR, flat tissue", "MR, edge")
+    assert torch.equal(flat.images["source"], guide[0, 0, 192:288, 96:192])
+    assert flat.window[1] - flat.window[0] == pytest.approx(0.08, abs=0.03)
+    assert edge.window[0] < 0 < 0.9 < edge.window[1]
+    draw_details([flat, edge], tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    first = sheet[32 : 32 + 288, :288]
+    assert (first[::3, ::3] == first[2::3, 1::3]).all()
+    low, high = flat.window
+    expected = ((flat.images["source"].T - low) / (high - low) * 255).clamp(0, 255).numpy()
+    assert np.abs(first[::3, ::3] - expected).max() < 1
+    assert (sheet[32 : 32 + 288, 290 : 290 + 288] == 255).all(), "the same window, so brighter by 0.5"
+    none = find_details({"hr": torch.zeros(1, 1, 96, 96)}, "hr", "CT")
+    assert [detail.label for detail in none] == ["CT, edge"]

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_bundle_options, add_command
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
+
+#: Columns of the first table that are printed, and names that fit a column.
+_QUALITY = ("laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse")
+_SHORT = {
+    "laplacian_variance": "lap. var.",
+    "edge_width": "edges",
+    "lattice_ratio": "lat. ratio",
+    "flat_noise": "flat noise",
+    "patch_distance_fine": "fine",
+    "patch_distance_middle": "middle",
+    "patch_distance_coarse": "coarse",
+    "ring_correlation": "rings",
+}
 
 
 def add(commands: Commands) -> None:
@@ -18,8 +33,9 @@ def add(commands: Commands) -> None:
         "evaluate",
         "measure all methods on the sharp volumes below DATA",
         "Degrade the volumes below DATA, super-resolve them by interpolation, SRResNet, SRGAN and the "
-        "latent diffusion model, and compare with the original. Writes OUT/table.html, table.json, table.csv, "
-        "per_slice.csv, examples.png and spectrum.png.",
+        "latent diffusion model, and compare with the original; and super-resolve slices as scanned, and measure what "
+        "that adds to flat tissue. Writes OUT/table.html, table.json, table.csv, per_slice.csv, native_per_slice.csv, "
+        "examples.png, failures.png, native.png and spectrum.png.",
     )
     evaluate.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     evaluate.add_argument("output", metavar="OUT", type=Path, help="folder for the table; made when missing")
@@ -31,6 +47,12 @@ def add(commands: Commands) -> None:
     )
     evaluate.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
     evaluate.add_argument("--slices", type=int, default=4, help="slices a volume (default: 4)")
+    evaluate.add_argument(
+        "--native-slices",
+        type=int,
+        default=1,
+        help="slices a volume that are super-resolved as scanned, which takes longest (default: 1; 0: none)",
+    )
     add_bundle_options(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -47,14 +69,31 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         noise_grey=arguments.noise,
         modality=arguments.modality,
         slices_per_volume=arguments.slices,
+        native_slices_per_volume=arguments.native_slices,
         device=arguments.device,
         bundle=arguments.bundle,
     )
-    columns = ("laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse")
-    print(f"{'row':10}" + "".join(f"{column:>20}" for column in columns))
-    for row, cells in table.as_dict()["rows"].items():
-        means = [cells[column]["mean"] for column in columns]
-        print(f"{row:10}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>20}" for mean in means))
+    found = table.as_dict()
+    _print_rows("degraded", found["rows"], _QUALITY)
+    _print_rows("structure", found["structure"]["rows"])
+    _print_rows("as scanned", found["native"]["rows"])
     print(f"table: {arguments.output / 'table.html'}")
     print(RESEARCH_NOTICE)
     return 0
+
+
+def _print_rows(title: str, rows: Mapping[str, Any], columns: Sequence[str] = ()) -> None:
+    """Means of a table, and nothing for an empty one; all columns unless some are named."""
+    if not rows:
+        return
+    columns = columns or list(next(iter(rows.values())))
+    width = max(len(name) for name in (title, *rows)) + 2
+    print(f"{title:{width}}" + "".join(f"{_short(column):>12}" for column in columns))
+    for row, cells in rows.items():
+        means = [cells[column]["mean"] for column in columns]
+        print(f"{row:{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>12}" for mean in means))
+    print()
+
+
+def _short(column: str) -> str:
+    return _SHORT.get(column, column)

@@ -9,6 +9,7 @@ from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
     from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
     from monai_ldmsr.evaluation.table import EvaluationTable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FIGURE_DEFINITIONS",
     "EvaluationTable",
+    "NativeEvaluation",
     "SplitEvaluation",
     "interpolate_bilinear",
     "interpolate_bspline",
@@ -26,6 +28,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "native_evaluation": ["NativeEvaluation"],
         "rows": ["interpolate_bilinear", "interpolate_bspline"],
         "split_evaluation": ["SplitEvaluation"],
         "table": ["EvaluationTable"],

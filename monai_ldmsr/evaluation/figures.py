@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.metrics.sharpness import DEFINITIONS, fft_sharpness, laplacian_variance, to_grey8
+from monai_ldmsr.metrics.structure import N_RINGS, ring_numbers
 
-__all__ = ["FIGURE_DEFINITIONS", "FREQUENCIES", "foreground", "measure", "radial_power"]
+__all__ = ["FIGURE_DEFINITIONS", "FIGURE_GOALS", "FREQUENCIES", "foreground", "measure", "radial_power"]
 
 #: Below this side the five scales of MS-SSIM do not fit its 11-pixel window.
 _MS_SSIM_MIN_SIDE = 176
@@ -19,10 +20,8 @@ _MS_SSIM_MIN_SIDE = 176
 #: Grey level above which the smoothed original counts as foreground, and the side of the smoothing window.
 _FOREGROUND_GREY, _SMOOTHING = 20.0, 9
 
-_RINGS = 32
-
 #: Middle of each ring in cycles a pixel, up to Nyquist.
-FREQUENCIES = tuple((n + 0.5) / (2 * _RINGS) for n in range(_RINGS))
+FREQUENCIES = tuple((n + 0.5) / (2 * N_RINGS) for n in range(N_RINGS))
 
 _GREY = (
     "All figures are taken on whole slices in grey levels: model range -1 to 1 mapped to 0 to 255, rounded, clipped. "
@@ -45,6 +44,21 @@ FIGURE_DEFINITIONS: dict[str, str] = {
     "fft_foreground": "FFT score averaged over the same foreground.",
     "laplacian_variance_minus_hr": "Laplacian variance minus that of the original, slice by slice.",
     "fft_minus_hr": "FFT score minus that of the original, slice by slice.",
+}
+
+#: What each column of the table should be.
+FIGURE_GOALS: dict[str, str] = {
+    "laplacian_variance": "the original's",
+    "fft": "the original's",
+    "psnr": "high",
+    "ssim": "1",
+    "ms_ssim": "1",
+    "nrmse": "0",
+    "laplacian_variance_foreground": "the original's",
+    "fft_foreground": "the original's",
+    "laplacian_variance_minus_hr": "0",
+    "fft_minus_hr": "0",
+    "duration_s": "low",
 }
 
 
@@ -90,8 +104,7 @@ def radial_power(image: Tensor) -> Tensor:
     grey = to_grey8(image, -1.0, 1.0)[0, 0].double()
     window = torch.outer(*(torch.hann_window(n, dtype=torch.double) for n in grey.shape)).to(grey.device)
     power = torch.fft.fft2((grey - grey.mean()) * window, norm="ortho").abs().square()
-    rows, columns = (torch.fft.fftfreq(n, dtype=torch.double) for n in grey.shape)
-    ring = (torch.hypot(rows[:, None], columns[None, :]) * 2 * _RINGS).long().flatten().to(grey.device)
-    inside = ring < _RINGS
-    total = grey.new_zeros(_RINGS).index_add(0, ring[inside], power.flatten()[inside])
-    return total / torch.bincount(ring[inside], minlength=_RINGS)
+    ring = ring_numbers(*grey.shape).flatten().to(grey.device)
+    inside = ring < N_RINGS
+    total = grey.new_zeros(N_RINGS).index_add(0, ring[inside], power.flatten()[inside])
+    return total / torch.bincount(ring[inside], minlength=N_RINGS)

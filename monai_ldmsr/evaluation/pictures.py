@@ -4,54 +4,105 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.evaluation.figures import FREQUENCIES
+from monai_ldmsr.metrics.native import flattest_tiles
 from monai_ldmsr.metrics.sharpness import to_grey8
 
-__all__ = ["data_uri", "draw_examples", "draw_spectrum", "sharpest_detail"]
+__all__ = ["Detail", "data_uri", "draw_details", "draw_spectrum", "find_details", "flattest_detail", "sharpest_detail"]
 
-#: Side in pixels of a detail, and how many times it is enlarged.
-_DETAIL, _ZOOM = 112, 2
+#: Side of a detail in result pixels (whole source pixels for factors 2, 3 and 4), and how often each is repeated.
+_DETAIL, _ZOOM = 96, 3
 
-_CAPTION = 16
+#: Steps in which the sharpest detail is looked for.
+_STEP = 8
 
+#: Share of the guide's detail that the window leaves out on each side, and the least half-width of a window.
+_WINDOW_SHARE, _MIN_HALF_WINDOW = 0.005, 0.04
 
-def sharpest_detail(reference: Tensor) -> tuple[int, int]:
-    """Top left corner of the detail with most structure in (1, 1, H, W)."""
-    height, width = reference.shape[-2:]
-    side = min(_DETAIL, height, width)
-    gradient = functional.pad(reference.diff(dim=-1), (0, 1)).abs().clamp(max=0.3)
-    energy = functional.avg_pool2d(gradient, side, stride=1)[0, 0]
-    top, left = divmod(int(energy.argmax()), energy.shape[1])
-    return top, left
+_CAPTION, _GAP = 16, 2
 
 
-def draw_examples(examples: Sequence[Mapping[str, Tensor]], path: Path) -> None:
-    """One line a slice, one column a row of the table, pixels repeated; patients lie as radiologists see them.
+@dataclass(frozen=True)
+class Detail:
+    """One line of a sheet: the same place of one slice in all rows.
 
     Args:
-        examples: row name to slice (1, 1, H, W) in model range, first axis the column index i; all of one slice.
+        label: what it shows.
+        images: row name to (h, w) in model range.
+        window: values that become black and white, the same in all rows.
+    """
+
+    label: str
+    images: Mapping[str, Tensor]
+    window: tuple[float, float]
+
+
+def find_details(images: Mapping[str, Tensor], guide: str, label: str) -> list[Detail]:
+    """The flattest and the sharpest place of a slice; the first only where there is flat tissue.
+
+    Args:
+        images: row name to slice (1, 1, H, W) in model range, all on one grid.
+        guide: row in which places and windows are found.
+        label: what the slice shows.
+    """
+    places = {"flat tissue": flattest_detail(images[guide]), "edge": sharpest_detail(images[guide])}
+    details = []
+    for kind, place in places.items():
+        if place is None:
+            continue
+        rows, columns = (slice(start, start + _DETAIL) for start in place)
+        # Copies, so that whole slices need not be kept.
+        cut = {name: image[0, 0, rows, columns].clone() for name, image in images.items()}
+        details.append(Detail(f"{label}, {kind}", cut, _window(cut[guide])))
+    return details
+
+
+def flattest_detail(image: Tensor) -> tuple[int, int] | None:
+    """Top left corner of the flattest detail of tissue in (1, 1, H, W), or None."""
+    return next(iter(flattest_tiles(image, _DETAIL, 1)), None)
+
+
+def sharpest_detail(image: Tensor) -> tuple[int, int]:
+    """Top left corner of the detail with most structure in (1, 1, H, W)."""
+    along_rows, along_columns = (image.diff(dim=axis).abs().clamp(max=0.3) for axis in (-1, -2))
+    gradient = functional.pad(along_rows, (0, 1)) + functional.pad(along_columns, (0, 0, 0, 1))
+    coarse = functional.avg_pool2d(gradient, _STEP)
+    side = min(_DETAIL // _STEP, *coarse.shape[-2:])
+    energy = functional.avg_pool2d(coarse, side, stride=1)[0, 0]
+    top, left = divmod(int(energy.argmax()), energy.shape[1])
+    return top * _STEP, left * _STEP
+
+
+def draw_details(details: Sequence[Detail], path: Path) -> None:
+    """One line a detail, one column a row of the table, pixels repeated; patients lie as radiologists see them.
+
+    Args:
+        details: all with the same rows; first axis the column index i.
         path: of the PNG.
     """
-    names = list(examples[0])
-    side = _DETAIL * _ZOOM
-    sheet = Image.new("L", (len(names) * (side + 2), len(examples) * (side + 2) + _CAPTION))
+    names = list(details[0].images) if details else []
+    side, step = _DETAIL * _ZOOM, _DETAIL * _ZOOM + _GAP
+    sheet = Image.new("L", (max(1, len(names)) * step, len(details) * (step + _CAPTION) + _CAPTION))
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
-        draw.text((column * (side + 2) + 4, 2), name, fill=255)
-        for line, example in enumerate(examples):
-            top, left = sharpest_detail(example["hr"])
-            detail = example[name][0, 0, top : top + _DETAIL, left : left + _DETAIL].T
-            pixels = to_grey8(detail, -1.0, 1.0).numpy().astype(np.uint8)
-            picture = Image.fromarray(pixels).resize((pixels.shape[1] * _ZOOM, pixels.shape[0] * _ZOOM), 0)
-            sheet.paste(picture, (column * (side + 2), line * (side + 2) + _CAPTION))
+        draw.text((column * step + 4, 2), name, fill=255)
+    for line, detail in enumerate(details):
+        top = line * (step + _CAPTION) + _CAPTION
+        draw.text((4, top + 2), detail.label, fill=180)
+        for column, name in enumerate(names):
+            pixels = to_grey8(detail.images[name].T, *detail.window).numpy().astype(np.uint8)
+            zoomed = np.kron(pixels, np.ones((_ZOOM, _ZOOM), dtype=np.uint8))[:side, :side]
+            sheet.paste(Image.fromarray(zoomed), (column * step, top + _CAPTION))
     sheet.save(path)
 
 
@@ -78,3 +129,11 @@ def draw_spectrum(ratio: Mapping[str, Sequence[float]], factor: int, path: Path)
 def data_uri(path: Path) -> str:
     """A PNG file as text for a self-contained page."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _window(detail: Tensor) -> tuple[float, float]:
+    """Black and white for a detail (h, w): what the guide holds, and a tenth more on each side."""
+    shares = detail.new_tensor([_WINDOW_SHARE, 1.0 - _WINDOW_SHARE])
+    low, high = torch.quantile(detail.flatten(), shares).tolist()
+    middle, half = (low + high) / 2, max(0.6 * (high - low), _MIN_HALF_WINDOW)
+    return middle - half, middle + half

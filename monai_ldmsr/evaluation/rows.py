@@ -1,13 +1,18 @@
-"""The rows of the table that need no training: interpolation between the same outer faces."""
+"""The rows of the tables: interpolation between the same outer faces, and networks as a run applies them."""
 
 from __future__ import annotations
 
 import SimpleITK as sitk  # noqa: N813  # as SimpleITK's own documentation
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline"]
+from monai_ldmsr.consistency import project_onto_source
+from monai_ldmsr.degradation import DegradationOperator
+from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.training.slices import TrainingVolume
+
+__all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "super_resolved"]
 
 #: What each row is, for those who read the table alone.
 ROW_DEFINITIONS: dict[str, str] = {
@@ -17,6 +22,7 @@ ROW_DEFINITIONS: dict[str, str] = {
     "srresnet": "SRResNet, trained for the mean absolute error (the MMSE-like anchor)",
     "srgan": "SRGAN, the same generator trained on against a critic",
     "ldm": "the latent diffusion model as the bundle ships it",
+    "ldm_mean": "the latent diffusion model at detail 0: its expectation",
     "hr": "the original",
 }
 
@@ -41,3 +47,31 @@ def interpolate_bspline(image: Tensor, factor: int) -> Tensor:
     size = [n * factor for n in source.GetSize()]
     found = sitk.Resample(source, size, sitk.Transform(), sitk.sitkBSpline, (0.0, 0.0), (1.0, 1.0))
     return torch.from_numpy(sitk.GetArrayFromImage(found)).to(image)[None, None]
+
+
+def super_resolved(
+    network: nn.Module,
+    source: Tensor,
+    volume: TrainingVolume,
+    operator: DegradationOperator,
+    consistency: float = 1.0,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """A slice as a run super-resolves it: to model range, through the network, back, and onto the source.
+
+    Args:
+        network: (1, 1, h, w) to (1, 1, f h, f w) in model range, on ``device``.
+        source: (1, 1, h, w) in the source's unit.
+        volume: what the slice is of: its modality and map of intensities.
+        operator: assumed degradation.
+        consistency: weight of the projection, see ``project_onto_source``.
+        device: where the network runs.
+
+    Returns:
+        (1, 1, f h, f w) in the source's unit.
+    """
+    if isinstance(network, SuperResolver):
+        network.use_modality(volume.modality)
+    result = network(volume.intensity.forward(source).to(device)).to(source.device)
+    result = volume.intensity.inverse(result)
+    return project_onto_source(result, source, operator, consistency) if consistency else result

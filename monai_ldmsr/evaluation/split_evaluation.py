@@ -12,22 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import named_operator
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import measure, radial_power
-from monai_ldmsr.evaluation.pictures import data_uri, draw_examples, draw_spectrum
-from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
+from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
+from monai_ldmsr.evaluation.pictures import Detail, data_uri, draw_details, draw_spectrum, find_details
+from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline, super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
-from monai_ldmsr.geometry import spread_slices
-from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
+from monai_ldmsr.evaluation.volumes import MIN_SIDE, measured_slices, shown_slices
+from monai_ldmsr.metrics.structure import structure_figures
+from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
 
 __all__ = ["SplitEvaluation"]
 
-#: Slices with a side below this are too small for the FFT metric to mean anything.
-_MIN_SIDE = 96
+#: Sheets of details: file name without extension, and title on the page.
+_SHEETS = {
+    "examples": "Details of degraded slices at full zoom",
+    "failures": "Where the last network gains least on bicubic",
+    "native": "Details of slices as scanned at full zoom",
+}
 
 
 @dataclass(frozen=True)
@@ -41,26 +47,29 @@ class _Case:
 
 
 class SplitEvaluation:
-    """Measure all rows of the table on the slices of some volumes.
+    """Measure all rows of the tables on the slices of some volumes.
 
-    Rows are ``lr``, ``bicubic`` and ``bspline``, then one for each network in the order given, then ``hr``.
+    Degraded slices have the rows ``lr``, ``bicubic`` and ``bspline``, then one for each network in the order given,
+    then ``hr``. Slices as scanned have those of :class:`NativeEvaluation`.
 
     Args:
         volumes: volumes that are sharp already.
         networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range.
         factor: of all networks.
-        slices_per_volume: evenly spread slices of each volume.
+        slices_per_volume: evenly spread slices of each volume that are degraded.
         operator: degradation, one of ``degradation.OPERATORS``; what the networks were told of it stands with them.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         consistency: weight of the networks' projection onto the input, see ``project_onto_source``.
         device: where the networks run.
         seed: of noise and bootstrap.
         settings: further numbers that change the result, for the table.
-        max_examples: slices of which a detail is drawn.
-        max_failures: slices of which a detail is drawn because the last network gains least on bicubic in PSNR.
+        max_examples: slices of which details are drawn, degraded and as scanned.
+        max_failures: slices of which details are drawn because the last network gains least on bicubic in PSNR.
+        native_slices_per_volume: slices of each volume that are super-resolved as scanned; 0 leaves them out. Each has
+            factor x factor times the pixels of a degraded one, and takes as much longer.
 
     Raises:
-        SettingsError: there is no such operator, or the noise is outside its range.
+        SettingsError: there is no such operator, or the noise or a number of slices is outside its range.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class SplitEvaluation:
         settings: Mapping[str, Any] | None = None,
         max_examples: int = 6,
         max_failures: int = 4,
+        native_slices_per_volume: int = 1,
     ) -> None:
         self.volumes = volumes
         self.networks = {name: network.to(device).eval() for name, network in networks.items()}
@@ -85,17 +95,26 @@ class SplitEvaluation:
         self.operator = named_operator(operator, factor)
         if not 0.0 <= noise_grey <= 255.0:
             raise SettingsError(f"noise_grey is {noise_grey}; give grey levels, 0 to 255.")
+        if slices_per_volume < 1 or native_slices_per_volume < 0:
+            raise SettingsError(
+                f"slices_per_volume is {slices_per_volume} and native_slices_per_volume is {native_slices_per_volume}; "
+                "give 1 or more, and 0 or more."
+            )
         self.noise_grey = noise_grey
         self.consistency = consistency
         self.device = torch.device(device)
         self.seed = seed
         self.max_examples = max_examples
         self.max_failures = max_failures
+        self.native = NativeEvaluation(
+            volumes, self.networks, self.operator, native_slices_per_volume, consistency, device, max_examples
+        )
         self.settings = {
             "factor": factor,
             "operator": operator,
             "noise_grey": noise_grey,
             "slices_per_volume": slices_per_volume,
+            "native_slices_per_volume": native_slices_per_volume,
             "consistency": consistency,
             "seed": seed,
             **(settings or {}),
@@ -104,9 +123,10 @@ class SplitEvaluation:
 
     @torch.inference_mode()
     def run(self, output_dir: str | Path) -> EvaluationTable:
-        """Measure all rows; write the table, the figures of each slice, and pictures.
+        """Measure all rows; write the tables, the figures of each slice, and pictures.
 
-        The pictures are ``examples.png``, ``failures.png`` (where there is a network) and ``spectrum.png``.
+        The pictures are ``examples.png``, ``failures.png`` (where there is a network), ``native.png`` (where slices are
+        measured as scanned) and ``spectrum.png``.
 
         Raises:
             OutputError: the output folder cannot be written; found out before anything is computed.
@@ -115,30 +135,14 @@ class SplitEvaluation:
         folder = Path(output_dir)
         _make(folder)
         table = EvaluationTable(self.settings, self.seed)
-        examples: list[dict[str, Tensor]] = []
-        failures: list[tuple[float, dict[str, Tensor]]] = []
-        chosen = self._cases_shown()
-        for case in self._cases():
-            images = self._measure(case, table)
-            if (case.volume.name, case.number) in chosen:
-                examples.append(images)
-            if self.networks:
-                failures.append((self._gain(table.records[-len(images) :]), images))
-                failures = sorted(failures, key=lambda found: found[0])[: self.max_failures]
+        sheets = self._degraded_details(table)
         if not table.records:
             raise SourceError(
-                f"No slice has sides of at least {_MIN_SIDE} pixels, so nothing can be measured.",
+                f"No slice has sides of at least {MIN_SIDE} pixels, so nothing can be measured.",
                 ReasonCode.EMPTY_SOURCE,
             )
-        draw_examples(examples, folder / "examples.png")
-        draw_spectrum(table.spectrum_ratio, self.factor, folder / "spectrum.png")
-        pictures = {
-            "Power over the original's power": data_uri(folder / "spectrum.png"),
-            "Details at full zoom": data_uri(folder / "examples.png"),
-        }
-        if failures:
-            draw_examples([images for _, images in failures], folder / "failures.png")
-            pictures["Where the last network gains least on bicubic"] = data_uri(folder / "failures.png")
+        sheets["native"] = self.native.run(table)
+        pictures = self._draw(table, sheets, folder)
         written = table.write(folder, pictures)
         for row, cells in written["rows"].items():
             values = ", ".join(f"{name} {cells[name]['mean']}" for name in ("laplacian_variance", "fft", "psnr"))
@@ -154,14 +158,25 @@ class SplitEvaluation:
             result = interpolate(low, self.factor)
             yield name, result, time.perf_counter() - start
         for name, network in self.networks.items():
-            if isinstance(network, SuperResolver):
-                network.use_modality(case.volume.modality)
             start = time.perf_counter()
-            result = case.volume.intensity.inverse(network(low.to(self.device)).to(low.device))
-            if self.consistency:
-                result = project_onto_source(result, case.low, self.operator, self.consistency)
+            result = super_resolved(network, case.low, case.volume, self.operator, self.consistency, self.device)
             yield name, case.volume.intensity.forward(result), time.perf_counter() - start
         yield "hr", case.volume.intensity.forward(case.high), 0.0
+
+    def _degraded_details(self, table: EvaluationTable) -> dict[str, list[Detail]]:
+        """Add the degraded slices to the table; what is to be drawn of them, by sheet."""
+        examples: list[Detail] = []
+        failures: list[tuple[float, list[Detail]]] = []
+        shown = shown_slices(self.volumes, self.slices_per_volume, self.max_examples)
+        for case in self._cases():
+            details = find_details(self._measure(case, table), "hr", case.volume.modality)
+            if (case.volume.name, case.number) in shown:
+                examples.extend(details)
+            if self.networks:
+                # One record a row: three interpolations, the networks, the original.
+                failures.append((self._gain(table.records[-len(self.networks) - 4 :]), details))
+                failures = sorted(failures, key=lambda found: found[0])[: self.max_failures]
+        return {"examples": examples, "failures": [detail for _, details in failures for detail in details]}
 
     def _measure(self, case: _Case, table: EvaluationTable) -> dict[str, Tensor]:
         images = {name: (image, duration_s) for name, image, duration_s in self.results(case)}
@@ -169,36 +184,41 @@ class SplitEvaluation:
         volume = case.volume
         about = {"volume": volume.name, "subject": volume.subject, "modality": volume.modality, "slice": case.number}
         for row, (image, duration_s) in images.items():
-            figures = {**measure(image, reference), "duration_s": duration_s}
+            figures = {
+                **measure(image, reference),
+                "duration_s": duration_s,
+                **structure_figures(image, reference, self.factor),
+            }
             table.add({**about, "row": row}, figures, radial_power(image).numpy())
-        return {row: image for row, (image, _) in images.items()}
+        # What was super-resolved is shown as it is, and not interpolated.
+        source = functional.interpolate(volume.intensity.forward(case.low), scale_factor=self.factor, mode="nearest")
+        return {"source": source, **{row: image for row, (image, _) in images.items() if row not in ("lr", "bspline")}}
 
     def _gain(self, records: Sequence[Mapping[str, Any]]) -> float:
         """PSNR of the last network minus that of bicubic, from the records of one slice."""
         psnr = {str(record["row"]): float(record["psnr"]) for record in records}
         return psnr[list(self.networks)[-1]] - psnr["bicubic"]
 
-    def _usable(self, volume: TrainingVolume) -> list[int]:
-        usable = [n for n, image in enumerate(volume.slices) if min(image.shape) >= _MIN_SIDE]
-        return [usable[n] for n in spread_slices(len(usable), self.slices_per_volume)]
+    def _draw(self, table: EvaluationTable, sheets: Mapping[str, Sequence[Detail]], folder: Path) -> dict[str, str]:
+        """Write the pictures; titles and data URIs of those that are not empty."""
+        draw_spectrum(table.spectrum_ratio, self.factor, folder / "spectrum.png")
+        pictures = {"Power over the original's power": data_uri(folder / "spectrum.png")}
+        for name, title in _SHEETS.items():
+            if sheets[name]:
+                draw_details(sheets[name], folder / f"{name}.png")
+                pictures[title] = data_uri(folder / f"{name}.png")
+        return pictures
 
     def _cases(self) -> Iterator[_Case]:
         generator = torch.Generator().manual_seed(self.seed)
         for volume in self.volumes:
-            for n in self._usable(volume):
+            for n in measured_slices(volume, self.slices_per_volume):
                 high = _cropped(volume.slices[n], self.factor)
                 low = self.operator(high)
                 if self.noise_grey:
                     noise = self.noise_grey / 127.5 * torch.randn(low.shape, generator=generator)
                     low = volume.intensity.inverse(volume.intensity.forward(low) + noise)
                 yield _Case(volume, n, high, low)
-
-    def _cases_shown(self) -> set[tuple[str, int]]:
-        """A middle slice of volumes spread over the split, so that each modality is seen."""
-        volumes = [volume for volume in self.volumes if self._usable(volume)]
-        shown = [volumes[n] for n in spread_slices(len(volumes), self.max_examples)]
-        middle = ((volume, self._usable(volume)) for volume in shown)
-        return {(volume.name, numbers[len(numbers) // 2]) for volume, numbers in middle}
 
 
 def _numbers(network: nn.Module) -> list[tuple[str, float]]:

@@ -1,10 +1,9 @@
-"""The table of all rows: means, spreads, intervals by patient; as JSON, CSV and one HTML page."""
+"""The tables of all rows: fidelity and sharpness, structure, native slices; as JSON, CSV and one HTML page."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,24 +13,34 @@ import numpy as np
 from jinja2 import Undefined
 
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS
+from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS, FIGURE_GOALS
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
+from monai_ldmsr.evaluation.summary import RESAMPLES, Record, cell_lines, summarise_groups
 from monai_ldmsr.io.partial_folder import replace_text
+from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS
+from monai_ldmsr.metrics.structure import STRUCTURE_DEFINITIONS, STRUCTURE_GOALS
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.report.html import page_environment
 
-__all__ = ["COLUMNS", "EvaluationTable"]
+__all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable"]
 
-#: Columns in the order of the table.
+#: Columns of each table, in its order.
 COLUMNS = (
     *(key for key in FIGURE_DEFINITIONS if key != "grey_levels"),
     "duration_s",
 )
+STRUCTURE_COLUMNS = tuple(STRUCTURE_DEFINITIONS)
+NATIVE_COLUMNS = tuple(NATIVE_DEFINITIONS)
 
-_RESAMPLES = 2000
-
-Record = dict[str, Any]
-Cell = dict[str, float | int | list[float] | None]
+_DEFINITIONS: dict[str, Any] = {
+    **FIGURE_DEFINITIONS,
+    "duration_s": "Seconds a slice on this machine, one after another, projection included.",
+    **STRUCTURE_DEFINITIONS,
+    **NATIVE_DEFINITIONS,
+    "mean": "Mean over slices; sd is the population standard deviation, n the number of slices where it is defined.",
+    "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {RESAMPLES} times.",
+    "rows": ROW_DEFINITIONS,
+}
 
 
 @dataclass
@@ -41,19 +50,26 @@ class EvaluationTable:
     Args:
         settings: every number that changes the result.
         seed: of the bootstrap.
-        records: one for each slice and row: ``volume``, ``subject``, ``modality``, ``slice``, ``row`` and figures.
-        spectra: radial power of each slice and row, for :attr:`spectrum_ratio`.
+        records: one for each degraded slice and row: ``volume``, ``subject``, ``modality``, ``slice``, ``row`` and
+            figures of :data:`COLUMNS` and :data:`STRUCTURE_COLUMNS`.
+        spectra: radial power of each degraded slice and row, for :attr:`spectrum_ratio`.
+        native_records: likewise for slices as scanned, with :data:`NATIVE_COLUMNS`.
     """
 
     settings: Mapping[str, Any]
     seed: int = 0
     records: list[Record] = field(default_factory=list)
     spectra: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
+    native_records: list[Record] = field(default_factory=list)
 
     def add(self, about: Mapping[str, Any], figures: Mapping[str, float], spectrum: np.ndarray[Any, Any]) -> None:
-        """Add one slice of one row."""
+        """Add one degraded slice of one row."""
         self.records.append({**about, **figures})
         self.spectra.setdefault(str(about["row"]), []).append(spectrum)
+
+    def add_native(self, about: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """Add one slice as scanned of one row."""
+        self.native_records.append({**about, **figures})
 
     @property
     def spectrum_ratio(self) -> dict[str, list[float]]:
@@ -63,26 +79,25 @@ class EvaluationTable:
 
     def as_dict(self) -> dict[str, Any]:
         """What ``table.json`` holds."""
-        modalities = sorted({record["modality"] for record in self.records})
         return {
-            "rows": self._summarise(self.records),
-            "by_modality": {m: self._summarise([r for r in self.records if r["modality"] == m]) for m in modalities},
-            "definitions": {
-                **FIGURE_DEFINITIONS,
-                "duration_s": "Seconds a slice on this machine, one after another, projection included.",
-                "mean": "Mean over slices; sd is the population standard deviation, n the number of slices.",
-                "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {_RESAMPLES} times.",
-                "rows": ROW_DEFINITIONS,
+            **summarise_groups(self.records, COLUMNS, self.seed),
+            "structure": summarise_groups(self.records, STRUCTURE_COLUMNS, self.seed),
+            "native": {
+                **summarise_groups(self.native_records, NATIVE_COLUMNS, self.seed),
+                **_counts(self.native_records),
             },
+            "definitions": _DEFINITIONS,
+            "goals": {**FIGURE_GOALS, **STRUCTURE_GOALS, **NATIVE_GOALS},
             "spectrum_ratio": self.spectrum_ratio,
             "settings": dict(self.settings),
-            "n_slices": len({(r["volume"], r["slice"]) for r in self.records}),
-            "n_patients": len({r["subject"] for r in self.records}),
+            **_counts(self.records),
             "notice": RESEARCH_NOTICE,
         }
 
     def write(self, folder: Path, pictures: Mapping[str, str]) -> dict[str, Any]:
-        """Write ``table.json``, ``table.csv``, ``table.html`` and ``per_slice.csv``.
+        """Write ``table.json``, ``table.csv``, ``table.html``, ``per_slice.csv`` and ``native_per_slice.csv``.
+
+        The last one is left out, and an earlier one removed, where no slice was measured as scanned.
 
         Args:
             folder: exists.
@@ -98,71 +113,46 @@ class EvaluationTable:
         # Rows of other networks than ours have no definition: their titles stay empty.
         environment = page_environment("monai_ldmsr.evaluation", Undefined)
         environment.filters["cell"] = _text
-        page = environment.get_template("table.html").render(table=result, columns=COLUMNS, pictures=pictures)
+        columns = {"quality": COLUMNS, "structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}
+        page = environment.get_template("table.html").render(table=result, columns=columns, pictures=pictures)
         try:
             replace_text(folder / "table.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
             replace_text(folder / "table.html", page)
-            self._write_csv(folder / "table.csv", _flat(result))
-            about = [{key: value for key, value in record.items() if key != "subject"} for record in self.records]
-            self._write_csv(folder / "per_slice.csv", about)
+            _write_csv(folder / "table.csv", _all_lines(result))
+            _write_csv(folder / "per_slice.csv", _nameless(self.records))
+            (folder / "native_per_slice.csv").unlink(missing_ok=True)
+            if self.native_records:
+                _write_csv(folder / "native_per_slice.csv", _nameless(self.native_records))
         except OSError as error:
             raise OutputError(
                 f"The table cannot be written: {error.strerror}. Choose another output folder."
             ) from error
         return result
 
-    def _write_csv(self, path: Path, lines: Sequence[Record]) -> None:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
 
-    def _summarise(self, records: Sequence[Record]) -> dict[str, dict[str, Cell]]:
-        table: dict[str, dict[str, Cell]] = {}
-        for row in dict.fromkeys(str(r["row"]) for r in records):
-            chosen = [r for r in records if r["row"] == row]
-            table[row] = {column: self._cell(chosen, column) for column in COLUMNS}
-        return table
-
-    def _cell(self, records: Sequence[Record], column: str) -> Cell:
-        found = [(r["subject"], r[column]) for r in records if math.isfinite(r[column])]
-        if not found:
-            return {"mean": None, "sd": None, "n": 0, "ci95": None}
-        values = np.array([value for _, value in found])
-        return {
-            "mean": float(values.mean()),
-            "sd": float(values.std()),
-            "n": len(values),
-            "ci95": _interval(found, self.seed),
-        }
+def _counts(records: Sequence[Record]) -> dict[str, int]:
+    return {
+        "n_slices": len({(record["volume"], record["slice"]) for record in records}),
+        "n_patients": len({record["subject"] for record in records}),
+    }
 
 
-def _interval(found: Sequence[tuple[str, float]], seed: int) -> list[float]:
-    """95 % of means of resampled patients; a patient's slices stay together."""
-    patients: dict[str, list[float]] = {}
-    for subject, value in found:
-        patients.setdefault(subject, []).append(value)
-    sums = np.array([sum(values) for values in patients.values()])
-    counts = np.array([len(values) for values in patients.values()])
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return [float(low), float(high)]
+def _nameless(records: Sequence[Record]) -> list[Record]:
+    """Without the patient."""
+    return [{key: value for key, value in record.items() if key != "subject"} for record in records]
 
 
-def _flat(result: Mapping[str, Any]) -> list[Record]:
-    """One line for each group, row and column."""
-    groups = {"all": result["rows"], **result["by_modality"]}
-    lines = []
-    for group, rows in groups.items():
-        for row, cells in rows.items():
-            for column, cell in cells.items():
-                low, high = cell["ci95"] or (None, None)
-                about = {"group": group, "row": row, "metric": column}
-                lines.append(
-                    {**about, "mean": cell["mean"], "sd": cell["sd"], "n": cell["n"], "low": low, "high": high}
-                )
-    return lines
+def _all_lines(result: Mapping[str, Any]) -> list[Record]:
+    """One line for each group, row and column of all tables; no two tables share a column."""
+    tables = (result, result["structure"], result["native"])
+    return [line for table in tables for line in cell_lines({"all": table["rows"], **table["by_modality"]})]
+
+
+def _write_csv(path: Path, lines: Sequence[Record]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def _text(value: float | None) -> str:

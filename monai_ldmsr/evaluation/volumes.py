@@ -1,16 +1,21 @@
-"""Volumes that are sharp already, to be degraded and brought back."""
+"""Volumes that are sharp already, and which of their slices are measured and shown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.training.packed import is_packed, packed_splits
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
 
-__all__ = ["load_evaluation_volumes", "why_not_measured"]
+__all__ = ["MIN_SIDE", "load_evaluation_volumes", "measured_slices", "shown_slices", "why_not_measured"]
+
+#: Slices with a side below this are too small for the FFT metric to mean anything.
+MIN_SIDE = 96
 
 
 def load_evaluation_volumes(
@@ -34,6 +39,34 @@ def load_evaluation_volumes(
         raise SourceError("The dataset folder does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
     split = split or ("test" if _has_test_split(folder) else "all")
     return load_training_volumes(folder, split, halve_interpolated=False, modality=modality)
+
+
+def measured_slices(volume: TrainingVolume, count: int) -> list[int]:
+    """Numbers of at most ``count`` slices that are large enough, evenly over the volume."""
+    usable = [n for n, image in enumerate(volume.slices) if min(image.shape) >= MIN_SIDE]
+    return [usable[n] for n in spread_slices(len(usable), count)]
+
+
+def shown_slices(volumes: Sequence[TrainingVolume], slices_per_volume: int, count: int) -> set[tuple[str, int]]:
+    """Of which slices details are drawn: the middle one of those measured, of volumes spread over each modality.
+
+    Args:
+        volumes: all of them.
+        slices_per_volume: as measured.
+        count: slices in all, shared between the modalities, but one of each at least.
+
+    Returns:
+        Volume names and slice numbers.
+    """
+    usable = [(volume, numbers) for volume in volumes if (numbers := measured_slices(volume, slices_per_volume))]
+    modalities = {volume.modality for volume, _ in usable}
+    shown = set()
+    for modality in modalities if count > 0 else ():
+        group = [(volume.name, numbers) for volume, numbers in usable if volume.modality == modality]
+        for n in spread_slices(len(group), max(1, count // len(modalities))):
+            name, numbers = group[n]
+            shown.add((name, numbers[len(numbers) // 2]))
+    return shown
 
 
 def why_not_measured(dataset_dir: str | Path) -> str | None:
