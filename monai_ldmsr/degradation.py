@@ -117,9 +117,7 @@ class DegradationOperator:
 
     def _sizes(self, image: Tensor) -> list[tuple[int, int]]:
         """Fine and coarse size of rows and of columns of a coarse image."""
-        return [
-            (round(n * factor), n) for n, factor in zip(image.shape[-2:], factor_pair(self.factor), strict=True)
-        ]
+        return [(round(n * factor), n) for n, factor in zip(image.shape[-2:], factor_pair(self.factor), strict=True)]
 
 
 class AreaOperator(DegradationOperator):

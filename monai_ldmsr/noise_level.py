@@ -34,8 +34,8 @@ def estimate_noise(image: Tensor) -> Tensor:
         image: (B, 1, h, w) slices in model range.
 
     Returns:
-        (B,) grey levels of 255, at most :data:`MAX_NOISE`. A constant slice has 0; so has one with a side below 8 pixels,
-        which is too small to tell.
+        (B,) grey levels of 255, at most :data:`MAX_NOISE`. A constant slice has 0; so has one with a side below 8
+        pixels, which is too small to tell.
 
     Example:
         >>> noise = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0)) * 5 / 127.5

@@ -85,7 +85,7 @@ class NetworkState:
     """What of a network depends on the volume that it was run on; the network itself may be at the next one by now.
 
     Args:
-        settings: every number that changes the result; the gains are those in effect for the volume's modality.
+        settings: every number that changes the result; noise is that of the volume, as given or estimated.
         evaluations_per_slice: how often the denoiser ran for each slice.
     """
 
@@ -187,8 +187,9 @@ class ResultWriter:
         self.created = created
 
     def network_state(self) -> NetworkState:
-        """What the network is at present, for the modality that it was last told of."""
-        effective = {"detail_gains": self.network.detail_gains} if "detail" in self._settings else {}
+        """What the network is at present, for the volume that it was last told of."""
+        noise = getattr(self.network, "noise_in_use", None)
+        effective = {} if noise is None else {"noise": round(float(noise), 3)}
         return NetworkState({**self._settings, **effective}, self.network.evaluations_per_slice)
 
     def write(

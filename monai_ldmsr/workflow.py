@@ -26,8 +26,8 @@ from monai_ldmsr.errors import LdmsrError, SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.networks import FACTORS
-from monai_ldmsr.networks.detail import MAX_DETAIL
 from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.noise_level import MAX_NOISE
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 from monai_ldmsr.transforms.intensity import check_modality
 
@@ -64,6 +64,7 @@ def super_resolve(
     detail: float | None = None,
     consistency: float | None = None,
     operator: str | None = None,
+    noise: float | None = None,
     seed: int = 0,
     modality: str | None = None,
     device: str | None = None,
@@ -82,10 +83,12 @@ def super_resolve(
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
-        detail: 0 (truest, smoothest) to 1.5 (sharpest, least certain); None takes the bundle's, 1 (as calibrated).
+        detail: 0 (the mean: truest, smoothest) to 1 (a sample: sharpest, least certain); None takes the bundle's.
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
         operator: how the source is assumed to have been degraded: ``area`` (each pixel the mean over its area; None
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
+        noise: standard deviation of the source's noise, in grey levels of 255 of the model range; None estimates it for
+            each volume.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
         device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
@@ -118,6 +121,7 @@ def super_resolve(
         detail=detail,
         consistency=consistency,
         operator=operator,
+        noise=noise,
         seed=seed,
         modality=modality,
         device=device,
@@ -361,7 +365,7 @@ def _check_numbers(overrides: dict[str, Any]) -> None:
     for key in ("num_inference_steps", "seed"):
         if not isinstance(overrides.get(key, 0), int) or overrides.get(key, 1) < 0:
             raise SettingsError(f"{key} is {overrides[key]!r}; give a whole number, 0 or more.")
-    for key, high in (("detail", MAX_DETAIL), ("consistency", 1.0)):
+    for key, high in (("detail", 1.0), ("consistency", 1.0), ("noise", MAX_NOISE)):
         value = overrides.get(key, 0.0)
         if not isinstance(value, int | float) or not 0.0 <= value <= high:
             raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")

@@ -31,7 +31,14 @@ def measure(data: Path, variant: str, seconds: float, first: int, device: str) -
     parser = ConfigParser()
     parser.read_config(str(find_bundle("ldm_sr") / "configs" / "train_adversarial.yaml"))
     parser.update(
-        {"dataset_dir": data, "device": device, "sizes": sizes, "recorded": name == "recorded", "picture_split": "", "recipe": {"other_factors": 2}}
+        {
+            "dataset_dir": data,
+            "device": device,
+            "sizes": sizes,
+            "recorded": name == "recorded",
+            "picture_split": "",
+            "recipe": {"other_factors": 2},
+        }
     )
     patches, step = parser.get_parsed_content("patches"), parser.get_parsed_content("step")
     on_cuda = torch.device(device).type == "cuda"

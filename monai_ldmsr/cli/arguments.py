@@ -63,12 +63,18 @@ def add_model_options(parser: Parser) -> None:
     """What changes a result: of ``run`` and every command that works as it does."""
     parser.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
     parser.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
-    parser.add_argument("--detail", type=float, help="0 truest and smoothest, up to 1.5 (default: the bundle's)")
+    parser.add_argument("--detail", type=float, help="0 truest and smoothest, to 1 sharpest (default: the bundle's)")
     parser.add_argument(
         "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
     )
     parser.add_argument(
         "--operator", choices=["area", "gaussian", "kspace"], help="how SRC is assumed to be blurred (default: area)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        help="standard deviation of SRC's noise, in grey levels of 255 of the model range; 5 HU are 1.3 in CT's soft "
+        "tissue (default: estimated for each volume)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     parser.add_argument("--modality", choices=MODALITIES, help="of volume files (CT in HU); DICOM tells its own")
@@ -89,6 +95,7 @@ def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "detail": arguments.detail,
         "consistency": arguments.consistency,
         "operator": arguments.operator,
+        "noise": arguments.noise,
         "seed": arguments.seed,
         "modality": arguments.modality,
         "device": arguments.device,

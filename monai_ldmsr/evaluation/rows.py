@@ -70,8 +70,9 @@ def super_resolved(
     Returns:
         (1, 1, f h, f w) in the source's unit.
     """
+    scaled = volume.intensity.forward(source).to(device)
     if isinstance(network, SuperResolver):
-        network.use_modality(volume.modality)
-    result = network(volume.intensity.forward(source).to(device)).to(source.device)
+        network.use_volume(scaled[..., None])
+    result = network(scaled).to(source.device)
     result = volume.intensity.inverse(result)
     return project_onto_source(result, source, operator, consistency) if consistency else result

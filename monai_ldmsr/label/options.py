@@ -27,6 +27,7 @@ def offered_options() -> dict[str, Any]:
         "detail": "",
         "consistency": "",
         "operator": list(OPERATORS),
+        "noise": "",
         "modality": ["", "CT", "MR", "PT"],
     }
 
@@ -107,6 +108,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "detail": _number,
     "consistency": _number,
     "operator": _word,
+    "noise": _number,
     "seed": _whole,
     "modality": _word,
 }

@@ -6,7 +6,6 @@ from monai_ldmsr.networks.conditional_unet import CONDITIONS, FACTORS, Condition
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_config import read_generative_network
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
-from monai_ldmsr.networks.growth import grow_denoiser, load_grown_weights
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
@@ -27,9 +26,7 @@ __all__ = [
     "SRResNetGenerator",
     "SuperResolver",
     "describe_degradation",
-    "grow_denoiser",
     "import_generative",
-    "load_grown_weights",
     "load_initial_weights",
     "load_into_generative",
     "load_weights",

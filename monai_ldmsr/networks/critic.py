@@ -7,8 +7,6 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from monai_ldmsr.networks.conditional_unet import CONDITIONS
-
 __all__ = ["ConditionalCritic"]
 
 #: Brings what high resolution adds (about 0.1 in model range at factor 4) to the size of the image itself.

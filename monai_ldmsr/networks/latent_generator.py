@@ -45,7 +45,7 @@ class LatentGenerator(nn.Module):
         denoiser: velocity network.
         mean_decoder: two channels: the mean, and the logarithm of its expected absolute error.
         sample_decoder: one channel; takes noise.
-        start_noise: standard deviation of the latent noise in the second evaluation's start, in units of the residual's.
+        start_noise: standard deviation of latent noise in the second evaluation's start, in units of the residual's.
         num_inference_steps: evaluations for a sample, at least 2.
     """
 

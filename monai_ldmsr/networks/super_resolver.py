@@ -66,7 +66,9 @@ class SuperResolver(nn.Module):
         if not 0.0 <= detail <= 1.0:
             raise SettingsError(f"detail is {detail}; choose 0 (truest, smoothest) to 1 (sharpest).")
         if noise is not None and not 0.0 <= noise <= MAX_NOISE:
-            raise SettingsError(f"noise is {noise}; give 0 to {MAX_NOISE:g} grey levels of 255, or none to estimate it.")
+            raise SettingsError(
+                f"noise is {noise}; give 0 to {MAX_NOISE:g} grey levels of 255, or none to estimate it."
+            )
         self._operator_place = operator_place(operator)
         self.generator = generator
         self.factor = factor
@@ -119,9 +121,7 @@ class SuperResolver(nn.Module):
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         noise = self._draw(padded) if with_sample else (None, None)
         prediction = self.generator(padded, self._describe(image), *noise)
-        return Prediction(
-            *(x if x is None else x[..., top : top + height, left : left + width] for x in prediction)
-        )
+        return Prediction(*(x if x is None else x[..., top : top + height, left : left + width] for x in prediction))
 
     def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The same standard normal fields for each slice, drawn on the CPU so that every device sees the same."""

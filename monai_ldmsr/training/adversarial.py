@@ -64,7 +64,7 @@ class BaselineObjective(nn.Module):
 class AdversarialStep:
     """One iteration of a generator, and of a critic where there is one; ``iteration_update`` of MONAI's ``Trainer``.
 
-    The critic's loss is that of least squares (Mao et al. 2017, arXiv 1611.04076). On CUDA an iteration is some thousand
+    The critic's loss is that of least squares (Mao et al. 2017, arXiv 1611.04076). On CUDA an iteration is thousands of
     small kernels, and starting them takes longer than running them: so iterations are recorded once for each shape of
     batches and then replayed (CUDA graphs).
 

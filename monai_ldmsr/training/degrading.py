@@ -89,8 +89,9 @@ def _matrices(operator: Tensor, sigma: Tensor, fine: int, coarse: int) -> Tensor
 def draw_noise(low: Tensor, grey: Tensor, patches: DrawnPatches, generator: torch.Generator) -> Tensor:
     """Noise to be added to low-resolution patches, in the source's unit.
 
-    White, or correlated as by a reconstruction kernel or by interpolation; in magnitude images mostly Rician (Gudbjartsson
-    and Patz 1995, doi:10.1002/mrm.1910340618): what is added depends on the signal, and air becomes brighter.
+    White, or correlated as by a reconstruction kernel or by interpolation; in magnitude images mostly Rician
+    (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618): what is added depends on the signal, and air becomes
+    brighter.
 
     Args:
         low: (B, 1, h, w) patches without it.

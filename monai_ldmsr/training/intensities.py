@@ -73,7 +73,5 @@ class PatchIntensities:
 
 def _interpolate(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     slopes = y.diff(dim=0) / x.diff(dim=0)
-    ramps = [
-        (torch.minimum(torch.maximum(image, x[n]), x[n + 1]) - x[n]) * slopes[n] for n in range(len(x) - 1)
-    ]
+    ramps = [(torch.minimum(torch.maximum(image, x[n]), x[n + 1]) - x[n]) * slopes[n] for n in range(len(x) - 1)]
     return y[0] + sum(ramps)

@@ -12,12 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import IterableDataset
 
-from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.networks.conditional_unet import FACTORS, MAX_FACTOR
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
-from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.slice_store import SliceStore
 from monai_ldmsr.training.starting import fitting_sizes
 from monai_ldmsr.training.volumes import TrainingVolume
@@ -44,8 +42,8 @@ class PatchRecipe:
         noise_grey: least and greatest standard deviation of added noise, grey levels of 255, drawn log-uniformly.
         noise_over_original: least and greatest ratio of added noise to the original's own, where that is more.
         sharpness: share of patches whose original is made sharper or smoother, as by another kernel.
-        other_factors: so many different pairs of factors besides the whole ones, for each side of patches; None for any.
-            Few are faster on CUDA, where each shape of batches is recorded.
+        other_factors: so many pairs of factors besides the whole ones, for each side of patches; None for any. Few are
+            faster on CUDA, where each shape of batches is recorded.
     """
 
     whole_batches: float = 0.75

@@ -61,8 +61,8 @@ class Stage:
 
 STAGES = (
     Stage("autoencoder", "ldm_sr", "train_autoencoder", "codec.pt", 0.08),
-    Stage("diffusion", "ldm_sr", "train_diffusion", "denoiser.pt", 0.40),
-    Stage("adversarial", "ldm_sr", "train_adversarial", "denoiser_sharp.pt", 0.30),
+    Stage("diffusion", "ldm_sr", "train_diffusion", "denoiser.pt", 0.22),
+    Stage("adversarial", "ldm_sr", "train_adversarial", "generator.pt", 0.48),
     Stage("srresnet", "srgan_sr", "train_srresnet", "srresnet.pt", 0.11),
     Stage("srgan", "srgan_sr", "train", "srgan.pt", 0.11),
 )
