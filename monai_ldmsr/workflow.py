@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -269,6 +269,8 @@ def train(
     modality: str | None = None,
     size: str = "small",
     bundle: str | Path = DEFAULT_BUNDLE,
+    stages: Sequence[str] = (),
+    start: str | Path | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     message: TrainingMessage | None = None,
 ) -> Path:
@@ -288,11 +290,13 @@ def train(
         modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
         size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); see ``training.plan.SIZES``.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
+        stages: names of the stages to be run, of ``training.plan.STAGES``; empty for all.
+        start: weights of a whole model to go on from, a bundle's ``model.pt``; codec and denoiser are not trained first.
         overrides: config values by stage name (and ``pack``).
         message: told one line at each step.
 
     Returns:
-        Folder of the trained bundle.
+        Folder of the trained bundle; of the stages' results where no model was trained.
 
     Raises:
         SettingsError: an argument, the manifest or the number of patients will not do.
@@ -304,16 +308,17 @@ def train(
     check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
     _check_numbers({**common, "seed": seed, "modality": modality})
-    plan = TrainingPlan(
-        folder, data, output, parse_budget(budget), seed, modality, size, {"": common, **(overrides or {})}
-    )
+    settings = {"": common, **(overrides or {})}
+    begin = None if start is None else Path(start)
+    seconds = parse_budget(budget)
+    plan = TrainingPlan(folder, data, output, seconds, seed, modality, size, settings, tuple(stages), begin)
     plan.check()
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
-    reason = why_not_measured(data) if baselines else "that takes the baselines' bundle beside this one"
-    if reason:
+    reason = why_not_measured(data) if baselines else "that takes the model's and the baselines' weights"
+    if reason or packed is None:
         say(f"not evaluated: {reason}")
-        return packed
+        return packed or plan.work
     evaluate(
         data, output / "evaluation", split="test", modality=modality, device=device, bundle=packed, baselines=baselines
     )

@@ -31,6 +31,13 @@ def add(commands: Commands) -> None:
     train.add_argument("--size", default="small", choices=["small", "large"], help="small: CPU (default); large: GPU")
     train.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
     train.add_argument("--seed", type=int, default=0, help="seed of all stages (default: 0)")
+    train.add_argument(
+        "--stages",
+        type=lambda names: tuple(names.split(",")),
+        default=(),
+        help="of autoencoder,diffusion,adversarial,srresnet,srgan, those to be run (default: all)",
+    )
+    train.add_argument("--start", type=Path, help="weights of a whole model (a bundle's model.pt) to go on from")
     train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
     train.set_defaults(command=_train)
 
@@ -50,8 +57,11 @@ def _train(arguments: argparse.Namespace) -> int:
         modality=arguments.modality,
         size=arguments.size,
         bundle=arguments.bundle,
+        stages=arguments.stages,
+        start=arguments.start,
         message=lambda line: print(line, flush=True),
     )
-    print(f"done; use it with: ldmsr run SRC OUT --bundle {folder}")
+    is_bundle = (folder / "configs").is_dir()
+    print(f"done; use it with: ldmsr run SRC OUT --bundle {folder}" if is_bundle else f"done; weights: {folder}")
     print(RESEARCH_NOTICE)
     return 0

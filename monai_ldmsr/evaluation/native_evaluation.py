@@ -34,6 +34,8 @@ class NativeEvaluation:
         networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range, on ``device``.
         operator: assumed degradation, with the factor of all networks.
         slices_per_volume: evenly spread slices of each volume; 0 measures nothing.
+        side: of the middle part of a slice that is measured, in source pixels at most: results are the square of the
+            factor as many.
         consistency: weight of the networks' projection onto the source.
         device: where the networks run.
         max_examples: slices of which details are drawn.
@@ -45,6 +47,7 @@ class NativeEvaluation:
         networks: Mapping[str, nn.Module],
         operator: DegradationOperator,
         slices_per_volume: int = 1,
+        side: int = 256,
         consistency: float = 1.0,
         device: str | torch.device = "cpu",
         max_examples: int = 6,
@@ -53,6 +56,7 @@ class NativeEvaluation:
         self.networks = networks
         self.operator = operator
         self.slices_per_volume = slices_per_volume
+        self.side = side
         self.consistency = consistency
         self.device = torch.device(device)
         self.max_examples = max_examples
@@ -70,7 +74,7 @@ class NativeEvaluation:
 
     def results(self, volume: TrainingVolume, number: int) -> Iterator[tuple[str, Tensor]]:
         """Each row of one slice: name, and (1, 1, f h, f w) in model range."""
-        source = _slice(volume, number)
+        source = self._part(volume, number)
         yield "bicubic", upsample_bicubic(volume.intensity.forward(source), self.operator.factor)
         for name, network in self.networks.items():
             result = super_resolved(network, source, volume, self.operator, self.consistency, self.device)
@@ -80,13 +84,14 @@ class NativeEvaluation:
             yield name, volume.intensity.forward(result)
 
     def _measure(self, volume: TrainingVolume, number: int, table: EvaluationTable) -> dict[str, Tensor]:
-        source = volume.intensity.forward(_slice(volume, number))
+        source = volume.intensity.forward(self._part(volume, number))
         images = dict(self.results(volume, number))
         about = {"volume": volume.name, "subject": volume.subject, "modality": volume.modality, "slice": number}
         for row, image in images.items():
             table.add_native({**about, "row": row}, native_figures(image, images["bicubic"], source))
         return {"source": functional.interpolate(source, scale_factor=self.operator.factor, mode="nearest"), **images}
 
-
-def _slice(volume: TrainingVolume, number: int) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(volume.slices[number]))[None, None]
+    def _part(self, volume: TrainingVolume, number: int) -> Tensor:
+        image = volume.slices[number]
+        rows, columns = (slice(max(0, (n - self.side) // 2), (n + self.side) // 2) for n in image.shape)
+        return torch.from_numpy(np.ascontiguousarray(image[rows, columns]))[None, None]

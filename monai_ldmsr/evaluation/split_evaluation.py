@@ -67,6 +67,7 @@ class SplitEvaluation:
         max_failures: slices of which details are drawn because the last network gains least on bicubic in PSNR.
         native_slices_per_volume: slices of each volume that are super-resolved as scanned; 0 leaves them out. Each has
             factor x factor times the pixels of a degraded one, and takes as much longer.
+        native_side: of the middle part of those that is measured, in source pixels at most.
 
     Raises:
         SettingsError: there is no such operator, or the noise or a number of slices is outside its range.
@@ -87,6 +88,7 @@ class SplitEvaluation:
         max_examples: int = 6,
         max_failures: int = 4,
         native_slices_per_volume: int = 1,
+        native_side: int = 256,
     ) -> None:
         self.volumes = volumes
         self.networks = {name: network.to(device).eval() for name, network in networks.items()}
@@ -107,7 +109,14 @@ class SplitEvaluation:
         self.max_examples = max_examples
         self.max_failures = max_failures
         self.native = NativeEvaluation(
-            volumes, self.networks, self.operator, native_slices_per_volume, consistency, device, max_examples
+            volumes,
+            self.networks,
+            self.operator,
+            native_slices_per_volume,
+            native_side,
+            consistency,
+            device,
+            max_examples,
         )
         self.settings = {
             "factor": factor,
@@ -115,6 +124,7 @@ class SplitEvaluation:
             "noise_grey": noise_grey,
             "slices_per_volume": slices_per_volume,
             "native_slices_per_volume": native_slices_per_volume,
+            "native_side": native_side,
             "consistency": consistency,
             "seed": seed,
             **(settings or {}),
@@ -223,7 +233,7 @@ class SplitEvaluation:
 
 def _numbers(network: nn.Module) -> list[tuple[str, float]]:
     """The settings that a network was built with and that change its result."""
-    keys = ("num_inference_steps", "start_noise", "operator", "seed")
+    keys = ("detail", "operator", "noise", "seed")
     return [(key, getattr(network, key)) for key in keys if hasattr(network, key)]
 
 

@@ -24,13 +24,12 @@ __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_
 TrainingMessage = Callable[[str], None]
 
 #: Config values of all stages by name of the size. ``small`` is what the configs say, for a CPU; ``large`` has a wider
-#: and deeper denoiser (7.6 M parameters, 14.8 MiB in half precision with the codec) and larger batches, for a GPU.
+#: and deeper denoiser (7.6 M parameters), for a GPU. Batches follow the device's memory.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
     "large": {
         "denoiser_channels": [96, 96, 96, 96],
         "denoiser_blocks": [6, 2, 1, 1],
-        "sizes": [[192, 16], [288, 8]],
     },
 }
 
@@ -68,6 +67,10 @@ STAGES = (
 )
 
 
+#: Stages whose weights are in those of a whole generator.
+_BEFORE_START = ("autoencoder", "diffusion")
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """All stages on one dataset.
@@ -81,6 +84,9 @@ class TrainingPlan:
         modality: of volume files of which nothing else tells it.
         size: one of :data:`SIZES`.
         settings: config values by stage name; those of ``""`` for all stages.
+        chosen: names of the stages to be run, of :data:`STAGES`; empty for all.
+        start: weights of a whole generator (a bundle's ``model.pt``) that the adversarial stage goes on from; the
+            stages before it are then left out.
     """
 
     bundle: Path
@@ -91,6 +97,8 @@ class TrainingPlan:
     modality: str | None
     size: str
     settings: Mapping[str, Mapping[str, Any]]
+    chosen: Sequence[str] = ()
+    start: Path | None = None
 
     @property
     def work(self) -> Path:
@@ -104,10 +112,15 @@ class TrainingPlan:
 
     @property
     def stages(self) -> list[tuple[Stage, Path]]:
-        """Stages whose config is there, with it."""
+        """Stages that are to be run and whose config is there, with it."""
+        wanted = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
+        if self.start is not None:
+            wanted = [stage for stage in wanted if stage.name not in _BEFORE_START]
+        return [(stage, config) for stage in wanted if (config := self._config(stage)).is_file()]
+
+    def _config(self, stage: Stage) -> Path:
         folders = {"ldm_sr": self.bundle, "srgan_sr": self.bundle.parent / "srgan_sr"}
-        found = [(stage, folders[stage.bundle] / "configs" / f"{stage.config}.yaml") for stage in STAGES]
-        return [(stage, config) for stage, config in found if config.is_file()]
+        return folders[stage.bundle] / "configs" / f"{stage.config}.yaml"
 
     def check(self) -> None:
         """Find out before any time is spent what would end the training late.
@@ -117,8 +130,14 @@ class TrainingPlan:
             SourceError: a volume cannot be read.
             OutputError: there is no room.
         """
-        if not {stage.name for stage, _ in self.stages} >= {stage.name for stage in STAGES if stage.bundle == "ldm_sr"}:
+        if not all(self._config(stage).is_file() for stage in STAGES if stage.bundle == "ldm_sr"):
             raise SettingsError(f"The bundle '{self.bundle.name}' has no training configs. Choose ldm_sr, or a copy.")
+        unknown = set(self.chosen) - {stage.name for stage in STAGES}
+        if unknown:
+            names = ", ".join(stage.name for stage in STAGES)
+            raise SettingsError(f"There is no stage '{sorted(unknown)[0]}'; choose of {names}.")
+        if self.start is not None and not self.start.is_file():
+            raise SettingsError(f"The weights '{self.start.name}' to start from do not exist. Check the path.")
         if self.size not in SIZES:
             raise SettingsError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}.")
         check_disk_space(self.work)
@@ -146,16 +165,22 @@ class TrainingPlan:
             # Path objects, not text: MONAI would execute a text that begins with "$".
             places = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
             numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality}
+            if stage.name == "adversarial" and self.start is not None:
+                # The weights' own codec was good enough when it was trained.
+                places = {**places, "initial_weights": self.start, "gate_split": ""}
             run_config(config, {**places, **numbers, **self._changed(stage.name)})
 
-    def pack(self, run_config: Callable[[Path, Mapping[str, Any]], None]) -> tuple[Path, Path | None]:
-        """Make the bundles of what was trained: the latent diffusion model's, and the baselines' where there is one."""
+    def pack(self, run_config: Callable[[Path, Mapping[str, Any]], None]) -> tuple[Path | None, Path | None]:
+        """Make the bundles of what was trained: the latent diffusion model's and the baselines'; None where none is."""
+        if not (self.work / "generator.pt").is_file():
+            return None, None
         run_config(self.bundle / "configs" / "pack.yaml", {"output_dir": self.work, **self._changed("pack")})
         network = {key: value for key, value in SIZES[self.size].items() if key in _NETWORK_KEYS}
         packed, baselines = self.output / "ldm_sr", self.output / "srgan_sr"
         pack_bundle(self.bundle, packed, {"model": self.work / "model.pt"}, network)
         source = self.bundle.parent / "srgan_sr"
-        if not (source / "configs" / "inference.yaml").is_file():
+        results = [self.work / stage.result for stage in STAGES if stage.bundle == "srgan_sr"]
+        if not all(path.is_file() for path in (source / "configs" / "inference.yaml", *results)):
             return packed, None
         pack_bundle(source, baselines, {"model": self.work / "srgan.pt", "srresnet": self.work / "srresnet.pt"})
         return packed, baselines
