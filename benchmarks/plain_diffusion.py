@@ -21,7 +21,7 @@ from torch import Tensor
 from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.evaluation import load_evaluation_volumes, measure
-from monai_ldmsr.networks import load_grown_weights, load_weights, upsample_bicubic
+from monai_ldmsr.networks import describe_degradation, load_weights, upsample_bicubic
 from monai_ldmsr.samplers import sample_anchored_flow, sample_gaussian_diffusion
 from monai_ldmsr.workflow import load_network
 
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--split", default="calibration")
     parser.add_argument("--volumes", type=int, default=3, help="of each modality (default: 3)")
     arguments = parser.parse_args()
-    network = load_network("ldm_sr", factor=FACTOR)
+    network = load_network("ldm_sr", factor=FACTOR).generator
     load_weights(network.codec, arguments.training / "codec.pt")
-    load_grown_weights(network.denoiser, arguments.training / "denoiser.pt")
+    load_weights(network.denoiser, arguments.training / "denoiser.pt")
     volumes = load_evaluation_volumes(arguments.data, arguments.split)
     print(f"{'modality':9}{'sampler':22}{'PSNR':>7}{'LapVar':>8}{'FFT':>8}{'steps':>7}{'s':>8}")
     for modality in ("MR", "CT"):
@@ -76,8 +76,8 @@ def main() -> None:
             noise = torch.randn(condition.shape, generator=torch.Generator().manual_seed(0))
 
             def velocity(state: Tensor, timesteps: Tensor, condition: Tensor = condition) -> Tensor:
-                factor = torch.full((1,), FACTOR)
-                return network.denoiser(state, condition, timesteps, factor, torch.zeros_like(factor))
+                degradation = describe_degradation(torch.full((1, 2), float(FACTOR)), torch.zeros(1), torch.zeros(1))
+                return network.denoiser(state, condition, timesteps, degradation)
 
             results = {"bicubic": (0, lambda *_, image=upsampled: image)}
             for name, (steps, sampler) in {**results, **SAMPLERS}.items():

@@ -197,7 +197,7 @@ def load_super_resolver(
 
 
 def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SuperResolver:
-    """The network alone of :func:`load_super_resolver`, for configs."""
+    """The network alone, for configs."""
     return load_super_resolver(bundle, weights, **settings)[0]
 
 
@@ -221,16 +221,15 @@ def evaluate(
     Slices as scanned are measured, too. Writes ``table.html``, JSON, CSV and pictures; see ``SplitEvaluation``.
 
     Args:
-        dataset_dir: folder with a ``manifest.csv`` (columns file, modality, subject, split), any folder of DICOM
-            series and volume files, or one that ``ldmsr pack`` wrote.
+        dataset_dir: see ``load_evaluation_volumes``.
         output_dir: made when missing.
         factor: 2, 3 or 4.
-        split: None takes ``test`` of a manifest, and everything where there is none; see ``load_evaluation_volumes``.
+        split: see ``load_evaluation_volumes``.
         operator: degradation, ``area``, ``gaussian`` or ``kspace``.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         modality: of volume files without a manifest: ``CT``, ``MR`` or ``PT``.
         slices_per_volume: evenly spread slices of each volume.
-        native_slices_per_volume: likewise, super-resolved as scanned.
+        native_slices_per_volume: likewise, as scanned.
         device: torch device; None takes CUDA when there is one.
         bundle: whose ``evaluate.yaml`` is run.
         baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
@@ -283,15 +282,15 @@ def train(
         dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients, see
             :mod:`monai_ldmsr.training.discovery`; or one that ``ldmsr pack`` wrote, for which torch, MONAI, Ignite,
             NumPy, PyYAML and einops suffice. What cannot be drawn or evaluated with these is left out, and said.
-        output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr`` and ``evaluation``; must not lie inside the data.
+        output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr``, ``evaluation``; must not lie inside the data.
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
         seed: of all stages.
         modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
         size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); see ``training.plan.SIZES``.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
-        stages: names of the stages to be run, of ``training.plan.STAGES``; empty for all.
-        start: weights of a whole model to go on from, a bundle's ``model.pt``; codec and denoiser are not trained first.
+        stages: names of those to be run, of ``training.plan.STAGES``; empty for all.
+        start: weights of a whole model to go on from, a bundle's ``model.pt``.
         overrides: config values by stage name (and ``pack``).
         message: told one line at each step.
 

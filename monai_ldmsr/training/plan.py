@@ -111,6 +111,12 @@ class TrainingPlan:
         return not is_packed(self.data) or "test" in packed_splits(self.data)
 
     @property
+    def _needed_splits(self) -> list[str]:
+        """Of a packed dataset: calibration where a codec is to be judged by it, and test where it is there."""
+        judged = any(stage.bundle == "ldm_sr" for stage, _ in self.stages) and self.start is None
+        return ["calibration"] * judged + ["test"] * self.has_test_split
+
+    @property
     def stages(self) -> list[tuple[Stage, Path]]:
         """Stages that are to be run and whose config is there, with it."""
         wanted = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
@@ -143,7 +149,7 @@ class TrainingPlan:
         check_disk_space(self.work)
         check_split(self.data, "train")
         if is_packed(self.data):  # readable, if its parts are whole
-            for split in ("calibration", "test") if self.has_test_split else ("calibration",):
+            for split in self._needed_splits:
                 check_split(self.data, split)
             return
         for split in ("calibration", "test"):
@@ -165,6 +171,8 @@ class TrainingPlan:
             # Path objects, not text: MONAI would execute a text that begins with "$".
             places = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
             numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality}
+            if is_packed(self.data) and "calibration" not in packed_splits(self.data):
+                places = {**places, "picture_split": ""}
             if stage.name == "adversarial" and self.start is not None:
                 # The weights' own codec was good enough when it was trained.
                 places = {**places, "initial_weights": self.start, "gate_split": ""}
