@@ -110,17 +110,19 @@ class SuperResolver(nn.Module):
         Returns:
             (B, 1, f h, f w) in model range, between the same outer faces.
         """
-        mean, _, sample = self.predict(image, with_sample=self.detail > 0)
-        return mean if sample is None else mean + self.detail * (sample - mean)
+        mean, _, sample = self.predict(image, with_mean=self.detail < 1.0, with_sample=self.detail > 0.0)
+        if mean is None or sample is None:
+            return torch.cat([x for x in (mean, sample) if x is not None])
+        return mean + self.detail * (sample - mean)
 
-    def predict(self, image: Tensor, with_sample: bool = True) -> Prediction:
+    def predict(self, image: Tensor, with_mean: bool = True, with_sample: bool = True) -> Prediction:
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
         upsampled = upsample_bicubic(image, self.factor)
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         noise = self._draw(padded) if with_sample else (None, None)
-        prediction = self.generator(padded, self._describe(image), *noise)
+        prediction = self.generator(padded, self._describe(image), *noise, with_mean)
         return Prediction(*(x if x is None else x[..., top : top + height, left : left + width] for x in prediction))
 
     def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
