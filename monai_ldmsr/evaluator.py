@@ -164,7 +164,7 @@ class SeriesEvaluator:
         with self._network_is_free:
             waited = time.perf_counter() - read
             if isinstance(self.network, SuperResolver):
-                self.network.use_volume(data["image"][None])
+                self.network.use_volume(data["image"][None], data["source"].modality)
             data["pred"] = self.inferer(data["image"][None], self._counting(data["image"].shape[-1], progress))[0]
             state = self.writer.network_state()
         data = self.postprocessing(data)

@@ -189,7 +189,7 @@ class ResultWriter:
     def network_state(self) -> NetworkState:
         """What the network is at present, for the volume that it was last told of."""
         noise = getattr(self.network, "noise_in_use", None)
-        effective = {} if noise is None else {"noise": round(float(noise), 3)}
+        effective = {} if noise is None else {"detail": self.network.detail, "noise": round(float(noise), 3)}
         return NetworkState({**self._settings, **effective}, self.network.evaluations_per_slice)
 
     def write(

@@ -72,7 +72,7 @@ def super_resolved(
     """
     scaled = volume.intensity.forward(source).to(device)
     if isinstance(network, SuperResolver):
-        network.use_volume(scaled[..., None])
+        network.use_volume(scaled[..., None], volume.modality)
     result = network(scaled).to(source.device)
     result = volume.intensity.inverse(result)
     return project_onto_source(result, source, operator, consistency) if consistency else result

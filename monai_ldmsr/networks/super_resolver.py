@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,10 @@ class SuperResolver(nn.Module):
     Args:
         generator: the networks.
         factor: of rows and columns, 1 to 6, whole or not; a pair where they differ.
-        detail: dial from the mean (0: truest, smoothest) to the sample (1: sharpest, least certain).
+        detail: dial from the mean (0: truest, smoothest) to the sample (1: sharpest, least certain); None takes that of
+            the modality.
+        default_detail: dial by DICOM's modality; one that is not in it, or not known, takes the least. None is 1.
+        modality: what the first slices show; see :meth:`use_volume`.
         operator: how the slices are assumed to have been degraded, one of ``degradation.OPERATORS``.
         noise: standard deviation of the noise in the slices, in grey levels of 255 (the model range -1 to 1); None
             estimates it, once a volume by :meth:`use_volume`, else slice by slice.
@@ -54,7 +58,9 @@ class SuperResolver(nn.Module):
         self,
         generator: LatentGenerator,
         factor: Factor = 2,
-        detail: float = 1.0,
+        detail: float | None = None,
+        default_detail: Mapping[str, float] | None = None,
+        modality: str | None = None,
         operator: str = "area",
         noise: float | None = None,
         seed: int = 0,
@@ -63,8 +69,9 @@ class SuperResolver(nn.Module):
         super().__init__()
         if not all(1.0 <= f <= MAX_FACTOR for f in factor_pair(factor)):
             raise SettingsError(f"factor is {factor}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
-        if not 0.0 <= detail <= 1.0:
-            raise SettingsError(f"detail is {detail}; choose 0 (truest, smoothest) to 1 (sharpest).")
+        for dial in (detail, *(default_detail or {}).values()):
+            if dial is not None and not 0.0 <= dial <= 1.0:
+                raise SettingsError(f"detail is {dial}; choose 0 (truest, smoothest) to 1 (sharpest).")
         if noise is not None and not 0.0 <= noise <= MAX_NOISE:
             raise SettingsError(
                 f"noise is {noise}; give 0 to {MAX_NOISE:g} grey levels of 255, or none to estimate it."
@@ -72,7 +79,9 @@ class SuperResolver(nn.Module):
         self._operator_place = operator_place(operator)
         self.generator = generator
         self.factor = factor
-        self.detail = detail
+        self._detail = detail
+        self._default_detail = dict(default_detail or {})
+        self._modality = modality
         self.operator = operator
         self.noise = noise
         self._noise_of_volume: float | None = None
@@ -80,6 +89,13 @@ class SuperResolver(nn.Module):
         self.margin = margin
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def detail(self) -> float:
+        """The dial as given, or that of the present modality."""
+        if self._detail is not None:
+            return self._detail
+        return self._default_detail.get(self._modality or "", min(self._default_detail.values(), default=1.0))
 
     @property
     def evaluations_per_slice(self) -> int:
@@ -91,12 +107,14 @@ class SuperResolver(nn.Module):
         """Noise as given, or as estimated of the volume at hand, in grey levels; None before the first volume."""
         return self._noise_of_volume if self.noise is None else self.noise
 
-    def use_volume(self, volume: Tensor) -> None:
-        """Estimate the noise of the volume whose slices come next; a given noise stays.
+    def use_volume(self, volume: Tensor, modality: str | None) -> None:
+        """Tell of the volume whose slices come next: noise is estimated, and the dial set, where they were not given.
 
         Args:
             volume: (1, 1, I, J, K) in model range; slices lie across the last axis.
+            modality: DICOM's term, or None.
         """
+        self._modality = modality
         places = spread_slices(volume.shape[-1], _NOISE_SLICES)
         found = [float(estimate_noise(volume[..., k])) for k in places]
         self._noise_of_volume = sorted(found)[len(found) // 2]
