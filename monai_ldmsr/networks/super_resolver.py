@@ -120,8 +120,9 @@ class SuperResolver(nn.Module):
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         noise = self._draw(padded) if with_sample else (None, None)
-        prediction = self.generator(padded, self._describe(image), *noise)
-        return Prediction(*(x if x is None else x[..., top : top + height, left : left + width] for x in prediction))
+        mean, log_scale, sample = self.generator(padded, self._describe(image), *noise)
+        inside = (..., slice(top, top + height), slice(left, left + width))
+        return Prediction(mean[inside], log_scale[inside], None if sample is None else sample[inside])
 
     def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The same standard normal fields for each slice, drawn on the CPU so that every device sees the same."""
