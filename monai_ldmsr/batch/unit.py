@@ -38,6 +38,7 @@ class WorkSettings:
     detail: float | None = None
     consistency: float | None = None
     operator: str | None = None
+    noise: float | None = None
     seed: int = 0
     modality: str | None = None
     device: str | None = None
