@@ -188,7 +188,6 @@ def repeat_blocks(image: Tensor, factor: int) -> Tensor:
     return functional.interpolate(image, scale_factor=factor, mode="nearest")
 
 
-@lru_cache(maxsize=512)
 def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:
     """One axis of an operator as a (coarse, fine) float64 matrix.
 
@@ -219,7 +218,6 @@ def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_S
     return weight / weight.sum(dim=1, keepdim=True)
 
 
-@lru_cache(maxsize=512)
 def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     """One axis of :meth:`DegradationOperator.smooth_inverse` as a (fine, coarse) float64 matrix."""
     columns = torch.eye(coarse, dtype=torch.float64)[None, :, :, None]
