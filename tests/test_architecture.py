@@ -20,7 +20,7 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
     {"_version", "errors", "file_hash", "lazy_names"},
-    {"geometry", "degradation", "bundle_folder"},
+    {"geometry", "degradation", "noise_level", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
