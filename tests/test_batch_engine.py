@@ -85,7 +85,10 @@ def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path) -> None:
     }  # fmt: skip
     others = [settings_fingerprint(replace(base, **{key: value})) for key, value in changes.items()]
     metadata, config = (bundle / "configs" / name for name in ("metadata.json", "inference.yaml"))
-    for path, old, new in ((metadata, '"weights_sha256": "', '"weights_sha256": "0'), (config, "start_noise: 0.2", "start_noise: 0.3")):
+    for path, old, new in (
+        (metadata, '"weights_sha256": "', '"weights_sha256": "0'),
+        (config, "start_noise: 0.2", "start_noise: 0.3"),
+    ):
         text = path.read_text()
         path.write_text(text.replace(old, new))
         others.append(settings_fingerprint(base))
