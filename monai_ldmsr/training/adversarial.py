@@ -13,7 +13,7 @@ from monai_ldmsr.degradation import AreaOperator, operator_place
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
 from monai_ldmsr.training.intensities import PatchIntensities
-from monai_ldmsr.training.recording import RecordedSteps, make_recordable
+from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recordable
 
 __all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
 
@@ -110,8 +110,10 @@ class AdversarialStep:
         self.max_norm = max_norm
         self._weight = torch.zeros((), device=self.device)
         self._recorded = RecordedSteps(self._iterate) if (on_cuda and alone if recorded is None else recorded) else None
-        if self._recorded is not None:
-            for chosen in (optimizer, critic_optimizer):
+        for chosen in (optimizer, critic_optimizer):
+            if self._recorded is None:
+                make_plain(chosen)
+            else:
                 make_recordable(chosen, self.device)
 
     def __call__(self, engine: Engine, batch: Batch) -> Terms:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["RecordedSteps", "make_recordable"]
+__all__ = ["RecordedSteps", "make_plain", "make_recordable"]
 
 Batch = dict[str, Tensor]
 Step = Callable[[Batch], dict[str, Tensor]]
@@ -74,3 +74,11 @@ def make_recordable(optimizer: Optimizer | None, device: torch.device) -> None:
     for group in [] if optimizer is None else optimizer.param_groups:
         group["capturable"] = True
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def make_plain(optimizer: Optimizer | None) -> None:
+    """Undo :func:`make_recordable`, as for a checkpoint from a GPU with which a training goes on without one."""
+    for group in [] if optimizer is None else optimizer.param_groups:
+        if group.get("capturable"):
+            group["capturable"] = False
+            group["lr"] = float(group["lr"])
