@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, factor_pair, repeat_blocks
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, repeat_blocks, whole_factor
 
 __all__ = ["clip_keeping_means", "project_onto_source"]
 
@@ -66,7 +66,7 @@ def clip_keeping_means(
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
     to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
     to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
-    factor = int(factor_pair(operator.factor)[0])
+    factor = whole_factor(operator.factor)
     result += repeat_blocks(to_low, factor) * (low - result)
     result += repeat_blocks(to_high, factor) * (high - result)
     result.clamp_(low, high)

@@ -29,6 +29,7 @@ __all__ = [
     "operator_place",
     "repeat_blocks",
     "smooth_inverse_matrix",
+    "whole_factor",
 ]
 
 #: The named operators, in the order in which networks count them, and what each assumes of a source.
@@ -57,6 +58,22 @@ def factor_pair(factor: Factor) -> tuple[float, float]:
         ((2, 2), (1, 3.5))
     """
     return factor if isinstance(factor, tuple) else (factor, factor)
+
+
+def whole_factor(factor: Factor) -> int:
+    """The factor as a whole number, for what needs blocks of as many rows as columns.
+
+    Raises:
+        SettingsError: it is not whole, or rows and columns differ.
+
+    Example:
+        >>> whole_factor(4.0), whole_factor((2, 2))
+        (4, 2)
+    """
+    rows, columns = factor_pair(factor)
+    if rows != columns or rows != int(rows):
+        raise SettingsError(f"factor is {factor}, but this needs a whole one that rows and columns share.")
+    return int(rows)
 
 
 class DegradationOperator:
@@ -171,7 +188,6 @@ def repeat_blocks(image: Tensor, factor: int) -> Tensor:
     return functional.interpolate(image, scale_factor=factor, mode="nearest")
 
 
-@lru_cache(maxsize=512)
 def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:
     """One axis of an operator as a (coarse, fine) float64 matrix.
 
@@ -202,7 +218,6 @@ def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_S
     return weight / weight.sum(dim=1, keepdim=True)
 
 
-@lru_cache(maxsize=512)
 def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     """One axis of :meth:`DegradationOperator.smooth_inverse` as a (fine, coarse) float64 matrix."""
     columns = torch.eye(coarse, dtype=torch.float64)[None, :, :, None]

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ldmsr.networks.latent_generator import Prediction
 
-__all__ = ["GeneratorLoss", "LatentCodecLoss", "WeightedVelocityLoss"]
+__all__ = ["GeneratorLoss", "LatentCodecLoss", "PartialPrediction", "WeightedVelocityLoss"]
+
+
+class PartialPrediction(NamedTuple):
+    """A ``Prediction`` of a network that does not say everything; what is None is not held to anything."""
+
+    mean: Tensor | None = None
+    log_scale: Tensor | None = None
+    sample: Tensor | None = None
 
 
 class LatentCodecLoss(nn.Module):
@@ -108,7 +118,9 @@ class GeneratorLoss(nn.Module):
         self.lattice_weight = lattice_weight
         self.projections = projections
 
-    def forward(self, prediction: Prediction, target: Tensor, factors: tuple[float, float]) -> dict[str, Tensor]:
+    def forward(
+        self, prediction: Prediction | PartialPrediction, target: Tensor, factors: tuple[float, float]
+    ) -> dict[str, Tensor]:
         """Weighed terms by name.
 
         Args:

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
-from monai_ldmsr.degradation import OPERATORS
+from monai_ldmsr.degradation import OPERATORS, whole_factor
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import (
     Derivation,
@@ -151,7 +151,7 @@ def derivation_of(
     """What a DICOM header must say about a result of this network and these settings."""
     plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
     return Derivation(
-        factor=int(network.factor),
+        factor=whole_factor(network.factor),
         method=model.method,
         software_version=__version__,
         weights_sha256=model.weights_sha256,
@@ -249,7 +249,7 @@ class ResultWriter:
     ) -> SRReport:
         source: DicomSeries | VolumeFile = data["source"]
         pred: MetaTensor = data["pred"]
-        factor = int(self.network.factor)
+        factor = whole_factor(self.network.factor)
         result = source.geometry.upsampled((factor, factor, 1))
         kind = "DICOM" if isinstance(source, DicomSeries) else source.extension.lstrip(".")
         n_images = len(source.headers) if isinstance(source, DicomSeries) else 1

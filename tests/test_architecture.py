@@ -20,7 +20,7 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
     {"_version", "errors", "file_hash", "lazy_names"},
-    {"geometry", "degradation", "bundle_folder"},
+    {"geometry", "degradation", "noise_level", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
@@ -116,6 +116,19 @@ def test_public_names_are_importable_and_sorted() -> None:
         assert getattr(monai_ldmsr, name) is not None
     with pytest.raises(AttributeError, match="no attribute"):
         monai_ldmsr.nothing  # noqa: B018
+
+
+def test_no_public_name_is_that_of_a_module_beside_it() -> None:
+    """Where names are imported when they are first used, the module would be found in its place."""
+    for package in {module.rpartition(".")[0] for module in modules()}:
+        inside = {module.rpartition(".")[2] for module in modules() if module.rpartition(".")[0] == package}
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse((PACKAGE.parent / Path(*package.split(".")) / "__init__.py").read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module != package
+            for alias in node.names
+        }
+        assert names & inside <= {"lazy_names"}, package
 
 
 def test_no_class_or_function_has_a_name_of_monai() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from batch_work import Inbox
 from dicom_fixtures import make_series
 from test_privacy import add_bad_sources, marked_series, secrets_in, told
@@ -28,6 +29,7 @@ from monai_ldmsr.batch import Workers, processing
 from monai_ldmsr.cli import main
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import derived_series
+from monai_ldmsr.networks import super_resolver
 from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ReadSourced
 
@@ -82,12 +84,13 @@ def test_a_batch_makes_the_same_results_as_a_run(tmp_path: Path, bundle: Path) -
         assert reports[0] == reports[1]
 
 
-def test_reports_tell_the_gains_of_their_own_modality_though_the_network_is_at_the_next(
+def test_reports_tell_the_noise_of_their_own_volume_though_the_network_is_at_the_next(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network is told a modality for each volume, and a result is written while it computes another."""
-    for modality in ("CT", "MR", "PT"):
-        make_series(tmp_path / "in" / modality, modality, (16, 18, 2))
+    """Noise is estimated for each volume, and a result is written while the network computes another."""
+    for rows, modality in enumerate(("CT", "MR", "PT"), start=16):
+        make_series(tmp_path / "in" / modality, modality, (rows, 18, 2))
+    monkeypatch.setattr(super_resolver, "estimate_noise", lambda image: torch.full((len(image),), image.shape[-1] / 8))
     write, order = ResultWriter.write, threading.Barrier(3, timeout=20)
 
     def write_when_all_are_computed(self: ResultWriter, *args: Any) -> Any:
@@ -96,11 +99,14 @@ def test_reports_tell_the_gains_of_their_own_modality_though_the_network_is_at_t
 
     monkeypatch.setattr(ResultWriter, "write", write_when_all_are_computed)
     assert batch(tmp_path / "in", tmp_path / "out", bundle) == 0
-    gains = {}
-    for path in tmp_path.glob("out/*/report.json"):
-        report = json.loads(path.read_text())
-        gains[report["modality"]] = report["settings"]["detail_gains"]
-    assert gains == {"CT": [0.6, 0.5, 0.7, 1.3], "MR": [0.5, 0.6, 1.05, 1.4], "PT": [0.3, 0.3, 0.3, 0.3]}
+    reports = [json.loads(path.read_text()) for path in tmp_path.glob("out/*/report.json")]
+    assert {report["modality"]: report["settings"]["noise"] for report in reports} == {
+        "CT": 2.0,
+        "MR": 2.125,
+        "PT": 2.25,
+    }
+    assert batch(tmp_path / "in", tmp_path / "given", bundle, "--noise", "3.5") == 0
+    assert {json.loads(path.read_text())["settings"]["noise"] for path in tmp_path.glob("given/*/report.json")} == {3.5}
 
 
 def test_reading_the_next_and_writing_the_last_overlap_with_the_network(

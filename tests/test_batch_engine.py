@@ -80,12 +80,15 @@ def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path) -> None:
     assert {settings_fingerprint(settings) for settings in same} == {settings_fingerprint(base)}
     assert settings_fingerprint(replace(base, device="cuda:1")) == settings_fingerprint(replace(base, device="cuda:0"))
     changes = {
-        "factor": 3, "num_inference_steps": 1, "detail": 0.5, "consistency": 0.5, "operator": "kspace", "seed": 1,
-        "modality": "CT", "device": "cuda",
+        "factor": 3, "num_inference_steps": 1, "detail": 0.5, "consistency": 0.5, "operator": "kspace", "noise": 1.0,
+        "seed": 1, "modality": "CT", "device": "cuda",
     }  # fmt: skip
     others = [settings_fingerprint(replace(base, **{key: value})) for key, value in changes.items()]
     metadata, config = (bundle / "configs" / name for name in ("metadata.json", "inference.yaml"))
-    for path, old, new in ((metadata, '"weights_sha256": "', '"weights_sha256": "0'), (config, "0.08", "0.09")):
+    for path, old, new in (
+        (metadata, '"weights_sha256": "', '"weights_sha256": "0'),
+        (config, "start_noise: 0.2", "start_noise: 0.3"),
+    ):
         text = path.read_text()
         path.write_text(text.replace(old, new))
         others.append(settings_fingerprint(base))

@@ -35,8 +35,11 @@ def test_options_come_as_clients_send_them() -> None:
     assert settings_of() == WorkSettings()
     # The lists that the server offers mean their first values; "" is the bundle's.
     assert settings_of(**offered_options()) == WorkSettings(operator="area")
-    told = settings_of(factor="4", steps="1", seed=7.0, detail="0.5", consistency=1, operator="kspace", modality="CT")
-    assert told == WorkSettings(4, 1, 0.5, 1.0, "kspace", 7, "CT")
+    told = settings_of(
+        factor="4", steps="1", seed=7.0, detail="0.5", consistency=1, operator="kspace", noise="2.5", modality="CT"
+    )
+    assert told == WorkSettings(4, 1, 0.5, 1.0, "kspace", 2.5, 7, "CT")
+    assert settings_of(noise="0").noise == 0.0
     assert settings_of(num_inference_steps=2).num_inference_steps == 2
     assert settings_of(client_id="x", result_dtype="uint8") == WorkSettings()
 
@@ -53,6 +56,7 @@ def test_options_come_as_clients_send_them() -> None:
         {"seed": float("inf")},
         {"steps": {"a": 1}},
         {"detail": "much"},
+        {"noise": "some"},
         {"operator": "$print('x')"},
         {"operator": "a" * 21},
         {"modality": 3},
@@ -93,8 +97,9 @@ with working_folder(Path({str(tmp_path)!r})) as folder:
 
 def test_the_digest_tells_results_apart() -> None:
     base = settings_digest(settings_of(), "content")
-    others = [settings_of(factor=3), settings_of(seed=1), settings_of(detail=0.5), settings_of(modality="MR")]
-    assert len({base, settings_digest(settings_of(), "other"), *(settings_digest(s, "content") for s in others)}) == 6
+    others = [settings_of(factor=3), settings_of(seed=1), settings_of(detail=0.5), settings_of(noise=1)]
+    others.append(settings_of(modality="MR"))
+    assert len({base, settings_digest(settings_of(), "other"), *(settings_digest(s, "content") for s in others)}) == 7
     # Where it is computed and under which path the bundle lies change no result.
     assert settings_digest(requested_settings({}, find_bundle("ldm_sr"), "cuda"), "content") == base
     assert settings_digest(requested_settings({}, "srgan_sr", None), "content") != base

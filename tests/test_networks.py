@@ -1,4 +1,4 @@
-"""Codec, sampler and super-resolver, with small random networks."""
+"""Codec, sampler, generator and super-resolver, with small random networks."""
 
 from __future__ import annotations
 
@@ -7,36 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
-from torch import Tensor
+from generator_fixtures import described, make_codec, make_generator, make_resolver
+from torch import Tensor, nn
 
+from monai_ldmsr.degradation import OPERATORS, Factor, factor_pair
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.inferers import VolumeInferer
-from monai_ldmsr.networks import CLASSES, ConditionalUNet, LatentCodec, SuperResolver, load_weights, save_weights
-from monai_ldmsr.networks.detail import place_detail, weigh_detail
+from monai_ldmsr.networks import (
+    CONDITIONS,
+    PixelDecoder,
+    SuperResolver,
+    describe_degradation,
+    load_weights,
+    save_weights,
+    upsample_bicubic,
+)
 from monai_ldmsr.networks.latent_codec import block_dct_basis
+from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.samplers import sample_anchored_flow
-
-
-def make_codec() -> LatentCodec:
-    autoencoder = AutoencoderKL(
-        2, 4, 4, num_res_blocks=1, channels=(8, 8), attention_levels=(False, False), latent_channels=16,
-        norm_num_groups=4, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False, include_fc=False,
-    )  # fmt: skip
-    return LatentCodec(autoencoder)
-
-
-def make_resolver(**settings: object) -> SuperResolver:
-    torch.manual_seed(0)
-    unet = DiffusionModelUNet(
-        2, 32, 16, num_res_blocks=1, channels=(8, 8, 8, 8), attention_levels=(False,) * 4, norm_num_groups=4,
-        num_head_channels=4, num_class_embeds=CLASSES, include_fc=False,
-    )  # fmt: skip
-    for parameter in unet.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    codec = make_codec()
-    codec.set_statistics(torch.linspace(-1, 1, 16), torch.linspace(0.5, 2, 16), torch.full((16,), 0.3))
-    return SuperResolver(codec, ConditionalUNet(unet), **settings).eval()
 
 
 def test_basis_is_orthonormal_and_starts_with_the_mean() -> None:
@@ -58,66 +46,193 @@ def test_codec_starts_lossless_with_unit_latents() -> None:
 
 def test_statistics_travel_in_the_weights(tmp_path: Path) -> None:
     """A forgotten latent statistic shifts the image; it must come back with the weights, at full precision."""
-    resolver = make_resolver()
-    sha256 = save_weights(resolver, tmp_path / "model.pt", half=True)
-    other = SuperResolver(make_codec(), make_resolver().denoiser)
+    generator, other = make_generator(), make_generator()
+    sha256 = save_weights(generator, tmp_path / "model.pt", half=True)
+    other.codec.set_statistics(torch.zeros(16), torch.ones(16), torch.ones(16))
     assert load_weights(other, tmp_path / "model.pt", sha256) == sha256
     assert torch.equal(other.codec.latent_mean, torch.linspace(-1, 1, 16))
     assert torch.equal(other.codec.residual_std, torch.full((16,), 0.3))
-    image = torch.rand(1, 1, 16, 16)
-    correct = other(image)
-    other.codec.set_statistics(torch.zeros(16), torch.ones(16), torch.ones(16))
-    assert float((other(image) - correct).detach().abs().max()) > 0.05
-
-
-@pytest.mark.parametrize("factor", [2, 3, 4])
-@pytest.mark.parametrize("size", [(16, 16), (7, 31), (33, 50), (1, 1)])
-def test_any_slice_size(factor: int, size: tuple[int, int]) -> None:
+    image, resolver = torch.rand(1, 1, 16, 16), SuperResolver(other).eval()
     with torch.no_grad():
-        result = make_resolver(factor=factor, num_inference_steps=1)(torch.rand(1, 1, *size))
-    assert result.shape == (1, 1, factor * size[0], factor * size[1])
+        correct = resolver(image)
+        other.codec.set_statistics(torch.zeros(16), torch.ones(16), torch.ones(16))
+        assert float((resolver(image) - correct).abs().max()) > 0.05
 
 
-def test_padding_does_not_shift_the_image() -> None:
-    """With a silent denoiser and no noise the result is the bicubic image, at its place, for every size."""
-    resolver = make_resolver(factor=2, num_inference_steps=1, start_noise=0.0)
-    for parameter in resolver.denoiser.parameters():
-        torch.nn.init.zeros_(parameter)
+def test_describe_degradation() -> None:
+    found = describe_degradation(
+        torch.tensor([[1.0, 2.0], [6.0, 4.0], [2.5, 1.0]]), torch.tensor([0, 1, 2]), torch.tensor([0.0, 3.0, 40.0])
+    )
+    expected = [
+        [0.0, 0.5, 1.0, 0.0, 0.0, 0.0],
+        [math.log2(6) / 2, 1.0, 0.0, 1.0, 0.0, 1.0],
+        [math.log2(2.5) / 2, 0.0, 0.0, 0.0, 1.0, math.log2(41) / 2],
+    ]
+    assert found.shape == (3, CONDITIONS)
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_the_denoiser_hears_each_number_of_the_degradation() -> None:
+    """Also a little more of one, and which of two factors is the rows'."""
+    denoiser = make_generator().denoiser.eval()
+    state, condition, time = torch.randn(1, 16, 8, 8), torch.randn(1, 16, 8, 8), torch.tensor([1000.0])
+    plain = denoiser(state, condition, time, described(factor=(2.0, 4.0)))
+    assert torch.equal(plain, denoiser(state, condition, time, described(factor=(2.0, 4.0))))
+    for other in (
+        described(factor=(4.0, 2.0)),
+        described(factor=(2.3, 4.0)),
+        described(factor=(2.0, 4.3)),
+        described(factor=(2.0, 4.0), noise=1.0),
+        *(described(factor=(2.0, 4.0), operator=name) for name in OPERATORS if name != "area"),
+    ):
+        assert float((denoiser(state, condition, time, other) - plain).detach().abs().max()) > 1e-5
+    mixed = torch.cat([described(factor=(2.0, 4.0)), described(factor=(5.0, 1.0), noise=9.0)])
+    both = denoiser(state.expand(2, -1, -1, -1), condition.expand(2, -1, -1, -1), time.expand(2), mixed)
+    torch.testing.assert_close(both[:1], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_decoder_starts_close_to_what_was_decoded() -> None:
+    torch.manual_seed(0)
+    decoded, image = torch.rand(2, 1, 18, 22), torch.rand(2, 1, 18, 22)
+    found = PixelDecoder(8, 2, out_channels=2)(decoded, image, described(2))
+    assert found.shape == (2, 2, 18, 22)
+    assert 0 < float((found[:, :1] - decoded).detach().abs().max()) < 0.02
+    assert float(found[:, 1:].detach().abs().max()) < 0.02
+
+
+def test_a_decoder_makes_texture_of_the_noise_it_is_given() -> None:
+    decoder = make_generator().sample_decoder
+    decoded, image, noise = torch.rand(2, 1, 24, 24), torch.rand(2, 1, 24, 24), torch.randn(2, 1, 24, 24)
+    first, again = (decoder(decoded, image, described(2), noise) for _ in range(2))
+    assert torch.equal(first, again)
+    assert float((decoder(decoded, image, described(2), -noise) - first).detach().abs().mean()) > 1e-3
+    silent, still = (decoder(decoded, image, described(2)) for _ in range(2))
+    assert torch.equal(silent, still)
+    torch.testing.assert_close(silent, decoder(decoded, image, described(2), 0 * noise))
+    for given in ((decoded + 0.1, image, described(2)), (decoded, image + 0.1, described(2))):
+        assert float((decoder(*given) - silent).detach().abs().max()) > 1e-3
+    assert float((decoder(decoded, image, described(2, noise=5.0)) - silent).detach().abs().max()) > 1e-3
+    # A change at one place stays near it: no pooling over the slice.
+    touched = decoded.clone()
+    touched[..., 0, 0] += 1
+    assert torch.equal(decoder(touched, image, described(2))[..., 16:, 16:], silent[..., 16:, 16:])
+
+
+def test_decoders_without_noise_have_no_weights_for_it() -> None:
+    assert not [name for name, _ in PixelDecoder(8, 1).named_parameters() if "noise" in name]
+    with pytest.raises(AttributeError):
+        PixelDecoder(8, 1)(*[torch.zeros(1, 1, 8, 8)] * 2, described(), torch.zeros(1, 1, 8, 8))
+
+
+def test_the_samples_loss_does_not_reach_the_mean() -> None:
+    """The second evaluation starts at the mean, but its loss teaches through itself alone; the codec learns nothing."""
+    generator, seen = make_generator(), []
+    generator.denoiser.register_forward_hook(lambda module, given, result: seen.append((given, result)))
+    image = torch.rand(2, 1, 32, 32)
+    mean, log_scale, sample = generator(image, described(2), torch.randn(2, 16, 8, 8), torch.randn(2, 1, 32, 32))
+    assert [float(given[2][0]) for given, _ in seen] == [1000.0, 500.0]
+    assert not bool(seen[0][0][0].any()), "the first evaluation starts at the low-resolution image"
+    outputs = [out for _, out in seen]
+    of_sample = torch.autograd.grad(sample.square().sum(), outputs, retain_graph=True, allow_unused=True)
+    of_mean = torch.autograd.grad(mean.square().sum(), outputs, retain_graph=True, allow_unused=True)
+    assert of_sample[0] is None
+    assert of_mean[1] is None
+    assert bool(of_sample[1].any())
+    assert bool(of_mean[0].any())
+    (sample.sum() + mean.sum() + log_scale.sum()).backward()
+    assert all(p.grad is None and not p.requires_grad for p in generator.codec.parameters())
+    for part in (generator.denoiser, generator.mean_decoder, generator.sample_decoder):
+        assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(100.0, 0.7), (-100.0, -9.0)])
+def test_the_expected_error_stays_within_reason(bias: float, expected: float) -> None:
+    generator = make_generator()
+    nn.init.constant_(generator.mean_decoder.last.bias, bias)
+    found = generator(torch.rand(1, 1, 32, 32), described())
+    assert found.sample is None
+    torch.testing.assert_close(found.log_scale, torch.full_like(found.log_scale, expected))
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"), [({"num_inference_steps": 0}, "num_inf"), ({"start_noise": -0.1}, "start")]
+)
+def test_numbers_of_the_generator_out_of_range(settings: dict[str, float], word: str) -> None:
+    with pytest.raises(SettingsError, match=word):
+        make_generator(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 1.3, 2.75, 6.0, (1, 3), (3.5, 1.0)])
+@pytest.mark.parametrize("size", [(16, 16), (7, 31), (1, 1)])
+def test_any_slice_size_and_factor(factor: Factor, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        result = make_resolver(factor=factor, num_inference_steps=1, margin=4)(torch.rand(1, 1, *size))
+    expected = tuple(round(n * f) for n, f in zip(size, factor_pair(factor), strict=True))
+    assert result.shape == (1, 1, *expected)
+    assert bool(result.isfinite().all())
+
+
+@pytest.mark.parametrize("factor", [2, 2.75, (1, 4), (3, 1.5)])
+def test_padding_does_not_shift_the_image(factor: Factor) -> None:
+    """With silent networks the result is the bicubic image, between the same faces, for every size."""
+    resolver = make_resolver(factor=factor, start_noise=0.0)
+    for part in (resolver.generator.denoiser, resolver.generator.mean_decoder, resolver.generator.sample_decoder):
+        for parameter in part.parameters():
+            nn.init.zeros_(parameter)
     image = torch.rand(1, 1, 19, 26)
-    expected = torch.nn.functional.interpolate(image, scale_factor=2, mode="bicubic")
+    rows, columns = factor_pair(factor)
+    expected = nn.functional.interpolate(image, size=(round(19 * rows), round(26 * columns)), mode="bicubic")
+    assert torch.equal(upsample_bicubic(image, factor), expected)
     with torch.no_grad():
         torch.testing.assert_close(resolver(image), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(resolver.predict(image).mean, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2, 3.3, (1, 4)])
+def test_interpolation_keeps_the_outer_faces(factor: Factor) -> None:
+    """The middle of a ramp lies in the middle, and turning the image turns the result."""
+    ramp = torch.arange(21.0).expand(1, 1, 21, 21).contiguous()
+    found = upsample_bicubic(ramp, factor)
+    torch.testing.assert_close(found + found.flip(-1), torch.full_like(found, 20.0), atol=1e-4, rtol=0)
+    places = (torch.arange(found.shape[-1]) + 0.5) * 21 / found.shape[-1] - 0.5
+    inner = (places > 2) & (places < 18)
+    torch.testing.assert_close(found[0, 0, 5, inner], places[inner], atol=0.1, rtol=0)
 
 
 def test_batch_equals_one_by_one_and_seed_decides() -> None:
-    resolver, images = make_resolver(num_inference_steps=2), torch.rand(3, 1, 12, 20)
+    resolver, images = make_resolver(), torch.rand(3, 1, 12, 20)
+    images[1] += 0.5 * torch.randn(12, 20)  # noise is estimated of each slice for itself
     with torch.no_grad():
         batch = resolver(images)
         single = torch.cat([resolver(image[None]) for image in images])
         again = resolver(images)
-        other = make_resolver(num_inference_steps=2, seed=1)(images)
+        other = make_resolver(seed=1)(images)
+        mean, other_mean = (r.predict(images, with_sample=False).mean for r in (resolver, make_resolver(seed=1)))
     torch.testing.assert_close(batch, single, atol=1e-5, rtol=0)
     assert torch.equal(batch, again)
     assert float((other - batch).abs().mean()) > 1e-3
+    assert torch.equal(mean, other_mean), "nothing is drawn for the mean"
 
 
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"factor": 5}, "factor"),
-        ({"num_inference_steps": 0}, "num_inference_steps"),
-        ({"start_noise": -1.0}, "start_noise"),
+        ({"factor": 0.5}, "factor"),
+        ({"factor": 7}, "factor"),
+        ({"factor": (2, 6.5)}, "factor"),
+        ({"factor": (0.9, 2)}, "factor"),
+        ({"factor": math.nan}, "factor"),
         ({"detail": 1.6}, "detail"),
-        ({"detail_gains": {"CT": [[0.5] * 4, [0.5, -0.1, 0.5, 0.5], [0.5] * 4]}, "factor": 3}, "detail_gains"),
-        ({"detail_gains": {"CT": [[0.5] * 3] * 3}}, "detail_gains"),
+        ({"detail": -0.1}, "detail"),
+        ({"noise": -1.0}, "noise"),
+        ({"noise": 40.5}, "noise"),
+        ({"noise": math.nan}, "noise"),
         ({"operator": "median"}, "operator"),
-        ({"activity_floor": -0.1}, "activity_floor"),
-        ({"activity_exponent": 1.1}, "activity_exponent"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
     with pytest.raises(SettingsError, match=word):
-        make_resolver(**settings)
+        make_resolver(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 20])
@@ -158,68 +273,57 @@ def test_a_sample_has_the_spread_of_the_truth() -> None:
         assert len(calls) == steps
 
 
-def test_the_network_is_told_factor_and_operator() -> None:
+def test_the_networks_are_told_factors_operator_and_noise() -> None:
     seen: list[Tensor] = []
-    image = torch.rand(2, 1, 24, 24)
-    for factor, operator in ((2, "area"), (4, "area"), (4, "kspace")):
-        resolver = make_resolver(factor=factor, operator=operator, num_inference_steps=1)
-        resolver.denoiser.unet.class_embedding.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-        resolver(image)
-    assert [label.tolist() for label in seen] == [[0, 0], [2, 2], [8, 8]]
+    for factor, operator in ((2, "area"), ((1.5, 4), "gaussian"), (4, "kspace")):
+        resolver = make_resolver(factor=factor, operator=operator, noise=3.0)
+        seen.clear()
+        embedding, decoders = resolver.generator.denoiser.unet.class_embedding, ("mean_decoder", "sample_decoder")
+        for layer in (embedding, *(getattr(resolver.generator, name).degradation for name in decoders)):
+            layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        resolver(torch.rand(2, 1, 24, 24))
+        assert len(seen) == 4, "two evaluations, two decoders"
+        for given in seen:
+            torch.testing.assert_close(given, described(2, factor, operator, 3.0))
 
 
-def test_detail_weighs_what_the_sample_adds() -> None:
-    """0 is the mean, 1 without a table the sample; gains act on their own frequencies, and nothing moves."""
-    image, results = torch.rand(2, 1, 24, 28), {}
-    tables = {"plain": None, "fine": {"MR": [[0.0, 0.0, 1.0, 1.0]] * 3}, "coarse": {"MR": [[1.0, 1.0, 0.0, 0.0]] * 3}}
-    for name, table in tables.items():
-        results[name] = make_resolver(detail_gains=table, modality="MR", num_inference_steps=2)(image)
-    mean = make_resolver(detail=0.0, num_inference_steps=2)(image)
-    one = make_resolver(num_inference_steps=1)(image)
-    assert torch.equal(mean, one)
-    half = make_resolver(detail=0.5, num_inference_steps=2)(image)
-    torch.testing.assert_close(half, 0.5 * (mean + results["plain"]), atol=1e-5, rtol=0)
-    # Linear between the knots at 1/4 and 3/8 cycles a pixel, the two tables add up to one everywhere.
-    torch.testing.assert_close(results["fine"] + results["coarse"], mean + results["plain"], atol=1e-5, rtol=0)
+def test_detail_leads_from_the_mean_to_the_sample() -> None:
+    image, calls = torch.rand(2, 1, 24, 28), []
+    with torch.no_grad():
+        mean, log_scale, sample = make_resolver().predict(image)
+        for detail in (0.0, 0.25, 0.5, 1.0):
+            resolver = make_resolver(detail=detail)
+            resolver.generator.denoiser.register_forward_hook(lambda *given: calls.append(1))
+            calls.clear()
+            torch.testing.assert_close(resolver(image), mean + detail * (sample - mean), atol=1e-5, rtol=0)
+            assert len(calls) == resolver.evaluations_per_slice == (2 if detail else 1)
+        one = make_resolver(num_inference_steps=1)
+        assert torch.equal(one(image), make_resolver(detail=0.0)(image))
+        assert one.evaluations_per_slice == 1
+    assert log_scale.shape == mean.shape == sample.shape
+    assert float((sample - mean).abs().mean()) > 1e-3
 
 
-@pytest.mark.parametrize("axis", [-1, -2])
-def test_gains_are_those_of_their_frequency(axis: int) -> None:
-    gains = (0.5, 1.0, 2.0, 0.25)
-    places = torch.arange(64).view(-1, 1) if axis == -2 else torch.arange(64)
-    for cycles, gain in ((4, 0.5), (8, 0.5), (12, 0.75), (16, 1.0), (24, 2.0), (28, 1.125), (32, 0.25)):
-        wave = torch.cos(2 * math.pi * cycles * places / 64 + (0.0 if cycles == 32 else 0.4)).expand(1, 1, 64, 64)
-        torch.testing.assert_close(weigh_detail(wave, gains), gain * wave, atol=1e-4, rtol=0)
-
-
-def test_detail_stays_out_of_where_nothing_happens() -> None:
-    """A wave of amplitude a and period 4 along one axis has the Laplacian -2 a cos, so the activity 2 a^2."""
-    wave = (
-        torch.cos(2 * math.pi * torch.arange(64) / 4).expand(64, 64)[None, None] / 127.5
-    )  # Laplacian of the same size 2
-    ones = torch.ones(1, 1, 64, 64)
-    for amplitude in (0.5, 2.0, 8.0):
-        activity = 2.0 * amplitude**2
-        inside = place_detail(ones, amplitude * wave, 0.8, 0.0)[..., 16:48, 16:48]
-        torch.testing.assert_close(
-            inside, torch.full_like(inside, activity**2 / (activity**2 + 0.64)), atol=4e-3, rtol=0
-        )
-        grown = place_detail(ones, amplitude * wave, 0.0, 0.5)[..., 16:48, 16:48]
-        torch.testing.assert_close(
-            grown, torch.full_like(grown, max(activity / 60.0, 0.05) ** 0.5), atol=1e-3, rtol=4e-3
-        )
-    assert torch.equal(place_detail(ones, wave, 0.0, 0.0), ones)
-
-
-def test_detail_is_placed_where_the_activity_is() -> None:
-    image = torch.zeros(1, 1, 41, 57)
-    image[..., 10, 30] = 0.2
-    weight = place_detail(torch.ones_like(image), image, 0.8, 0.1)
-    assert weight.argmax() == 10 * 57 + 30
-    assert float(weight[..., 30:, :].max()) < 1e-3
-    for dims in ((-1,), (-2,), (-1, -2)):
-        turned = place_detail(torch.ones_like(image), image.flip(dims), 0.8, 0.1)
-        torch.testing.assert_close(turned.flip(dims), weight, atol=1e-5, rtol=0)
+def test_noise_is_estimated_once_a_volume_or_given() -> None:
+    """A volume of slices of different noise: each is super-resolved as the median says."""
+    torch.manual_seed(0)
+    sigmas = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]) / 127.5
+    volume = torch.randn(1, 1, 48, 48, 5) * sigmas
+    image, resolver = volume[..., 0], make_resolver()
+    assert resolver.noise_in_use is None
+    alone = resolver(image)
+    resolver.use_volume(volume, "MR")
+    assert resolver.noise_in_use == pytest.approx(float(estimate_noise(volume[..., 2])))
+    assert resolver.noise_in_use == pytest.approx(4.0, rel=0.2)
+    of_volume = resolver(image)
+    assert torch.equal(of_volume, make_resolver(noise=resolver.noise_in_use)(image))
+    assert float((of_volume - alone).detach().abs().max()) > 1e-5
+    torch.testing.assert_close(alone, make_resolver(noise=float(estimate_noise(image)))(image), atol=1e-6, rtol=0)
+    given = make_resolver(noise=0.0)
+    given.use_volume(volume, "MR")
+    assert given.noise_in_use == 0.0
+    resolver.use_volume(volume[..., 4:], "MR")
+    assert resolver.noise_in_use == pytest.approx(16.0, rel=0.2)
 
 
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:
@@ -253,7 +357,34 @@ def test_weights_are_checked(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="altered"):
         load_weights(resolver, path, "0" * 64)
     with pytest.raises(WeightsError, match="does not fit"):
-        load_weights(torch.nn.Linear(2, 2), path)
+        load_weights(nn.Linear(2, 2), path)
     torch.save(math.sqrt, path)
     with pytest.raises(WeightsError, match="plain state dictionary"):
         load_weights(resolver, path)
+
+
+def test_weights_of_an_earlier_architecture_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    """Version 0.6.0 had codec and denoiser alone, with a table of classes, directly in the super-resolver."""
+    generator = make_generator()
+    state = {key: value for key, value in generator.state_dict().items() if key.startswith(("codec.", "denoiser."))}
+    state = {key: value for key, value in state.items() if "class_embedding" not in key}
+    state["denoiser.unet.class_embedding.weight"] = torch.zeros(9, 32)
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"does not fit this network.*Use the weights of the same bundle version"):
+        load_weights(generator, tmp_path / "model.pt")
+
+
+def test_the_dials_default_goes_by_modality() -> None:
+    table = {"CT": 0.5, "MR": 1.0, "PT": 0.0}
+    resolver = make_resolver(default_detail=table)
+    volume = torch.zeros(1, 1, 16, 16, 2)
+    found = {}
+    for modality in ("CT", "MR", "PT", "US", None):
+        resolver.use_volume(volume, modality)
+        found[modality] = (resolver.detail, resolver.evaluations_per_slice)
+    assert found == {"CT": (0.5, 2), "MR": (1.0, 2), "PT": (0.0, 1), "US": (0.0, 1), None: (0.0, 1)}
+    assert make_resolver(default_detail=table, modality="MR").detail == 1.0
+    assert make_resolver(default_detail=table, detail=0.25, modality="MR").detail == 0.25, "what is given counts"
+    assert make_resolver().detail == 1.0
+    with pytest.raises(SettingsError, match="detail"):
+        make_resolver(default_detail={"CT": 1.5})

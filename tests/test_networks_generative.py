@@ -57,7 +57,10 @@ def theirs() -> SuperResolver:
 
 
 def test_networks_are_generative_s(theirs: SuperResolver) -> None:
-    for part, name in ((theirs.codec.autoencoder, "AutoencoderKL"), (theirs.denoiser.unet, "DiffusionModelUNet")):
+    for part, name in (
+        (theirs.generator.codec.autoencoder, "AutoencoderKL"),
+        (theirs.generator.denoiser.unet, "DiffusionModelUNet"),
+    ):
         assert type(part).__name__ == name
         assert type(part).__module__.startswith("generative.networks.nets.")
         assert not isinstance(part, getattr(nets, name))
@@ -65,8 +68,8 @@ def test_networks_are_generative_s(theirs: SuperResolver) -> None:
 
 def test_our_weights_give_the_same_slices(theirs: SuperResolver) -> None:
     ours = network("inference.yaml", factor=4)
-    sha256 = load_weights(ours, WEIGHTS)
-    assert load_into_generative(theirs, WEIGHTS, bundle_info(find_bundle("ldm_sr")).weights_sha256) == sha256
+    sha256 = load_weights(ours.generator, WEIGHTS)
+    assert load_into_generative(theirs.generator, WEIGHTS, bundle_info(find_bundle("ldm_sr")).weights_sha256) == sha256
     torch.manual_seed(3)
     smooth = torch.nn.functional.interpolate(torch.randn(2, 1, 9, 12), size=(24, 32), mode="bicubic") / 2
     with torch.no_grad():
@@ -85,13 +88,13 @@ def test_other_weights_are_refused(content: str, theirs: SuperResolver, tmp_path
         "missing": {key: value for key, value in state.items() if key != name},
         "left over": {**state, "more": torch.zeros(1)},
         "shape": {**state, name: state[name][:1]},
-        "other": theirs.state_dict(),
+        "other": theirs.generator.state_dict(),
         "list": [1],
     }[content]
     torch.save(changed, tmp_path / "model.pt")
     sha256 = "0" * 64 if content == "altered" else file_sha256(tmp_path / "model.pt")
     with pytest.raises(WeightsError, match="altered" if content == "altered" else "does not fit this network of gener"):
-        load_into_generative(theirs, tmp_path / "model.pt", sha256)
+        load_into_generative(theirs.generator, tmp_path / "model.pt", sha256)
 
 
 @pytest.mark.slow

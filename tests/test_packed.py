@@ -324,9 +324,9 @@ def test_a_training_runs_without_readers_of_images(tmp_path: Path) -> None:
 import functools
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
-fast = {{"sizes": [[96, 1]], "checkpoints::interval": 1}}
+fast = {{"sizes": [[96, 1]], "checkpoints::interval_s": 0}}
 small = {{**fast, "pictures::interval": 1}}
-stages = {{"autoencoder": fast, "diffusion": small, "adversarial": small, "srresnet": small, "srgan": small}}
+stages = {{"autoencoder": fast, "diffusion": fast, "adversarial": small, "srresnet": small, "srgan": small}}
 workflow.train = functools.partial(workflow.train, overrides=stages)
 sys.exit(main(["train", {str(tmp_path / "packed")!r}, {str(tmp_path / "out")!r}, "--budget", "8s", "--device", "cpu"]))
 """

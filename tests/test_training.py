@@ -60,7 +60,7 @@ def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.paren
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     run_config("train_autoencoder", data, output, budget_s=2, sizes=[[96, 2]])
-    run_config("train_diffusion", data, output, budget_s=3, sizes=[[96, 2]], gate_split="test", picture_split="test")
+    run_config("train_diffusion", data, output, budget_s=3, sizes=[[96, 2]], gate_split="test")
     return output
 
 
@@ -87,14 +87,23 @@ def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_
     )
     with (trained / "adversarial.csv").open() as stream:
         lines = list(csv.DictReader(stream))
-    assert {"step", "used_s", "learning_rate", "reconstruction_loss", "discriminator_loss"} <= set(lines[0])
+    assert {"step", "used_s", "learning_rate", "mean_loss", "scale_loss", "adversarial_loss"} <= set(lines[0])
+    assert {"pixel_loss", "texture_loss", "artifact_loss", "critic_loss"} <= set(lines[0])
     run_config("pack", data, trained, packed=str(tmp_path / "model.pt"))
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / "inference.yaml"))
     network = parser.get_parsed_content("network_def")
-    assert load_weights(network, tmp_path / "model.pt") == file_sha256(tmp_path / "model.pt")
-    sharp = load_weights(network.denoiser, trained / "denoiser_sharp.pt")
-    assert sharp != file_sha256(trained / "denoiser.pt"), "the critic taught nothing"
+    assert load_weights(network.generator, tmp_path / "model.pt") == file_sha256(tmp_path / "model.pt")
+    generator = network.generator
+    packed = {key: value.clone() for key, value in generator.state_dict().items()}
+    load_weights(generator, trained / "generator.pt")
+    for key, value in generator.state_dict().items():
+        torch.testing.assert_close(packed[key], value, atol=1e-3, rtol=1e-3)
+    before = torch.load(trained / "denoiser.pt", weights_only=True)
+    assert any(not torch.equal(before[key], value) for key, value in generator.denoiser.state_dict().items())
+    codec = torch.load(trained / "codec.pt", weights_only=True)
+    for key, value in generator.codec.state_dict().items():  # averaging the weights over time rounds them
+        torch.testing.assert_close(codec[key], value, atol=1e-7, rtol=1e-5)
 
 
 def test_the_gate_stops_a_codec_that_blurs(trained: Path, data: Path) -> None:
@@ -134,7 +143,7 @@ def test_training_resumes_from_its_checkpoint(data: Path, trained: Path, tmp_pat
         sizes=[[96, 1]],
         gate_split="",
         picture_split="test",
-        **{"checkpoints::interval": 1, "pictures::interval": 1},
+        **{"checkpoint_s": 0, "pictures::interval": 1},
     )
     (found,) = trained.glob("adversarial_checkpoint_iteration=*.pt")
     assert list((trained / "pictures").glob("adversarial_*.png"))
@@ -164,17 +173,21 @@ def test_training_configs_hold_the_networks_that_are_run(name: str) -> None:
     ours, theirs = ConfigParser(), ConfigParser()
     ours.read_config(str(CONFIGS / f"{name}.yaml"))
     theirs.read_config(str(CONFIGS / "inference.yaml"))
-    for key in ("latent_channels", "codec", "denoiser"):
-        if name != "train_autoencoder" or key != "denoiser":
-            assert ours[key] == theirs[key], key
+    parts = {"train_autoencoder": 2, "train_diffusion": 3}.get(name, 4)
+    for key in ("latent_channels", "codec", "denoiser", "generator")[:parts]:
+        expected = dict(theirs[key]) if key == "generator" else theirs[key]
+        if key == "generator":  # what is given at run time alone
+            expected = {k: v for k, v in expected.items() if k in ours[key]}
+            assert set(theirs[key]) - set(expected) <= {"num_inference_steps", "start_noise"}
+        assert ours[key] == expected, key
 
 
 def test_patches_are_aligned_and_reproducible(data: Path) -> None:
     volumes = load_training_volumes(data, "train")
     assert {v.modality for v in volumes} == {"MR", "CT", "PT"}
     for seed in range(4):
-        batch = RandomPatches(volumes, sizes=((96, 2),), area_share=1.0, seed=seed).draw()
-        again = RandomPatches(volumes, sizes=((96, 2),), area_share=1.0, seed=seed).draw()
+        batch = RandomPatches(volumes, ((96, 2),), {"area": 1.0}, seed).draw()
+        again = RandomPatches(volumes, ((96, 2),), {"area": 1.0}, seed).draw()
         assert all(torch.equal(batch[key], again[key]) for key in batch)
         assert batch["image"].shape == batch["label"].shape == (2, 1, 96, 96)
         # The interpolated patch lies over the sharp one, not half a pixel beside it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
-from monai_ldmsr.io.nifti_volumes import NiftiFile
+from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.run_summary import failed_case
 
 if TYPE_CHECKING:

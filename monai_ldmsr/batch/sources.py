@@ -17,7 +17,7 @@ from monai_ldmsr.io import AnySource, NiftiVolume, PackedSource, ReadLimits, Ser
 from monai_ldmsr.io.dicomdir import is_dicomdir_name
 from monai_ldmsr.io.discovery import DAMAGE
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
-from monai_ldmsr.io.nifti_volumes import NiftiFile
+from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.io.tree import files_below
 

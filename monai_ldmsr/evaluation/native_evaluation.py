@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator
+from monai_ldmsr.degradation import DegradationOperator, whole_factor
 from monai_ldmsr.evaluation.pictures import Detail, find_details
 from monai_ldmsr.evaluation.rows import super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
@@ -80,7 +80,7 @@ class NativeEvaluation:
             result = super_resolved(network, source, volume, self.operator, self.consistency, self.device)
             if volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0:
                 highest = max(float(result.max()), float(source.max()))
-                clip_to_range(result[0].unsqueeze(-1), (0.0, highest), self.operator.factor)
+                clip_to_range(result[0].unsqueeze(-1), (0.0, highest), whole_factor(self.operator.factor))
             yield name, volume.intensity.forward(result)
 
     def _measure(self, volume: TrainingVolume, number: int, table: EvaluationTable) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
     from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
     from monai_ldmsr.io.limits import ReadLimits
-    from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes, split_volumes
+    from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes, split_volumes
     from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
     from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
@@ -45,7 +45,7 @@ __getattr__ = lazy_names(
         "dicom_series": ["DicomSeries", "read_dicom_series"],
         "discovery": ["SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"],
         "limits": ["ReadLimits"],
-        "nifti_volumes": ["NiftiVolume", "nifti_volumes", "split_volumes"],
+        "nifti_file": ["NiftiVolume", "nifti_volumes", "split_volumes"],
         "packed_source": ["AnySource", "PackedSource", "on_disk"],
         "volume_file": ["VolumeFile", "read_volume_file", "volume_case", "write_volume_file"],
     },

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
 from monai_ldmsr.file_hash import file_stamp
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_volumes import NiftiFile, NiftiVolume
+from monai_ldmsr.io.nifti_file import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_header import data_file_name

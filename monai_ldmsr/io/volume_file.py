@@ -19,7 +19,7 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.nifti_volumes import NiftiVolume, nifti_volumes
+from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.volume_header import MM_PER_UNIT, checked_shape, header_fields, placement, stored_bytes
 from monai_ldmsr.io.whole_file import check_meta_image, check_nrrd
@@ -116,7 +116,7 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
 
     Args:
         source: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file; or one volume of a 4D NIfTI file, as
-            :func:`~monai_ldmsr.io.nifti_volumes.nifti_volumes` lists them.
+            :func:`~monai_ldmsr.io.nifti_file.nifti_volumes` lists them.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; of a listed volume, its file was checked when listed.
 
     Raises:

@@ -16,7 +16,7 @@ from monai_ldmsr.errors import OutputError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_volumes import NiftiFile
+from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.io.volume_file import read_volume_file, volume_extension
 
 __all__ = ["FileMark", "intact_files", "verified_files"]

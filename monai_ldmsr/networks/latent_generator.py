@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import ConditionalUNet
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
@@ -46,7 +47,10 @@ class LatentGenerator(nn.Module):
         mean_decoder: two channels: the mean, and the logarithm of its expected absolute error.
         sample_decoder: one channel; takes noise.
         start_noise: standard deviation of latent noise in the second evaluation's start, in units of the residual's.
-        num_inference_steps: evaluations for a sample, at least 2.
+        num_inference_steps: evaluations for each slice; one gives the mean alone.
+
+    Raises:
+        SettingsError: when a number is outside its range.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class LatentGenerator(nn.Module):
         num_inference_steps: int = 2,
     ) -> None:
         super().__init__()
+        if num_inference_steps < 1:
+            raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 (the mean) or more.")
+        if start_noise < 0:
+            raise SettingsError(f"start_noise is {start_noise}, but a standard deviation is not below 0.")
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
         self.mean_decoder = mean_decoder
@@ -104,11 +112,9 @@ class LatentGenerator(nn.Module):
         if with_mean:
             both = self.mean_decoder(decode(expected), image, degradation)
             mean, log_scale = both[:, :1], both[:, 1:].clamp(*_LOG_SCALE)
-        if latent_noise is None or pixel_noise is None:
+        if latent_noise is None or pixel_noise is None or self.num_inference_steps == 1:
             return Prediction(mean, log_scale, None)
         # What makes the sample sharp shall not bend the mean.
-        drawn = refine_mean(
-            velocity, expected.detach(), latent_noise, max(2, self.num_inference_steps), self.start_noise
-        )
+        drawn = refine_mean(velocity, expected.detach(), latent_noise, self.num_inference_steps, self.start_noise)
         sample = self.sample_decoder(decode(drawn), image, degradation, pixel_noise)
         return Prediction(mean, log_scale, sample)

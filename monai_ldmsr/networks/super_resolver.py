@@ -128,7 +128,8 @@ class SuperResolver(nn.Module):
         Returns:
             (B, 1, f h, f w) in model range, between the same outer faces.
         """
-        mean, _, sample = self.predict(image, with_mean=self.detail < 1.0, with_sample=self.detail > 0.0)
+        with_sample = self.evaluations_per_slice > 1
+        mean, _, sample = self.predict(image, not with_sample or self.detail < 1.0, with_sample)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
         return mean + self.detail * (sample - mean)
@@ -141,7 +142,9 @@ class SuperResolver(nn.Module):
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         noise = self._draw(padded) if with_sample else (None, None)
         prediction = self.generator(padded, self._describe(image), *noise, with_mean)
-        return Prediction(*(x if x is None else x[..., top : top + height, left : left + width] for x in prediction))
+        inside = (..., slice(top, top + height), slice(left, left + width))
+        mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
+        return Prediction(mean, log_scale, sample)
 
     def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The same standard normal fields for each slice, drawn on the CPU so that every device sees the same."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from monai_ldmsr.degradation import AreaOperator, operator_place
-from monai_ldmsr.losses import GeneratorLoss
+from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
 from monai_ldmsr.training.intensities import PatchIntensities
-from monai_ldmsr.training.recording import RecordedSteps, make_recordable
+from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recordable
 
 __all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
 
@@ -55,10 +55,10 @@ class BaselineObjective(nn.Module):
         self.generator = generator
         self.as_sample = as_sample
 
-    def forward(self, batch: Batch) -> Prediction:
+    def forward(self, batch: Batch) -> PartialPrediction:
         """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
         image = projected(self.generator.refine(batch["image"], batch["factor"][:, 0]), batch)
-        return Prediction(None, None, image) if self.as_sample else Prediction(image, None, None)
+        return PartialPrediction(sample=image) if self.as_sample else PartialPrediction(mean=image)
 
 
 class AdversarialStep:
@@ -110,8 +110,10 @@ class AdversarialStep:
         self.max_norm = max_norm
         self._weight = torch.zeros((), device=self.device)
         self._recorded = RecordedSteps(self._iterate) if (on_cuda and alone if recorded is None else recorded) else None
-        if self._recorded is not None:
-            for chosen in (optimizer, critic_optimizer):
+        for chosen in (optimizer, critic_optimizer):
+            if self._recorded is None:
+                make_plain(chosen)
+            else:
                 make_recordable(chosen, self.device)
 
     def __call__(self, engine: Engine, batch: Batch) -> Terms:
@@ -130,7 +132,7 @@ class AdversarialStep:
             self.critic.requires_grad_(False)
             terms["adversarial_loss"] = self._weight * self._distance(sample, image, degradation, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, self.max_norm)
         self.optimizer.step()
@@ -139,14 +141,14 @@ class AdversarialStep:
             both = [self._distance(x, image, degradation, goal) for x, goal in ((label, 1.0), (sample.detach(), 0.0))]
             terms["critic_loss"] = 0.5 * (both[0] + both[1])
             self.critic_optimizer.zero_grad(set_to_none=True)
-            terms["critic_loss"].backward()
+            torch.autograd.backward(terms["critic_loss"])
             self.critic_optimizer.step()
         return {key: value.detach() for key, value in terms.items()}
 
     def _distance(self, judged: Tensor, image: Tensor, degradation: Tensor, goal: float) -> Tensor:
         assert self.critic is not None
         with self._autocast():
-            logits = self.critic(judged, image, degradation)
+            logits: Tensor = self.critic(judged, image, degradation)
         return (logits.float() - goal).square().mean()
 
     def _autocast(self) -> Any:

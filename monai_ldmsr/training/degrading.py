@@ -119,7 +119,7 @@ def _field(like: Tensor, generator: torch.Generator) -> Tensor:
     square = rows[:, None].square() + columns.square()
     gain = torch.exp(-2.0 * (torch.pi * sigma).square() * square)
     gain = gain * (square + 1e-3).pow(0.25).where(draw[2] < _RAMP, 1.0)
-    colored = torch.fft.irfft2(torch.fft.rfft2(white) * gain, s=like.shape[-2:])
+    colored: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * gain, s=like.shape[-2:])
     deviation = colored.flatten(1).std(dim=1).clamp(min=1e-6)
     return colored / deviation[:, None, None, None]
 

@@ -169,7 +169,7 @@ class TrainingPlan:
             if checkpoint is not None:
                 say(f"  goes on from {checkpoint.name}")
             # Path objects, not text: MONAI would execute a text that begins with "$".
-            places = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
+            places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
             numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality}
             if is_packed(self.data) and "calibration" not in packed_splits(self.data):
                 places = {**places, "picture_split": ""}

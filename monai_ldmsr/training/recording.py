@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["RecordedSteps", "make_recordable"]
+__all__ = ["RecordedSteps", "make_plain", "make_recordable"]
 
 Batch = dict[str, Tensor]
 Step = Callable[[Batch], dict[str, Tensor]]
@@ -32,7 +33,7 @@ class RecordedSteps:
         self._runs: dict[tuple[object, ...], int] = {}
         self._recordings: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
         self._stream: torch.cuda.Stream | None = None
-        self._pool: object = None
+        self._pool: Any = None
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Train on a batch; the losses are copies."""
@@ -50,7 +51,7 @@ class RecordedSteps:
 
     def _run_plainly(self, batch: Batch) -> dict[str, Tensor]:
         # On a stream of its own, as recordings are: gradients accumulate on the stream of the first iteration.
-        self._stream = self._stream or torch.cuda.Stream()
+        self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             losses = self.step(batch)
@@ -73,3 +74,11 @@ def make_recordable(optimizer: Optimizer | None, device: torch.device) -> None:
     for group in [] if optimizer is None else optimizer.param_groups:
         group["capturable"] = True
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def make_plain(optimizer: Optimizer | None) -> None:
+    """Undo :func:`make_recordable`, as for a checkpoint from a GPU with which a training goes on without one."""
+    for group in [] if optimizer is None else optimizer.param_groups:
+        if group.get("capturable"):
+            group["capturable"] = False
+            group["lr"] = float(group["lr"])
