@@ -276,7 +276,7 @@ def test_a_sample_has_the_spread_of_the_truth() -> None:
 def test_the_networks_are_told_factors_operator_and_noise() -> None:
     seen: list[Tensor] = []
     for factor, operator in ((2, "area"), ((1.5, 4), "gaussian"), (4, "kspace")):
-        resolver = make_resolver(factor=factor, operator=operator, noise=3.0)
+        resolver = make_resolver(factor=factor, operator=operator, noise=3.0, detail=0.5)
         seen.clear()
         embedding, decoders = resolver.generator.denoiser.unet.class_embedding, ("mean_decoder", "sample_decoder")
         for layer in (embedding, *(getattr(resolver.generator, name).degradation for name in decoders)):
