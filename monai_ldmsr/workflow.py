@@ -87,15 +87,13 @@ def super_resolve(
         consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
         operator: how the source is assumed to have been degraded: ``area`` (each pixel the mean over its area; None
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
-        noise: standard deviation of the source's noise, in grey levels of 255 of the model range; None estimates it for
-            each volume.
+        noise: standard deviation of the source's noise, grey levels of 255; None estimates it for each volume.
         seed: same seed, same result.
         modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
         device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
-        created: when results say that they were made (ISO 8601, UTC by default); the one thing in images that does not
-            follow from source, settings, seed and device. None takes ``SOURCE_DATE_EPOCH`` if it is set, else now.
+        created: when results say that they were made (ISO 8601, UTC by default); None: ``SOURCE_DATE_EPOCH``, or now.
         progress: called after each batch of slices.
 
     Returns:
