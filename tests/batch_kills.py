@@ -58,7 +58,7 @@ def weighted_bundle(parent: Path) -> Path:
         network, _ = load_super_resolver(folder)
     metadata = folder / "configs" / "metadata.json"
     said = json.loads(metadata.read_text())
-    said["weights_sha256"] = save_weights(network, folder / "models" / "model.pt")
+    said["weights_sha256"] = save_weights(network.generator, folder / "models" / "model.pt")
     metadata.write_text(json.dumps(said))
     return folder
 
