@@ -50,10 +50,11 @@ def estimate_noise(image: Tensor) -> Tensor:
     power = functional.conv2d(image, kernel).square()
     rms = functional.avg_pool2d(power, _WINDOW, stride=_WINDOW // 2).sqrt().flatten(1)
     level = functional.avg_pool2d(image[..., 1:-1, 1:-1], _WINDOW, stride=_WINDOW // 2).flatten(1)
-    dark = level < level.quantile(_DARKEST, dim=1, keepdim=True)
-    # Zeros are windows that were filled, cut out or clipped, and tell nothing.
-    left_out = dark | (rms < 1e-6)
-    order = rms.masked_fill(left_out, torch.inf).sort(dim=1).values
+    dark = level <= level.quantile(_DARKEST, dim=1, keepdim=True)
+    # Zeros are windows that were filled, cut out or clipped, and tell nothing; unless most are: then there is no noise.
+    zero = rms < 1e-6
+    left_out = dark | (zero & ((zero & ~dark).sum(dim=1, keepdim=True) <= 0.5 * (~dark).sum(dim=1, keepdim=True)))
+    order = rms.masked_fill(zero, 0.0).masked_fill(left_out, torch.inf).sort(dim=1).values
     count = (~left_out).sum(dim=1, keepdim=True)
     place = (count * _FLATTEST).long().clamp(max=order.shape[1] - 1)
     found = order.gather(1, place)[:, 0] * (_GREY / _BIAS)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def weighted_bundle(parent: Path) -> Path:
         network, _ = load_super_resolver(folder)
     metadata = folder / "configs" / "metadata.json"
     said = json.loads(metadata.read_text())
-    said["weights_sha256"] = save_weights(network, folder / "models" / "model.pt")
+    said["weights_sha256"] = save_weights(network.generator, folder / "models" / "model.pt")
     metadata.write_text(json.dumps(said))
     return folder
 
@@ -137,7 +138,7 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str, count: int) -> None:
     """End this process, as the system does it, at that moment of the unit of that number."""
     place, counts, is_done_first = MOMENTS[moment]
     target, name = f"monai_ldmsr.{place}".rsplit(".", 1)
-    owner: Any = LedgerClass if target.endswith(".Ledger") else os if target.endswith(".os") else sys.modules[target]
+    owner: Any = LedgerClass if target.endswith(".Ledger") else os if target.endswith(".os") else import_module(target)
     original = getattr(owner, name)
     calls = 0
 

@@ -25,6 +25,7 @@ from monai_ldmsr.networks import (
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.samplers import sample_anchored_flow
+from monai_ldmsr.training import resume_training
 
 
 def test_basis_is_orthonormal_and_starts_with_the_mean() -> None:
@@ -372,6 +373,10 @@ def test_weights_of_an_earlier_architecture_are_refused_with_a_remedy(tmp_path: 
     torch.save(state, tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=r"does not fit this network.*Use the weights of the same bundle version"):
         load_weights(generator, tmp_path / "model.pt")
+    for checkpoint in ({"network": state, "budget": {"used_s": 1.0}}, {"generator": state, "budget": {"used_s": 1.0}}):
+        torch.save(checkpoint, tmp_path / "adversarial_checkpoint_iteration=9.pt")
+        with pytest.raises(WeightsError, match=r"does not fit this stage's networks.*or start without one"):
+            resume_training(tmp_path / "adversarial_checkpoint_iteration=9.pt", {"generator": generator})
 
 
 def test_the_dials_default_goes_by_modality() -> None:

@@ -81,3 +81,11 @@ def test_neither_direction_nor_offset_nor_gain_matters() -> None:
     torch.testing.assert_close(estimate_noise(image + 0.3), found, atol=0, rtol=1e-4)
     torch.testing.assert_close(estimate_noise(1.5 * image), 1.5 * found, atol=0, rtol=1e-4)
     assert torch.equal(estimate_noise(image.double()), found)
+
+
+def test_a_phantom_without_noise_has_none() -> None:
+    """Pieces that are linear leave second differences at their corners alone; these are not noise."""
+    y, x = torch.meshgrid(torch.arange(160.0), torch.arange(144.0), indexing="ij")
+    phantom = ((y // 40 + x // 36) % 3 * 0.5 - 0.5 + 0.001 * x - 0.002 * y)[None, None]
+    assert float(estimate_noise(phantom)) == pytest.approx(0.0, abs=0.05)
+    assert float(estimate_noise(phantom + white(4.0))) == pytest.approx(4.0, rel=0.35)

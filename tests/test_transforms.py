@@ -64,8 +64,14 @@ def test_scaling_comes_back_and_projection_uses_the_source(tmp_path: Path) -> No
     data = ScaleFromModelRanged(keys="pred")(data)
     data = ProjectOntoSourced(keys="pred", factor=2)(data)
     assert data["pred_disagreement"] > 0
+    means = data["pred"][0].numpy().reshape(20, 2, 16, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(means, data["source"].voxels, rtol=1e-4, atol=1e-3)
+    # A shift of everything is taken back everywhere, where the map of intensities is straight.
+    middle = np.quantile(data["source"].voxels, [0.02, 0.8])
+    straight = ((data["source"].voxels > middle[0]) & (data["source"].voxels < middle[1])).repeat(2, 0).repeat(2, 1)
     expected = data["source"].voxels.repeat(2, axis=0).repeat(2, axis=1)
-    np.testing.assert_allclose(data["pred"][0].numpy(), expected, rtol=1e-4, atol=1e-3)
+    near = np.abs(data["pred"][0].numpy() - expected) < 0.02 * np.ptp(expected)
+    assert near[straight].mean() > 0.95
 
 
 def test_a_volume_file_may_be_said_to_be_ct(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class ConditionalCritic(nn.Module):
         discriminator: network with ``2 + CONDITIONS`` input channels, built with ``norm=None``.
 
     Example:
+        >>> from monai_ldmsr.networks import CONDITIONS
         >>> critic = ConditionalCritic(PatchDiscriminator(2, 8, 2 + CONDITIONS, num_layers_d=2, norm=None))
         >>> critic(torch.zeros(3, 1, 32, 32), torch.zeros(3, 1, 32, 32), torch.zeros(3, CONDITIONS)).shape
         torch.Size([3, 1, 6, 6])
