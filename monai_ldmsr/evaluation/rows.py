@@ -23,6 +23,7 @@ ROW_DEFINITIONS: dict[str, str] = {
     "srgan": "SRGAN, the same generator trained on against a critic",
     "ldm": "the latent diffusion model as the bundle ships it",
     "ldm_mean": "the latent diffusion model at detail 0: its expectation",
+    "ldm_sample": "the latent diffusion model at detail 1: one sample",
     "hr": "the original",
 }
 
