@@ -116,7 +116,17 @@ def test_a_folder_without_manifest_gives_the_whole_table(
     out = tmp_path / "out"
     assert main(["evaluate", str(folder), str(out), "--factor", "4", "--slices", "1", "--modality", "MR"]) == 0
     table = json.loads((out / "table.json").read_text())
-    assert list(table["rows"]) == ["lr", "bicubic", "bspline", "srresnet", "srgan", "ldm", "hr"]
+    assert list(table["rows"]) == [
+        "lr",
+        "bicubic",
+        "bspline",
+        "srresnet",
+        "srgan",
+        "ldm_mean",
+        "ldm_sample",
+        "ldm",
+        "hr",
+    ]
     for rows in (table["rows"], table["by_modality"]["MR"]):
         for cells in rows.values():
             assert {"laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse"} <= set(cells)
@@ -132,20 +142,20 @@ def test_a_folder_without_manifest_gives_the_whole_table(
     assert (out / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in page + json.dumps(table)
     with (out / "per_slice.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 2 * 7
+        assert len(list(csv.DictReader(stream))) == 2 * 9
     with (out / "table.csv").open() as stream:
         lines = {(x["group"], x["row"], x["metric"]): x["mean"] for x in csv.DictReader(stream)}
     assert float(lines["MR", "ldm", "psnr"]) == pytest.approx(table["by_modality"]["MR"]["ldm"]["psnr"]["mean"])
     assert float(lines["all", "ldm", "comb"]) == pytest.approx(table["native"]["rows"]["ldm"]["comb"]["mean"])
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said if line[:1].isalpha()][:9:8] == ["degraded", "structure"]
+    assert [line.split()[0] for line in said if line[:1].isalpha()][:11:10] == ["degraded", "structure"]
     assert any(line.startswith("as scanned") and "kurtosis" in line for line in said)
 
 
 def _has_structure_and_native(table: dict[str, Any], out: Path) -> None:
     """The same cells as the first table's; by patient; a definition and a goal for each column."""
     assert list(table["structure"]["rows"]) == list(table["rows"])
-    assert list(table["native"]["rows"]) == ["bicubic", "srresnet", "srgan", "ldm"]
+    assert list(table["native"]["rows"]) == ["bicubic", "srresnet", "srgan", "ldm_mean", "ldm_sample", "ldm"]
     assert (table["native"]["n_slices"], table["native"]["n_patients"]) == (2, 2)
     for name, columns in {"structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}.items():
         for rows in (table[name]["rows"], table[name]["by_modality"]["MR"]):

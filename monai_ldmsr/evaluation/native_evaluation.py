@@ -34,11 +34,11 @@ class NativeEvaluation:
         networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range, on ``device``.
         operator: assumed degradation, with the factor of all networks.
         slices_per_volume: evenly spread slices of each volume; 0 measures nothing.
-        side: of the middle part of a slice that is measured, in source pixels at most: results are the square of the
-            factor as many.
         consistency: weight of the networks' projection onto the source.
         device: where the networks run.
         max_examples: slices of which details are drawn.
+        side: of the middle part of a slice that is measured, in source pixels at most: results are the square of the
+            factor as many.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class NativeEvaluation:
         networks: Mapping[str, nn.Module],
         operator: DegradationOperator,
         slices_per_volume: int = 1,
-        side: int = 256,
         consistency: float = 1.0,
         device: str | torch.device = "cpu",
         max_examples: int = 6,
+        side: int = 256,
     ) -> None:
         self.volumes = volumes
         self.networks = networks

@@ -113,10 +113,10 @@ class SplitEvaluation:
             self.networks,
             self.operator,
             native_slices_per_volume,
-            native_side,
             consistency,
             device,
             max_examples,
+            native_side,
         )
         self.settings = {
             "factor": factor,
