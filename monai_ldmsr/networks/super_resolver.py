@@ -115,6 +115,10 @@ class SuperResolver(nn.Module):
             modality: DICOM's term, or None.
         """
         self._modality = modality
+        self.measure_noise(volume)
+
+    def measure_noise(self, volume: Tensor) -> None:
+        """Estimate the noise of the volume (1, 1, I, J, K) whose slices come next; ``VolumeInferer`` does so, too."""
         places = spread_slices(volume.shape[-1], _NOISE_SLICES)
         found = [float(estimate_noise(volume[..., k])) for k in places]
         self._noise_of_volume = sorted(found)[len(found) // 2]
