@@ -22,6 +22,7 @@ __all__ = [
     "AreaOperator",
     "DegradationOperator",
     "Factor",
+    "cosine_matrix",
     "factor_pair",
     "matrix_on",
     "named_operator",
@@ -205,7 +206,7 @@ def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_S
     factor = fine / coarse
     if name == "kspace":
         # The spectrum of the slice and its mirror image (a cosine transform): no jump from one edge to the other.
-        kept = _cosines(coarse).T @ _cosines(fine)[:coarse]
+        kept = cosine_matrix(coarse).T @ cosine_matrix(fine)[:coarse]
         return kept * math.sqrt(coarse / fine)
     edges = torch.arange(coarse + 1, dtype=torch.float64) * factor
     pixels = torch.arange(fine, dtype=torch.float64)
@@ -247,7 +248,7 @@ def _apply(matrices: list[Tensor], image: Tensor) -> Tensor:
     return rows @ image @ columns.T
 
 
-def _cosines(size: int) -> Tensor:
+def cosine_matrix(size: int) -> Tensor:
     """Orthonormal DCT-II as a (size, size) matrix."""
     n = torch.arange(size, dtype=torch.float64)
     rows = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / size) * math.sqrt(2.0 / size)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["MAX_NOISE", "estimate_noise"]
+__all__ = ["GREY_LEVELS", "MAX_NOISE", "estimate_noise"]
 
 #: Grey levels of 255 beyond which noise counts as this much.
 MAX_NOISE = 40.0
 
 #: Grey levels of 0..255 in a unit of the model range -1..1.
-_GREY = 127.5
+GREY_LEVELS = 127.5
 
 #: Side of the windows, and the share of them (flattest first) whose greatest noise is taken.
 _WINDOW, _FLATTEST = 6, 0.2
@@ -57,5 +57,5 @@ def estimate_noise(image: Tensor) -> Tensor:
     order = rms.masked_fill(zero, 0.0).masked_fill(left_out, torch.inf).sort(dim=1).values
     count = (~left_out).sum(dim=1, keepdim=True)
     place = (count * _FLATTEST).long().clamp(max=order.shape[1] - 1)
-    found = order.gather(1, place)[:, 0] * (_GREY / _BIAS)
+    found = order.gather(1, place)[:, 0] * (GREY_LEVELS / _BIAS)
     return torch.where(count[:, 0] > 0, found, 0.0).clamp(max=MAX_NOISE)

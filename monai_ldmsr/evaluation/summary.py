@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["RESAMPLES", "Cell", "Record", "Rows", "cell_lines", "summarise", "summarise_groups"]
 
-#: Times that patients are drawn anew.
+#: Bootstrap resamples of the patients.
 RESAMPLES = 2000
 
 Record = dict[str, Any]

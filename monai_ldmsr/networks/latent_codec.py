@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
+
+from monai_ldmsr.degradation import cosine_matrix
 
 __all__ = ["LatentCodec", "block_dct_basis"]
 
@@ -21,9 +21,7 @@ def block_dct_basis(block: int) -> Tensor:
     Returns:
         (block**2, 1, block, block) float32, constant image first.
     """
-    n = torch.arange(block, dtype=torch.float64)
-    rows = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / block) * math.sqrt(2.0 / block)
-    rows[0] /= math.sqrt(2.0)
+    rows = cosine_matrix(block)
     return torch.einsum("ay,bx->abyx", rows, rows).reshape(block * block, 1, block, block).float()
 
 

@@ -159,7 +159,7 @@ class AdversarialStep:
 def projected(image: Tensor, batch: Batch) -> Tensor:
     """Agree with the source as ``consistency.project_onto_source`` makes a result agree, in the source's unit.
 
-    Only patches of the area operator: the point spread function of the others is drawn anew each time.
+    Only patches of the area operator: the point spread function of the others is drawn for each batch.
 
     Args:
         image: (B, 1, H, W) in model range.

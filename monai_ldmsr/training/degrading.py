@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import OPERATORS, matrix_on, operator_matrix, operator_place, smooth_inverse_matrix
+from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.training.slice_store import DrawnPatches
 
 __all__ = ["PatchDegradation", "draw_noise", "vary_sharpness"]
@@ -25,9 +26,6 @@ _RICIAN = 0.6
 
 #: How much of its finest structure a patch loses or gains at most, as by a smoother or sharper kernel.
 _SHARPNESS = (-0.4, 0.5)
-
-#: Grey levels of 255 in a unit of the model range -1..1.
-_GREY = 127.5
 
 
 class PatchDegradation:
@@ -99,7 +97,7 @@ def draw_noise(low: Tensor, grey: Tensor, patches: DrawnPatches, generator: torc
         patches: what ``low`` was made of.
         generator: on the patches' device.
     """
-    unit = (grey[:, None, None, None] / _GREY) / patches.intensities.slope
+    unit = (grey[:, None, None, None] / GREY_LEVELS) / patches.intensities.slope
     count, device = len(low), low.device
     first, second = (_field(low, generator) * unit for _ in range(2))
     is_rician = torch.rand((count, 1, 1, 1), generator=generator, device=device) < _RICIAN
