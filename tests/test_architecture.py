@@ -19,7 +19,8 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
-    {"_version", "errors", "file_hash", "lazy_names"},
+    {"_version", "reason_codes", "file_hash", "lazy_names"},
+    {"errors"},
     {"geometry", "degradation", "noise_level", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency", "reference", "run_summary"},
@@ -37,7 +38,7 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("batch", "errors", "file_hash", "geometry", "io", "reference", "report", "run_summary")
+TORCH_FREE = ("batch", "errors", "file_hash", "geometry", "io", "reason_codes", "reference", "report", "run_summary")
 
 
 def modules() -> list[str]:

@@ -289,7 +289,8 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
         for folder in (tmp_path / "out", output)
     )
     # Another process may sum in another order: what lies half way between two stored values falls to either.
-    assert np.abs(here - there).max() <= 1 and (here != there).mean() < 0.001
+    assert np.abs(here - there).max() <= 1
+    assert (here != there).mean() < 0.001
 
 
 def test_bundle_verifies() -> None:
