@@ -83,7 +83,7 @@ def test_a_duplicate_position_that_nothing_tells_apart_is_refused(tmp_path: Path
     make_series(tmp_path, positions_mm=[0.0, 2.5, 5.0, 5.0, 7.5])
     error = refused(tmp_path)
     assert error.reason is ReasonCode.DUPLICATE_POSITION
-    assert "slices 3 and 4" in str(error)
+    assert "3 hold 1 images and 1 hold 2 images (the first with several: position 3" in str(error)
 
 
 def test_the_same_image_twice_is_left_out_with_a_warning(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _frame_type(groups: Dataset, v: int, k: int) -> None:
 def _component(groups: Dataset, v: int, k: int) -> None:
     _one_time(groups, v, k)
     groups.MRImageFrameTypeSequence = item(
-        FrameType=["ORIGINAL", "PRIMARY", "M", "NONE"], ComplexImageComponent=["MAGNITUDE", "PHASE"][v]
+        FrameType=["ORIGINAL", "PRIMARY", "M", "NONE"], ComplexImageComponent=["REAL", "IMAGINARY"][v]
     )
 
 
@@ -182,6 +182,24 @@ def test_volumes_of_one_object_are_told_apart(
     series = read_volumes(tmp_path)
     assert_as_made(series, made)
     assert all(word in volume.warnings[0] for volume in series)
+
+
+def test_phase_frames_are_skipped_beside_magnitude(tmp_path: Path) -> None:
+    def each(groups: Dataset, v: int, k: int) -> None:
+        _one_time(groups, v, k)
+        groups.MRImageFrameTypeSequence = item(
+            FrameType=["ORIGINAL", "PRIMARY", "M", "NONE"], ComplexImageComponent=["MAGNITUDE", "PHASE"][v]
+        )
+
+    def change(shared: Dataset, frames: list[Dataset], ds: Dataset) -> None:
+        delattr(shared, "MRImageFrameTypeSequence")
+
+    made = make_enhanced(tmp_path / "a.dcm", n_volumes=2, each=each, change=change)
+    [files], skipped = find_dicom_series(tmp_path)
+    assert [(left.reason, left.n_files) for left in skipped] == [(ReasonCode.PHASE_IMAGE, 1)]
+    series = read_dicom_series(files)
+    assert frames_of(series) == made.frames[0]
+    np.testing.assert_array_equal(series.voxels, made.volumes[0].astype(np.float32))
 
 
 def test_nothing_that_tells_frames_apart_is_refused(tmp_path: Path) -> None:

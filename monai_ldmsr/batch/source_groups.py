@@ -12,7 +12,8 @@ from monai_ldmsr.batch.source_scan import SourceScan
 from monai_ldmsr.errors import OutputError, SourceError
 from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.discovery import CUT_SHORT_SKIP, DAMAGE, cut_short
-from monai_ldmsr.io.series_grouping import case_digest, same_content, volumes_of, with_unique_cases
+from monai_ldmsr.io.series_grouping import case_digest, same_content, with_unique_cases
+from monai_ldmsr.io.series_volumes import LeftOut, volumes_of
 
 __all__ = ["grouped"]
 
@@ -89,13 +90,14 @@ class _Series:
         if cut_short(self._images):
             return GroupRow(n_damaged=n_damaged)
         try:
-            volumes = with_unique_cases(volumes_of(self._images, self._damaged, self._same))
+            volumes, left_out = volumes_of(self._images, self._damaged, self._same)
         except SourceError as error:
-            said = (error.reason, str(error))
-            n_files = len({image.path for image in self._images})
-            failure = SkippedItem(case_digest(self._images[0].series, *said), *said, n_files)
-            return GroupRow(failure=failure, n_damaged=n_damaged)
-        return GroupRow(tuple(self._unit(volume) for volume in volumes), None, n_damaged)
+            volumes, left_out = [], [LeftOut(error.reason, str(error), len({image.path for image in self._images}))]
+        series = self._images[0].series
+        items = [
+            SkippedItem(case_digest(series, i.reason, i.message), i.reason, i.message, i.n_files) for i in left_out
+        ]
+        return GroupRow(tuple(self._unit(volume) for volume in with_unique_cases(volumes)), tuple(items), n_damaged)
 
     def _same(self, first: Path, second: Path) -> bool:
         keys = self._keys[first], self._keys[second]

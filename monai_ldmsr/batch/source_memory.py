@@ -17,7 +17,7 @@ from monai_ldmsr.io.series_grouping import case_digest
 __all__ = ["FileRow", "GroupRow", "SourceMemory", "UnitRow", "digest"]
 
 #: Counts the forms that rows have had.
-_FORM = 1
+_FORM = 2
 
 _FILE, _GROUP, _HEAD = "f:", "g:", "head"
 
@@ -104,29 +104,29 @@ class GroupRow:
 
     Args:
         units: volumes that were made of them.
-        failure: why none was made.
+        left_out: images of which none was made, and why.
         n_damaged: how many unreadable files lay in the same folders, of which the units' warnings tell.
     """
 
     units: tuple[UnitRow, ...] = ()
-    failure: SkippedItem | None = None
+    left_out: tuple[SkippedItem, ...] = ()
     n_damaged: int = 0
 
     def dumps(self) -> str:
         """As text."""
         units = [[unit.unit, unit.modality, unit.warnings, unit.members] for unit in self.units]
-        failure = _plain(self.failure) if self.failure else None
-        return json.dumps([units, failure, self.n_damaged], separators=(",", ":"))
+        left_out = [_plain(item) for item in self.left_out]
+        return json.dumps([units, left_out, self.n_damaged], separators=(",", ":"))
 
     @classmethod
     def loads(cls, text: str) -> GroupRow:
         """From text."""
-        units, failure, n_damaged = json.loads(text)
+        units, left_out, n_damaged = json.loads(text)
         rows = [
             UnitRow(unit, modality, tuple(warnings), tuple((key, tuple(frames)) for key, frames in members))
             for unit, modality, warnings, members in units
         ]
-        return cls(tuple(rows), _skip(failure) if failure else None, n_damaged)
+        return cls(tuple(rows), tuple(_skip(item) for item in left_out), n_damaged)
 
 
 @dataclass

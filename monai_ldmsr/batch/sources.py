@@ -77,7 +77,7 @@ class UnitSources:
         groups = grouped(scan, known, self.limits)
         self._learn(SourceMemory(scan.files, groups))
         skips = [skip for row in scan.files.values() for skip in row.skips]
-        skips += [row.failure for row in groups.values() if row.failure]
+        skips += [item for row in groups.values() for item in row.left_out]
         skips += [SkippedItem(case_digest(text), reason, text, n) for (reason, text), n in others.items()]
         series, refused = _distinct(scan, _complete(scan, groups))
         units = [self._found(scan, unit, wanted) for unit in series]

@@ -1,4 +1,4 @@
-"""Read the header of one DICOM file safely, and judge whether it is an image that this software works on."""
+"""Read the header of one DICOM file safely, and what it says of modality, matrix and place."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from monai_ldmsr.io.dicom_file import read_dicom_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = [
-    "CUT_SHORT",
-    "OWN_MANUFACTURER",
+    "CLASSIC",
     "PET_UNITS",
     "ImagePlane",
     "image_plane",
@@ -38,14 +37,10 @@ __all__ = [
     "number_list",
     "quiet_pydicom",
     "read_header",
-    "skip_reason",
     "sop_class",
     "sop_instance",
     "text",
 ]
-
-#: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
-OWN_MANUFACTURER = "monai_ldmsr"
 
 _TRANSFER_SYNTAX = pydicom.tag.Tag(0x0002, 0x0010)
 
@@ -55,18 +50,15 @@ PET_UNITS = {
     *("PROPCNTS", "PROPCPS", "MLMINML", "MLML", "GML", "STDDEV"),
 }
 
-CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
-
-_CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_MULTI_FRAME = {_STORAGE + end for end in ("4.3", "128.1", "130")}
-_SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4")}
-
-#: Values of Pixel Presentation of enhanced frames (PS3.3 C.8.16.2): colours stand among the grey values.
-_COLOURED = ("COLOR", "MIXED", "TRUE_COLOR", "COLOR_RANGE", "COLOR_REF")
+#: Modality of the images of each class that is read and written.
+CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
 
 #: A plane is nonsense when its cosines are less orthogonal than this, or their lengths further from 1.
 _COSINE_TOLERANCE = 1e-2
+
+#: Positions of repeated volumes jitter by hundredths of a mm in clinical scanners, but never by a good part of a voxel:
+#: whole volumes of small animals have slices closer than that.
+_POSITION_JITTER_MM, _POSITION_TOLERANCE = 0.05, 0.2
 
 
 @dataclass(frozen=True)
@@ -77,17 +69,25 @@ class ImagePlane:
         cosines: six: two unit vectors, of growing column index, then of growing row index.
         position_mm: centre of the first voxel.
         pixel_spacing_mm: (between rows, between columns), as in Pixel Spacing.
+        thickness_mm: Slice Thickness, else Spacing Between Slices; 0 where neither is said.
     """
 
     cosines: tuple[float, ...]
     position_mm: tuple[float, ...]
     pixel_spacing_mm: tuple[float, ...]
+    thickness_mm: float = 0.0
 
     @property
     def normal(self) -> npt.NDArray[np.float64]:
         """(3,) unit vector of growing column index x growing row index."""
         normal = np.cross(self.cosines[:3], self.cosines[3:])
         return np.asarray(normal / np.linalg.norm(normal))
+
+    @property
+    def position_tolerance_mm(self) -> float:
+        """Two images closer than this along the normal stand at the same position."""
+        voxel_mm = (*self.pixel_spacing_mm, self.thickness_mm or math.inf)
+        return min(_POSITION_JITTER_MM, _POSITION_TOLERANCE * min(voxel_mm))
 
 
 class _Quiet:
@@ -221,7 +221,16 @@ def image_plane(header: pydicom.Dataset) -> ImagePlane | None:
         return None
     # DICOM's decimal strings round; unit length keeps voxel sizes equal to Pixel Spacing.
     unit = (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
-    return ImagePlane(unit, position, spacing)
+    return ImagePlane(unit, position, spacing, _thickness_mm(header))
+
+
+def _thickness_mm(header: pydicom.Dataset) -> float:
+    """Some scanners write the sense of the stack as a minus sign."""
+    for keyword in ("SliceThickness", "SpacingBetweenSlices"):
+        thickness = abs((number_list(header, keyword, 1) or (0.0,))[0])
+        if thickness > 0:
+            return thickness
+    return 0.0
 
 
 def sop_class(header: pydicom.Dataset) -> str:
@@ -237,55 +246,5 @@ def sop_instance(header: pydicom.Dataset) -> str:
 def modality_of(header: pydicom.Dataset) -> str:
     """``"CT"``, ``"MR"`` or ``"PT"`` as SOP class and Modality agree, else ``""``."""
     modality = text(header, "Modality")
-    expected = _CLASSIC.get(pydicom.uid.UID(sop_class(header)), modality)
-    return expected if modality in ("", expected) and expected in _CLASSIC.values() else ""
-
-
-def skip_reason(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
-    """Why this image is nothing for super-resolution, as code and sentence; ``None`` when it can be used."""
-    uid = sop_class(header)
-    if _is_own_result(header):
-        return ReasonCode.OWN_RESULT, "A series that monai_ldmsr made itself is not super-resolved again."
-    if uid in _MULTI_FRAME or (number_list(header, "NumberOfFrames", 1) or (1,))[0] > 1:
-        return (
-            ReasonCode.UNSUPPORTED_SOP_CLASS,
-            "Of multi-frame images, only enhanced CT and MR are supported. Export classic single-frame images.",
-        )
-    if not len(header) or not (uid or text(header, "Rows")):
-        return ReasonCode.UNREADABLE_FILE, CUT_SHORT
-    if uid not in _CLASSIC and not (text(header, "Rows") and text(header, "Columns")):
-        return ReasonCode.NOT_AN_IMAGE, "A DICOM object without an image: report, plan, DICOMDIR or the like."
-    if uid in _SECONDARY_CAPTURE:
-        return ReasonCode.UNSUPPORTED_SOP_CLASS, "A secondary capture is no measured image."
-    if not modality_of(header):
-        return ReasonCode.UNSUPPORTED_MODALITY, "Only the modalities CT, MR and PT are supported."
-    if uid and uid not in _CLASSIC:
-        return ReasonCode.UNSUPPORTED_SOP_CLASS, "Only CT, MR and PET Image Storage are supported."
-    return _skip_by_content(header)
-
-
-def _skip_by_content(header: pydicom.Dataset) -> tuple[ReasonCode, str] | None:
-    image_type = text(header, "ImageType").upper().split("\\")
-    if "LOCALIZER" in image_type[2:]:
-        return ReasonCode.LOCALIZER, "A localizer (scout) is for planning and is not super-resolved."
-    if "MOSAIC" in image_type:
-        return (
-            ReasonCode.UNSUPPORTED_DIMENSIONS,
-            "A mosaic holds many slices in one image. Export one image a slice, or convert it to NIfTI.",
-        )
-    photometric = text(header, "PhotometricInterpretation")
-    samples = text(header, "SamplesPerPixel")
-    is_grey = text(header, "PixelPresentation") not in _COLOURED
-    if (photometric and not photometric.startswith("MONOCHROME")) or samples not in ("", "1") or not is_grey:
-        return ReasonCode.UNSUPPORTED_PIXELS, "Colour and palette images are not supported, only grey values."
-    if text(header, "BitsAllocated") not in ("", "8", "16"):
-        return ReasonCode.UNSUPPORTED_PIXELS, "Only 8 and 16 Bits Allocated are supported."
-    return None
-
-
-def _is_own_result(header: pydicom.Dataset) -> bool:
-    try:
-        items = header.get("ContributingEquipmentSequence") or []
-        return any(text(item, "Manufacturer") == OWN_MANUFACTURER for item in items)
-    except Exception:
-        return False
+    expected = CLASSIC.get(pydicom.uid.UID(sop_class(header)), modality)
+    return expected if modality in ("", expected) and expected in CLASSIC.values() else ""

@@ -30,8 +30,8 @@ from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series
 from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.padding import mark_impossible
-from monai_ldmsr.io.series_grouping import PLANE_TOLERANCE
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
+from monai_ldmsr.io.volume_parts import is_parallel
 
 __all__ = ["DicomSeries", "read_dicom_series"]
 
@@ -42,8 +42,12 @@ _SKIP_REASONS = {
     ReasonCode.UNSUPPORTED_PIXELS,
     ReasonCode.UNSUPPORTED_DIMENSIONS,
     ReasonCode.LOCALIZER,
+    ReasonCode.PHASE_IMAGE,
     ReasonCode.OWN_RESULT,
 }
+#: Rescale Type of a CT in Hounsfield units, in capitals, as exporters write it.
+_HOUNSFIELD = re.compile(r"H\.?U\.?|HOUNSFIELDS?([ _-]?UNITS?)?|HNSF(_U)?|\[HNSF'U\]")
+
 _CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE}
 
 
@@ -191,9 +195,8 @@ def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:
 
 def _check_one_grid(headers: Sequence[Dataset], planes: Sequence[ImagePlane]) -> None:
     matrices = {matrix_size(header) for header in headers}
-    numbers = np.array([[*plane.cosines, *plane.pixel_spacing_mm] for plane in planes])
     # Twice: the tolerance holds between each image and the first one of its group.
-    if len(matrices) > 1 or np.ptp(numbers, axis=0).max() > 2 * PLANE_TOLERANCE:
+    if len(matrices) > 1 or not all(is_parallel(planes[0], plane, times=2) for plane in planes):
         raise SourceError(
             f"The {len(headers)} images differ in matrix, orientation or pixel spacing, so they are no "
             "volume. Group them with find_dicom_series.",
@@ -221,8 +224,8 @@ def _geometry(
 
 def _unit(modality: str, headers: Sequence[Dataset], warnings: list[str]) -> str:
     if modality == "CT":
-        types = {text(header, "RescaleType") for header in headers}
-        if types - {"", "HU", "US"}:
+        types = {text(header, "RescaleType").upper() for header in headers}
+        if not all(kind in ("", "US") or _HOUNSFIELD.fullmatch(kind) for kind in types):
             raise SourceError(
                 "(0028,1054) 'Rescale Type' of the CT is not HU, so its values are not what the model knows.",
                 ReasonCode.BAD_RESCALE,

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.dicom_header import CUT_SHORT, quiet_pydicom, read_header, skip_reason, text
+from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import images_of
+from monai_ldmsr.io.image_kind import CUT_SHORT, skip_reason
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.series_grouping import (
     SeriesFiles,
@@ -19,9 +20,9 @@ from monai_ldmsr.io.series_grouping import (
     case_digest,
     same_content,
     series_image,
-    volumes_of,
     with_unique_cases,
 )
+from monai_ldmsr.io.series_volumes import LeftOut, volumes_of
 from monai_ldmsr.io.tree import files_below
 from monai_ldmsr.io.volume_file import volume_extension
 
@@ -123,9 +124,12 @@ def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[Series
                 damaged_folders[image.path.parent] += 1
         for images in buckets.values():
             try:
-                found += volumes_of(images, damaged_folders, partial(same_content, limits=limits))
+                volumes, left_out = volumes_of(images, damaged_folders, partial(same_content, limits=limits))
             except SourceError as error:
-                skips[(images[0].series, error.reason, str(error))] += len({image.path for image in images})
+                volumes, left_out = [], [LeftOut(error.reason, str(error), len({image.path for image in images}))]
+            found += volumes
+            for item in left_out:
+                skips[(images[0].series, item.reason, item.message)] += item.n_files
     found.sort(key=lambda item: item.paths[0])
     skipped = [SkippedItem(case_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
     return with_unique_cases(found), skipped

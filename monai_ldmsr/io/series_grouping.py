@@ -1,46 +1,37 @@
-"""Group images of one DICOM series into volumes: by grid, plane and, where positions repeat, by what differs."""
+"""What grouping needs to know of one image, what it makes of many, and by which name a volume is known."""
 
 from __future__ import annotations
 
 import filecmp
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import pydicom
 
-from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.dicom_header import ImagePlane, image_plane, modality_of, read_header, sop_class, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
+from monai_ldmsr.io.image_kind import complex_component, named_localizer
 from monai_ldmsr.io.limits import ReadLimits
 
 __all__ = [
-    "PLANE_TOLERANCE",
-    "POSITION_TOLERANCE_MM",
+    "ORDER_BY",
+    "SPLIT_BY",
     "SeriesFiles",
     "SeriesImage",
     "SkippedItem",
     "case_digest",
     "same_content",
     "series_image",
-    "volumes_of",
     "with_unique_cases",
 ]
 
-#: Two images closer than this along the normal stand at the same position.
-#: No scanner samples finer, and positions of repeated volumes jitter by hundredths.
-POSITION_TOLERANCE_MM = 0.05
-
-#: Images whose direction cosines and Pixel Spacing (mm) differ by no more lie on parallel, equal grids.
-PLANE_TOLERANCE = 1e-3
-
-#: What may tell volumes of one series apart, tried in this order and only where positions repeat.
-_SPLIT_BY = {
+#: What may tell volumes of one series apart, tried in this order.
+SPLIT_BY = {
     "EchoTime": "Echo Time",
     "EchoNumbers": "Echo Numbers",
     "DiffusionBValue": "Diffusion b-value",
@@ -54,24 +45,20 @@ _SPLIT_BY = {
     "AcquisitionTime": "Acquisition Time",
     "KVP": "KVP",
     "ConvolutionKernel": "Convolution Kernel",
-    # Of enhanced frames only:
     "ComplexImageComponent": "Complex Image Component",
+    # Of enhanced frames only:
     "DimensionIndexValues": "Dimension Index Values",
     "object_uid": "multi-frame object",
 }
 
-_SPLIT_AT = {keyword: n for n, keyword in enumerate(_SPLIT_BY)}
+#: What may order the images of each place, where nothing tells volumes apart.
+ORDER_BY = {
+    "Instance Number": ("InstanceNumber",),
+    "Acquisition Time": ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
+    "Content Time": ("ContentDate", "ContentTime"),
+}
 
-#: Of these, what makes another image of each place: alike in all images of a volume, or volumes may be mixed.
-_ALIKE = (
-    "EchoTime",
-    "DiffusionBValue",
-    "ImageType",
-    "InversionTime",
-    "KVP",
-    "ConvolutionKernel",
-    "ComplexImageComponent",
-)
+_SPLIT_AT = {keyword: n for n, keyword in enumerate(SPLIT_BY)}
 
 _T = TypeVar("_T")
 
@@ -87,9 +74,6 @@ _FAILURES = (
     ReasonCode.NESTED_ARCHIVE,
     ReasonCode.CANNOT_WRITE,
 )
-
-#: Compares two files of one SOP Instance UID.
-SameContent = Callable[[Path, Path], bool]
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,21 @@ class SkippedItem:
 
 @dataclass(frozen=True, slots=True)
 class SeriesImage:
-    """The few attributes of an image that grouping needs, so that headers need not stay in memory."""
+    """The few attributes of an image that grouping needs, so that headers need not stay in memory.
+
+    Args:
+        path: where its file is listed.
+        frame: number in its file, from 1; 0 for the file itself.
+        modality: ``"CT"``, ``"MR"`` or ``"PT"``.
+        series: Series Instance UID.
+        uid: SOP Instance UID.
+        grid: SOP class, Frame of Reference UID, Rows, Columns; of a frame its stack and class; digest of study and
+            patient.
+        plane: where it is; ``None`` when that is not known.
+        split_values: what may tell it from another image at its place, as :data:`SPLIT_BY` lists it.
+        order_values: what may order images of one place, as :data:`ORDER_BY` lists it.
+        named_localizer: whether a description calls it a localizer.
+    """
 
     path: Path
     frame: int
@@ -150,6 +148,8 @@ class SeriesImage:
     grid: tuple[str, ...]
     plane: ImagePlane | None
     split_values: tuple[str, ...]
+    order_values: tuple[str, ...]
+    named_localizer: bool
 
     def value(self, keyword: str) -> str:
         """What may tell it from another image at its place."""
@@ -178,77 +178,20 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
         uid=sop_instance(header),
         grid=_shared((sop_class(header), *grid, owner)),
         plane=plane,
-        split_values=tuple(_shared(text(header, key)) for key in _SPLIT_BY),
+        split_values=tuple(_shared(_split_value(header, key)) for key in SPLIT_BY),
+        order_values=tuple(_shared("\\".join(text(header, key) for key in keys)) for keys in ORDER_BY.values()),
+        named_localizer=named_localizer(header),
     )
+
+
+def _split_value(header: pydicom.Dataset, keyword: str) -> str:
+    return complex_component(header) if keyword == "ComplexImageComponent" else text(header, keyword)
 
 
 @lru_cache(maxsize=4096)
 def _shared(value: _T) -> _T:
     """An equal object of an earlier image: a hundred thousand images have few values between them."""
     return value
-
-
-def volumes_of(images: list[SeriesImage], damaged_folders: Counter[Path], same: SameContent) -> list[SeriesFiles]:
-    """Split the images of one series into volumes.
-
-    Args:
-        images: all of the series, in the order of their files.
-        damaged_folders: how many files of a folder could not be read, for a warning.
-        same: whether two files hold the same; asked only of files with one SOP Instance UID.
-
-    Raises:
-        SourceError: ``DUPLICATE_UID_CONFLICT``.
-    """
-    images, n_copies = _without_copies(images, same)
-    warnings = []
-    if n_copies:
-        warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
-    n_damaged = sum(damaged_folders[folder] for folder in {image.path.parent for image in images})
-    if n_damaged:
-        warnings.append(f"{n_damaged} DICOM files of the same folder cannot be read. An image may be missing.")
-    if any(image.plane is None for image in images):
-        # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
-        return [_series_files(images, [], warnings)]
-    volumes: list[SeriesFiles] = []
-    grids = 0
-    for on_grid in _partition(images, lambda image: image.grid):
-        for parallel in _parallel(on_grid):
-            parts = _split_repeats(parallel, [])
-            volumes += [_series_files(part, labels, [*warnings, *_mixed(part)]) for part, labels in parts]
-            grids += 1
-    if grids > 1:
-        apart = (
-            f"The images of the series lie on several grids or belong to several studies ({grids} groups): this is one "
-            "of them; nothing is resampled."
-        )
-        volumes = [replace(volume, warnings=(*volume.warnings, apart)) for volume in volumes]
-    return volumes
-
-
-def _mixed(images: list[SeriesImage]) -> list[str]:
-    """Warn of images that stand at places of their own and show different things."""
-    found = {_SPLIT_BY[key]: len({image.value(key) for image in images}) for key in _ALIKE}
-    told = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
-    return [f"The images of the volume differ in {told}: several volumes may be mixed in it."] if told else []
-
-
-def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:
-    kept: list[SeriesImage] = []
-    by_uid: dict[str, Path] = {}
-    copies: set[Path] = set()
-    for image in images:
-        first = by_uid.setdefault(image.uid, image.path) if image.uid else image.path
-        if first == image.path:
-            kept.append(image)
-        elif image.path in copies or same(first, image.path):
-            copies.add(image.path)
-        else:
-            raise SourceError(
-                "Two files have the same SOP Instance UID and different content, so one of them is wrong. "
-                "Remove the wrong one.",
-                ReasonCode.DUPLICATE_UID_CONFLICT,
-            )
-    return kept, len(copies)
 
 
 def same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
@@ -260,72 +203,6 @@ def same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
         return None not in contents and bool(contents[0] == contents[1])
     except Exception:
         return False
-
-
-def _partition(images: list[SeriesImage], key: Callable[[SeriesImage], Hashable]) -> list[list[SeriesImage]]:
-    parts: dict[Hashable, list[SeriesImage]] = defaultdict(list)
-    for image in images:
-        parts[key(image)].append(image)
-    return list(parts.values())
-
-
-def _parallel(images: list[SeriesImage]) -> list[list[SeriesImage]]:
-    """Part images by orientation and pixel spacing; scanners jitter in the last digits."""
-    parts: list[tuple[Any, list[SeriesImage]]] = []
-    for image in images:
-        assert image.plane is not None
-        numbers = np.array([*image.plane.cosines, *image.plane.pixel_spacing_mm])
-        for first, part in parts:
-            if np.abs(first - numbers).max() <= PLANE_TOLERANCE:
-                part.append(image)
-                break
-        else:
-            parts.append((numbers, [image]))
-    return [part for _, part in parts]
-
-
-def _split_repeats(images: list[SeriesImage], labels: list[str]) -> list[tuple[list[SeriesImage], list[str]]]:
-    """Split until no position repeats, or nothing tells the images apart (then reading refuses them).
-
-    A key with more values than a position has images would cut slices apart rather than volumes, and so would
-    one that leaves no part with every position: neither is used.
-    """
-    positions, repeats = _positions(images)
-    if repeats == 1:
-        return [(images, labels)]
-    for keyword, name in _SPLIT_BY.items():
-        parts = _partition(images, lambda image, key=keyword: image.value(key))  # type: ignore[misc]
-        counts = [_positions(part) for part in parts]
-        fewer = max(n for _, n in counts) < repeats
-        if len(parts) <= repeats and fewer and max(n for n, _ in counts) == positions:
-            return [split for part in parts for split in _split_repeats(part, [*labels, name])]
-    return [(images, labels)]
-
-
-def _positions(images: list[SeriesImage]) -> tuple[int, int]:
-    """Number of different positions along the normal, and the most images at one of them."""
-    planes = [image.plane for image in images if image.plane is not None]
-    along = np.sort([plane.position_mm @ planes[0].normal for plane in planes])
-    starts = np.flatnonzero(np.diff(along, prepend=-np.inf) > POSITION_TOLERANCE_MM)
-    return len(starts), int(np.diff(starts, append=len(along)).max())
-
-
-def _series_files(images: list[SeriesImage], labels: list[str], warnings: list[str]) -> SeriesFiles:
-    first = images[0]
-    plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
-    uids = [] if first.series else sorted(image.uid or image.path.name for image in images)
-    values = [first.value(key) for key, name in _SPLIT_BY.items() if name in labels]
-    if labels:
-        split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
-        warnings = [*warnings, split]
-    places = sorted((image.path, image.frame) for image in images)
-    return SeriesFiles(
-        case=case_digest(first.series, *first.grid, *plane, *values, *uids),
-        modality=first.modality,
-        paths=tuple(path for path, _ in places),
-        warnings=tuple(warnings),
-        frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
-    )
 
 
 def with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:

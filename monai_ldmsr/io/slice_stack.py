@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,8 @@ from pydicom import Dataset
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import ImagePlane, number_list
-from monai_ldmsr.io.series_grouping import POSITION_TOLERANCE_MM
 
-__all__ = ["single_slice_spacing", "stack_step"]
+__all__ = ["Stations", "single_slice_spacing", "stack_step"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,8 +25,72 @@ GAP_FACTOR = 1.5
 #: Below this angle between slice positions and normal, the slices count as stacked straight.
 TILT_TOLERANCE_DEGREES = 0.5
 
+#: Distances that differ from a whole number of usual ones by no more than this part of one still belong to one stack.
+_GRID_TOLERANCE = 0.05
+
 #: Slices further than this part of a voxel from the straight line through their positions are reported.
 STRAIGHTNESS_TOLERANCE = 0.5
+
+
+class Stations:
+    """The different positions along the normal at which images stand.
+
+    Args:
+        planes: of images with one normal, in any order.
+
+    Attributes:
+        of_image: which station each image stands at, ascending along the normal.
+        counts: how many images stand at each.
+        positions_mm: of each along the normal, in LPS.
+        tolerance_mm: two images closer than this stand at one.
+    """
+
+    def __init__(self, planes: Sequence[ImagePlane]) -> None:
+        along = np.array([plane.position_mm for plane in planes]) @ planes[0].normal
+        self.tolerance_mm = min(plane.position_tolerance_mm for plane in planes)
+        order = np.argsort(along, kind="stable")
+        starts = np.diff(along[order], prepend=-np.inf) > self.tolerance_mm
+        self.of_image = np.empty(len(along), int)
+        self.of_image[order] = np.cumsum(starts) - 1
+        self.counts = np.bincount(self.of_image)
+        self.positions_mm = along[order][starts]
+
+    @property
+    def most(self) -> int:
+        """Images at the station that has the most."""
+        return int(self.counts.max())
+
+    @property
+    def spacing_mm(self) -> float:
+        """Usual distance (lower median) of neighbours; 0 for one station."""
+        distances = np.sort(np.diff(self.positions_mm))
+        return float(distances[(len(distances) - 1) // 2]) if len(distances) else 0.0
+
+    def evenness(self) -> float:
+        """Part of the neighbours that are one usual distance apart; 0 where any is no whole number of them."""
+        if len(self.positions_mm) < 3:
+            return 0.0
+        steps = np.diff(self.positions_mm) / self.spacing_mm
+        near = np.rint(steps)
+        tolerance = max(_GRID_TOLERANCE, self.tolerance_mm / self.spacing_mm)
+        return float((near == 1).mean()) if (np.abs(steps - near) <= tolerance).all() else 0.0
+
+    def check_single(self) -> None:
+        """Refuse stations with several images.
+
+        Raises:
+            SourceError: ``DUPLICATE_POSITION``.
+        """
+        if self.most == 1:
+            return
+        held = " and ".join(f"{n} hold {k} images" for k, n in sorted(Counter(self.counts.tolist()).items()))
+        first = int(np.argmax(self.counts > 1)) + 1
+        raise SourceError(
+            f"Of {len(self.counts)} slice positions, {held} (the first "
+            f"with several: position {first}; tolerance {self.tolerance_mm:.3g} mm), and no attribute tells whole "
+            "volumes apart. Remove the images that do not belong to the volume, or fetch those that are missing.",
+            ReasonCode.DUPLICATE_POSITION,
+        )
 
 
 def single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
@@ -56,6 +120,7 @@ def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[Float
         SourceError: ``DUPLICATE_POSITION``.
     """
     normal = planes[0].normal
+    Stations(planes).check_single()
     positions = np.array([plane.position_mm for plane in planes])
     along = positions @ normal
     spacing = _usual_distance(np.diff(along), warnings)
@@ -74,38 +139,31 @@ def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[Float
     limit = STRAIGHTNESS_TOLERANCE * min(planes[0].pixel_spacing_mm)
     if away > limit:
         warnings.append(
-            f"Slices are shifted in-plane against each other by up to {away:.2f} mm (tolerance {limit:.2f} "
+            f"Slices are shifted in-plane against each other by up to {_mm(away)} mm (tolerance {_mm(limit)} "
             "mm): the volume's affine is an average; each slice keeps its own place."
         )
     return axis, spacing
 
 
 def _usual_distance(distances: FloatArray, warnings: list[str]) -> float:
-    """Usual distance in mm between neighbouring slices: the mean of those alike, else the lower median.
-
-    Raises:
-        SourceError: ``DUPLICATE_POSITION``.
-    """
-    repeats = np.flatnonzero(distances <= POSITION_TOLERANCE_MM)
-    if len(repeats):
-        raise SourceError(
-            f"{len(repeats)} of {len(distances) + 1} images stand at the position of another one "
-            f"(the first: slices {repeats[0] + 1} and {repeats[0] + 2}; tolerance {POSITION_TOLERANCE_MM} "
-            "mm), and no attribute tells them apart. Remove the images that do not belong to the volume.",
-            ReasonCode.DUPLICATE_POSITION,
-        )
+    """Usual distance in mm between neighbouring slices: the mean of those alike, else the lower median."""
     usual = float(np.sort(distances)[(len(distances) - 1) // 2])
     tolerance = SPACING_TOLERANCE * usual
     odd = np.flatnonzero(np.abs(distances - usual) > tolerance)
     gaps = odd[distances[odd] > GAP_FACTOR * usual]
     warnings.extend(
-        f"Slices {k + 1} and {k + 2} are {distances[k]:.2f} mm apart, but the others are {usual:.2f} mm "
-        f"apart (tolerance {tolerance:.3f} mm). An image may be missing."
+        f"Slices {k + 1} and {k + 2} are {_mm(distances[k])} mm apart, but the others are {_mm(usual)} mm "
+        f"apart (tolerance {tolerance:.2g} mm). An image may be missing."
         for k in gaps
     )
     if len(odd) > len(gaps):
         warnings.append(
-            f"Slice distances are uneven: {distances.min():.3f} to {distances.max():.3f} mm, usually "
-            f"{usual:.3f} mm (tolerance {tolerance:.3f} mm)."
+            f"Slice distances are uneven: {_mm(distances.min())} to {_mm(distances.max())} mm, usually "
+            f"{_mm(usual)} mm (tolerance {tolerance:.2g} mm)."
         )
     return usual if len(odd) else float(distances.mean())
+
+
+def _mm(length: float) -> str:
+    """Hundredths, or as many digits as tell voxels of small animals apart."""
+    return f"{length:.2f}" if length >= 1 else f"{length:.3g}"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.file_hash import rest_sha256
-from monai_ldmsr.io.dicom_header import read_header, skip_reason, sop_class, sop_instance, text
+from monai_ldmsr.io.dicom_header import read_header, sop_class, sop_instance, text
+from monai_ldmsr.io.image_kind import skip_reason
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 

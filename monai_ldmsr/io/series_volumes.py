@@ -1,0 +1,203 @@
+"""From the images of one DICOM series to its volumes: copies, grids, frames of reference, localizers among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.io.image_kind import LOCALIZER
+from monai_ldmsr.io.series_grouping import SeriesFiles, SeriesImage, case_digest
+from monai_ldmsr.io.volume_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
+
+__all__ = ["LeftOut", "volumes_of"]
+
+#: Compares two files of one SOP Instance UID.
+SameContent = Callable[[Path, Path], bool]
+
+#: What of ``SeriesImage.grid`` only tells whose images these are: Frame of Reference UID, and study and patient.
+_OWNERS = {
+    1: "(0020,0052) 'Frame of Reference UID'",
+    -1: "(0020,000D) 'Study Instance UID' or (0010,0020) 'Patient ID'",
+}
+
+#: A series that a description calls a localizer is one where it has no more images than these, or several planes.
+_FEW_NAMED = 10
+
+#: As few images across a main volume of so many times more are its localizer.
+_FEW_ACROSS, _MAIN_IS_MORE = 3, 3
+
+#: Cosine between normals of planes that lie across each other.
+_ACROSS = 0.7
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Images of a series that make no volume.
+
+    Args:
+        reason: why.
+        message: for a person.
+        n_files: that hold them.
+    """
+
+    reason: ReasonCode
+    message: str
+    n_files: int
+
+
+def volumes_of(
+    images: list[SeriesImage], damaged_folders: Counter[Path], same: SameContent
+) -> tuple[list[SeriesFiles], list[LeftOut]]:
+    """Split the images of one series into volumes.
+
+    Args:
+        images: all of the series, in the order of their files.
+        damaged_folders: how many files of a folder could not be read, for a warning.
+        same: whether two files hold the same; asked only of files with one SOP Instance UID.
+
+    Raises:
+        SourceError: ``DUPLICATE_UID_CONFLICT``.
+    """
+    images, n_copies = _without_copies(images, same)
+    warnings = []
+    if n_copies:
+        warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
+    n_damaged = sum(damaged_folders[folder] for folder in {image.path.parent for image in images})
+    if n_damaged:
+        warnings.append(f"{n_damaged} DICOM files of the same folder cannot be read. An image may be missing.")
+    if any(image.plane is None for image in images):
+        # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
+        return [_series_files(VolumePart(images, warnings=tuple(warnings)))], []
+    grids: list[VolumePart] = []
+    left_out: list[LeftOut] = []
+    for on_grid in partition(images, lambda image: (image.grid[0], *image.grid[2:-1])):
+        for parallel in parallel_parts(on_grid):
+            try:
+                grids += _owned(VolumePart(parallel, warnings=tuple(warnings)))
+            except SourceError as error:
+                left_out.append(_left_out(parallel, error.reason, str(error)))
+    kept = _without_localizers(grids, left_out)
+    volumes = [_series_files(part) for grid in kept for part in _volumes_on(grid, len(grids))]
+    return volumes, left_out
+
+
+def _left_out(images: list[SeriesImage], reason: ReasonCode, message: str) -> LeftOut:
+    return LeftOut(reason, message, len({image.path for image in images}))
+
+
+def _owned(part: VolumePart) -> list[VolumePart]:
+    """Parallel images of one matrix by frame of reference, study and patient.
+
+    Raises:
+        SourceError: ``NO_GEOMETRY`` when some images, but not all, have a frame of reference or study of their own.
+    """
+    parts = [part]
+    for at, name in _OWNERS.items():
+        parts = [split for owned in parts for split in _by_owner(owned, at, name)]
+    return parts
+
+
+def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
+    found = partition(part.images, lambda image: image.grid[at])
+    n_alone = sum(len(images) == 1 for images in found)
+    if len(found) == 1:
+        return [part]
+    if not n_alone:
+        return [replace(part, images=images) for images in found]
+    if n_alone == len(found):
+        told = (
+            f"{name} is another one in each of {n_alone} images of the series, as careless de-identification makes it: "
+            "by all else they are one volume, and are taken for one."
+        )
+        return [replace(part, warnings=(*part.warnings, told))]
+    raise SourceError(
+        f"{name} has {len(found)} values in {len(part.images)} parallel images of one series, {n_alone} of them in one "
+        "image alone, so it is uncertain which images belong together. Repair it, or put each volume into a series of "
+        "its own.",
+        ReasonCode.NO_GEOMETRY,
+    )
+
+
+def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> list[VolumePart]:
+    """The grids that are not surely localizers; those that may be one have a warning."""
+    kept: list[VolumePart] = []
+    if not grids:
+        return kept
+    main = max(grids, key=lambda grid: len(grid.images))
+    several_planes = any(_lie_across(grid, main) for grid in grids)
+    for grid in grids:
+        n, is_named = len(grid.images), all(image.named_localizer for image in grid.images)
+        is_more = len(main.images) >= _MAIN_IS_MORE * n and len(main.images) > _FEW_ACROSS
+        is_aside = n <= _FEW_ACROSS and is_more and grid.images[0].modality != "PT"
+        if (is_named and (n <= _FEW_NAMED or several_planes)) or (is_aside and _lie_across(grid, main)):
+            left_out.append(_left_out(grid.images, ReasonCode.LOCALIZER, LOCALIZER))
+        elif is_named or (is_aside and n == 1):
+            why = "a description of the series says so" if is_named else "it is one image beside a volume"
+            doubt = f"This may be a localizer (scout): {why}."
+            kept.append(replace(grid, warnings=(*grid.warnings, doubt)))
+        else:
+            kept.append(grid)
+    return kept
+
+
+def _lie_across(grid: VolumePart, main: VolumePart) -> bool:
+    first, second = (planes_of(part.images)[0].normal for part in (grid, main))
+    return abs(float(first @ second)) < _ACROSS
+
+
+def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
+    found = []
+    for part in volume_parts(grid.images):
+        told = []
+        if part.labels:
+            names = ", ".join(name for name, _ in part.labels)
+            told.append(f"The series holds several volumes; this is one of them, told apart by {names}.")
+        if n_grids > 1:
+            told.append(
+                f"The images of the series lie on several grids or belong to several studies ({n_grids} groups): this "
+                "is one of them; nothing is resampled."
+            )
+        signed = {image.value("ComplexImageComponent") for image in part.images} & {"REAL", "IMAGINARY"}
+        if signed:
+            told.append(
+                f"A {' and '.join(sorted(signed)).lower()} part of a complex MR image: its values have a sign, and it "
+                "is super-resolved as it is."
+            )
+        found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *told)))
+    return found
+
+
+def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:
+    kept: list[SeriesImage] = []
+    by_uid: dict[str, Path] = {}
+    copies: set[Path] = set()
+    for image in images:
+        first = by_uid.setdefault(image.uid, image.path) if image.uid else image.path
+        if first == image.path:
+            kept.append(image)
+        elif image.path in copies or same(first, image.path):
+            copies.add(image.path)
+        else:
+            raise SourceError(
+                "Two files have the same SOP Instance UID and different content, so one of them is wrong. "
+                "Remove the wrong one.",
+                ReasonCode.DUPLICATE_UID_CONFLICT,
+            )
+    return kept, len(copies)
+
+
+def _series_files(part: VolumePart) -> SeriesFiles:
+    first = min(part.images, key=lambda image: (image.grid, image.path, image.frame))
+    plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
+    uids = [] if first.series else sorted(image.uid or image.path.name for image in part.images)
+    places = sorted((image.path, image.frame) for image in part.images)
+    return SeriesFiles(
+        case=case_digest(first.series, *first.grid, *plane, *(value for _, value in part.labels), *uids),
+        modality=first.modality,
+        paths=tuple(path for path, _ in places),
+        warnings=part.warnings,
+        frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
+    )

@@ -1,0 +1,245 @@
+"""Part the images of one grid into volumes: where positions repeat, or images of several acquisitions interleave."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from monai_ldmsr.io.dicom_header import ImagePlane
+from monai_ldmsr.io.series_grouping import ORDER_BY, SPLIT_BY, SeriesImage
+from monai_ldmsr.io.slice_stack import Stations
+
+__all__ = ["VolumePart", "differences", "is_parallel", "parallel_parts", "partition", "planes_of", "volume_parts"]
+
+#: Images whose direction cosines differ by no more, and whose Pixel Spacing by no more than twice this part of it, lie
+#: on parallel, equal grids.
+_PLANE_TOLERANCE = 1e-3
+
+#: What makes another image of each place: alike in all images of a volume, or volumes may be mixed.
+_ALIKE = (
+    "EchoTime",
+    "DiffusionBValue",
+    "ImageType",
+    "InversionTime",
+    "KVP",
+    "ConvolutionKernel",
+    "ComplexImageComponent",
+)
+
+#: What surely makes another volume, though no position repeats; other attributes may differ between the slices that a
+#: scanner takes first and those that it takes between them.
+_CERTAIN = (*_ALIKE, "EchoNumbers", "TemporalPositionIdentifier", "DiffusionGradientOrientation")
+
+#: A stack of which at least this part of the distances are one step is whole but for single images.
+_NEARLY_WHOLE, _WHOLE = 0.5, 0.9
+
+#: Images of the smallest stack of which the distance is certain.
+_FEWEST = 3
+
+#: A stack that is coarser than the images together by more than this has others between its own.
+_COARSER = 1.25
+
+
+@dataclass(frozen=True)
+class VolumePart:
+    """Images that make one volume.
+
+    Args:
+        images: at least one.
+        labels: what told them apart from other volumes of the series: names of attributes, and their values.
+        warnings: what the parting had to decide.
+    """
+
+    images: list[SeriesImage]
+    labels: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def volume_parts(images: list[SeriesImage]) -> list[VolumePart]:
+    """Part parallel images of one grid until no position repeats, or nothing tells them apart (reading refuses these).
+
+    An attribute tells volumes apart where each of its values stands once at every position; or where the images of
+    each value make a whole stack and these overlap. Where no attribute does, and every position has as many images,
+    their order at each position does.
+    """
+    return _parts(VolumePart(images))
+
+
+def _parts(part: VolumePart) -> list[VolumePart]:
+    stations = Stations(planes_of(part.images))
+    found = _complete(part, stations) or _overlapping(part, stations)
+    if found:
+        return [split for child in found for split in (_parts(child) if len(found) > 1 else [child])]
+    return _ordered(part, stations) or [part]
+
+
+def _complete(part: VolumePart, stations: Stations) -> list[VolumePart]:
+    """Volumes of which at least one has every position; nothing where positions do not repeat.
+
+    A key with more values than a position has images would cut slices apart rather than volumes, and so would
+    one that leaves no part with every position: neither is used.
+    """
+    for keyword in SPLIT_BY if stations.most > 1 else ():
+        children = _by_value(part, keyword)
+        if len(children) > stations.most:
+            continue
+        found = [Stations(planes_of(child.images)) for child in children]
+        fewer = max(child.most for child in found) < stations.most
+        if fewer and max(len(s.counts) for s in found) == len(stations.counts):
+            return children
+    return []
+
+
+def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
+    """Whole stacks that overlap, as volumes of their own or as the one that they surely or probably make."""
+    for keyword, name in SPLIT_BY.items():
+        children = _by_value(part, keyword)
+        if min(len(child.images) for child in children) < _FEWEST:
+            continue
+        found = [Stations(planes_of(child.images)) for child in children]
+        if not _are_whole_and_overlap(found) or max(child.most for child in found) > max(stations.most - 1, 1):
+            continue
+        between = [s.spacing_mm > _COARSER * stations.spacing_mm for s in found]
+        is_one_stack = stations.most == 1 and stations.evenness() >= _WHOLE
+        if not any(between) or keyword in _CERTAIN or not (is_one_stack or stations.most > 1):
+            told = (
+                f"The images of {len(children)} values of {name} make whole stacks that overlap: volumes of their own."
+            )
+            return [_warned(child, told) for child in children]
+        thick = [_thickness_mm(child.images) for child in children]
+        geometric = [float(np.sqrt(s.spacing_mm * stations.spacing_mm)) for s in found]
+        if all(t > mean for t, mean, b in zip(thick, geometric, between, strict=True) if b):
+            return [_warned(child, _interleaved(name, stations, found, thick, True)) for child in children]
+        if is_one_stack:
+            return [_warned(part, _interleaved(name, stations, found, thick, False))]
+    return []
+
+
+def _are_whole_and_overlap(found: Sequence[Stations]) -> bool:
+    if len(found) < 2 or any(child.evenness() <= _NEARLY_WHOLE for child in found):
+        return False
+    ends = sorted((child.positions_mm[0], child.positions_mm[-1]) for child in found)
+    return any(start <= end + found[0].tolerance_mm for (_, end), (start, _) in pairwise(ends))
+
+
+def _interleaved(name: str, together: Stations, alone: Sequence[Stations], thick: list[float], apart: bool) -> str:
+    spacing_mm, thickness_mm = max((s.spacing_mm, t) for s, t in zip(alone, thick, strict=True))
+    said = f"slices are {thickness_mm:.3g} mm thick" if thickness_mm else "nothing says how thick slices are"
+    made = "are volumes of their own" if apart else "make one volume"
+    return (
+        f"The images of {len(alone)} values of {name} interleave, {together.spacing_mm:.3g} mm apart together and "
+        f"{spacing_mm:.3g} mm each. As {said}, it was decided that they {made}."
+    )
+
+
+def _ordered(part: VolumePart, stations: Stations) -> list[VolumePart]:
+    """Volumes by the order of the images at each position, where all have as many; nothing where they have not."""
+    if stations.most == 1 or stations.counts.min() < stations.most:
+        return []
+    ranks = {name: found for n, name in enumerate(ORDER_BY) if (found := _ranks(part.images, stations, n))}
+    if not ranks:
+        return []
+    name, rank = next(iter(ranks.items()))
+    told = (
+        f"Nothing but the order of {name} at each of {len(stations.counts)} positions tells {stations.most} images "
+        "there apart: the first of each make one volume, the second another, and so on."
+    )
+    others = [other for other, found in ranks.items() if not _same_volumes(rank, found)]
+    doubt = [f"The order by {', '.join(others)} would make other volumes: some may be mixed."] if others else []
+    label = f"the order of {name} at each position"
+    return [
+        VolumePart(
+            [image for image, at in zip(part.images, rank, strict=True) if at == n],
+            (*part.labels, (label, str(n + 1))),
+            (*part.warnings, told, *doubt),
+        )
+        for n in range(stations.most)
+    ]
+
+
+def _ranks(images: list[SeriesImage], stations: Stations, by: int) -> list[int]:
+    """Rank of each image at its position; empty where two of them are alike or one says nothing."""
+    keys: list[Any] = [image.order_values[by] for image in images]
+    if not all(key.strip("\\") for key in keys):
+        return []
+    if all(key.lstrip("-").isdecimal() for key in keys):
+        keys = [int(key) for key in keys]
+    at: dict[int, list[int]] = defaultdict(list)
+    for n, station in enumerate(stations.of_image.tolist()):
+        at[station].append(n)
+    ranks = [0] * len(images)
+    for members in at.values():
+        if len({keys[n] for n in members}) < len(members):
+            return []
+        for rank, n in enumerate(sorted(members, key=lambda n: keys[n])):
+            ranks[n] = rank
+    return ranks
+
+
+def _same_volumes(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether two rankings part alike, in whatever order of the volumes."""
+    pairs = set(zip(first, second, strict=True))
+    return len(pairs) == len(set(first))
+
+
+def _by_value(part: VolumePart, keyword: str) -> list[VolumePart]:
+    return [
+        VolumePart(images, (*part.labels, (SPLIT_BY[keyword], images[0].value(keyword))), part.warnings)
+        for images in partition(part.images, lambda image: image.value(keyword))
+    ]
+
+
+def _warned(part: VolumePart, warning: str) -> VolumePart:
+    return VolumePart(part.images, part.labels, (*part.warnings, warning))
+
+
+def _thickness_mm(images: list[SeriesImage]) -> float:
+    return float(np.median([plane.thickness_mm for plane in planes_of(images)]))
+
+
+def planes_of(images: Sequence[SeriesImage]) -> list[ImagePlane]:
+    """Where images are that all have a place."""
+    return [image.plane for image in images if image.plane is not None]
+
+
+def differences(images: list[SeriesImage]) -> list[str]:
+    """Warn of images that stand at places of their own and show different things."""
+    found = {SPLIT_BY[key]: len({image.value(key) for image in images}) for key in _ALIKE}
+    told = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
+    return [f"The images of the volume differ in {told}: several volumes may be mixed in it."] if told else []
+
+
+def partition(images: list[SeriesImage], key: Callable[[SeriesImage], Hashable]) -> list[list[SeriesImage]]:
+    """Images by value of ``key``, in the order of the first of each."""
+    parts: dict[Hashable, list[SeriesImage]] = defaultdict(list)
+    for image in images:
+        parts[key(image)].append(image)
+    return list(parts.values())
+
+
+def parallel_parts(images: list[SeriesImage]) -> list[list[SeriesImage]]:
+    """Images by orientation and pixel spacing; scanners jitter in the last digits. All have a place."""
+    parts: list[tuple[ImagePlane, list[SeriesImage]]] = []
+    for image in images:
+        assert image.plane is not None
+        for first, part in parts:
+            if is_parallel(first, image.plane):
+                part.append(image)
+                break
+        else:
+            parts.append((image.plane, [image]))
+    return [part for _, part in parts]
+
+
+def is_parallel(first: ImagePlane, second: ImagePlane, times: int = 1) -> bool:
+    """Whether two images lie on parallel grids of one pixel spacing, within ``times`` the tolerance."""
+    if (first.cosines, first.pixel_spacing_mm) == (second.cosines, second.pixel_spacing_mm):
+        return True
+    cosines = np.abs(np.subtract(first.cosines, second.cosines)).max()
+    spacing = np.abs(np.subtract(first.pixel_spacing_mm, second.pixel_spacing_mm)).max() / min(first.pixel_spacing_mm)
+    return bool(max(cosines, spacing / 2) <= times * _PLANE_TOLERANCE)
