@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.tag import Tag
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
@@ -104,6 +105,7 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
         order = np.argsort([plane.position_mm @ planes[0].normal for plane in planes], kind="stable")
         headers, planes = [headers[k] for k in order], [planes[k] for k in order]
         paths = [files.paths[k] for k in order]
+        _share_owner(headers)
         warnings = list(files.warnings)
         _check_one_grid(headers, planes)
         geometry = _geometry(headers, planes, warnings, limits)
@@ -171,6 +173,18 @@ def _changed(files: SeriesFiles) -> CorruptSourceError:
         "Wait until the series is complete, and run again.",
         ReasonCode.UNREADABLE_FILE,
     )
+
+
+def _share_owner(headers: Sequence[Dataset]) -> None:
+    """Give all slices study, patient and frame of reference of the first, where each has others: a series is of one."""
+    for tag in (Tag("StudyInstanceUID"), Tag("PatientID"), Tag("FrameOfReferenceUID")):
+        if tag not in headers[0]:
+            continue
+        # As they are: a value that is looked at would be written in other bytes.
+        first = headers[0].get_item(tag)
+        for header in headers[1:]:
+            if tag in header and header.get_item(tag).value != first.value:
+                header[tag] = first
 
 
 def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:

@@ -80,7 +80,7 @@ def volumes_of(
             except SourceError as error:
                 left_out.append(_left_out(parallel, error.reason, str(error)))
     kept = _without_localizers(grids, left_out)
-    volumes = [_series_files(part) for grid in kept for part in _volumes_on(grid, len(grids))]
+    volumes = [_series_files(part) for grid in kept for part in _volumes_on(grid, len(kept))]
     return volumes, left_out
 
 

@@ -106,10 +106,10 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
             continue
         between = [s.spacing_mm > _COARSER * stations.spacing_mm for s in found]
         is_one_stack = stations.most == 1 and stations.evenness() >= _WHOLE
+        if is_one_stack and not any(between):
+            continue  # one fills the gaps of the other
         if not any(between) or keyword in _CERTAIN or not (is_one_stack or stations.most > 1):
-            told = (
-                f"The images of {len(children)} values of {name} make whole stacks that overlap: volumes of their own."
-            )
+            told = f"The images of {len(children)} values of {name} make whole stacks that overlap, each a volume."
             return [_warned(child, told) for child in children]
         thick = [_thickness_mm(child.images) for child in children]
         geometric = [float(np.sqrt(s.spacing_mm * stations.spacing_mm)) for s in found]

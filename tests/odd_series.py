@@ -1,0 +1,163 @@
+"""Odd DICOM series as rows of the table: volumes of a series, small voxels, localizers, phase, identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from odd_inputs import ALL, AXIAL, Make, OddInput, beside, edited, refused, series, volumes
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+from series_by_hand import rewrite
+
+HALF = [1.25, 3.75, 6.25, 8.75, 11.25]
+ONE = (20, 24, 1)
+CORONAL = [1, 0, 0, 0, 0, -1]
+
+
+def _acquisitions() -> Iterator[OddInput]:
+    """Acquisitions that share a series, and slices of one volume that only look so."""
+    for key in ("AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionTime"):
+        first, second = ({key: "1010"}, {key: "1020"}) if key == "AcquisitionTime" else ({key: 1}, {key: 2})
+        for m in ("CT", "MR"):
+            made = volumes(m, first, {**second, "positions_mm": HALF})
+            yield OddInput(f"{m} half a spacing apart by {key}", made, (5, 5), warning="told apart")
+        later = {**second, "positions_mm": [5, 7.5, 10, 12.5, 15]}
+        yield OddInput(f"CT partly overlapping by {key}", volumes("CT", first, later), (5, 5), warning="overlap")
+    third = volumes(
+        "CT", {"AcquisitionNumber": 1}, {"AcquisitionNumber": 2, "positions_mm": [0.8, 3.3, 5.8, 8.3, 10.8]}
+    )
+    yield OddInput("CT a third of a spacing apart", third, (5, 5), warning="overlap")
+    three = [{"AcquisitionNumber": n, "positions_mm": [n * 5 + 2.5 * k for k in range(5)]} for n in range(3)]
+    yield OddInput("CT three overlapping slabs", volumes("CT", *three), (5, 5, 5), warning="overlap")
+    nine = (20, 24, 9)
+    yield OddInput("CT acquisition of each slice", series("CT", AcquisitionNumber=lambda k: k + 1), (5,))
+    yield OddInput("CT step and shoot", series("CT", nine, AcquisitionNumber=lambda k: 1 + k // 3), (9,))
+    odd_even = series("MR", nine, AcquisitionNumber=lambda k: 1 + k % 2, AcquisitionTime=lambda k: f"1010{k % 2}0")
+    yield OddInput("MR odd slices after even ones", odd_even, (9,), warning="make one volume")
+    unsaid = {"SliceThickness": None, "SpacingBetweenSlices": None}
+    odd_even = series("CT", nine, AcquisitionNumber=lambda k: 1 + k % 2, **unsaid)
+    yield OddInput("CT interleaved of unknown thickness", odd_even, (9,), warning="nothing says how thick")
+    filled = series("CT", nine, AcquisitionNumber=lambda k: 1 + (k in (3, 4, 5)))
+    yield OddInput("CT second acquisition in a hole of the first", filled, (9,))
+
+
+def _small() -> Iterator[OddInput]:
+    for m in ALL:
+        for spacing_mm in ((0.02, 0.03, 0.02), (0.0005, 0.0004, 0.003)):
+            yield OddInput(f"{m} voxels of {spacing_mm[0]} mm", series(m, spacing_mm=spacing_mm), (5,))
+    frames = [{"spacing_mm": (0.02, 0.03, 0.02), "FrameReferenceTime": n * 60000} for n in range(2)]
+    yield OddInput("PT dynamic with voxels of 0.02 mm", volumes("PT", *frames), (5, 5), warning="told apart")
+    wider = series("CT", spacing_mm=(0.02, 0.03, 0.02), PixelSpacing=lambda k: [0.02, 0.03 if k < 4 else 0.0303])
+    yield OddInput("CT last small image of another spacing", wider, (1, 4), warning="several grids")
+
+
+def _ordered() -> Iterator[OddInput]:
+    """Several images a position that only their order tells apart."""
+    slow, fast = {"InstanceNumber": lambda k: 3 * k + 1}, {"InstanceNumber": lambda k: 3 * k + 3}
+    by_number = volumes("MR", slow, fast, {"InstanceNumber": lambda k: 3 * k + 2})
+    yield OddInput("MR volumes by Instance Number", by_number, (5, 5, 5), warning="order of Instance Number")
+    each = [{"AcquisitionTime": lambda k, n=n: f"10{n}{k:02d}0", "InstanceNumber": 7} for n in (1, 2)]
+    yield OddInput("MR volumes by Acquisition Time", volumes("MR", *each), (5, 5), warning="order of Acquisition Time")
+    each = [{"ContentTime": lambda k, n=n: f"10{n}{k:02d}0.5", "InstanceNumber": None} for n in (1, 2)]
+    yield OddInput("MR volumes by Content Time", volumes("MR", *each), (5, 5), warning="order of Content Time")
+    mixed = volumes(
+        "MR",
+        {"AcquisitionTime": lambda k: f"10100{k}"},
+        {"AcquisitionTime": lambda k: f"1020{k}0" if k else "100000", "InstanceNumber": lambda k: k + 6},
+    )
+    yield OddInput("MR orders that contradict each other", mixed, (5, 5), warning="some may be mixed")
+    less = volumes("MR", {}, {"InstanceNumber": lambda k: k + 6}, shapes=((20, 24, 5), (20, 24, 3)))
+    yield refused("MR volumes of which one is not complete", less, "DUPLICATE_POSITION")
+    yield refused("MR volumes without any order", volumes("MR", {}, {}), "DUPLICATE_POSITION")
+
+
+def _owners() -> Iterator[OddInput]:
+    """Identifiers that careless de-identification makes for each image."""
+    for key in ("FrameOfReferenceUID", "StudyInstanceUID", "PatientID"):
+        each = series("CT", **{key: lambda k: generate_uid(entropy_srcs=[f"{k}"])})
+        yield OddInput(f"CT {key} of each image", each, (5,), warning="de-identification")
+        some = series("CT", **{key: lambda k: f"1.2.{max(k, 2)}"})
+        yield refused(f"CT {key} of some images", some, "NO_GEOMETRY")
+        two = series("CT", (20, 24, 6), **{key: lambda k: f"1.2.{1 + k // 3}"})
+        yield OddInput(f"CT two of {key}", two, (3, 3), warning="several grids")
+
+
+def _headers() -> Iterator[OddInput]:
+    for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
+        yield OddInput(f"CT Rescale Type {kind}", series("CT", RescaleType=kind), (5,))
+    yield refused("CT class and MR modality", series("CT", Modality="MR"), "UNSUPPORTED_MODALITY")
+
+
+def _localizers() -> Iterator[OddInput]:
+    left_out = ("LOCALIZER",)
+    for m in ("CT", "MR"):
+        for word in ("SCOUT", "TOPOGRAM", "SURVEY", "CT_SOM5 TOP SCOUT"):
+            typed = series(m, (20, 24, 2), ImageType=["ORIGINAL", "PRIMARY", word])
+            yield OddInput(f"{m} Image Type {word}", beside(series(m), typed), (5,), left_out)
+        for text in ("Topogram 0.6 T20s", "3-Plane Localizer", "AAHead_Scout_MPR", "Survey", "Surview", "3 pl loc"):
+            named = series(m, ONE, SeriesDescription=text)
+            yield OddInput(f"{m} described as {text}", beside(series(m), named), (5,), left_out)
+        twelve = series(m, (20, 24, 12), SeriesDescription="AAHead_Scout_64ch")
+        yield OddInput(f"{m} whole volume described as scout", twelve, (12,), warning="may be a localizer")
+        across = volumes(m, {}, {"orientation": CORONAL}, shapes=((20, 24, 5), ONE))
+        yield OddInput(f"{m} one image across a volume", across, (5,), left_out)
+    both = [{"orientation": plane, "ProtocolName": "Survey"} for plane in (CORONAL, AXIAL)]
+    planes = volumes("MR", *both, shapes=((20, 24, 12),) * 2)
+    yield OddInput("MR survey in two planes", planes, (), left_out, 2)
+    larger = volumes("CT", {"SeriesDescription": "x"}, {"positions_mm": [30]}, shapes=((20, 24, 5), (40, 24, 1)))
+    yield OddInput("CT one image of another size", larger, (1, 5), warning="several grids")
+    protocol = series("CT", ProtocolName="PET/CT with topogram")
+    yield OddInput("CT of a protocol with a topogram", protocol, (5,))
+    for text in ("PET WB after topogram", "Survey"):
+        yield OddInput(f"PT described as {text}", series("PT", SeriesDescription=text), (5,))
+
+
+def _ge(kind: int) -> Any:
+    def change(image: Dataset) -> None:
+        image.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", kind)
+
+    return change
+
+
+def _complex() -> Iterator[OddInput]:
+    """Parts of complex MR images."""
+    type_of = {
+        "Siemens": ["ORIGINAL", "PRIMARY", "P", "ND"],
+        "Philips": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"],
+        "Philips flow": ["ORIGINAL", "PRIMARY", "VELOCITY MAP", "P", "PCA"],
+        "named": ["DERIVED", "PRIMARY", "PHASE"],
+    }
+    phases: dict[str, dict[str, Any]] = {name: {"ImageType": value} for name, value in type_of.items()}
+    phases["by component"] = {"ComplexImageComponent": "PHASE"}
+    phases["in radians"] = {"RescaleSlope": 0.001, "RescaleIntercept": -3.1, "RescaleType": "Radians"}
+    phases["in milliradians"] = {"RescaleSlope": 1, "RescaleIntercept": -3142, "RescaleType": "mrad"}
+    for name, overrides in phases.items():
+        made = volumes("MR", {"ImageType": ["ORIGINAL", "PRIMARY", "M"]}, overrides)
+        yield OddInput(f"MR phase {name} beside magnitude", made, (5,), ("PHASE_IMAGE",))
+        yield refused(f"MR phase {name}", series("MR", **overrides), "PHASE_IMAGE")
+    yield OddInput("MR phase of GE beside magnitude", _ge_parts(0, 1), (5,), ("PHASE_IMAGE",))
+    yield OddInput("MR real and imaginary of GE", _ge_parts(2, 3), (5, 5), warning="complex MR image")
+    for kind in ("R", "REAL", "IMAGINARY"):
+        part = series("MR", ImageType=["ORIGINAL", "PRIMARY", kind])
+        yield OddInput(f"MR {kind}", part, (5,), warning="complex MR image")
+    for kind in ("PROJECTION IMAGE", "IN_PHASE", "PHASE_CONTRAST", "M"):
+        yield OddInput(f"MR {kind} is no phase", series("MR", ImageType=["ORIGINAL", "PRIMARY", kind]), (5,))
+    yield OddInput("CT P is no phase", series("CT", ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "P"]), (5,))
+
+
+def _ge_parts(*kinds: int) -> Make:
+    """Volumes that only the private raw data type of GE tells apart."""
+
+    def make(folder: Path) -> None:
+        volumes("MR", *({"SeriesDescription": str(kind)} for kind in kinds))(folder)
+        rewrite(folder, lambda image: (_ge(int(image.SeriesDescription))(image), edited(image, SeriesDescription="x")))
+
+    return make
+
+
+SERIES_ROWS: tuple[OddInput, ...] = (
+    *(*_acquisitions(), *_small(), *_ordered(), *_owners()),
+    *(*_headers(), *_localizers(), *_complex()),
+)
