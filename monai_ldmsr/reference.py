@@ -16,6 +16,7 @@ from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, AttributeRule, Fate
 from monai_ldmsr.io.dicom_header import modality_of
 from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
+from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES
 
 __all__ = ["PAGES", "write_pages"]
 
@@ -95,14 +96,15 @@ def _modality(uid: str) -> str:
 
 def _can_decode(uid: str) -> bool:
     try:
-        return bool(get_decoder(uid).is_available)
+        return bool(get_decoder(uid).is_available) or uid in ITK_SYNTAXES
     except NotImplementedError:
         return False
 
 
 def _needs_codec(uid: str) -> bool:
-    """Tell whether pydicom cannot decode a transfer syntax by itself."""
-    return "pydicom" not in get_decoder(uid).available_plugins and get_decoder(uid).is_encapsulated
+    """Tell whether neither pydicom by itself nor ITK decodes a transfer syntax."""
+    decoder = get_decoder(uid)
+    return "pydicom" not in decoder.available_plugins and decoder.is_encapsulated and uid not in ITK_SYNTAXES
 
 
 def _tag(keyword: str) -> str:

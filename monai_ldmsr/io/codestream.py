@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, RLELossless
 
-__all__ = ["check_frame"]
+__all__ = ["check_frame", "is_known_process"]
 
 #: Start of frame of JPEG (C0 to CF, of which C4, C8 and CC mean other things) and of JPEG-LS (F7).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+
+#: Sequential Huffman coding of 8 and 12 bits, lossless coding, and JPEG-LS: what decoders know.
+_KNOWN_PROCESSES = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
 
 #: JPEG markers without a length (ISO/IEC 10918-1 B.1.1.3): TEM, RST0 to RST7, SOI.
 _NO_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -36,9 +39,14 @@ def check_frame(frame: bytes, syntax: UID, shape: tuple[int, int], n_bytes: int)
         if len(frame) > n_bytes + n_bytes // 64 + 4096:
             raise ValueError("more RLE data than the image can have")
         return
-    found = _jpeg2000_size(frame) if syntax in JPEG2000TransferSyntaxes else _jpeg_size(frame)
+    found = _jpeg2000_size(frame) if syntax in JPEG2000TransferSyntaxes else _jpeg_frame(frame)[1:]
     if found != (*shape, 1):
         raise ValueError("codestream and header disagree on rows, columns or components")
+
+
+def is_known_process(frame: bytes, syntax: UID) -> bool:
+    """Whether a frame that was checked is coded as the decoders know it: not progressive, arithmetic, hierarchical."""
+    return syntax in (RLELossless, *JPEG2000TransferSyntaxes) or _jpeg_frame(frame)[0] in _KNOWN_PROCESSES
 
 
 def _jpeg2000_size(frame: bytes) -> tuple[int, int, int]:
@@ -61,14 +69,14 @@ def _codestream_at(frame: bytes) -> int:
     return at + 8 if at else 0
 
 
-def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
-    """(rows, columns, components) from the start-of-frame segment, ISO/IEC 10918-1 B.2.2."""
+def _jpeg_frame(frame: bytes) -> tuple[int, int, int, int]:
+    """(marker, rows, columns, components) of the start-of-frame segment, ISO/IEC 10918-1 B.2.2."""
     at = 0
     while frame[at] == 0xFF:
         marker = frame[at + 1]
         if marker in _START_OF_FRAME:
             rows, columns = frame[at + 5 : at + 7], frame[at + 7 : at + 9]
-            return int.from_bytes(rows, "big"), int.from_bytes(columns, "big"), frame[at + 9]
+            return marker, int.from_bytes(rows, "big"), int.from_bytes(columns, "big"), frame[at + 9]
         if marker == 0xFF:  # a fill byte (B.1.1.2)
             at += 1
         else:

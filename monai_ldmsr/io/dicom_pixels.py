@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pydicom
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io.codestream import check_frame
+from monai_ldmsr.io.codestream import check_frame, is_known_process
 from monai_ldmsr.io.dicom_doubts import check_pixel_length
 from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
+from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES, itk_pixels
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
 
 __all__ = ["StoredType", "padding_range", "stored_pixels"]
@@ -155,7 +156,7 @@ def _is_compressed(header: pydicom.Dataset, place: str) -> bool:
             "series uncompressed.",
             ReasonCode.UNDECODABLE_PIXELS,
         ) from None
-    if not decoder.is_available:
+    if not decoder.is_available and syntax not in ITK_SYNTAXES:
         raise SourceError(
             f"{place} is compressed ({_syntax_name(syntax)}) and no decoder for it is installed. "
             "Run: pip install monai_ldmsr[codecs]",
@@ -218,20 +219,30 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
         )
     if not compressed:
         check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
+    syntax, is_known = dataset.file_meta.TransferSyntaxUID, True
     try:
         if compressed:
             _check_one_frame(data)
-            check_frame(
-                next(generate_frames(data, number_of_frames=1)), dataset.file_meta.TransferSyntaxUID, shape, n_bytes
-            )
-        # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
-        dataset.pixel_array_options(correct_unused_bits=False)
-        pixels = dataset.pixel_array
+            frame = next(generate_frames(data, number_of_frames=1))
+            check_frame(frame, syntax, shape, n_bytes)
+            is_known = is_known_process(frame, syntax)
+        if compressed and _is_for_itk(syntax, int(dataset.BitsStored)):
+            pixels = itk_pixels(frame, dataset, syntax)
+        else:
+            # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
+            dataset.pixel_array_options(correct_unused_bits=False)
+            pixels = dataset.pixel_array
     except Exception:
-        raise _undecodable(place) from None
+        raise (_undecodable if is_known else _unknown_process)(place) from None
     if pixels.shape != shape:
         raise _undecodable(place)
     return pixels.astype(np.int32)
+
+
+def _is_for_itk(syntax: pydicom.uid.UID, bits_stored: int) -> bool:
+    """Where pydicom has no decoder; its GDCM is not given 12 bits of JPEG Extended."""
+    is_refused = syntax == JPEGExtended12Bit and bits_stored != 8
+    return syntax in ITK_SYNTAXES and (is_refused or not get_decoder(syntax).is_available)
 
 
 def _check_one_frame(data: bytes) -> None:
@@ -259,6 +270,14 @@ def _undecodable(place: str) -> CorruptSourceError:
     return CorruptSourceError(
         f"{place} cannot be decoded: its pixel data are damaged. The series is refused, because leaving out "
         "a slice would shift the others. Fetch the series again.",
+        ReasonCode.UNDECODABLE_PIXELS,
+    )
+
+
+def _unknown_process(place: str) -> SourceError:
+    return SourceError(
+        f"{place} is compressed by a process of JPEG (progressive, arithmetic or hierarchical) that no decoder here "
+        "knows; nothing says that it is damaged. Export the series uncompressed.",
         ReasonCode.UNDECODABLE_PIXELS,
     )
 
