@@ -6,6 +6,7 @@ results are read by SimpleITK and nibabel, the sources by pydicom and nibabel.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import resource
@@ -89,7 +90,13 @@ def check_result(folder: Path, source: Path) -> int:
 def sources_of(results: list[Path], source: Path) -> list[Path]:
     """Source file of each result, by the reference in it."""
     by_uid = {}
-    for path in [source] if source.is_file() else source.rglob("*"):
+    for path in [source] if source.is_file() else sorted(source.rglob("*")):
+        if path.suffix == ".gz":
+            unpacked = source.parent / "unpacked" / path.relative_to(source).with_suffix("")
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError, EOFError):
+                unpacked.write_bytes(gzip.decompress(path.read_bytes()))
+            path = unpacked
         with suppress(Exception):
             image = pydicom.dcmread(path, force=True, stop_before_pixels=True)
             by_uid[image.get("SOPInstanceUID") or image.file_meta.MediaStorageSOPInstanceUID] = path

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from odd_inputs import ALL, AXIAL, Make, OddInput, beside, edited, refused, series, volumes
+from jpeg_by_hand import PROGRESSIVE, compress
+from odd_inputs import ALL, AXIAL, Make, OddInput, beside, changed, edited, refused, series, volumes
 from pydicom import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import JPEGExtended12Bit, generate_uid
 from series_by_hand import rewrite
 
 HALF = [1.25, 3.75, 6.25, 8.75, 11.25]
@@ -87,6 +90,10 @@ def _owners() -> Iterator[OddInput]:
 def _headers() -> Iterator[OddInput]:
     for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
         yield OddInput(f"CT Rescale Type {kind}", series("CT", RescaleType=kind), (5,))
+    for m in ("CT", "MR"):
+        yield OddInput(f"{m} JPEG of 12 bits", changed(m, compress, JPEGExtended12Bit), (5,))
+    progressive = changed("CT", lambda image: compress(image, PROGRESSIVE), JPEGExtended12Bit)
+    yield refused("CT progressive JPEG of 12 bits", progressive, "UNDECODABLE_PIXELS")
     yield refused("CT class and MR modality", series("CT", Modality="MR"), "UNSUPPORTED_MODALITY")
 
 
@@ -157,7 +164,40 @@ def _ge_parts(*kinds: int) -> Make:
     return make
 
 
+def zipped(make: Make, damage: Callable[[bytes], bytes] = lambda content: content) -> Make:
+    """Each file in gzip, the first of them damaged."""
+
+    def made(folder: Path) -> None:
+        make(folder)
+        for n, path in enumerate(sorted(folder.rglob("*.dcm"))):
+            content = gzip.compress(path.read_bytes())
+            path.with_name(f"{path.name}.gz").write_bytes(content if n else damage(content))
+            path.unlink()
+
+    return made
+
+
+def _something_else(folder: Path) -> None:
+    with tarfile.open(folder / "all.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+    (folder / "zeros.gz").write_bytes(b"\x1f\x8b" + bytes(400))
+
+
+def _gzip() -> Iterator[OddInput]:
+    for m in ALL:
+        yield OddInput(f"{m} in gzip", zipped(series(m)), (5,))
+    both = beside(zipped(series("CT")), zipped(series("MR")))
+    yield OddInput("CT and MR in gzip in folders", both, (5, 5))
+    other = beside(zipped(series("CT")), _something_else)
+    yield OddInput("gzip of something else beside CT", other, (5,), ("NOT_AN_IMAGE",))
+    for name, damage in (("cut short", lambda c: c[:-300]), ("altered", lambda c: c[:-8] + bytes(4) + c[-4:])):
+        made = zipped(series("CT"), damage)
+        yield OddInput(f"CT in gzip {name}", made, (4,), ("UNREADABLE_FILE",), 8, warning="cannot be read")
+    bomb = zipped(series("CT", (20, 24, 1), PixelData=bytes(2**28), baggage=False))
+    yield OddInput("CT in gzip that inflates to 256 MB", bomb, (), ("TOO_LARGE",), 2)
+
+
 SERIES_ROWS: tuple[OddInput, ...] = (
     *(*_acquisitions(), *_small(), *_ordered(), *_owners()),
-    *(*_headers(), *_localizers(), *_complex()),
+    *(*_headers(), *_localizers(), *_complex(), *_gzip()),
 )

@@ -216,6 +216,23 @@ def test_limits_are_arguments(tmp_path: Path) -> None:
         ReadLimits(slice_bytes=0)
 
 
+@pytest.mark.parametrize("n_frames", [3200, 6000])
+def test_headers_of_a_long_fmri_are_within_the_limits(n_frames: int) -> None:
+    """Measured: about 340 reads and 4 kB of header a frame, whose 64 x 64 pixels take 4 kB compressed."""
+    limits = ReadLimits().for_dicom_file(n_frames * 8000)
+    assert limits.header_reads > 340 * n_frames
+    assert limits.header_bytes > 4000 * n_frames
+
+
+def test_reads_of_a_header_are_bounded_for_a_file_of_any_size() -> None:
+    """A read takes up to 18 microseconds and 0.25 kB: a minute and 1 GB are never exceeded."""
+    limits = ReadLimits().for_dicom_file(2**40)
+    assert limits.header_reads * 18e-6 < 60
+    assert limits.header_reads * 250 < 2**30
+    assert limits.header_bytes < 2**28
+    assert ReadLimits().for_dicom_file(2**20).header_reads * 18e-6 < 10
+
+
 def test_limits_of_a_header_grow_with_its_file(tmp_path: Path) -> None:
     """Many frames have many headers; a small file of as many elements has no such right."""
     path = tmp_path / "object.dcm"

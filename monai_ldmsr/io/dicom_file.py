@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,14 +15,20 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
 
-__all__ = ["read_dicom_file"]
+__all__ = ["is_gzip", "open_dicom", "read_dicom_file"]
 
 _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
 _CHUNK_BYTES = 2**16
+
+#: First bytes of gzip, and what tells zlib to read it.
+_GZIP, _GZIP_WBITS = b"\x1f\x8b", zlib.MAX_WBITS + 16
+
+#: Of real headers at least; those that are made to take long have fewer.
+_BYTES_PER_READ = 12
 
 _MAYBE_SEQUENCES = ("SQ", "UN", None)
 
@@ -44,32 +52,43 @@ def read_dicom_file(
         SourceError: ``TOO_LARGE``.
         Exception: whatever pydicom and zlib raise; their messages may quote the file.
     """
-    with path.open("rb") as file:
+    with open_dicom(path, limits) as file:
+        if file is None:
+            return None
         start = file.read(132)
         has_preamble = start[128:] == b"DICM"
         if not has_preamble and not (len(start) == 132 and start[:2] in (b"\x02\x00", b"\x08\x00")):
             return None
-        size = os.fstat(file.fileno()).st_size
-        limits = limits.for_dicom_file(size)
-        max_bytes = limits.header_bytes + (2 * limits.slice_bytes if with_pixels else 0)
+        size = file.seek(0, os.SEEK_END)
+        most = limits.for_dicom_file(size)
+        max_bytes = most.header_bytes + (2 * limits.slice_bytes if with_pixels else 0)
         meta, end_of_meta = _file_meta(file, 132 if has_preamble else 0, size, limits)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            file.seek(end_of_meta)
-            inflated = _inflated(file, limits)
-            stream = _LimitedStream(io.BytesIO(inflated), len(inflated), max_bytes, limits)
-            dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=None if with_pixels else _at_pixels)
-            parsed = pydicom.FileDataset(
-                os.fspath(path), dataset, start[:128], pydicom.dataset.FileMetaDataset(meta), False, True
-            )
-            parsed.set_original_encoding(False, True, dataset.original_character_set)
-            _check_items(parsed, limits)
-            return parsed
-        file.seek(0)
-        stream = _LimitedStream(file, size, max_bytes, limits)
-        parsed = pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=not has_preamble)
-        _check_items(parsed, limits)
+        is_deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+        file.seek(end_of_meta if is_deflated else 0)
+        source = io.BytesIO(_inflated(file, limits, -zlib.MAX_WBITS)) if is_deflated else file
+        n_bytes = len(source.getvalue()) if isinstance(source, io.BytesIO) else size
+        stream = _LimitedStream(source, n_bytes, max_bytes, limits.header_reads, most.header_reads)
+        try:
+            parsed = _parsed(stream, meta if is_deflated else None, start, with_pixels)
+        except Exception as error:
+            # pydicom takes some errors of its stream for the end of the file.
+            raise stream.refusal or error from None
+        _check_items(parsed, most)
         parsed.buffer, parsed.fileobj_type, parsed.filename = None, open, os.fspath(path)
         return parsed
+
+
+def _parsed(
+    stream: _LimitedStream, meta: pydicom.Dataset | None, start: bytes, with_pixels: bool
+) -> pydicom.FileDataset:
+    """The data set of a whole file, or of what was deflated behind ``meta``."""
+    if meta is None:
+        return pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=start[128:] != b"DICM")
+    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=None if with_pixels else _at_pixels)
+    file_meta = pydicom.dataset.FileMetaDataset(meta)
+    parsed = pydicom.FileDataset("", dataset, start[:128], file_meta, False, True)
+    parsed.set_original_encoding(False, True, dataset.original_character_set)
+    return parsed
 
 
 def _check_items(dataset: pydicom.Dataset, limits: ReadLimits) -> None:
@@ -81,13 +100,26 @@ def _check_items(dataset: pydicom.Dataset, limits: ReadLimits) -> None:
 
 
 class _LimitedStream:
-    """The reading half of a file: counts what is read, since pydicom keeps all of it."""
+    """The reading half of a file: counts what is read, since pydicom keeps all of it.
 
-    def __init__(self, stream: BinaryIO, size: int, max_bytes: int, limits: ReadLimits) -> None:
+    Args:
+        stream: of which all reads are small but those of values.
+        size: of the file in bytes.
+        max_bytes: that may be read.
+        reads: that may be made, and one more for each 12 bytes.
+        most_reads: that may be made at all.
+
+    Attributes:
+        refusal: the error that ended reading, if a limit did.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int, max_bytes: int, reads: int, most_reads: int) -> None:
         self.seek, self.tell = stream.seek, stream.tell
         self._read = stream.read
         self._size = size
-        self._bytes_left, self._reads_left = max_bytes, limits.header_reads
+        self._n_bytes, self._n_reads = 0, 0
+        self._max_bytes, self._reads, self._most_reads = max_bytes, reads, most_reads
+        self.refusal: SourceError | None = None
 
     def read(self, n_bytes: int = -1) -> bytes:
         if n_bytes < 0:
@@ -97,20 +129,22 @@ class _LimitedStream:
                 ReasonCode.UNREADABLE_FILE,
             )
         # A length that a header only claims must not become a buffer.
-        data = self._read(min(n_bytes, self._size, self._bytes_left + 1))
-        self._bytes_left -= len(data)
-        self._reads_left -= 1
-        if self._bytes_left < 0:
-            raise too_large("A DICOM file has too many bytes to be the header of an image.", "header_bytes")
-        if self._reads_left < 0:
-            raise too_large("A DICOM file has too many elements to be the header of an image.", "header_reads")
+        data = self._read(min(n_bytes, self._size, self._max_bytes - self._n_bytes + 1))
+        self._n_bytes += len(data)
+        self._n_reads += 1
+        if self._n_bytes > self._max_bytes:
+            self.refusal = too_large("A DICOM file has too many bytes to be the header of an image.", "header_bytes")
+        elif self._n_reads > min(self._most_reads, self._reads + self._n_bytes // _BYTES_PER_READ):
+            self.refusal = too_large("A DICOM file has too many elements to be the header of an image.", "header_reads")
+        if self.refusal:
+            raise self.refusal
         return data
 
 
 def _file_meta(file: BinaryIO, begin: int, size: int, limits: ReadLimits) -> tuple[pydicom.Dataset, int]:
     """Elements of group 0002, and where they end; what their group length says is not needed."""
     file.seek(begin)
-    stream = _LimitedStream(file, size, limits.header_bytes, limits)
+    stream = _LimitedStream(file, size, limits.header_bytes, limits.header_reads, limits.header_reads)
     meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=_after_meta)
     return meta, file.tell()
 
@@ -123,16 +157,51 @@ def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag in _PIXEL_TAGS
 
 
-def _inflated(file: BinaryIO, limits: ReadLimits) -> bytes:
-    inflater, inflated, room = zlib.decompressobj(-zlib.MAX_WBITS), [], limits.slice_bytes
+@contextmanager
+def open_dicom(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[BinaryIO | None]:
+    """Open a file, inflated in memory where it is a DICOM file in gzip; ``None`` where gzip holds something else.
+
+    Args:
+        path: a regular file.
+        limits: see :class:`ReadLimits`.
+
+    Raises:
+        SourceError: ``TOO_LARGE``.
+        CorruptSourceError: ``UNREADABLE_FILE`` when the gzip stream is truncated.
+        zlib.error: it is damaged.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != _GZIP:
+            file.seek(0)
+            yield file
+            return
+        file.seek(0)
+        # A look at the beginning first: what else is in gzip may be of any size.
+        start = b""
+        with suppress(zlib.error):
+            start = zlib.decompressobj(_GZIP_WBITS).decompress(file.read(_CHUNK_BYTES), 132)
+        file.seek(0)
+        yield io.BytesIO(_inflated(file, limits, _GZIP_WBITS)) if start[128:] == b"DICM" else None
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a regular file begins as gzip does."""
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
+def _inflated(file: BinaryIO, limits: ReadLimits, wbits: int) -> bytes:
+    inflater, inflated, room = zlib.decompressobj(wbits), [], limits.slice_bytes
     while not inflater.eof:
         chunk = inflater.unconsumed_tail or file.read(_CHUNK_BYTES)
         if not chunk:
             raise CorruptSourceError(
-                "A deflated DICOM file is truncated. Fetch the series again.", ReasonCode.UNREADABLE_FILE
+                "A deflated or gzipped DICOM file is truncated. Fetch the series again.", ReasonCode.UNREADABLE_FILE
             )
         inflated.append(inflater.decompress(chunk, room + 1))
         room -= len(inflated[-1])
         if room < 0:
-            raise too_large(f"A deflated DICOM file inflates to more than {limits.slice_bytes} bytes.", "slice_bytes")
+            raise too_large(
+                f"A deflated or gzipped DICOM file inflates to more than {limits.slice_bytes} bytes.", "slice_bytes"
+            )
     return b"".join(inflated)

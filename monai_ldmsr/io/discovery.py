@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.io.dicom_file import is_gzip
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import images_of
 from monai_ldmsr.io.image_kind import CUT_SHORT, skip_reason
@@ -51,6 +52,7 @@ DAMAGE = (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
+_OTHER_GZIP = "A gzip file that holds no DICOM file. If it holds an archive or another volume, unpack it."
 _NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
 
 
@@ -149,9 +151,7 @@ def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tup
     except SourceError as error:
         return [], {("", error.reason, str(error))}
     if header is None:
-        is_named_dicom = listed_as.suffix.lower() in _DICOM_SUFFIXES
-        unreadable, foreign = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM), (ReasonCode.NOT_AN_IMAGE, _NOT_DICOM)
-        return [], {("", *(unreadable if is_named_dicom else foreign))}
+        return [], {("", *_foreign(path, listed_as))}
     images, skips = [], set()
     for image in images_of(header):
         reason = skip_reason(image)
@@ -160,6 +160,14 @@ def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tup
         else:
             skips.add((text(header, "SeriesInstanceUID"), *reason))
     return images, skips
+
+
+def _foreign(path: Path, listed_as: Path) -> tuple[ReasonCode, str]:
+    """What a file is that does not begin as DICOM."""
+    name = listed_as.name.lower()
+    if name.removesuffix(".gz").endswith(_DICOM_SUFFIXES):
+        return ReasonCode.UNREADABLE_FILE, _NAMED_DICOM
+    return ReasonCode.NOT_AN_IMAGE, _OTHER_GZIP if path.is_file() and is_gzip(path) else _NOT_DICOM
 
 
 def bucket_of(image: SeriesImage) -> str:

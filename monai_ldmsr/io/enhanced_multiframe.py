@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.classic_attributes import ONLY_IN_GROUPS, add_functional_groups, carry, check_groups, put
+from monai_ldmsr.io.dicom_file import open_dicom
 from monai_ldmsr.io.dicom_header import number_list, read_header, sop_class, sop_instance
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -196,13 +197,14 @@ class _PixelElement:
 
     def __init__(self, path: Path, syntax: UID, limits: ReadLimits) -> None:
         self._path = path
-        self._inflated: bytes | None = None
+        with open_dicom(path, limits) as opened:
+            self._inflated = opened.getvalue() if isinstance(opened, BytesIO) else None
         if syntax.is_deflated:
             header = read_header(path, limits, with_pixels=True) or Dataset()
             element = header["PixelData"]
             self._inflated, self.vr, self._start, length = element.value, element.VR, 0, len(element.value)
         else:
-            with path.open("rb") as file:
+            with self._open() as file:
                 header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
                 # Reading stopped right before the tag of Pixel Data.
                 order = "<" if syntax.is_little_endian else ">"
@@ -217,9 +219,12 @@ class _PixelElement:
         self._extended = (tables[0], tables[1]) if all(tables) else None
         self._fragments: list[int] | None = None
 
+    def _open(self) -> BinaryIO:
+        return BytesIO(self._inflated) if self._inflated is not None else self._path.open("rb")
+
     def frame(self, index: int, n_bytes: int) -> bytes:
         """Bytes of frame ``index``, from 0: as stored, or its codestream as the only one of encapsulated data."""
-        with BytesIO(self._inflated) if self._inflated is not None else self._path.open("rb") as file:
+        with self._open() as file:
             if self.is_encapsulated:
                 file.seek(self._start)
                 return encapsulate([self._codestream(file, index)])

@@ -8,8 +8,9 @@ from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 
 __all__ = ["DEFAULT_LIMITS", "ReadLimits", "too_large"]
 
-#: A frame of 128 x 128 pixels has 33 kB, and a real header of 4 kB and about 340 reads.
-_BYTES_PER_HEADER_BYTE, _BYTES_PER_HEADER_READ = 8, 128
+#: A frame has a header of up to 4 kB and about 340 reads, and compressed pixels of 4 kB or more. Objects of 6000 such
+#: frames are real (Philips fMRI); nine times the defaults take up to a minute.
+_BYTES_PER_HEADER_BYTE, _BYTES_PER_HEADER_READ, _MOST_TIMES = 4, 24, 9
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,11 @@ class ReadLimits:
 
     Args:
         header_bytes: of one DICOM file before its pixels (inflated where it is deflated), and of the part of a volume
-            file before its voxels. A DICOM file may have an eighth of its size more: each frame of a multi-frame object
-            has a header.
+            file before its voxels. A DICOM file may have a quarter of its size more, up to nine times as many: each
+            frame of a multi-frame object has a header.
         header_reads: elements and sequence items of one DICOM header, about three for each: an empty item of
-            8 bytes becomes 2 kB in memory, so bytes alone do not bound it. One more for 128 bytes of file.
+            8 bytes becomes 2 kB in memory, so bytes alone do not bound it. One more for 24 bytes of file and 12 bytes
+            of header, up to nine times as many.
         slice_bytes: of one slice as it is stored once decoded; a DICOM file may have twice as many, and a deflated
             one may inflate to as many.
         voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
@@ -56,8 +58,8 @@ class ReadLimits:
         """What holds for the header of a DICOM file of ``n_bytes``."""
         return replace(
             self,
-            header_bytes=self.header_bytes + n_bytes // _BYTES_PER_HEADER_BYTE,
-            header_reads=self.header_reads + n_bytes // _BYTES_PER_HEADER_READ,
+            header_bytes=min(self.header_bytes + n_bytes // _BYTES_PER_HEADER_BYTE, _MOST_TIMES * self.header_bytes),
+            header_reads=min(self.header_reads + n_bytes // _BYTES_PER_HEADER_READ, _MOST_TIMES * self.header_reads),
         )
 
     def check_voxels(self, what: str, shape: tuple[int, int, int], n_volumes: int = 1) -> None:
