@@ -25,8 +25,9 @@ _NOT_MEASURED = "not measured"
 #: A share of the range below which a difference is float32 rounding.
 _ROUNDING = 1e-6
 
-#: Corners of source and result closer than this count as the same: below what any page or viewer shows.
-_SAME_PLACE_TOLERANCE_MM = 0.01
+#: Corners of source and result closer than this, and than this part of a voxel, count as the same: below what any page
+#: or viewer shows.
+_SAME_PLACE_TOLERANCE_MM, _SAME_PLACE_TOLERANCE = 0.01, 0.05
 
 
 def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
@@ -138,8 +139,13 @@ def headline(report: SRReport) -> str:
 
 
 def _in_plane(grid: SourceSummary) -> str:
-    first, second = (f"{mm:.2f}" for mm in grid.spacing_mm[:2])
+    first, second = (f"{mm:.{_digits(grid, 2)}f}" for mm in grid.spacing_mm[:2])
     return _product([first] if first == second else [first, second], "mm")
+
+
+def _digits(grid: SourceSummary, usual: int) -> int:
+    """Digits behind the point of a length in mm: more where voxels are smaller than 0.1 mm."""
+    return usual + max(0, -1 - math.floor(math.log10(min(grid.spacing_mm))))
 
 
 def _product(sizes: Iterable[object], unit: str = "") -> str:
@@ -179,11 +185,13 @@ def _difference(value: float | None, agreement: Agreement) -> str:
 def _grid_finding(source: SourceSummary, result: ResultSummary) -> str:
     before, after = (_product(grid.shape[:2]) for grid in (source, result))
     here, there = (VolumeGeometry(g.shape, np.array(g.affine)).corners_mm() for g in (source, result))
-    same = np.abs(here - there).max() < _SAME_PLACE_TOLERANCE_MM
+    tolerance_mm = min(_SAME_PLACE_TOLERANCE_MM, _SAME_PLACE_TOLERANCE * min(result.spacing_mm))
+    same = np.abs(here - there).max() < tolerance_mm
     place = "covers the same place" if same else "does NOT cover the same place"
     return (
         f"{_count(result.shape[2], 'slice')} went from {before} to {after} pixels (columns by rows), "
-        f"{fixed(result.spacing_mm[2], 2, 'mm')} apart. The result {place} in the patient as the source."
+        f"{fixed(result.spacing_mm[2], _digits(result, 2), 'mm')} apart. "
+        f"The result {place} in the patient as the source."
     )
 
 
@@ -257,7 +265,7 @@ def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
     rows = {
         "Form": [f"{grid.format}, {_count(grid.n_images, 'image')}" for grid in grids],
         "Voxels, I by J by K": [_product(grid.shape) for grid in grids],
-        "Spacing": [_product((f"{mm:.4f}" for mm in grid.spacing_mm), "mm") for grid in grids],
+        "Spacing": [_product((f"{mm:.{_digits(grid, 4)}f}" for mm in grid.spacing_mm), "mm") for grid in grids],
         "Extent": [_extent(grid) for grid in grids],
         "Centre of the first voxel (RAS)": [_origin(grid) for grid in grids],
         "Voxels clipped to the stored range": ["", _clipped(report.result)],
@@ -266,11 +274,11 @@ def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
 
 
 def _extent(grid: SourceSummary) -> str:
-    return _product((f"{n * mm:.1f}" for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)), "mm")
+    return _product((f"{n * mm:.{_digits(grid, 1)}f}" for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)), "mm")
 
 
 def _origin(grid: SourceSummary) -> str:
-    return ", ".join(fixed(row[3], 2) for row in grid.affine[:3]) + _NBSP + "mm"
+    return ", ".join(fixed(row[3], _digits(grid, 2)) for row in grid.affine[:3]) + _NBSP + "mm"
 
 
 def _clipped(result: ResultSummary) -> str:
