@@ -16,6 +16,7 @@ from series_by_hand import rewrite
 
 HALF = [1.25, 3.75, 6.25, 8.75, 11.25]
 ONE = (20, 24, 1)
+TWO = ((20, 24, 5), (20, 24, 2))
 CORONAL = [1, 0, 0, 0, 0, -1]
 
 
@@ -34,6 +35,8 @@ def _acquisitions() -> Iterator[OddInput]:
     yield OddInput("CT a third of a spacing apart", third, (5, 5), warning="overlap")
     three = [{"AcquisitionNumber": n, "positions_mm": [n * 5 + 2.5 * k for k in range(5)]} for n in range(3)]
     yield OddInput("CT three overlapping slabs", volumes("CT", *three), (5, 5, 5), warning="overlap")
+    short = volumes("CT", {"AcquisitionNumber": 1}, {"AcquisitionNumber": 2, "positions_mm": [10, 12.5]}, shapes=TWO)
+    yield OddInput("CT second acquisition of two slices", short, (2, 5), warning="overlap")
     nine = (20, 24, 9)
     yield OddInput("CT acquisition of each slice", series("CT", AcquisitionNumber=lambda k: k + 1), (5,))
     yield OddInput("CT step and shoot", series("CT", nine, AcquisitionNumber=lambda k: 1 + k // 3), (9,))
@@ -86,6 +89,9 @@ def _owners() -> Iterator[OddInput]:
         two = series("CT", (20, 24, 6), **{key: lambda k: f"1.2.{1 + k // 3}"})
         yield OddInput(f"CT two of {key}", two, (3, 3), warning="several grids")
 
+    missing = series("CT", FrameOfReferenceUID=lambda k: "1.2.3" if k != 1 else None)
+    yield OddInput("CT frame of reference missing in one image", missing, (5,), warning="is missing in 1 of 5")
+
 
 def _headers() -> Iterator[OddInput]:
     for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
@@ -113,6 +119,9 @@ def _localizers() -> Iterator[OddInput]:
     both = [{"orientation": plane, "ProtocolName": "Survey"} for plane in (CORONAL, AXIAL)]
     planes = volumes("MR", *both, shapes=((20, 24, 12),) * 2)
     yield OddInput("MR survey in two planes", planes, (), left_out, 2)
+    three = [{"orientation": plane} for plane in (CORONAL, AXIAL, [0, 1, 0, 0, 0, -1])]
+    planes = volumes("MR", *three, shapes=((20, 24, 3),) * 3)
+    yield OddInput("MR three planes of three images", planes, (3, 3, 3), warning="may be a localizer")
     larger = volumes("CT", {"SeriesDescription": "x"}, {"positions_mm": [30]}, shapes=((20, 24, 5), (40, 24, 1)))
     yield OddInput("CT one image of another size", larger, (1, 5), warning="several grids")
     protocol = series("CT", ProtocolName="PET/CT with topogram")

@@ -60,6 +60,21 @@ def test_units_are_those_of_a_run(searches: Searches, source: Path) -> None:
     assert len(prints(units).values()) == len(set(prints(units).values())) + 1  # both brains hold the same
 
 
+def test_a_localizer_within_a_series_is_left_out_as_in_a_run_and_remembered(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shared = {key: generate_uid() for key in ("study", "series", "frame")}
+    make_series(source / "a", "CT", (8, 9, 5), uids=shared)
+    make_series(source / "b", "CT", (9, 8, 1), uids=shared, orientation=[1, 0, 0, 0, 0, -1])
+    searches = Searches(source, tmp_path / "work")
+    units, skipped = searches.find()
+    found, left_out = find_sources(source)
+    assert [unit.source for unit in units.values()] == found
+    assert skipped == left_out
+    assert [item.reason for item in skipped] == [ReasonCode.LOCALIZER]
+    again, skipped_again = searches.find()
+    assert (again.keys(), skipped_again) == (units.keys(), skipped)
+
+
 def test_an_unchanged_tree_is_recognised_without_parsing(searches: Searches, n_parsed: list[str]) -> None:
     first = searches.find()
     assert n_parsed

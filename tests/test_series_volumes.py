@@ -91,6 +91,26 @@ def test_slices_of_simultaneous_excitation_are_no_volumes(tmp_path: Path) -> Non
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
 
 
+@pytest.mark.parametrize("together", [2, 3, 4])
+def test_times_of_whole_seconds_do_not_cut_volumes_into_blocks(tmp_path: Path, together: int) -> None:
+    shared = uids()
+    for volume in range(3):
+        make_series(
+            tmp_path / f"{volume}",
+            "MR",
+            (8, 9, 12),
+            uids=shared,
+            AcquisitionTime=lambda k, v=volume: f"10{v:02d}{k // together:02d}",
+            InstanceNumber=lambda k, v=volume: 12 * v + k + 1,
+        )
+    expected = [list(range(12 * v + 1, 12 * v + 13)) for v in range(3)]
+    assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
+    next((tmp_path / "2").iterdir()).unlink()
+    [files], _ = find_dicom_series(tmp_path)
+    with pytest.raises(SourceError, match="11 hold 3 images"):
+        read_dicom_series(files)
+
+
 @pytest.mark.parametrize("number", [lambda v, k: 5 * v + k, lambda v, k: 3 * k + v, lambda v, k: 100 - 5 * v - k])
 @pytest.mark.parametrize("spacing_mm", [0.02, 2.5])
 def test_order_at_each_position_tells_volumes_apart(

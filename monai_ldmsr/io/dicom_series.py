@@ -176,15 +176,13 @@ def _changed(files: SeriesFiles) -> CorruptSourceError:
 
 
 def _share_owner(headers: Sequence[Dataset]) -> None:
-    """Give all slices study, patient and frame of reference of the first, where each has others: a series is of one."""
+    """Give all slices study, patient and frame of reference of the first, where they differ: a series is of one."""
     for tag in (Tag("StudyInstanceUID"), Tag("PatientID"), Tag("FrameOfReferenceUID")):
-        if tag not in headers[0]:
-            continue
         # As they are: a value that is looked at would be written in other bytes.
-        first = headers[0].get_item(tag)
-        for header in headers[1:]:
-            if tag in header and header.get_item(tag).value != first.value:
-                header[tag] = first
+        found = [header.get_item(tag) for header in headers if tag in header]
+        if found and (len(found) < len(headers) or any(element.value != found[0].value for element in found)):
+            for header in headers:
+                header[tag] = found[0]
 
 
 def _planes(headers: Sequence[Dataset]) -> list[ImagePlane]:

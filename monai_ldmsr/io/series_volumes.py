@@ -103,8 +103,12 @@ def _owned(part: VolumePart) -> list[VolumePart]:
 def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
     found = partition(part.images, lambda image: image.grid[at])
     n_alone = sum(len(images) == 1 for images in found)
+    n_unsaid = sum(not image.grid[at] for image in part.images)
     if len(found) == 1:
         return [part]
+    if len(found) == 2 and n_unsaid:
+        told = f"{name} is missing in {n_unsaid} of {len(part.images)} images: that of the others is taken for theirs."
+        return [replace(part, warnings=(*part.warnings, told))]
     if not n_alone:
         return [replace(part, images=images) for images in found]
     if n_alone == len(found):
@@ -123,24 +127,42 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
 
 def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> list[VolumePart]:
     """The grids that are not surely localizers; those that may be one have a warning."""
-    kept: list[VolumePart] = []
     if not grids:
-        return kept
+        return []
     main = max(grids, key=lambda grid: len(grid.images))
     several_planes = any(_lie_across(grid, main) for grid in grids)
+    kept: list[VolumePart] = []
     for grid in grids:
-        n, is_named = len(grid.images), all(image.named_localizer for image in grid.images)
-        is_more = len(main.images) >= _MAIN_IS_MORE * n and len(main.images) > _FEW_ACROSS
-        is_aside = n <= _FEW_ACROSS and is_more and grid.images[0].modality != "PT"
-        if (is_named and (n <= _FEW_NAMED or several_planes)) or (is_aside and _lie_across(grid, main)):
+        is_few = len(grid.images) <= _FEW_NAMED or several_planes
+        if (_is_named(grid) and is_few) or (_is_aside(grid, main) and _lie_across(grid, main)):
             left_out.append(_left_out(grid.images, ReasonCode.LOCALIZER, LOCALIZER))
-        elif is_named or (is_aside and n == 1):
-            why = "a description of the series says so" if is_named else "it is one image beside a volume"
-            doubt = f"This may be a localizer (scout): {why}."
-            kept.append(replace(grid, warnings=(*grid.warnings, doubt)))
         else:
             kept.append(grid)
-    return kept
+    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_NAMED
+    return [_doubted(grid, main, several_planes) for grid in kept]
+
+
+def _doubted(grid: VolumePart, main: VolumePart, several_planes: bool) -> VolumePart:
+    """The grid, with a warning where it may be a localizer."""
+    if _is_named(grid):
+        why = "a description of the series says so"
+    elif _is_aside(grid, main) and len(grid.images) == 1:
+        why = "it is one image beside a volume"
+    elif several_planes:
+        why = "the series has few images in several planes"
+    else:
+        return grid
+    return replace(grid, warnings=(*grid.warnings, f"This may be a localizer (scout): {why}."))
+
+
+def _is_named(grid: VolumePart) -> bool:
+    return all(image.named_localizer for image in grid.images)
+
+
+def _is_aside(grid: VolumePart, main: VolumePart) -> bool:
+    """Few images beside many; of PET, none are localizers."""
+    n, n_main = len(grid.images), len(main.images)
+    return n <= _FEW_ACROSS < n_main and n_main >= _MAIN_IS_MORE * n and grid.images[0].modality != "PT"
 
 
 def _lie_across(grid: VolumePart, main: VolumePart) -> bool:

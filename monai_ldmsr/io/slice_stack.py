@@ -67,8 +67,8 @@ class Stations:
         return float(distances[(len(distances) - 1) // 2]) if len(distances) else 0.0
 
     def evenness(self) -> float:
-        """Part of the neighbours that are one usual distance apart; 0 where any is no whole number of them."""
-        if len(self.positions_mm) < 3:
+        """Part of the neighbours that are one usual distance apart; 0 where one is no whole number of them."""
+        if len(self.positions_mm) < 2:
             return 0.0
         steps = np.diff(self.positions_mm) / self.spacing_mm
         near = np.rint(steps)

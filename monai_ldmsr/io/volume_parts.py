@@ -38,6 +38,9 @@ _CERTAIN = (*_ALIKE, "EchoNumbers", "TemporalPositionIdentifier", "DiffusionGrad
 #: A stack of which at least this part of the distances are one step is whole but for single images.
 _NEARLY_WHOLE, _WHOLE = 0.5, 0.9
 
+#: Of these, several values may belong to one volume.
+_TIMES = ("TriggerTime", "FrameReferenceTime", "AcquisitionTime")
+
 #: Images of the smallest stack of which the distance is certain.
 _FEWEST = 3
 
@@ -72,10 +75,9 @@ def volume_parts(images: list[SeriesImage]) -> list[VolumePart]:
 
 def _parts(part: VolumePart) -> list[VolumePart]:
     stations = Stations(planes_of(part.images))
-    found = _complete(part, stations) or _overlapping(part, stations)
-    if found:
-        return [split for child in found for split in (_parts(child) if len(found) > 1 else [child])]
-    return _ordered(part, stations) or [part]
+    # Order before overlap: times of whole seconds would make stacks of the few slices that have one in common.
+    found = _complete(part, stations) or _ordered(part, stations) or _overlapping(part, stations) or [part]
+    return [split for child in found for split in (_parts(child) if len(found) > 1 else [child])]
 
 
 def _complete(part: VolumePart, stations: Stations) -> list[VolumePart]:
@@ -99,7 +101,9 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
     """Whole stacks that overlap, as volumes of their own or as the one that they surely or probably make."""
     for keyword, name in SPLIT_BY.items():
         children = _by_value(part, keyword)
-        if min(len(child.images) for child in children) < _FEWEST:
+        if min(len(child.images) for child in children) < (_FEWEST if stations.most == 1 else 2):
+            continue
+        if keyword in _TIMES and len(children) > max(stations.most, 2):
             continue
         found = [Stations(planes_of(child.images)) for child in children]
         if not _are_whole_and_overlap(found) or max(child.most for child in found) > max(stations.most - 1, 1):
