@@ -92,7 +92,8 @@ def sources_of(results: list[Path], source: Path) -> list[Path]:
     by_uid = {}
     for path in [source] if source.is_file() else sorted(source.rglob("*")):
         if path.suffix == ".gz":
-            unpacked = source.parent / "unpacked" / path.relative_to(source).with_suffix("")
+            within = path.relative_to(source if source.is_dir() else source.parent)
+            unpacked = results[0].parents[3] / "unpacked" / within.with_suffix("")
             unpacked.parent.mkdir(parents=True, exist_ok=True)
             with suppress(OSError, EOFError):
                 unpacked.write_bytes(gzip.decompress(path.read_bytes()))
