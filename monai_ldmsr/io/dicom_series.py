@@ -32,7 +32,7 @@ from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
-from monai_ldmsr.io.volume_parts import is_parallel
+from monai_ldmsr.io.stack_parts import is_parallel
 
 __all__ = ["DicomSeries", "read_dicom_series"]
 

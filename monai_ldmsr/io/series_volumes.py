@@ -10,7 +10,7 @@ from pathlib import Path
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.image_kind import LOCALIZER
 from monai_ldmsr.io.series_grouping import SeriesFiles, SeriesImage, case_digest
-from monai_ldmsr.io.volume_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
+from monai_ldmsr.io.stack_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
 
 __all__ = ["LeftOut", "volumes_of"]
 
