@@ -14,10 +14,11 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
-from monai_ldmsr.degradation import AreaOperator, named_operator, repeat_blocks
+from monai_ldmsr.degradation import AreaOperator, named_operator, repeat_blocks, whole_factor
 from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = [
@@ -117,8 +118,8 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = factor
-        self.weight = weight
+        self.factor = whole_factor(factor)
+        self.weight = real_number("consistency", weight, 0.0, 1.0)
         self.operator = operator
         self.source_key = source_key
 
@@ -201,7 +202,7 @@ class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
         self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = factor
+        self.factor = whole_factor(factor)
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -227,7 +228,7 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = factor
+        self.factor = whole_factor(factor)
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
