@@ -78,7 +78,8 @@ def write_summary(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
     except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror}. Choose another output folder.") from None
+        said = f"{path.name} cannot be written{{}}: {error.strerror}. Choose another output folder."
+        raise OutputError(said.format("")).repeating(said.format(f" in '{path.parent}'")) from None
 
 
 def skipped_case(item: SkippedItem) -> CaseResult:

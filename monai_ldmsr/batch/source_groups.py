@@ -12,7 +12,7 @@ from monai_ldmsr.batch.source_scan import SourceScan
 from monai_ldmsr.errors import OutputError, SourceError
 from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.discovery import CUT_SHORT_SKIP, DAMAGE, cut_short
-from monai_ldmsr.io.series_grouping import case_digest, same_content, volumes_of, with_unique_cases
+from monai_ldmsr.io.series_grouping import case_digest, same_content, volumes_of
 
 __all__ = ["grouped"]
 
@@ -89,7 +89,7 @@ class _Series:
         if cut_short(self._images):
             return GroupRow(n_damaged=n_damaged)
         try:
-            volumes = with_unique_cases(volumes_of(self._images, self._damaged, self._same))
+            volumes = volumes_of(self._images, self._damaged, self._same)
         except SourceError as error:
             said = (error.reason, str(error))
             n_files = len({image.path for image in self._images})
@@ -113,4 +113,4 @@ class _Series:
             (self._keys[path], tuple(frame for _, frame in part if frame))
             for path, part in groupby(zip(volume.paths, frames, strict=True), lambda pair: pair[0])
         ]
-        return UnitRow(volume.case, volume.modality, volume.warnings, tuple(members))
+        return UnitRow(volume.case, volume.modality, volume.warnings, tuple(members), volume.volume, volume.label)

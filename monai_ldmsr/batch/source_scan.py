@@ -13,6 +13,7 @@ from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
 from monai_ldmsr.file_hash import file_sha256, file_stamp
 from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
+from monai_ldmsr.io.case_names import stem_digest, volume_contents
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.discovery import judged
@@ -68,6 +69,7 @@ class SourceScan:
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
         work_dir: where members of archives are unpacked, one at a time.
         again: look anew at files that were refused last time.
+        names: how results are named; with ``hash`` no stem of a file is remembered.
 
     Attributes:
         files: row of each file that is there now.
@@ -76,12 +78,21 @@ class SourceScan:
         looked_at: keys of these.
     """
 
-    def __init__(self, root: Path, known: SourceMemory, limits: ReadLimits, work_dir: Path, again: bool = False):
+    def __init__(
+        self,
+        root: Path,
+        known: SourceMemory,
+        limits: ReadLimits,
+        work_dir: Path,
+        again: bool = False,
+        names: str | None = None,
+    ) -> None:
         self.files: dict[str, FileRow] = {}
         self.places: dict[str, Place] = {}
         self.images: dict[str, list[SeriesImage]] = defaultdict(list)
         self.looked_at: set[str] = set()
         self._root, self._known, self._limits, self._work_dir, self._again = root, known, limits, work_dir, again
+        self._names = names
         self._packed: dict[str, list[str]] = defaultdict(list)
         for key, row in known.files.items():
             if row.archive:
@@ -89,8 +100,7 @@ class SourceScan:
 
     def see(self, path: Path) -> None:
         """Take in one file on disk."""
-        relative = PurePosixPath(path.relative_to(self._root).as_posix())
-        place = place_of(path, relative)
+        place = place_of(path, self.relative(path))
         self.places[place.key] = place
         old = self._known.files.get(place.key)
         if old is not None and (not old.content or (self._again and any(skip.failed for skip in old.skips))):
@@ -114,10 +124,34 @@ class SourceScan:
         else:
             self._look(place, path, row)
 
+    def relative(self, path: Path) -> PurePosixPath:
+        """Path of a file relative to the root; a list of sources may name files anywhere."""
+        return PurePosixPath(Path(os.path.relpath(path, self._root)).as_posix())
+
+    def volume_place(self, key: str) -> PurePosixPath:
+        """Where a volume file lies, by names that may be told: in an archive that is not opened, by its stem."""
+        row = self.files[key]
+        if not row.archive:
+            return self.relative(self.places[key].path)
+        return self.relative(self.places[row.archive].path) / f"{row.unit}{row.extension}"
+
+    def volume_contents(self, key: str) -> list[str]:
+        """SHA-256 of a volume file, and of the file of its voxels where there is one beside it."""
+        row = self.files[key]
+        if not row.beside:
+            return [row.content]
+        if row.beside in self.files or row.archive:
+            return [row.content, self.files[row.beside].content if row.beside in self.files else ""]
+        return volume_contents(self.places[key].path, self._limits)  # the file alone is the source
+
+    def is_volume(self, key: str) -> bool:
+        """Whether a file is a volume file."""
+        return self.files[key].extension not in ("", _ARCHIVE)
+
     def dicomdir_files(self, path: Path) -> set[str] | None:
         """``fold`` of each file that a DICOMDIR lists; ``None`` when it is damaged."""
         self.see(path)
-        row = self.files[digest(path.relative_to(self._root).as_posix())]
+        row = self.files[self._key(path)]
         return None if row.skips else {fold for _, fold in row.listed}
 
     def look_again(self, keys: Sequence[str]) -> None:
@@ -199,12 +233,11 @@ class SourceScan:
             target.unlink()
 
     def _member_place(self, archive: Path, name: PurePosixPath) -> Place:
-        relative = PurePosixPath(archive.relative_to(self._root).as_posix()) / name
-        return place_of(archive / name, relative)
+        return place_of(archive / name, self.relative(archive) / name)
 
     def _see_archive(self, place: Place, row: FileRow) -> None:
         """Look at each member, unpacked alone; an archive of which one cannot be had is refused as a whole."""
-        found = SourceScan(self._root, self._known, self._limits, self._work_dir)
+        found = SourceScan(self._root, self._known, self._limits, self._work_dir, names=self._names)
         try:
             with open_zip(place.path, self._limits) as opened, unpacking_folder(self._work_dir) as folder:
                 if file_stamp(place.path) != row.mark[:2]:
@@ -254,7 +287,7 @@ class SourceScan:
             images = read_dicomdir(path, self._limits)
         except SourceError as error:
             return replace(row, skips=(_skip(error.reason, str(error)),))
-        folder = PurePosixPath(place.path.parent.relative_to(self._root).as_posix())
+        folder = self.relative(place.path.parent)
         listed = [
             (digest("series", image.series), digest(str(folder / image.name).lower()) if image.name else "")
             for image in images
@@ -271,12 +304,13 @@ class SourceScan:
                 n_volumes = 0
         name = data_file_name(path, self._limits)
         beside = "" if name is None else self._key(place.path.with_name(name))
-        unit = f"{volume_case(place.path)}-{place.key[:12]}"
+        unit = "" if self._names == "hash" else volume_case(place.path)
         n_volumes = n_volumes if n_volumes > 1 else 0
-        return replace(row, unit=unit, n_volumes=n_volumes, extension=extension, beside=beside)
+        stem = stem_digest(place.path)
+        return replace(row, unit=unit, stem=stem, n_volumes=n_volumes, extension=extension, beside=beside)
 
     def _key(self, path: Path) -> str:
-        return digest(path.relative_to(self._root).as_posix())
+        return digest(self.relative(path))
 
     def _look_at_images(self, place: Place, path: Path, row: FileRow) -> None:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.io.case_names import NamedSource, distinct, series_content
 from monai_ldmsr.io.dicom_header import CUT_SHORT, quiet_pydicom, read_header, skip_reason, text
 from monai_ldmsr.io.enhanced_multiframe import images_of
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
@@ -20,9 +20,8 @@ from monai_ldmsr.io.series_grouping import (
     same_content,
     series_image,
     volumes_of,
-    with_unique_cases,
 )
-from monai_ldmsr.io.tree import files_below
+from monai_ldmsr.io.tree import empty_source, files_of, given_sources
 from monai_ldmsr.io.volume_file import volume_extension
 
 __all__ = [
@@ -60,7 +59,8 @@ def find_sources(
 
     Args:
         source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
-            which is then a series of one slice. Links below it are not followed out of it, nor into folders.
+            which is then a series of one slice; or a ``.txt`` file that lists such. Links below it are not followed out
+            of it, nor into folders.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
@@ -70,15 +70,16 @@ def find_sources(
         SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
     """
     source = Path(source)
-    if not os.path.exists(source):
-        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    files, others = ([source], {}) if source.is_file() else files_below(source)
+    sources, missing = given_sources(source)
+    files, others = files_of(sources)
+    others = {**missing, **others}
     if not files and not others:
-        raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
+        raise empty_source(source)
     volumes = [path for path in files if volume_extension(path)]
     series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
     skipped += [
-        SkippedItem(case_digest(message), reason, message, n) for (reason, message), n in sorted(others.items())
+        SkippedItem(case_digest(message), reason, message, len(paths), tuple(paths))
+        for (reason, message), paths in sorted(others.items())
     ]
     return [*series, *volumes], skipped
 
@@ -107,28 +108,32 @@ def find_dicom_series(
 
 def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
     buckets: dict[str, list[SeriesImage]] = defaultdict(list)
-    skips: Counter[Skip] = Counter()
+    skips: dict[Skip, list[Path]] = defaultdict(list)
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
             images, reasons = judged(path, limits)
             for image in images:
                 buckets[bucket_of(image)].append(image)
-            skips.update(reasons)
+            for reason in reasons:
+                skips[reason].append(path)
             damaged_folders[path.parent] += sum(reason in DAMAGE for _, reason, _ in reasons)
         found: list[SeriesFiles] = []
         for key in [key for key, images in buckets.items() if cut_short(images)]:
             for image in buckets.pop(key):
-                skips[CUT_SHORT_SKIP] += 1
+                skips[CUT_SHORT_SKIP].append(image.path)
                 damaged_folders[image.path.parent] += 1
         for images in buckets.values():
             try:
                 found += volumes_of(images, damaged_folders, partial(same_content, limits=limits))
             except SourceError as error:
-                skips[(images[0].series, error.reason, str(error))] += len({image.path for image in images})
+                skips[(images[0].series, error.reason, str(error))] += dict.fromkeys(image.path for image in images)
     found.sort(key=lambda item: item.paths[0])
-    skipped = [SkippedItem(case_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
-    return with_unique_cases(found), skipped
+    skipped = [
+        SkippedItem(case_digest(*key), key[1], key[2], len(paths), tuple(paths)) for key, paths in sorted(skips.items())
+    ]
+    kept, left_out = distinct(NamedSource(item.case, partial(series_content, item), item.paths, item) for item in found)
+    return [one.source for one in kept], [*skipped, *left_out]
 
 
 def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tuple[list[SeriesImage], set[Skip]]:

@@ -18,6 +18,7 @@ from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import ImagePlane, image_plane, modality_of, read_header, sop_class, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.series_labels import VolumeTraits, label_volumes
 
 __all__ = [
     "PLANE_TOLERANCE",
@@ -29,7 +30,6 @@ __all__ = [
     "same_content",
     "series_image",
     "volumes_of",
-    "with_unique_cases",
 ]
 
 #: Two images closer than this along the normal stand at the same position.
@@ -77,6 +77,7 @@ _T = TypeVar("_T")
 
 #: Reasons that are no mere "this is something else".
 _FAILURES = (
+    ReasonCode.NO_SUCH_SOURCE,
     ReasonCode.UNREADABLE_FILE,
     ReasonCode.DUPLICATE_UID_CONFLICT,
     ReasonCode.TOO_LARGE,
@@ -102,6 +103,8 @@ class SeriesFiles:
         paths: the file of each slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
         warnings: what the grouping had to decide, for the report.
         frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
+        volume: number from 1 among the volumes of its series, in the order of what tells them apart; 0 when alone.
+        label: what tells it from those, such as ``"TE 2.46 ms"``.
     """
 
     case: str
@@ -109,6 +112,8 @@ class SeriesFiles:
     paths: tuple[Path, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
     frames: tuple[int, ...] = field(default=(), repr=False)
+    volume: int = 0
+    label: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,12 +125,14 @@ class SkippedItem:
         reason: machine-readable code.
         message: one sentence for a person.
         n_files: how many files.
+        paths: which, where that is known; only for whoever runs this, in no message and no summary.
     """
 
     case: str
     reason: ReasonCode
     message: str
     n_files: int
+    paths: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def corrupt(self) -> bool:
@@ -150,6 +157,7 @@ class SeriesImage:
     grid: tuple[str, ...]
     plane: ImagePlane | None
     split_values: tuple[str, ...]
+    stand_in: str = ""
 
     def value(self, keyword: str) -> str:
         """What may tell it from another image at its place."""
@@ -170,16 +178,26 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
     plane = image_plane(header)
     if plane is not None:
         plane = replace(plane, cosines=_shared(plane.cosines), pixel_spacing_mm=_shared(plane.pixel_spacing_mm))
+    uid = sop_instance(header)
     return SeriesImage(
         path=path,
         frame=frame,
         modality=_shared(modality_of(header)),
         series=_shared(series),
-        uid=sop_instance(header),
+        uid=uid,
         grid=_shared((sop_class(header), *grid, owner)),
         plane=plane,
         split_values=tuple(_shared(text(header, key)) for key in _SPLIT_BY),
+        # Not the file's name: files of several patients may be called alike.
+        stand_in="" if uid else _header_digest(header),
     )
+
+
+def _header_digest(header: pydicom.Dataset) -> str:
+    try:
+        return case_digest(str(header))
+    except Exception:  # a damaged element, which its reader refuses
+        return case_digest(*sorted(str(tag) for tag, _ in header.items()))
 
 
 @lru_cache(maxsize=4096)
@@ -209,20 +227,45 @@ def volumes_of(images: list[SeriesImage], damaged_folders: Counter[Path], same: 
     if any(image.plane is None for image in images):
         # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
         return [_series_files(images, [], warnings)]
-    volumes: list[SeriesFiles] = []
+    parts: list[tuple[list[SeriesImage], list[str]]] = []
     grids = 0
     for on_grid in _partition(images, lambda image: image.grid):
         for parallel in _parallel(on_grid):
-            parts = _split_repeats(parallel, [])
-            volumes += [_series_files(part, labels, [*warnings, *_mixed(part)]) for part, labels in parts]
+            parts += _split_repeats(parallel, [])
             grids += 1
+    volumes = [_series_files(part, labels, [*warnings, *_mixed(part)]) for part, labels in parts]
     if grids > 1:
         apart = (
             f"The images of the series lie on several grids or belong to several studies ({grids} groups): this is one "
             "of them; nothing is resampled."
         )
         volumes = [replace(volume, warnings=(*volume.warnings, apart)) for volume in volumes]
-    return volumes
+    return _told_apart(volumes, parts)
+
+
+def _told_apart(volumes: list[SeriesFiles], parts: list[tuple[list[SeriesImage], list[str]]]) -> list[SeriesFiles]:
+    """Give the volumes of a series numbers and labels, and names of their own where they had one in common."""
+    labels = label_volumes([_traits(images, names) for images, names in parts])
+    n_of_name = Counter(volume.case for volume in volumes)
+    told = []
+    for volume, (images, _), (number, label) in zip(volumes, parts, labels, strict=True):
+        # By an image and not by their order: whatever else the series comes to hold, the name stays the volume's.
+        case = volume.case if n_of_name[volume.case] == 1 else case_digest(volume.case, min(map(_identity, images)))
+        told.append(replace(volume, case=case, volume=number, label=label))
+    return told
+
+
+def _traits(images: list[SeriesImage], names: list[str]) -> VolumeTraits:
+    first = images[0]
+    assert first.plane is not None
+    numbers = [round(number, 2) + 0.0 for number in (*first.plane.cosines, *first.plane.pixel_spacing_mm)]
+    values = {key: first.value(key) for key, name in _SPLIT_BY.items() if name in names}
+    uid = min(map(_identity, images))
+    return VolumeTraits(first.grid[-1], (*first.grid[:-1], *numbers), first.plane.cosines, values, uid)
+
+
+def _identity(image: SeriesImage) -> str:
+    return image.uid or image.stand_in
 
 
 def _mixed(images: list[SeriesImage]) -> list[str]:
@@ -313,7 +356,7 @@ def _positions(images: list[SeriesImage]) -> tuple[int, int]:
 def _series_files(images: list[SeriesImage], labels: list[str], warnings: list[str]) -> SeriesFiles:
     first = images[0]
     plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
-    uids = [] if first.series else sorted(image.uid or image.path.name for image in images)
+    uids = [] if first.series else sorted(map(_identity, images))
     values = [first.value(key) for key, name in _SPLIT_BY.items() if name in labels]
     if labels:
         split = f"The series holds several volumes; this is one of them, told apart by {', '.join(labels)}."
@@ -326,17 +369,6 @@ def _series_files(images: list[SeriesImage], labels: list[str], warnings: list[s
         warnings=tuple(warnings),
         frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
     )
-
-
-def with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
-    """Tell volumes apart whose names would be the same."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for item in found:
-        case = case_digest(item.case, str(seen[item.case])) if seen[item.case] else item.case
-        seen[item.case] += 1
-        unique.append(replace(item, case=case))
-    return unique
 
 
 def case_digest(*parts: object, digits: int = 12) -> str:

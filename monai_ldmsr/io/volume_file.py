@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import nibabel as nib
@@ -21,6 +20,7 @@ from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.volume_header import MM_PER_UNIT, checked_shape, header_fields, placement, stored_bytes
 from monai_ldmsr.io.whole_file import check_meta_image, check_nrrd
 
@@ -99,16 +99,15 @@ class _Read:
     warnings: tuple[str, ...]
 
 
-def volume_extension(path: Path) -> str | None:
+def volume_extension(path: PurePath) -> str | None:
     """Extension when it is one of the formats of this module, else ``None``."""
     name = path.name.lower()
     return next((extension for extension in _EXTENSIONS if name.endswith(extension)), None)
 
 
-def volume_case(path: Path) -> str:
-    """Name for a volume file's result: its stem, with everything but ``A-Z a-z 0-9 . _ -`` replaced."""
-    stem = path.name[: len(path.name) - len(volume_extension(path) or "")]
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:64] or "volume"
+def volume_case(path: PurePath) -> str:
+    """The stem of a volume file in letters ``A-Z a-z 0-9 . _ -``, as names of results begin."""
+    return readable(path.name[: len(path.name) - len(volume_extension(path) or "")]) or "volume"
 
 
 def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
