@@ -19,7 +19,7 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
 
     Args:
         name: of the setting, for the message.
-        value: as given; an ``int`` stays one.
+        value: as given.
         low: the least that is possible.
         high: the greatest.
 
@@ -28,14 +28,14 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
 
     Example:
         >>> real_number("detail", "0.5"), real_number("detail", 1)
-        (0.5, 1)
+        (0.5, 1.0)
     """
     number = _number(value)
     if number is None or not low <= number <= high:
         most = "" if math.isinf(high) else f" to {high:g}"
         least = "" if math.isinf(low) else f" from {low:g}{most}"
         raise SettingsError(f"{name} is {value!r}; give a number{least}.")
-    return number
+    return float(number)
 
 
 def whole_number(name: str, value: Any, low: int = 0) -> int:
@@ -76,8 +76,6 @@ def _number(value: Any) -> float | None:
         if isinstance(value, bool):
             return None
         number: float = value if isinstance(value, int) else float(value)
-        if isinstance(value, str) and number % 1 == 0:
-            number = int(number)
     except (TypeError, ValueError, OverflowError):
         return None
     return number if isinstance(number, int) or abs(number) < 2**53 else None

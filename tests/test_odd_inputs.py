@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from odd_conformance import check_by_readers, check_conformance
 from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
+from odd_names import NAME_ROWS
 from odd_run import check_output, check_result, run
 from odd_volumes import VOLUME_ROWS, four_volumes, nifti, values
 
-ROWS = (*DICOM_ROWS, *VOLUME_ROWS)
+ROWS = (*DICOM_ROWS, *VOLUME_ROWS, *NAME_ROWS)
 
 #: Rows that all three independent readers read rightly.
 REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}

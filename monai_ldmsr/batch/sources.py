@@ -126,15 +126,21 @@ class UnitSources:
 
     def _found(self, scan: SourceScan, row: UnitRow, wanted: Wanted | None) -> FoundUnit:
         fingerprint = _fingerprint(scan, row)
-        paths = [scan.path(key) for key, frames in row.members for _ in frames or (0,)]
-        name = case_name(self._names, row.unit, series_place(paths, self._root), is_series=True)
+        name = self._series_name(scan, row)
         self._tell(scan, name, [key for key, _ in row.members], is_series=True)
         if wanted is not None and not wanted(name, fingerprint):
             return FoundUnit(name, fingerprint)
+        paths = [scan.path(key) for key, frames in row.members for _ in frames or (0,)]
         numbers = [frame for _, frames in row.members for frame in frames or (0,)]
         frames = tuple(numbers) if any(numbers) else ()
         files = SeriesFiles(row.unit, row.modality, tuple(paths), row.warnings, frames, row.volume, row.label)
         return FoundUnit(name, fingerprint, self._packed(scan, files, [key for key, _ in row.members]))
+
+    def _series_name(self, scan: SourceScan, row: UnitRow) -> str:
+        if self._names in (None, "hash"):  # thousands of paths need not be looked at
+            return row.unit
+        place = series_place([scan.path(key) for key, _ in row.members], self._root)
+        return case_name(self._names, row.unit, place, is_series=True)
 
     def _packed(
         self, scan: SourceScan, source: SeriesFiles | Path, keys: Collection[str], volume: int = 0

@@ -136,7 +136,10 @@ def check_description(text: Any) -> None:
     Raises:
         SettingsError: it is no text of 1 to 64 printable ASCII characters without backslash, ``$``, ``@`` and ``%``.
     """
-    if text is None or (isinstance(text, str) and text.strip() and re.fullmatch(r"[ !\"#&-\[\]-?A-~]{1,64}", text)):
+    if text is None:
+        return
+    is_plain = isinstance(text, str) and text.isascii() and text.isprintable() and not set(text) & set("\\$@%")
+    if is_plain and text.strip() and len(text) <= _MAX_DESCRIPTION:
         return
     raise SettingsError(
         "series_description must be text of 1 to 64 letters, digits and signs of ASCII without backslash, $, @ and %: "

@@ -87,10 +87,6 @@ def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
-def _number(name: str, value: Any) -> float:
-    return float(real_number(name, value))  # always a float: digests tell 1 from 1.0
-
-
 def _word(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.isalnum() or len(value) > 20:
         raise SettingsError(f"{name} is no word that can be used.")
@@ -100,10 +96,10 @@ def _word(name: str, value: Any) -> str:
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "factor": whole_number,
     "num_inference_steps": whole_number,
-    "detail": _number,
-    "consistency": _number,
+    "detail": real_number,
+    "consistency": real_number,
     "operator": _word,
-    "noise": _number,
+    "noise": real_number,
     "seed": whole_number,
     "modality": _word,
 }
