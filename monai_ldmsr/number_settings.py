@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
     if number is None or not low <= number <= high:
         most = "" if math.isinf(high) else f" to {high:g}"
         least = "" if math.isinf(low) else f" from {low:g}{most}"
-        raise SettingsError(f"{name} is {value!r}; give a number{least}.")
+        raise SettingsError(f"{name} is {_said(value)}; give a number{least}.")
     return float(number)
 
 
@@ -50,7 +51,7 @@ def whole_number(name: str, value: Any, low: int = 0) -> int:
     """
     number = _number(value)
     if number is None or number != int(number) or number < low:
-        raise SettingsError(f"{name} is {value!r}; give a whole number, {low} or more.")
+        raise SettingsError(f"{name} is {_said(value)}; give a whole number, {low} or more.")
     return int(number)
 
 
@@ -70,6 +71,13 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _said(value: Any) -> str:
+    """The value where it is short and plain; a client of a server may have sent anything."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "too large"
+    return repr(value) if re.fullmatch(r"[\w.+-]{0,20}", str(value)) else "no such number"
+
+
 def _number(value: Any) -> float | None:
     """None for what is no finite number, and for floats of which not every neighbour is another whole number."""
     try:
@@ -78,4 +86,4 @@ def _number(value: Any) -> float | None:
         number: float = value if isinstance(value, int) else float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if isinstance(number, int) or abs(number) < 2**53 else None
+    return number if abs(number) < (2**63 if isinstance(number, int) else 2**53) else None

@@ -25,7 +25,6 @@ from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.run_settings import checked_settings
-from monai_ldmsr.source_table import SourceTable
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
 if TYPE_CHECKING:
@@ -116,22 +115,19 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
+    from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
+
     check_apart(Path(source), Path(output_dir))
     table = sources_csv and SourceTable(None if sources_csv is True else Path(sources_csv), Path(output_dir))
-    network: dict[str, Any] = {
-        "num_inference_steps": num_inference_steps,
-        "detail": detail,
-        "noise": noise,
-        "seed": seed,
-    }
-    assumed: dict[str, Any] = {"consistency": consistency, "operator": operator, "modality": modality, "limits": limits}
+    network: dict[str, Any] = {"num_inference_steps": num_inference_steps, "detail": detail, "seed": seed}
+    assumed: dict[str, Any] = {"consistency": consistency, "operator": operator, "noise": noise}
     header: dict[str, Any] = {
         "created": created,
         "series_number": series_number,
         "series_description": series_description,
     }
-    where: dict[str, Any] = {"bundle": bundle, "device": device, "names": names}
-    evaluator = open_evaluator(source, output_dir, factor=factor, **network, **assumed, **header, **where)
+    where: dict[str, Any] = {"modality": modality, "limits": limits, "device": device, "bundle": bundle}
+    evaluator = open_evaluator(source, output_dir, factor=factor, names=names, **network, **assumed, **header, **where)
     return evaluator.run(progress, table or None)
 
 

@@ -147,6 +147,14 @@ def test_anything_else_is_refused(value: object) -> None:
             real_number("n", value, 0.0, 9.0)
 
 
+def test_numbers_beyond_all_measure_are_not_repeated() -> None:
+    for value in (10**5000, "9" * 5000, "MARKER^NAME"):
+        with pytest.raises(SettingsError) as caught:
+            whole_number("n", value)
+        assert len(str(caught.value)) < 80
+        assert "MARKER" not in str(caught.value)
+
+
 def images(output: Path) -> dict[str, bytes]:
     found = {path.name: pydicom.dcmread(path) for path in output.glob("*/dicom/*")}
     return {name: image.SOPInstanceUID.encode() + image.PixelData for name, image in found.items()}

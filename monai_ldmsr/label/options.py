@@ -12,7 +12,7 @@ from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.networks import FACTORS
 from monai_ldmsr.number_settings import real_number, whole_number
@@ -39,7 +39,7 @@ def offered_options() -> dict[str, Any]:
 
 
 def requested_settings(
-    request: Mapping[str, Any], bundle: str | Path, device: str | None, limits: ReadLimits = DEFAULT_LIMITS
+    request: Mapping[str, Any], bundle: str | Path, device: str | None, limits: ReadLimits | None = None
 ) -> WorkSettings:
     """Read the options of a request; ``steps`` is another word for ``num_inference_steps``.
 
