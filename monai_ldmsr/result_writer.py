@@ -26,6 +26,7 @@ from monai_ldmsr.io import (
     write_volume_file,
 )
 from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
 from monai_ldmsr.networks.super_resolver import SuperResolver
@@ -265,6 +266,8 @@ class ResultWriter:
             for g in (source.geometry, result)
         )
         warnings = [*source.warnings]
+        if isinstance(source, DicomSeries):
+            warnings += lost_meaning(source.headers, source.modality)
         n_bounded = data["pred_n_bounded"]
         if n_bounded > _MANY_BOUNDED * pred.numel():
             warnings.append(
