@@ -20,6 +20,8 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.io.tree import files_below
+from monai_ldmsr.io.volume_format import header_beside, volume_extension
+from monai_ldmsr.io.volume_parts import parts_beside
 
 __all__ = ["UnitSources"]
 
@@ -76,7 +78,8 @@ class UnitSources:
         others = self._scan(scan)
         groups = grouped(scan, known, self.limits)
         self._learn(SourceMemory(scan.files, groups))
-        skips = [skip for row in scan.files.values() for skip in row.skips]
+        parts = {key for row in scan.files.values() for key in row.beside}
+        skips = [skip for key, row in scan.files.items() if key not in parts for skip in row.skips]
         skips += [row.failure for row in groups.values() if row.failure]
         skips += [SkippedItem(case_digest(text), reason, text, n) for (reason, text), n in others.items()]
         series, refused = _distinct(scan, _complete(scan, groups))
@@ -93,7 +96,8 @@ class UnitSources:
             if not self.source.is_dir():
                 files, others = self._listed(scan, files), Counter()
         else:
-            files = [self.source]
+            source = header_beside(self.source) or self.source
+            files = [source, *(parts_beside(source, self.limits) if volume_extension(source) else ())]
         if not files and not others:
             raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
         for path in files:
@@ -136,7 +140,7 @@ class UnitSources:
         for key, row in scan.files.items():
             if not row.unit:
                 continue
-            contents = [row.content, scan.files[row.beside].content if row.beside in scan.files else ""]
+            contents = [row.content, *(scan.files[key].content if key in scan.files else "" for key in row.beside)]
             file = None
             for number in range(1, row.n_volumes + 1) if row.n_volumes else (0,):
                 unit = f"{row.unit}-vol{number:0{max(4, len(str(row.n_volumes)))}d}" if number else row.unit
@@ -145,7 +149,7 @@ class UnitSources:
                     yield FoundUnit(unit, fingerprint)
                     continue
                 path = scan.path(key)
-                source = self._packed(scan, path, [key, *([row.beside] if row.beside else [])], number)
+                source = self._packed(scan, path, [key, *row.beside], number)
                 if number and not isinstance(source, PackedSource):
                     file = file or NiftiFile(path, self.limits)
                     source = NiftiVolume(file, number)

@@ -24,7 +24,9 @@ def add(commands: Commands) -> None:
         "Super-resolve every series and volume file below SRC. Writes OUT/<case>/ with the result, "
         "report.html and report.json, and OUT/summary.json.",
     )
-    run.add_argument("source", metavar="SRC", type=Path, help="folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd")
+    run.add_argument(
+        "source", metavar="SRC", type=Path, help="folder, DICOM file, or volume file (NIfTI, NRRD, MetaImage, MGH)"
+    )
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
     add_model_options(run)
     run.set_defaults(command=_run)
@@ -50,6 +52,8 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
             dicom = output / case.case / "dicom"
             print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
             print(f"         report: {output / case.case / 'report.html'}")
+            for warning in case.warnings:
+                print(f"         warning: {warning}")
         else:
             print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
     counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}

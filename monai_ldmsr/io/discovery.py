@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from monai_ldmsr.io.series_grouping import (
     with_unique_cases,
 )
 from monai_ldmsr.io.tree import files_below
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.volume_format import EXTENSIONS, header_beside, volume_extension
+from monai_ldmsr.io.volume_parts import parts_beside
 
 __all__ = [
     "CUT_SHORT_SKIP",
@@ -50,7 +51,8 @@ DAMAGE = (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
-_NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
+_NOT_DICOM = f"Not a DICOM file and not a volume file ({', '.join(EXTENSIONS)})."
+_HALF = "Not a DICOM file: the voxels of a pair of .hdr and .img, whose .hdr file is not beside it. Put both together."
 
 
 def find_sources(
@@ -72,11 +74,12 @@ def find_sources(
     source = Path(source)
     if not os.path.exists(source):
         raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    files, others = ([source], {}) if source.is_file() else files_below(source)
+    files, others = ([header_beside(source) or source], {}) if source.is_file() else files_below(source)
     if not files and not others:
         raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
     volumes = [path for path in files if volume_extension(path)]
-    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
+    parts = {part for path in volumes for part in parts_beside(path, limits)}
+    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits, parts)
     skipped += [
         SkippedItem(case_digest(message), reason, message, n) for (reason, message), n in sorted(others.items())
     ]
@@ -105,13 +108,18 @@ def find_dicom_series(
     return [item for item in found if isinstance(item, SeriesFiles)], skipped
 
 
-def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def _find_series(
+    files: Sequence[Path], limits: ReadLimits, parts: Set[Path] = frozenset()
+) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    """Series among ``files``, of which ``parts`` belong to volume files unless they are images themselves."""
     buckets: dict[str, list[SeriesImage]] = defaultdict(list)
     skips: Counter[Skip] = Counter()
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
             images, reasons = judged(path, limits)
+            if path in parts and not images:
+                continue
             for image in images:
                 buckets[bucket_of(image)].append(image)
             skips.update(reasons)
@@ -146,7 +154,9 @@ def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tup
         return [], {("", error.reason, str(error))}
     if header is None:
         is_named_dicom = listed_as.suffix.lower() in _DICOM_SUFFIXES
-        unreadable, foreign = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM), (ReasonCode.NOT_AN_IMAGE, _NOT_DICOM)
+        is_half = listed_as.name.lower().endswith((".img", ".img.gz"))
+        foreign = (ReasonCode.NOT_AN_IMAGE, _HALF if is_half else _NOT_DICOM)
+        unreadable = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM)
         return [], {("", *(unreadable if is_named_dicom else foreign))}
     images, skips = [], set()
     for image in images_of(header):

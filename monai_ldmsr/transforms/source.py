@@ -52,8 +52,8 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
 
     Args:
         keys: paths, files of a series, or volumes of a 4D NIfTI file.
-        modality: of volume files, which do not tell it: ``CT`` (then values must be HU, and impossible ones are
-            padding), ``MR`` or ``PT``; None when not known. DICOM tells its own.
+        modality: of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or ``PT``;
+            None for what header or JSON file beside say, with a warning when nothing does. DICOM tells its own.
         source_key: where the source is kept.
         limits: the largest source that is read.
 
@@ -89,8 +89,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
             not isinstance(item, NiftiVolume) and volume_extension(Path(item)) is None
         ):
             return read_dicom_series(item, self.limits)
-        volume = read_volume_file(item, self.limits)
-        return volume if self.modality is None else volume.with_modality(self.modality)
+        return read_volume_file(item, self.limits).with_modality(self.modality)
 
 
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
