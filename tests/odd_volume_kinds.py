@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import struct
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from odd_volumes import (
     values,
 )
 
-HAS_ZSTD = any(importlib.util.find_spec(name) for name in ("compression", "backports", "pyzstd"))
+HAS_ZSTD = bool(nib.openers.HAVE_ZSTD) if hasattr(nib.openers, "HAVE_ZSTD") else nib._compression.HAVE_ZSTD
 
 #: Another place of the same volume: turned, mirrored, and 70 mm away.
 ELSEWHERE = np.array([[0, -0.7, 0, 60.0], [0.9, 0, 0, 40.0], [0, 0, -2.5, -20.0], [0, 0, 0, 1]])

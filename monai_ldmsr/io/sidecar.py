@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.io.dicom_header import PET_UNITS
+from monai_ldmsr.io.padding import PADDING_HU
 from monai_ldmsr.io.value_kind import label_map, phase_image
 from monai_ldmsr.io.volume_format import sidecar_name
 
@@ -103,6 +104,14 @@ def _term(word: str) -> str:
     return word if re.fullmatch(r"[A-Z]{2,16}", word) and word not in ("UNKNOWN", "OTHER", "NONE") else ""
 
 
+def _may_be_hounsfield(voxels: npt.NDArray[np.float32]) -> bool:
+    """Whether there is much air of whole numbers, and nothing lower but padding."""
+    low = voxels[voxels <= -900]
+    is_air, is_below = low >= -1100, (low < -1100) & (low > PADDING_HU)
+    whole = bool((low == np.rint(low)).all())
+    return whole and int(is_air.sum()) > 0.01 * voxels.size and int(is_below.sum()) < 0.001 * voxels.size
+
+
 def unknown_modality(said: str, voxels: npt.NDArray[np.float32]) -> str:
     """Warning that no modality is known that the model was made for, and how to state it.
 
@@ -114,9 +123,8 @@ def unknown_modality(said: str, voxels: npt.NDArray[np.float32]) -> str:
         f"The modality of the volume file is given as {said}, which is none" if said else "The modality is not known"
     )
     warning = f"{found}: the values were worked on as of an unknown one. State it: --modality CT, MR or PT."
-    air = voxels[(voxels >= -1100) & (voxels <= -900)]
     least = float(voxels.min())
-    if not said and least <= -900 and (air == np.rint(air)).all() and air.size > 0.01 * voxels.size:
+    if not said and _may_be_hounsfield(voxels):
         return (
             f"{warning} The values look like Hounsfield units (the least is {least:g}): if it is a CT, this result is "
             "not what a CT gets; run again with --modality CT."
