@@ -106,7 +106,7 @@ def _check_magic(magic: bytes, is_pair: bool) -> None:
 
 
 def _another_kind(path: Path, expected: str) -> SourceError:
-    if voxels_beside(path.name) is not None:  # many programs have headers of this name
+    if voxels_beside(path.name) is not None and path.stat().st_size:  # many programs have headers of this name
         return SkippedSourceError("The .hdr file holds no NIfTI or Analyze header.", ReasonCode.NOT_AN_IMAGE)
     return CorruptSourceError(
         f"The file does not begin with a {expected}: it is another kind of file than its name says, or its beginning "
