@@ -32,7 +32,7 @@ HAS_ZSTD = bool(nib.openers.HAVE_ZSTD) if hasattr(nib.openers, "HAVE_ZSTD") else
 #: Another place of the same volume: turned, mirrored, and 70 mm away.
 ELSEWHERE = np.array([[0, -0.7, 0, 60.0], [0.9, 0, 0, 40.0], [0, 0, -2.5, -20.0], [0, 0, 0, 1]])
 
-_INTENT, _UNITS, _QUATERNION = (68, "<h"), (123, "<B"), (256, "<3f")
+_INTENT, _UNITS, _CODES, _QUATERNION = (68, "<h"), (123, "<B"), (252, "<2h"), (256, "<3f")
 
 
 def regions(n: int = 5, dtype: Any = "<i2") -> np.ndarray:
@@ -197,6 +197,8 @@ def _places() -> list[OddInput]:
         done("nifti mirrored qform alone", nifti(affine=mirrored, codes=(0, 1))),
         done("nifti sheared sform beside qform", nifti(affine=SHEARED, qform=AFFINE), apart),
         done("nifti in metres, two places", nifti(qform=ELSEWHERE, patch=field(_UNITS, 1)), apart),
+        done("nifti codes of no standard", nifti(patch=field(_CODES, 9, 77))),
+        done("nifti unit of no standard", nifti(patch=field(_UNITS, 5)), "none of NIfTI's"),
         done("nifti qform no rotation beside sform", nifti(patch=field(_QUATERNION, 3.0, 4.0, 5.0)), "no rotation"),
         refused("nifti qform no rotation", nifti(codes=(0, 1), patch=field(_QUATERNION, 3.0, 4.0, 5.0)), "NO_GEOMETRY"),
         done("mgz oblique", mgh()),
@@ -273,6 +275,7 @@ def _formats() -> list[OddInput]:
             both(beside("v.hdr", b"ENVI\nsamples = 3\n"), beside("v.img", b"1" * 99)),
             "NOT_AN_IMAGE",
         ),
+        refused("hdr empty", both(pair(), beside("v.hdr", b"")), "UNREADABLE_FILE", 4),
         refused("img truncated", both(pair(), lambda f: cut(f / "v.img")), "UNREADABLE_FILE", 4),
         done("mgz", mgh()),
         done("mgh", mgh("v.mgh")),

@@ -134,3 +134,15 @@ def test_analyze_sizes_stay_and_its_middle(tmp_path: Path) -> None:
     assert isinstance(result, nib.Nifti1Pair)
     check_faces(nib.AnalyzeImage.from_filename(tmp_path / "a.hdr").affine, result.affine, 2, 1.0)
     np.testing.assert_array_equal(np.asarray(result.dataobj), values().repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_a_code_of_no_standard_is_one_too(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "a.nii", ELSEWHERE, AFFINE, (1, 1), 2).read_bytes())
+    struct.pack_into("<2h", content, 252, 9, 77)
+    (tmp_path / "a.nii").write_bytes(content)
+    volume = upsampled(tmp_path / "a.nii", tmp_path / "b.nii")
+    np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-5)
+    after = places(tmp_path / "b.nii")
+    assert after.codes == (9, 77)
+    check_faces(ELSEWHERE, after.qform, 2, 1.0)
+    check_faces(AFFINE, after.sform, 2, 1.0)

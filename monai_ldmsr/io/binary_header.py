@@ -143,6 +143,9 @@ def _nifti(path: Path, start: bytes, order: str, n_header: int, limits: ReadLimi
     refuse_intent(intent)
     has_extension = bool(start[n_header : n_header + 1].strip(b"\0")) and not is_pair
     header = image_class.header_class(start[:n_header], endianness=order)
+    codes = struct.unpack_from(f"{order}2h" if is_first else f"{order}2i", start, 252 if is_first else 344)
+    # Any number above 0 says that the form holds; nibabel takes back those that it does not know.
+    header["qform_code"], header["sform_code"] = (max(0, code) for code in codes)
     return BinaryHeader(
         image_class,
         header,

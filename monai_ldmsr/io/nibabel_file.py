@@ -54,7 +54,7 @@ def _storage(file: NiftiFile, image_class: Any, **fields: Any) -> Storage:
 
 def _nifti(file: NiftiFile, warnings: list[str]) -> tuple[Affine, Storage]:
     header = file.header.header
-    units = header.get_xyzt_units()
+    units = _units(int(header["xyzt_units"]), warnings)
     mm_per_unit = MM_PER_UNIT.get(units[0], 1.0)
     sform: tuple[Affine | None, int] = (header.get_sform(), int(header["sform_code"]))
     qform = _qform(header, warnings)
@@ -72,6 +72,14 @@ def _nifti(file: NiftiFile, warnings: list[str]) -> tuple[Affine, Storage]:
         affine = np.diag([*[mm_per_unit] * 3, 1.0]) @ affine
     pixdim = tuple(float(step) for step in header["pixdim"][1:4])
     return affine, _storage(file, file.header.image_class, units=units, sform=sform, qform=qform, pixdim=pixdim)
+
+
+def _units(code: int, warnings: list[str]) -> tuple[str, str]:
+    """Names of NIfTI's units of length and time; a number that is no unit counts as none given."""
+    names = nib.nifti1.unit_codes.label
+    if code % 8 not in names:
+        warnings.append("The unit of length is none of NIfTI's: millimetres are assumed.")
+    return names.get(code % 8, "unknown"), names.get(code - code % 8, "unknown")
 
 
 def _qform(header: Any, warnings: list[str]) -> tuple[Affine | None, int]:
@@ -148,10 +156,11 @@ def write_nibabel(
     if stored.dtype.kind != "f":
         # With these set, nibabel writes the integers as they are.
         image.header.set_slope_inter(storage.slope, storage.intercept)
-    for (affine, code), put in ((storage.sform, image.header.set_sform), (storage.qform, image.header.set_qform)):
+    for name, (affine, code) in (("sform", storage.sform), ("qform", storage.qform)):
         upsampled = None if affine is None else _upsampled(affine, source.shape, factors)
         if upsampled is not None:
-            put(upsampled, code)
+            getattr(image.header, f"set_{name}")(upsampled)
+            image.header[f"{name}_code"] = code  # which may be newer than nibabel
     image.header["pixdim"][1:4] = np.array(storage.pixdim) / factors
     nib.save(image, path)
 
