@@ -196,6 +196,7 @@ def test_the_files_of_a_volume_are_one_source(tmp_path: Path, name: str) -> None
     for file in (tmp_path / "in").iterdir():
         if file == path or file.suffix.lower() == ".img":
             assert find_sources(file) == ([path], [])
+            np.testing.assert_array_equal(ReadSourced("image")({"image": str(file)})["source"].voxels, values())
     assert len(Searches(path, tmp_path / "w").find()[0]) == 1
     np.testing.assert_array_equal(read_volume_file(path).voxels, values())
     assert name != "sidecar" or read_volume_file(path).modality == "MR"

@@ -19,7 +19,7 @@ from monai_ldmsr.degradation import named_operator, repeat_blocks
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.volume_format import header_beside, volume_extension
 from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = [
@@ -85,9 +85,9 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         return result
 
     def _read(self, item: SeriesFiles | NiftiVolume | str | Path) -> DicomSeries | VolumeFile:
-        if isinstance(item, SeriesFiles) or (
-            not isinstance(item, NiftiVolume) and volume_extension(Path(item)) is None
-        ):
+        if isinstance(item, str | Path):
+            item = header_beside(Path(item)) or Path(item)
+        if isinstance(item, SeriesFiles) or (isinstance(item, Path) and volume_extension(item) is None):
             return read_dicom_series(item, self.limits)
         return read_volume_file(item, self.limits).with_modality(self.modality)
 
