@@ -137,8 +137,7 @@ def detached(name: str, data: str) -> Make:
         source.unlink()
         line = b"\ndata file: %b\n\n" if name.endswith("nhdr") else b"%b\n"
         (folder / name).write_bytes(head + line % data.encode())
-        beside = folder if data == "v.raw" else folder.parent
-        (beside / "v.raw").write_bytes(voxels)
+        (folder / data if data in ("v.raw", "a scan.raw") else folder.parent / "v.raw").write_bytes(voxels)
 
     return make
 
@@ -288,6 +287,8 @@ def _formats() -> list[OddInput]:
         refused("mgz text", renamed("v.mgz", lambda c: gzip.compress(b"text " * 99)), "UNREADABLE_FILE", 4),
         done("nhdr", detached("v.nhdr", "v.raw")),
         done("mhd", detached("v.mhd", "v.raw")),
+        done("mhd voxels with a space in their name", detached("v.mhd", "a scan.raw")),
+        done("nhdr voxels with a space in their name", detached("v.nhdr", "a scan.raw")),
         *(
             refused(f"{kind} voxels {what}", detached(f"v.{kind}", name), "UNREADABLE_FILE")
             for kind in ("nhdr", "mhd")

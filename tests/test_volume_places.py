@@ -146,3 +146,22 @@ def test_a_code_of_no_standard_is_one_too(tmp_path: Path) -> None:
     assert after.codes == (9, 77)
     check_faces(ELSEWHERE, after.qform, 2, 1.0)
     check_faces(AFFINE, after.sform, 2, 1.0)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_analyze_of_either_byte_order_with_the_slope_that_spm_writes(tmp_path: Path, order: str, slope: float) -> None:
+    header = bytearray(348)
+    struct.pack_into(f"{order}i", header, 0, 348)
+    struct.pack_into(f"{order}8h", header, 40, 4, *SHAPE, 1, 1, 1, 1)
+    struct.pack_into(f"{order}2h", header, 70, 4, 16)
+    struct.pack_into(f"{order}4f", header, 76, 0, 0.9, 0.7, 2.5)
+    struct.pack_into(f"{order}f", header, 112, slope)
+    (tmp_path / "a.hdr").write_bytes(header)
+    (tmp_path / "a.img").write_bytes(values().astype(f"{order}i2").tobytes(order="F"))
+    volume = upsampled(tmp_path / "a.hdr", tmp_path / "b.hdr")
+    np.testing.assert_array_equal(volume.voxels, values() * (slope or 1))
+    np.testing.assert_allclose(volume.geometry.spacing_mm, (0.9, 0.7, 2.5), rtol=1e-6)
+    assert any("SPM" in warning for warning in volume.warnings) is bool(slope)
+    result = nib.load(tmp_path / "b.hdr").get_fdata()
+    np.testing.assert_allclose(result, (values() * (slope or 1)).repeat(2, axis=0).repeat(2, axis=1))

@@ -172,7 +172,7 @@ def stored_bytes(path: Path, header: TextHeader) -> int:
     if data is None or data.is_symlink() or not data.is_file() or not os.access(data, os.R_OK):
         raise SourceError(
             f"The {path.suffix.lower()} file names no single file in its own folder for its voxels. Put both into one "
-            "folder, under plain names without spaces, or write them as one file.",
+            "folder, under plain names, or write them as one file.",
             ReasonCode.UNREADABLE_FILE,
         )
     return size + data.stat().st_size
@@ -180,7 +180,8 @@ def stored_bytes(path: Path, header: TextHeader) -> int:
 
 def is_plain(name: str) -> bool:
     """Whether a name is of one file; ``LIST`` begins a list of any."""
-    return name not in ("", ".", "..") and name.upper() != "LIST" and not re.search(r"[/\\%\0\s]", name)
+    is_list = name.startswith("LIST")
+    return name not in ("", ".", "..") and not is_list and name.isprintable() and not re.search(r"[/\\%]", name)
 
 
 def placement(header: TextHeader) -> tuple[float, list[str]]:
