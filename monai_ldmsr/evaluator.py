@@ -148,10 +148,10 @@ class SeriesEvaluator:
 
     def _attempt(self, source: AnySource, case: str, progress: Callable[[int, int], None]) -> CaseResult:
         try:
-            self.process(source, case, self.output_dir, progress)
+            written = self.process(source, case, self.output_dir, progress)
         except Exception as error:
             return failed_case(case, error)
-        return CaseResult(case, "done")
+        return CaseResult(case, "done", warnings=written.report.warnings)
 
     def process(
         self,

@@ -12,7 +12,7 @@ from monai_ldmsr.errors import SettingsError
 __all__ = ["plain_settings", "real_number", "whole_number"]
 
 _WHOLE = ("num_inference_steps", "batch_size")
-_REAL = ("start_noise", "detail", "noise", "consistency")
+_REAL = ("start_noise", "detail", "noise", "consistency", "overshoot")
 
 
 def real_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:

@@ -28,6 +28,7 @@ from monai_ldmsr.io import (
 from monai_ldmsr.io.earlier_result import is_of_another_source
 from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.io.series_labels import check_description, check_number
+from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
 from monai_ldmsr.networks.super_resolver import SuperResolver
@@ -60,8 +61,8 @@ METHOD = "Conditional latent diffusion super-resolution of each slice"
 
 _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
 
-#: The count of clipped voxels is always in the report; above this share of all voxels it is a warning too.
-_MANY_CLIPPED = 1e-3
+#: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
+_MANY_BOUNDED = 0.05
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
@@ -230,7 +231,8 @@ class ResultWriter:
         """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
 
         Args:
-            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_clipped``.
+            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_bounded`` and
+                ``pred_overshoot``.
             case: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
@@ -245,7 +247,7 @@ class ResultWriter:
         files: dict[str, FileMark] = {}
         with partial_folder(output_dir / case, lambda written: files.update(verified_files(written))) as folder:
             clipped, series_uid = self._write_voxels(data, case, folder, state)
-            report = self._report(data, case, data["pred_n_clipped"] + clipped, times, state)
+            report = self._report(data, case, clipped, times, state)
             source = volume_of(data["source"], hide_padding=False)
             modality = data["source"].modality
             panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
@@ -291,10 +293,13 @@ class ResultWriter:
             for g in (source.geometry, result)
         )
         warnings = [*source.warnings]
-        if n_clipped > _MANY_CLIPPED * pred.numel():
+        if isinstance(source, DicomSeries):
+            warnings += lost_meaning(source.headers, source.modality)
+        n_bounded = data["pred_n_bounded"]
+        if n_bounded > _MANY_BOUNDED * pred.numel():
             warnings.append(
-                f"{100 * n_clipped / pred.numel():.2g} % of voxels lay outside the values that the source can hold. "
-                "They were clipped; the mean of each block of pixels was kept."
+                f"The network set {100 * n_bounded / pred.numel():.2g} % of voxels to values that the source around "
+                "them rules out. They were brought back; the mean of each block of pixels was kept."
             )
         strayed = data.get("pred_disagreement")
         operator = str(self._settings.get("operator", "area"))
@@ -309,7 +314,8 @@ class ResultWriter:
         report = SRReport(
             case=case, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**source_grid),
-            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
+            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_bounded=n_bounded, n_voxels=pred.numel(),
+                                 overshoot=data["pred_overshoot"]),
             factor=factor, settings=settings, seed=int(self.network.seed),
             model=self._model_summary(state.evaluations_per_slice), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,

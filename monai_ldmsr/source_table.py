@@ -22,7 +22,7 @@ from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.partial_folder import replace_text
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.run_summary import RunSummary
 
 __all__ = ["PRIVATE_FOLDER", "SourceRow", "SourceTable", "rows_of_skips", "source_row"]

@@ -89,7 +89,7 @@ def super_resolve(
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         noise: standard deviation of the source's noise, grey levels of 255; None estimates it for each volume.
         seed: same seed, same result.
-        modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
+        modality: of volume files: ``CT`` (in HU), ``MR`` or ``PT``; None for what header or JSON file say, as in DICOM.
         device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.

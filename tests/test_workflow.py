@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 from dicom_fixtures import (
     MARKER,
     MARKER_ID,
@@ -221,8 +222,6 @@ def test_other_factors(tmp_path: Path, factor: int) -> None:
 
 @pytest.mark.parametrize("operator", ["area", "gaussian", "kspace"])
 def test_the_result_agrees_with_its_source_under_the_assumed_operator(tmp_path: Path, operator: str) -> None:
-    import torch
-
     from monai_ldmsr.degradation import named_operator
 
     voxels = make_nifti(tmp_path / "v.nii").astype(np.float32)
@@ -240,8 +239,6 @@ def test_the_result_agrees_with_its_source_under_the_assumed_operator(tmp_path: 
 
 def test_result_is_finer_than_bicubic(tmp_path: Path) -> None:
     """A sharp edge, averaged 4x4, comes back steeper than bicubic interpolation makes it."""
-    import torch
-
     from monai_ldmsr.networks import upsample_bicubic
 
     network, _ = load_super_resolver("ldm_sr", factor=4)
@@ -292,6 +289,17 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
     # Another process may sum in another order: what lies half way between two stored values falls to either.
     assert np.abs(here - there).max() <= 1
     assert (here != there).mean() < 0.001
+
+
+def test_the_weights_file_fits_the_network_of_the_bundle() -> None:
+    """As MONAI's convention has it; its label server loads it so, and goes on with what it had when names differ."""
+    network, _ = load_super_resolver()
+    weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    assert weights.keys() == network.state_dict().keys()
+    for value in network.parameters():
+        value.data.zero_()
+    network.load_state_dict(weights)
+    assert all(torch.equal(value.to(weights[name]), weights[name]) for name, value in network.state_dict().items())
 
 
 def test_bundle_verifies() -> None:

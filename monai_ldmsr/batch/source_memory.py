@@ -41,8 +41,8 @@ class FileRow:
         unit: stem of a volume file, where results are named by it.
         stem: digits that stand for that stem.
         n_volumes: of a 4D file, 0 of any other volume file.
-        extension: of a volume file.
-        beside: key of the file that holds a volume file's voxels.
+        extension: of a volume file, and of a JSON file, which may belong to one.
+        beside: keys of the files that hold a volume file's voxels and what dcm2niix says of it, if they exist.
         listed: of a DICOMDIR: group, and ``fold`` of the file (empty when it would lie outside), of each image.
         archive: key of the archive that it lies in.
         index: its place in there.
@@ -58,7 +58,7 @@ class FileRow:
     stem: str = ""
     n_volumes: int = 0
     extension: str = ""
-    beside: str = ""
+    beside: tuple[str, ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
     archive: str = ""
     index: int = 0
@@ -74,11 +74,11 @@ class FileRow:
     def loads(cls, text: str) -> FileRow:
         """From text."""
         mark, content, folder, fold, group, skips, volume, listed, archive, index = json.loads(text)
-        unit, stem, n_volumes, extension, beside = volume or ("", "", 0, "", "")
+        unit, stem, n_volumes, extension, beside = volume or ("", "", 0, "", ())
         return cls(
             mark=tuple(mark), content=content, folder=folder, fold=fold, group=group,
             skips=tuple(_skip(skip) for skip in skips),
-            unit=unit, stem=stem, n_volumes=n_volumes, extension=extension, beside=beside,
+            unit=unit, stem=stem, n_volumes=n_volumes, extension=extension, beside=tuple(beside),
             listed=tuple((name, of) for name, of in listed), archive=archive, index=index,
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -19,14 +19,15 @@ from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.discovery import judged
 from monai_ldmsr.io.packed_source import PackedMember, unpacking_folder
 from monai_ldmsr.io.series_grouping import SeriesImage, case_digest
-from monai_ldmsr.io.volume_file import volume_extension
-from monai_ldmsr.io.volume_header import data_file_name
+from monai_ldmsr.io.volume_format import NIBABEL, volume_extension, voxels_beside
+from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import is_zip_name, open_zip
 
 __all__ = ["Place", "SourceScan", "group_of", "place_of"]
 
 #: Extension in the row of an archive.
 _ARCHIVE = ".zip"
+_SIDECAR = ".json"
 
 _NESTED = "A zip archive lies within a zip archive and is not opened. Unpack the outer one."
 _UNREADABLE = "A file cannot be read from its disk. Check the disk and its permissions."
@@ -138,15 +139,18 @@ class SourceScan:
     def volume_contents(self, key: str) -> list[str]:
         """SHA-256 of a volume file, and of the file of its voxels where there is one beside it."""
         row = self.files[key]
-        if not row.beside:
-            return [row.content]
-        if row.beside in self.files or row.archive:
-            return [row.content, self.files[row.beside].content if row.beside in self.files else ""]
+        voxels = row.beside[:-1]  # the JSON file is the last
+        if row.archive or all(other in self.files for other in voxels):
+            return [row.content, *(self.content(other) for other in voxels)]
         return volume_contents(self.places[key].path, self._limits)  # the file alone is the source
+
+    def content(self, key: str) -> str:
+        """SHA-256 of a file, empty where there is none."""
+        return self.files[key].content if key in self.files else ""
 
     def is_volume(self, key: str) -> bool:
         """Whether a file is a volume file."""
-        return self.files[key].extension not in ("", _ARCHIVE)
+        return self.files[key].extension not in ("", _ARCHIVE, _SIDECAR)
 
     def dicomdir_files(self, path: Path) -> set[str] | None:
         """``fold`` of each file that a DICOMDIR lists; ``None`` when it is damaged."""
@@ -242,12 +246,15 @@ class SourceScan:
             with open_zip(place.path, self._limits) as opened, unpacking_folder(self._work_dir) as folder:
                 if file_stamp(place.path) != row.mark[:2]:
                     raise SourceError(_UNREADABLE, ReasonCode.UNREADABLE_FILE)
+                by_name = {member.name: member.index for member in opened.members}
                 for member in opened.members:
                     at = self._member_place(place.path, member.name)
-                    target = folder / f"member{volume_extension(place.path / member.name) or ''}"
-                    opened.extract(member.index, target)
-                    found._see_member(at, target, place.key, member.index)
-                    target.unlink()
+                    targets = _targets(member.name, member.index, by_name, folder)
+                    for index, target in targets.items():
+                        opened.extract(index, target)
+                    found._see_member(at, targets[member.index], place.key, member.index)
+                    for target in targets.values():
+                        target.unlink()
         except (SourceError, OutputError) as error:
             self.files[place.key] = row
             self._refuse(place.key, error)
@@ -297,13 +304,13 @@ class SourceScan:
     def _look_at_volume(self, place: Place, path: Path, row: FileRow) -> FileRow:
         n_volumes = 0
         extension = volume_extension(place.path) or ""
-        if extension.startswith(".nii"):
+        if extension in NIBABEL:
             try:
                 n_volumes = len(nifti_volumes(path, self._limits))
             except Exception:  # as the reader meets it again, and says what it is
                 n_volumes = 0
-        name = data_file_name(path, self._limits)
-        beside = "" if name is None else self._key(place.path.with_name(name))
+        names = part_names(path, self._limits, place.path.name)
+        beside = tuple(self._key(place.path.with_name(name)) for name in names if name)
         unit = "" if self._names == "hash" else volume_case(place.path)
         n_volumes = n_volumes if n_volumes > 1 else 0
         stem = stem_digest(place.path)
@@ -322,7 +329,17 @@ class SourceScan:
         if images:
             self.images[group] += images
         items = [SkippedItem(case_digest(*skip), skip[1], skip[2], 1) for skip in sorted(skips)]
-        self.files[place.key] = replace(row, group=group, skips=tuple(items))
+        extension = _SIDECAR if place.path.suffix.lower() == _SIDECAR else ""
+        self.files[place.key] = replace(row, group=group, skips=tuple(items), extension=extension)
+
+
+def _targets(name: PurePosixPath, index: int, by_name: Mapping[PurePosixPath, int], folder: Path) -> dict[int, Path]:
+    """Where to unpack a member, and what tells with it how many volumes they are."""
+    target = folder / f"member{volume_extension(name) or ''}"
+    voxels, beside = voxels_beside(name.name), voxels_beside(target.name)
+    if voxels is None or beside is None or name.with_name(voxels) not in by_name:
+        return {index: target}
+    return {index: target, by_name[name.with_name(voxels)]: folder / beside}
 
 
 def _skip(reason: ReasonCode, message: str) -> SkippedItem:

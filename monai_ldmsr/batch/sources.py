@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.io.tree import Others, empty_source, files_below, files_of, given_sources
+from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.io.volume_parts import parts_beside
 from monai_ldmsr.source_table import SourceRow, rows_of_skips, source_row
 
 __all__ = ["UnitSources"]
@@ -86,12 +88,13 @@ class UnitSources:
         others = self._scan(scan)
         groups = grouped(scan, known, self.limits)
         self._learn(SourceMemory(scan.files, groups))
-        skips = [skip for row in scan.files.values() for skip in row.skips]
+        parts = {key for row in scan.files.values() for key in row.beside}
+        skips = [skip for key, row in scan.files.items() if key not in parts for skip in row.skips]
         skips += [row.failure for row in groups.values() if row.failure]
         skips += [SkippedItem(case_digest(text), reason, text, len(paths)) for (reason, text), paths in others.items()]
         series, refused = _distinct(scan, _complete(scan, groups))
         volumes, copies = self._named_volumes(scan)
-        self._tell_skips(scan, groups, others)
+        self._tell_skips(scan, groups, others, parts)
         if self.rows is not None:
             self.rows += rows_of_skips([*refused, *copies], self._root, self.limits)
         units = [self._found(scan, unit, wanted) for unit in series]
@@ -102,8 +105,10 @@ class UnitSources:
         sources, others = given_sources(self.source)
         media = [source for source in sources if is_dicomdir_name(source.name) and source.is_file()]
         found, more = files_of(source for source in sources if source not in media)
+        alone, _ = files_of(source for source in sources if source.is_file())
+        parts = [part for path in alone if volume_extension(path) for part in parts_beside(path, self.limits)]
         listed = [path for medium in media for path in self._listed(scan, medium, files_below(medium.parent)[0])]
-        files, others = dict.fromkeys([*listed, *found]), {**others, **more}
+        files, others = dict.fromkeys([*listed, *found, *parts]), {**others, **more}
         if not files and not others:
             raise empty_source(self.source)
         for path in files:
@@ -154,7 +159,7 @@ class UnitSources:
     def _volumes(self, scan: SourceScan, found: list[NamedSource[str]], wanted: Wanted | None) -> Iterator[FoundUnit]:
         for one in found:
             key, row = one.source, scan.files[one.source]
-            contents = scan.volume_contents(key)
+            contents = [*scan.volume_contents(key), scan.content(row.beside[-1])]
             file = None
             for number in range(1, row.n_volumes + 1) if row.n_volumes else (0,):
                 unit = f"{one.name}-vol{number:0{max(4, len(str(row.n_volumes)))}d}" if number else one.name
@@ -164,7 +169,7 @@ class UnitSources:
                     yield FoundUnit(unit, fingerprint)
                     continue
                 path = scan.path(key)
-                source = self._packed(scan, path, [key, *([row.beside] if row.beside else [])], number)
+                source = self._packed(scan, path, [key, *row.beside], number)
                 if number and not isinstance(source, PackedSource):
                     file = file or NiftiFile(path, self.limits)
                     source = NiftiVolume(file, number)
@@ -185,12 +190,12 @@ class UnitSources:
             first = partial(scan.readable, keys[0])
             self.rows.append(source_row(case, paths, self._root, self.limits, is_series, first))
 
-    def _tell_skips(self, scan: SourceScan, groups: Mapping[str, GroupRow], others: Others) -> None:
+    def _tell_skips(self, scan: SourceScan, groups: Mapping[str, GroupRow], others: Others, parts: Set[str]) -> None:
         if self.rows is None:
             return
         for key, row in scan.files.items():
             failure = groups[row.group].failure if row.group in groups else None
-            for skip in (*row.skips, *([failure] if failure else [])):
+            for skip in (*(() if key in parts else row.skips), *([failure] if failure else [])):
                 self._tell(scan, skip.case, [key])
         for (_, message), paths in others.items():
             self.rows += [source_row(case_digest(message), [path], self._root, self.limits) for path in paths]

@@ -86,7 +86,9 @@ def add_model_options(parser: Parser) -> None:
         "tissue (default: estimated for each volume)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
-    parser.add_argument("--modality", choices=MODALITIES, help="of volume files (CT in HU); DICOM tells its own")
+    parser.add_argument(
+        "--modality", choices=MODALITIES, help="of volume files (CT in HU), if neither header nor .json file tells"
+    )
     parser.add_argument(
         "--series-number",
         type=int,

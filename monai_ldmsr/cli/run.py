@@ -66,6 +66,8 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
             dicom = output / case.case / "dicom"
             print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
             print(f"         report: {output / case.case / 'report.html'}")
+            for warning in case.warnings:
+                print(f"         warning: {warning}")
         else:
             print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
     counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}

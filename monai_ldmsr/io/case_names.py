@@ -20,7 +20,7 @@ from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
-from monai_ldmsr.io.volume_header import data_file_name
+from monai_ldmsr.io.volume_parts import part_names
 
 __all__ = [
     "NAMINGS",
@@ -117,8 +117,8 @@ def volume_digest(stem: str, contents: Sequence[str]) -> str:
 
 def volume_contents(path: Path, limits: ReadLimits) -> list[str]:
     """SHA-256 of a volume file on disk, and of the file of its voxels beside it; nothing of what cannot be read."""
-    name = data_file_name(path, limits)
-    files = [path] if name is None else [path, path.with_name(name)]
+    name, _ = part_names(path, limits)
+    files = [path, path.with_name(name)] if name else [path]
     contents = []
     for file in files:
         try:

@@ -36,8 +36,11 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+from monai_ldmsr.io.dicom_header import text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
+from monai_ldmsr.io.patient_position import code_item, set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
+from monai_ldmsr.io.value_meaning import carry_private_scales
 
 __all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
 
@@ -173,18 +176,20 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
     Rows, Columns, PET rescale, pixel extremes and Pixel Data are still to be set.
     """
     header = _copied(source, kept_keywords(shared.modality))
-    for keyword in empty_when_missing(shared.modality):
-        if keyword not in header:
-            setattr(header, keyword, None)
+    for keyword, module in empty_when_missing(shared.modality):
+        if keyword not in header and (not module or any(other in header for other in module)):
+            setattr(header, keyword, [] if dictionary_VR(keyword) == "SQ" else None)
+    carry_private_scales(header, source, shared.modality)
     _set_identity(header, source, index, shared)
     _set_times(header, shared)
     _set_geometry(header, source, shared.derivation.factor)
     _set_provenance(header, source, shared.derivation)
     _set_lossy_compression(header, source)
-    if "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
-        header.PatientPosition = source.PatientPosition
     if shared.modality == "PT":
+        set_pet_orientation(header, text(source, "PatientPosition"))
         _set_pet_indices(header, shared.n_slices)
+    elif "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
+        header.PatientPosition = source.PatientPosition
     header.HighBit = int(header.BitsStored) - 1
     return header
 
@@ -332,11 +337,11 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
             reference.ReferencedSOPClassUID = source.object_class
             reference.ReferencedFrameNumber = source.frame_number
         purpose = Code("121322", "DCM", "Source image for image processing operation")
-        reference.PurposeOfReferenceCodeSequence = [_code(purpose)]
+        reference.PurposeOfReferenceCodeSequence = [code_item(purpose)]
         header.SourceImageSequence = [reference]
     header.DerivationCodeSequence = [
         *(_copied(item) for item in source.get("DerivationCodeSequence") or []),
-        _code(Code("113085", "DCM", "Spatial resampling")),
+        code_item(Code("113085", "DCM", "Spatial resampling")),
     ]
     header.DerivationDescription = _derivation_description(source, derivation)
     header.ContributingEquipmentSequence = [
@@ -346,18 +351,10 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
     header.ImageComments = "\n".join(filter(None, [RESEARCH_MARK, _text(source, "ImageComments")]))
 
 
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return item
-
-
 def _equipment(derivation: Derivation) -> Dataset:
     """Item of Contributing Equipment Sequence: this software with these weights."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [_code(Code("109102", "DCM", "Processing Equipment"))]
+    item.PurposeOfReferenceCodeSequence = [code_item(Code("109102", "DCM", "Processing Equipment"))]
     item.Manufacturer = "monai_ldmsr"
     item.ManufacturerModelName = "ldmsr"
     item.SoftwareVersions = derivation.software_version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from monai_ldmsr.io.series_grouping import (
     volumes_of,
 )
 from monai_ldmsr.io.tree import empty_source, files_of, given_sources
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.volume_format import EXTENSIONS, volume_extension
+from monai_ldmsr.io.volume_parts import parts_beside
 
 __all__ = [
     "CUT_SHORT_SKIP",
@@ -49,7 +50,8 @@ DAMAGE = (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
-_NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
+_NOT_DICOM = f"Not a DICOM file and not a volume file ({', '.join(EXTENSIONS)})."
+_HALF = "Not a DICOM file: the voxels of a pair of .hdr and .img, whose .hdr file is not beside it. Put both together."
 
 
 def find_sources(
@@ -76,7 +78,8 @@ def find_sources(
     if not files and not others:
         raise empty_source(source)
     volumes = [path for path in files if volume_extension(path)]
-    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
+    parts = {part for path in volumes for part in parts_beside(path, limits)}
+    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits, parts)
     skipped += [
         SkippedItem(case_digest(message), reason, message, len(paths), tuple(paths))
         for (reason, message), paths in sorted(others.items())
@@ -106,13 +109,18 @@ def find_dicom_series(
     return [item for item in found if isinstance(item, SeriesFiles)], skipped
 
 
-def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def _find_series(
+    files: Sequence[Path], limits: ReadLimits, parts: Set[Path] = frozenset()
+) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    """Series among ``files``, of which ``parts`` belong to volume files unless they are images themselves."""
     buckets: dict[str, list[SeriesImage]] = defaultdict(list)
     skips: dict[Skip, list[Path]] = defaultdict(list)
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
             images, reasons = judged(path, limits)
+            if path in parts and not images:
+                continue
             for image in images:
                 buckets[bucket_of(image)].append(image)
             for reason in reasons:
@@ -151,7 +159,9 @@ def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tup
         return [], {("", error.reason, str(error))}
     if header is None:
         is_named_dicom = listed_as.suffix.lower() in _DICOM_SUFFIXES
-        unreadable, foreign = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM), (ReasonCode.NOT_AN_IMAGE, _NOT_DICOM)
+        is_half = listed_as.name.lower().endswith((".img", ".img.gz"))
+        foreign = (ReasonCode.NOT_AN_IMAGE, _HALF if is_half else _NOT_DICOM)
+        unreadable = (ReasonCode.UNREADABLE_FILE, _NAMED_DICOM)
         return [], {("", *(unreadable if is_named_dicom else foreign))}
     images, skips = [], set()
     for image in images_of(header):

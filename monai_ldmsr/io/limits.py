@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 
-__all__ = ["DEFAULT_LIMITS", "ReadLimits", "parse_limits", "spoken_limits", "too_large"]
+__all__ = ["DEFAULT_LIMITS", "ReadLimits", "checked_shape", "parse_limits", "spoken_limits", "too_large"]
 
 #: What a number of a limit may end in.
 _SUFFIXES = {suffix: 2 ** (10 * n) for n, suffix in enumerate("KMGT", start=1)}
@@ -129,3 +130,31 @@ def too_large(found: str, limit: str) -> SourceError:
         f"{found} If the source is sound, raise ReadLimits({limit}=...), or --limit {limit}=NUMBER of the command.",
         ReasonCode.TOO_LARGE,
     )
+
+
+def checked_shape(
+    shape: tuple[int, ...], limits: ReadLimits, counts_volumes: bool = False
+) -> tuple[tuple[int, int, int], int]:
+    """(I, J, K) of a 2D or 3D volume, and how many there are, known before any voxel is decoded.
+
+    Args:
+        shape: of the file's array.
+        limits: its voxels are all of the file.
+        counts_volumes: whether the fourth dimension may count volumes.
+
+    Raises:
+        SourceError: ``UNSUPPORTED_DIMENSIONS`` or ``TOO_LARGE``.
+    """
+    n_volumes = math.prod(int(n) for n in shape[3:])
+    beyond = math.prod(int(n) for n in shape[4 if counts_volumes else 3 :])
+    if len(shape) < 2 or min(shape) < 1 or beyond > 1:
+        raise SourceError(
+            f"The file has {len(shape)} dimensions and {n_volumes} volumes, but one 2D or 3D volume is needed, or a "
+            "NIfTI, Analyze or MGH file whose fourth dimension alone counts volumes. Split it into one file a volume.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    if n_volumes > limits.volumes:
+        raise too_large(f"The file has {n_volumes} volumes; the limit is {limits.volumes}.", "volumes")
+    full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
+    limits.check_voxels("The volume" if n_volumes == 1 else "The file", full, n_volumes)
+    return full, n_volumes

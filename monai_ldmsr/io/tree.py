@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io.source_list import is_source_list, listed_sources
+from monai_ldmsr.io.volume_format import header_beside
 
 __all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "given_sources", "no_such_source"]
 
@@ -79,7 +80,7 @@ def files_of(sources: Iterable[Path]) -> tuple[list[Path], Others]:
     found: dict[str, Path] = {}
     others: Others = {}
     for source in sources:
-        files, left_out = ([source], {}) if source.is_file() else files_below(source)
+        files, left_out = ([header_beside(source) or source], {}) if source.is_file() else files_below(source)
         for path in files:
             found.setdefault(os.path.abspath(path), path)
         for key, paths in left_out.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,16 @@ class SuperResolver(nn.Module):
         self.margin = margin
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
+    # Label's own app for bundles, must find the same names here.
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Weights of the generator."""
+        return self.generator.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights of the generator."""
+        return self.generator.load_state_dict(state_dict, strict, assign)
 
     @property
     def detail(self) -> float:
