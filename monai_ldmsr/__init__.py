@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.networks import LatentCodec, import_generative
     from monai_ldmsr.report import SRReport
     from monai_ldmsr.result_writer import derivation_of
-    from monai_ldmsr.transforms import clip_to_range, fit_intensity_map, possible_range, project_volume, volume_of
+    from monai_ldmsr.transforms import fit_intensity_map, possible_range, project_volume, volume_of
     from monai_ldmsr.workflow import load_super_resolver, super_resolve
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "VolumeGeometry",
     "VolumeInferer",
     "__version__",
-    "clip_to_range",
     "derivation_of",
     "find_dicom_series",
     "fit_intensity_map",
@@ -53,7 +52,7 @@ __getattr__ = lazy_names(
         "networks": ["LatentCodec", "import_generative"],
         "report": ["SRReport"],
         "result_writer": ["derivation_of"],
-        "transforms": ["clip_to_range", "fit_intensity_map", "possible_range", "project_volume", "volume_of"],
+        "transforms": ["fit_intensity_map", "possible_range", "project_volume", "volume_of"],
         "workflow": ["load_super_resolver", "super_resolve"],
     },
 )

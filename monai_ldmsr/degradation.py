@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.number_settings import real_number
 
 __all__ = [
     "OPERATORS",
@@ -28,6 +30,7 @@ __all__ = [
     "named_operator",
     "operator_matrix",
     "operator_place",
+    "plain_factor",
     "repeat_blocks",
     "smooth_inverse_matrix",
     "whole_factor",
@@ -61,7 +64,27 @@ def factor_pair(factor: Factor) -> tuple[float, float]:
     return factor if isinstance(factor, tuple) else (factor, factor)
 
 
-def whole_factor(factor: Factor) -> int:
+def plain_factor(factor: Any) -> Factor:
+    """A factor, or a pair of them, as config or user gave it: whole numbers as such, text as numbers.
+
+    Raises:
+        SettingsError: it is no number.
+
+    Example:
+        >>> plain_factor("2.0"), plain_factor([2, 1.5])
+        (2, (2, 1.5))
+    """
+    if isinstance(factor, tuple | list) and len(factor) == 2:
+        return _plain_number(factor[0]), _plain_number(factor[1])
+    return _plain_number(factor)
+
+
+def _plain_number(factor: Any) -> float:
+    number = real_number("factor", factor)
+    return int(number) if number == int(number) else number
+
+
+def whole_factor(factor: Any) -> int:
     """The factor as a whole number, for what needs blocks of as many rows as columns.
 
     Raises:
@@ -71,7 +94,7 @@ def whole_factor(factor: Factor) -> int:
         >>> whole_factor(4.0), whole_factor((2, 2))
         (4, 2)
     """
-    rows, columns = factor_pair(factor)
+    rows, columns = factor_pair(plain_factor(factor))
     if rows != columns or rows != int(rows):
         raise SettingsError(f"factor is {factor}, but this needs a whole one that rows and columns share.")
     return int(rows)

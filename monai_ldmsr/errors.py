@@ -19,7 +19,12 @@ A message says what was found, where, and what to do. It never holds a patient's
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from monai_ldmsr.reason_codes import ReasonCode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "ClusterError",
@@ -45,9 +50,17 @@ class LdmsrError(Exception):
         reason: the machine-readable code that reaches ``summary.json``.
     """
 
+    #: The message with the path that the user typed; only for whoever typed it, in no log and no report.
+    told: str = ""
+
     def __init__(self, message: str, reason: ReasonCode) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def repeating(self, told: str) -> Self:
+        """The same error, with what the command line says instead of its message."""
+        self.told = told
+        return self
 
 
 class SourceError(LdmsrError, ValueError):

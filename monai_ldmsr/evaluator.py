@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,15 @@ from monai.data import Dataset
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_ldmsr.io import (
-    AnySource,
-    NiftiVolume,
-    ReadLimits,
-    SeriesFiles,
-    find_sources,
-    on_disk,
-    split_volumes,
-    volume_case,
-)
+from monai_ldmsr.io import AnySource, ReadLimits, find_sources, on_disk, split_volumes
+from monai_ldmsr.io.case_names import check_naming
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.io.named_sources import named_sources
 from monai_ldmsr.networks.super_resolver import SuperResolver
-from monai_ldmsr.result_writer import BundleModel, ResultWriter, WrittenCase, moment
+from monai_ldmsr.number_settings import plain_settings
+from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
 from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case, skipped_case
+from monai_ldmsr.source_table import SourceTable
 
 __all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
 
@@ -52,6 +46,9 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         transform: Callable[..., Any] | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
+        self.root, self.limits = Path("." if source is None else source), limits
+        if not self.root.is_dir():
+            self.root = self.root.parent
         found, self.skipped = ([], []) if source is None else find_sources(source, limits)
         items = [{"image": item} for item in split_volumes(found, limits)]
         super().__init__(data=items, transform=transform)
@@ -78,7 +75,13 @@ class SeriesEvaluator:
         settings: every number that changes the result, for report and derivation.
         device: where the network runs.
         created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
+        names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+        series_number: of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
+        series_description: likewise.
     """
+
+    #: Of results; see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+    names: str | None = None
 
     def __init__(
         self,
@@ -91,38 +94,51 @@ class SeriesEvaluator:
         settings: Mapping[str, Any],
         device: str | torch.device = "cpu",
         created: datetime | str | None = None,
+        names: str | None = None,
+        series_number: int | None = None,
+        series_description: str | None = None,
     ) -> None:
+        check_naming(names)
+        self.names = names
         self.dataset = dataset
         self.network = network.to(device).eval()
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
-        self.writer = ResultWriter(model, network, settings, str(device), moment(created))
+        header = HeaderTexts(moment(created), series_number, series_description)
+        self.writer = ResultWriter(model, network, plain_settings(settings), str(device), header)
         self.summary = RunSummary(())
         self._network_is_free = threading.Lock()
 
-    def run(self, progress: Progress | None = None) -> RunSummary:
+    def run(self, progress: Progress | None = None, table: SourceTable | None = None) -> RunSummary:
         """Work on all sources.
 
         Args:
             progress: told after each batch of slices.
+            table: written at the start and at the end: who is who.
 
         Raises:
             OutputError: when not even the summary can be written.
         """
         log = logging.getLogger(__name__)
-        cases = [skipped_case(item) for item in self.dataset.skipped]
+        sources = [item["image"] for item in self.dataset.data]
+        named, copies = named_sources(sources, self.dataset.root, self.names, self.dataset.limits)
+        skipped = [*self.dataset.skipped, *copies]
+        cases = [skipped_case(item) for item in skipped]
         # Written before the first slice is computed: an output folder that is no good is found out at once.
         self.summary = RunSummary(tuple(cases))
         self.summary.write_json(self.output_dir / "summary.json")
-        names = list(_unique_cases(self.dataset.data))
-        for n, case in enumerate(names):
-            log.info("%d of %d: %s", n + 1, len(names), case)
-            source = self.dataset.data[n]["image"]
-            cases.append(self._attempt(source, case, _slice_counter(progress, case, n + 1, len(names))))
+        rows = [] if table is None else table.rows_of(named, skipped, self.dataset.root, self.dataset.limits)
+        if table is not None:
+            table.write(rows, self.summary)
+        for n, (case, source) in enumerate((one.name, one.source) for one in named):
+            log.info("%d of %d: %s", n + 1, len(named), case)
+            cases.append(self._attempt(source, case, _slice_counter(progress, case, n + 1, len(named))))
             log.info("%s: %s %s", case, cases[-1].status, cases[-1].message)
             self.summary = RunSummary(tuple(cases))
             self.summary.write_json(self.output_dir / "summary.json")
+        if table is not None:
+            table.write(rows, self.summary)
         return self.summary
 
     def leave(self) -> None:
@@ -132,10 +148,10 @@ class SeriesEvaluator:
 
     def _attempt(self, source: AnySource, case: str, progress: Callable[[int, int], None]) -> CaseResult:
         try:
-            self.process(source, case, self.output_dir, progress)
+            written = self.process(source, case, self.output_dir, progress)
         except Exception as error:
             return failed_case(case, error)
-        return CaseResult(case, "done")
+        return CaseResult(case, "done", warnings=written.report.warnings)
 
     def process(
         self,
@@ -191,24 +207,3 @@ def _slice_counter(progress: Progress | None, case: str, number: int, total: int
             progress(case, number, total, done, slices)
 
     return count
-
-
-def _unique_cases(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Folder names: the series' hash, or the file's stem, numbered when two are the same; a file's volumes alike."""
-    # Some file systems do not tell upper from lower case.
-    taken = {"summary.json"}
-    sources = [item["image"] for item in items]
-    for _, group in itertools.groupby(sources, lambda item: item.file if isinstance(item, NiftiVolume) else item):
-        names = [_name_and_suffix(source) for source in group]
-        for n in itertools.count(1):
-            unique = [f"{name}{suffix}" if n == 1 else f"{name}-{n}{suffix}" for name, suffix in names]
-            if taken.isdisjoint(candidate.lower() for candidate in unique):
-                break
-        taken.update(candidate.lower() for candidate in unique)
-        yield from unique
-
-
-def _name_and_suffix(source: SeriesFiles | NiftiVolume | Path) -> tuple[str, str]:
-    if isinstance(source, NiftiVolume):
-        return volume_case(source.file.path), source.suffix
-    return source.case if isinstance(source, SeriesFiles) else volume_case(source), ""

@@ -44,8 +44,8 @@ class ReasonCode(str, Enum):
     )
     UNSUPPORTED_DIMENSIONS = (
         "UNSUPPORTED_DIMENSIONS",
-        "Not one 2D or 3D volume: a mosaic, five dimensions, four in a file other than NIfTI (whose volumes are read "
-        "one by one), or several series or volumes where one is needed.",
+        "Not one 2D or 3D volume: a mosaic, five dimensions, four in a NRRD or MetaImage file (volumes of NIfTI, "
+        "Analyze and MGH files are read one by one), or several series or volumes where one is needed.",
         "Split it into one file or folder a volume.",
     )
     LOCALIZER = (
@@ -140,8 +140,8 @@ class ReasonCode(str, Enum):
     )
     MISSING_CODEC = (
         "MISSING_CODEC",
-        "The transfer syntax needs a decoder that is not installed.",
-        "pip install monai_ldmsr[codecs]",
+        "The transfer syntax, or the compression of a volume file, needs a decoder that is not installed.",
+        "pip install monai_ldmsr[codecs]; for .nii.zst pip install monai_ldmsr[zstd]",
     )
     TOO_LARGE = (
         "TOO_LARGE",

@@ -25,7 +25,10 @@ from monai_ldmsr.io import (
     write_derived_series,
     write_volume_file,
 )
+from monai_ldmsr.io.earlier_result import is_of_another_source
 from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.io.series_labels import check_description, check_number
+from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
 from monai_ldmsr.networks.super_resolver import SuperResolver
@@ -44,6 +47,7 @@ from monai_ldmsr.transforms import volume_of
 __all__ = [
     "METHOD",
     "BundleModel",
+    "HeaderTexts",
     "NetworkState",
     "ResultWriter",
     "WrittenCase",
@@ -57,8 +61,8 @@ METHOD = "Conditional latent diffusion super-resolution of each slice"
 
 _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
 
-#: The count of clipped voxels is always in the report; above this share of all voxels it is a warning too.
-_MANY_CLIPPED = 1e-3
+#: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
+_MANY_BOUNDED = 0.05
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
@@ -142,11 +146,33 @@ def source_date() -> datetime | None:
         ) from None
 
 
+@dataclass(frozen=True)
+class HeaderTexts:
+    """What a user sets in the headers of DICOM results; None takes what is usual.
+
+    Args:
+        created: when the result says that it was made, with its time zone; reports say so, too.
+        series_number: see :class:`~monai_ldmsr.io.Derivation`.
+        series_description: likewise.
+
+    Raises:
+        SettingsError: number or description cannot be written.
+    """
+
+    created: datetime | None = None
+    series_number: int | None = None
+    series_description: str | None = None
+
+    def __post_init__(self) -> None:
+        check_description(self.series_description)
+        check_number(self.series_number)
+
+
 def derivation_of(
     model: BundleModel,
     network: SuperResolver,
     settings: Mapping[str, Any] | None = None,
-    created: datetime | None = None,
+    texts: HeaderTexts = HeaderTexts(),
 ) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
     plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
@@ -157,7 +183,9 @@ def derivation_of(
         weights_sha256=model.weights_sha256,
         seed=int(network.seed),
         settings=plain,
-        made_at=created,
+        made_at=texts.created,
+        series_number=texts.series_number,
+        series_description=texts.series_description,
     )
 
 
@@ -169,7 +197,7 @@ class ResultWriter:
         network: the super-resolver; gives factor, seed and steps.
         settings: every number that changes the result.
         device: where the network runs.
-        created: when the result says that it was made; now when None.
+        texts: what the user sets in headers.
     """
 
     def __init__(
@@ -178,13 +206,13 @@ class ResultWriter:
         network: SuperResolver,
         settings: Mapping[str, Any],
         device: str,
-        created: datetime | None = None,
+        texts: HeaderTexts = HeaderTexts(),
     ) -> None:
         self.model = model
         self.network = network
         self._settings = dict(settings)
         self.device = device
-        self.created = created
+        self.texts = texts
 
     def network_state(self) -> NetworkState:
         """What the network is at present, for the volume that it was last told of."""
@@ -203,7 +231,8 @@ class ResultWriter:
         """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
 
         Args:
-            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_clipped``.
+            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_bounded`` and
+                ``pred_overshoot``.
             case: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
@@ -214,11 +243,11 @@ class ResultWriter:
                 then.
         """
         _refuse_outside(output_dir, case)
-        _refuse_foreign(output_dir / case)
+        _refuse_foreign(output_dir / case, data["source"])
         files: dict[str, FileMark] = {}
         with partial_folder(output_dir / case, lambda written: files.update(verified_files(written))) as folder:
             clipped, series_uid = self._write_voxels(data, case, folder, state)
-            report = self._report(data, case, data["pred_n_clipped"] + clipped, times, state)
+            report = self._report(data, case, clipped, times, state)
             source = volume_of(data["source"], hide_padding=False)
             modality = data["source"].modality
             panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
@@ -235,7 +264,7 @@ class ResultWriter:
             return clipped, ""
         # Devices round differently, so each has UIDs of its own.
         settings = {**state.settings, "device": self.device.split(":")[0]}
-        derivation = derivation_of(self.model, self.network, settings, self.created)
+        derivation = derivation_of(self.model, self.network, settings, self.texts)
         written = write_derived_series(source, voxels, folder / "dicom", derivation)
         return written.n_clipped, written.series_instance_uid
 
@@ -264,10 +293,13 @@ class ResultWriter:
             for g in (source.geometry, result)
         )
         warnings = [*source.warnings]
-        if n_clipped > _MANY_CLIPPED * pred.numel():
+        if isinstance(source, DicomSeries):
+            warnings += lost_meaning(source.headers, source.modality)
+        n_bounded = data["pred_n_bounded"]
+        if n_bounded > _MANY_BOUNDED * pred.numel():
             warnings.append(
-                f"{100 * n_clipped / pred.numel():.2g} % of voxels lay outside the values that the source can hold. "
-                "They were clipped; the mean of each block of pixels was kept."
+                f"The network set {100 * n_bounded / pred.numel():.2g} % of voxels to values that the source around "
+                "them rules out. They were brought back; the mean of each block of pixels was kept."
             )
         strayed = data.get("pred_disagreement")
         operator = str(self._settings.get("operator", "area"))
@@ -282,14 +314,16 @@ class ResultWriter:
         report = SRReport(
             case=case, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**source_grid),
-            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_voxels=pred.numel()),
+            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_bounded=n_bounded, n_voxels=pred.numel(),
+                                 overshoot=data["pred_overshoot"]),
             factor=factor, settings=settings, seed=int(self.network.seed),
             model=self._model_summary(state.evaluations_per_slice), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
             warnings=tuple(warnings),
         )  # fmt: skip
-        return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
+        created = self.texts.created
+        return report if created is None else replace(report, created=created.isoformat(timespec="seconds"))
 
     def _model_summary(self, evaluations_per_slice: int) -> ModelSummary:
         return ModelSummary(
@@ -307,12 +341,17 @@ def _refuse_outside(output_dir: Path, case: str) -> None:
         raise OutputError("The name of a case leads out of the output folder, so nothing is written there.")
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """An earlier result may be replaced; anything else of that name is somebody's data."""
+def _refuse_foreign(folder: Path, source: DicomSeries | VolumeFile) -> None:
+    """An earlier result of the same source may be replaced; anything else of that name is somebody's data."""
     if folder.is_symlink() or (folder.exists() and not (folder / "report.json").is_file()):
         raise OutputError(
             f"'{folder.name}' in the output folder exists and is no earlier result, so it is not replaced. "
             "Choose another output folder."
+        )
+    if is_of_another_source(folder, source):
+        raise OutputError(
+            f"'{folder.name}' in the output folder is the result of another source, so it is not replaced. Choose "
+            "another output folder, or remove that result."
         )
 
 

@@ -30,6 +30,7 @@ class CaseResult:
         reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
         message: one sentence for a person.
         corrupt: whether the source's bytes are damaged.
+        warnings: of the report, when done.
     """
 
     case: str
@@ -37,6 +38,7 @@ class CaseResult:
     reason: str = ""
     message: str = ""
     corrupt: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class RunSummary:
         Raises:
             OutputError: when it cannot be written.
         """
-        cases = [{key: value for key, value in asdict(case).items() if key != "corrupt"} for case in self.cases]
+        left_out = ("corrupt", "warnings")  # the latter stand in each report
+        cases = [{key: value for key, value in asdict(case).items() if key not in left_out} for case in self.cases]
         text = json.dumps({"version": __version__, "notice": RESEARCH_NOTICE, "series": cases}, indent=2)
         write_summary(path, text + "\n")
 
@@ -78,7 +81,8 @@ def write_summary(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
     except OSError as error:
-        raise OutputError(f"{path.name} cannot be written: {error.strerror}. Choose another output folder.") from None
+        said = f"{path.name} cannot be written{{}}: {error.strerror}. Choose another output folder."
+        raise OutputError(said.format("")).repeating(said.format(f" in '{path.parent}'")) from None
 
 
 def skipped_case(item: SkippedItem) -> CaseResult:

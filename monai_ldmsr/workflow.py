@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_ldmsr.bundle_folder import (
@@ -21,15 +20,12 @@ from monai_ldmsr.bundle_folder import (
     find_bundle,
     weights_sha256,
 )
-from monai_ldmsr.degradation import operator_place
-from monai_ldmsr.errors import LdmsrError, SettingsError
+from monai_ldmsr.errors import LdmsrError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
-from monai_ldmsr.networks import FACTORS
 from monai_ldmsr.networks.super_resolver import SuperResolver
-from monai_ldmsr.noise_level import MAX_NOISE
+from monai_ldmsr.run_settings import checked_settings
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
-from monai_ldmsr.transforms.intensity import check_modality
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
@@ -71,6 +67,10 @@ def super_resolve(
     bundle: str | Path = DEFAULT_BUNDLE,
     limits: ReadLimits | None = None,
     created: datetime | str | None = None,
+    names: str | None = None,
+    series_number: int | None = None,
+    series_description: str | None = None,
+    sources_csv: str | Path | bool = False,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Super-resolve every clinical volume below a path, and write results and reports.
@@ -79,7 +79,7 @@ def super_resolve(
     for each case, and ``output_dir/summary.json``. Sources that cannot be read are listed there with a reason.
 
     Args:
-        source: folder or file; DICOM, NIfTI, NRRD or MetaImage.
+        source: folder or file; DICOM, NIfTI, NRRD or MetaImage; or a ``.txt`` file that lists such, one a line.
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
@@ -89,11 +89,16 @@ def super_resolve(
             takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
         noise: standard deviation of the source's noise, grey levels of 255; None estimates it for each volume.
         seed: same seed, same result.
-        modality: of volume files, which do not tell it: ``CT`` (values in HU), ``MR`` or ``PT``; DICOM tells its own.
+        modality: of volume files: ``CT`` (in HU), ``MR`` or ``PT``; None for what header or JSON file say, as in DICOM.
         device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
         created: when results say that they were made (ISO 8601, UTC by default); None: ``SOURCE_DATE_EPOCH``, or now.
+        names: of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a digest;
+            None takes ``hash`` for DICOM and ``stem`` for volume files.
+        series_number: of DICOM results; several volumes of one series count up from it.
+        series_description: of DICOM results, followed by what tells volumes of one series apart.
+        sources_csv: write who is who into this file; True for ``output_dir/private/sources.csv``. It may name patients.
         progress: called after each batch of slices.
 
     Returns:
@@ -110,24 +115,20 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
+    from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
+
     check_apart(Path(source), Path(output_dir))
-    evaluator = open_evaluator(
-        source,
-        output_dir,
-        factor=factor,
-        num_inference_steps=num_inference_steps,
-        detail=detail,
-        consistency=consistency,
-        operator=operator,
-        noise=noise,
-        seed=seed,
-        modality=modality,
-        device=device,
-        bundle=bundle,
-        limits=limits,
-        created=created,
-    )
-    return evaluator.run(progress)
+    table = sources_csv and SourceTable(None if sources_csv is True else Path(sources_csv), Path(output_dir))
+    network: dict[str, Any] = {"num_inference_steps": num_inference_steps, "detail": detail, "seed": seed}
+    assumed: dict[str, Any] = {"consistency": consistency, "operator": operator, "noise": noise}
+    header: dict[str, Any] = {
+        "created": created,
+        "series_number": series_number,
+        "series_description": series_description,
+    }
+    where: dict[str, Any] = {"modality": modality, "limits": limits, "device": device, "bundle": bundle}
+    evaluator = open_evaluator(source, output_dir, factor=factor, names=names, **network, **assumed, **header, **where)
+    return evaluator.run(progress, table or None)
 
 
 def open_evaluator(
@@ -213,6 +214,7 @@ def evaluate(
     device: str | None = None,
     bundle: str | Path = DEFAULT_BUNDLE,
     baselines: str | Path | None = None,
+    limits: ReadLimits | None = None,
 ) -> EvaluationTable:
     """Degrade high-resolution volumes, super-resolve them in every way of the table, and compare with the original.
 
@@ -231,13 +233,15 @@ def evaluate(
         device: torch device; None takes CUDA when there is one.
         bundle: whose ``evaluate.yaml`` is run.
         baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
+        limits: the largest volume that is read.
 
     Raises:
         SettingsError: an argument is outside what is possible.
         SourceError: nothing can be read or measured.
         OutputError: the output folder cannot be written.
     """
-    chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device, "baselines": baselines}
+    chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device}
+    chosen |= {"baselines": baselines, "limits": limits}
     folder = find_bundle(bundle)
     with _unwrapped():
         workflow = _workflow(
@@ -269,6 +273,7 @@ def train(
     stages: Sequence[str] = (),
     start: str | Path | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    limits: ReadLimits | None = None,
     message: TrainingMessage | None = None,
 ) -> Path:
     """Train codec, denoiser and baselines on one's own volumes, pack them as bundles, and evaluate on the test split.
@@ -290,6 +295,7 @@ def train(
         stages: names of those to be run, of ``training.plan.STAGES``; empty for all.
         start: weights of a whole model to go on from, a bundle's ``model.pt``.
         overrides: config values by stage name (and ``pack``).
+        limits: the largest volume that is read.
         message: told one line at each step.
 
     Returns:
@@ -304,11 +310,11 @@ def train(
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
     check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
-    _check_numbers({**common, "seed": seed, "modality": modality})
+    checked_settings({**common, "seed": seed, "modality": modality})
     settings = {"": common, **(overrides or {})}
     begin = None if start is None else Path(start)
     seconds = parse_budget(budget)
-    plan = TrainingPlan(folder, data, output, seconds, seed, modality, size, settings, tuple(stages), begin)
+    plan = TrainingPlan(folder, data, output, seconds, seed, modality, size, settings, tuple(stages), begin, limits)
     plan.check()
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
@@ -316,9 +322,8 @@ def train(
     if reason or packed is None:
         say(f"not evaluated: {reason}")
         return packed or plan.work
-    evaluate(
-        data, output / "evaluation", split="test", modality=modality, device=device, bundle=packed, baselines=baselines
-    )
+    where: dict[str, Any] = {"device": device, "bundle": packed, "baselines": baselines, "limits": limits}
+    evaluate(data, output / "evaluation", split="test", modality=modality, **where)
     say("table: evaluation/table.html")
     return packed
 
@@ -333,7 +338,7 @@ def _run_training(config: Path, settings: Mapping[str, Any]) -> None:
 def _workflow(
     folder: Path, config: str = "inference.yaml", workflow_type: str = "inference", **overrides: Any
 ) -> ConfigWorkflow:
-    _check_numbers(overrides)
+    overrides = checked_settings(overrides)
     configs = folder / "configs"
     with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
         # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
@@ -358,31 +363,6 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _check_numbers(overrides: dict[str, Any]) -> None:
-    """Only numbers and a device's name may enter a config."""
-    if overrides.get("factor", FACTORS[0]) not in FACTORS:
-        raise SettingsError(f"factor is {overrides['factor']}, but this model super-resolves by 2, 3 or 4.")
-    for key in ("num_inference_steps", "seed"):
-        if not isinstance(overrides.get(key, 0), int) or overrides.get(key, 1) < 0:
-            raise SettingsError(f"{key} is {overrides[key]!r}; give a whole number, 0 or more.")
-    for key, high in (("detail", 1.0), ("consistency", 1.0), ("noise", MAX_NOISE)):
-        value = overrides.get(key, 0.0)
-        if not isinstance(value, int | float) or not 0.0 <= value <= high:
-            raise SettingsError(f"{key} is {value!r}; give a number from 0 to {high:g}.")
-    check_modality(overrides.get("modality"))
-    operator_place(overrides.get("operator", "area"))
-    _check_device(overrides.get("device", "cpu"))
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"The device '{name}' is not available here. Use cpu, or cuda where there is one."
-        ) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -137,11 +138,15 @@ def seeds() -> dict[str, Files]:
         for extension in (".nii", ".nii.gz"):
             nibabel.save(nibabel.Nifti1Image(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
             found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
-        for extension in (".nrrd", ".mha", ".mhd"):
-            SimpleITK.WriteImage(
-                SimpleITK.GetImageFromArray(voxels.T.copy()), f"{place}/v{extension}", extension != ".mhd"
-            )
-            names = [f"v{extension}"] + ["v.raw"] * (extension == ".mhd")
+        nibabel.save(nibabel.Nifti1Pair(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v.hdr")
+        found[".hdr"] = {name: Path(place, name).read_bytes() for name in ("v.hdr", "v.img")}
+        for extension in (".mgh", ".mgz"):
+            nibabel.save(nibabel.MGHImage(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
+            found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
+        for extension in (".nrrd", ".mha", ".mhd", ".nhdr"):
+            is_detached = extension in (".mhd", ".nhdr")
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T.copy()), f"{place}/v{extension}", not is_detached)
+            names = [f"v{extension}"] + ["v.raw"] * is_detached
             found[extension] = {name: Path(place, name).read_bytes() for name in names}
     return found
 
@@ -310,8 +315,8 @@ def mutated(draw: Callable[..., Any]) -> tuple[str, Files]:
     """Name of a seed and its files, one or more of them damaged in one to three ways."""
     name = draw(st.sampled_from(sorted(seeds())))
     files = dict(seeds()[name])
-    special = {".nii": _set_nifti_field, ".nii.gz": _set_nifti_field}.get(name)
-    if name in (".nrrd", ".mha", ".mhd"):
+    special = dict.fromkeys((".nii", ".nii.gz", ".hdr"), _set_nifti_field).get(name)
+    if name in (".nrrd", ".mha", ".mhd", ".nhdr"):
         special = _set_line
     elif name in ("CT", "MR", "PT", "rle", "jpegls", "jpeg2000"):
         special = _set_element
@@ -345,7 +350,7 @@ def _mutated(draw: Callable[..., Any], mutate: Callable[..., bytes], name: str, 
     """Mutate ``data``, or what it holds compressed."""
     if not data:
         return data
-    if name == ".nii.gz" and (within or mutate is _set_nifti_field):
+    if name in (".nii.gz", ".mgz") and (within or mutate is _set_nifti_field):
         with contextlib.suppress(OSError, EOFError, zlib.error):
             return gzip.compress(mutate(draw, gzip.decompress(data) or b"\0"), 1)
     if name == "deflated" and within:
@@ -366,7 +371,7 @@ class HalfEvaluator(SeriesEvaluator):
         self.output_dir = output_dir
         self.summary = RunSummary(())
 
-    def process(self, source: Any, case: str, output_dir: Path, progress: Any = None) -> None:
+    def process(self, source: Any, case: str, output_dir: Path, progress: Any = None) -> Any:
         source = self.dataset.read(source)["source"]
         assert np.isfinite(source.voxels).all()
         assert abs(np.linalg.det(source.geometry.affine)) > 0
@@ -377,6 +382,7 @@ class HalfEvaluator(SeriesEvaluator):
         else:
             folder.mkdir()
             write_volume_file(source, repeated(source.voxels), folder / f"v{source.extension}", "research only")
+        return SimpleNamespace(report=source)  # which has the warnings that the report begins with
 
 
 class TooSlow(BaseException):

@@ -105,9 +105,9 @@ def with_bad_volume() -> np.ndarray:
     return volumes
 
 
-def image_file(name: str) -> Make:
+def image_file(name: str, voxels: np.ndarray | None = None) -> Make:
     def make(folder: Path) -> None:
-        image = sitk.GetImageFromArray(values().T)
+        image = sitk.GetImageFromArray((values() if voxels is None else voxels).T)
         lps = np.diag([-1.0, -1, 1]) @ AFFINE[:3, :3]
         image.SetOrigin([-AFFINE[0, 3], -AFFINE[1, 3], AFFINE[2, 3]])
         image.SetSpacing(SPACING_MM)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
+from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import (
     OPERATORS,
     AreaOperator,
@@ -221,15 +221,3 @@ def test_repeated_blocks_are_each_pixel_over_its_block(factor: int) -> None:
     y = torch.randn(2, 1, 3, 4)
     expected = y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     assert torch.equal(repeat_blocks(y, factor), expected)
-
-
-@pytest.mark.parametrize("factor", FACTORS)
-def test_clipping_keeps_block_means(factor: int) -> None:
-    operator, x = AreaOperator(factor), image(factor)
-    means, outside = operator(x), int((x.abs() > 0.8).sum())
-    assert clip_keeping_means(x, (-0.8, 0.8), operator) == outside
-    assert float(x.abs().max()) <= 0.8
-    np.testing.assert_allclose(operator(x).numpy(), means.clamp(-0.8, 0.8).numpy(), atol=1e-12)
-    untouched = x.clone()
-    assert clip_keeping_means(x, (-0.8, 0.8), operator) == 0
-    assert torch.equal(x, untouched)

@@ -58,7 +58,7 @@ def test_dockerfile_lints() -> None:
 
 
 def test_the_image_is_pinned_unprivileged_and_checks_itself() -> None:
-    assert "-c constraints.txt '.[codecs,pacs,cluster]'" in DOCKERFILE
+    assert "-c constraints.txt '.[codecs,pacs,cluster,zstd]'" in DOCKERFILE
     assert all(re.search(r":\d+\.\d+", line) for line in re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
     (user,) = instructions("USER")
     assert user == "10001:10001"

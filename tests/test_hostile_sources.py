@@ -272,7 +272,9 @@ def test_a_codestream_must_tell_the_size_of_the_header(tmp_path: Path, syntax: p
 
 
 @pytest.mark.parametrize("extension", [".mhd", ".nrrd"])
-@pytest.mark.parametrize("name", ["/etc/passwd", "../v.raw", "LIST", "v%03d.raw 1 3 1", "link.raw", "pipe", "gone.raw"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../v.raw", "LIST", "v%03d.raw 1 3 1", "link.raw", "pipe", "gone.raw", "LIST 2"]
+)
 def test_voxels_in_another_file_must_lie_beside_the_header(tmp_path: Path, extension: str, name: str) -> None:
     (tmp_path / "in").mkdir()
     for path in (tmp_path / "v.raw", tmp_path / "in" / "v.raw"):

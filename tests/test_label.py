@@ -99,7 +99,7 @@ def test_a_result_is_an_image_of_the_datastore(
 
     # Against this environment's own result; float may differ in the last places, for numpy is another.
     case = super_resolved_here(studies / name, tmp_path / "out", factor=factor, seed=3)
-    expected = nibabel.load(case / f"{image}_sr.nii.gz")
+    expected = nibabel.load(case / f"{case.name}_sr.nii.gz")
     for path in (studies / f"{told['image']}.nii.gz", Path(file)):
         found = nibabel.load(path)
         assert found.shape == (24 * factor, 32 * factor, 2)

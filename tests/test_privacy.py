@@ -246,11 +246,14 @@ def test_errors_of_functions_tell_nothing_by_their_causes(tmp_path: Path) -> Non
         assert secrets_in("".join(traceback.format_exception_only(caught.value))) == []
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    (tmp_path / "MARKER.nii").write_bytes(b"MARKER" * 99)
-    with pytest.raises(SourceError) as caught:
-        read_volume_file(tmp_path / "MARKER.nii")
-    assert secrets_in(str(caught.value)) == []
-    assert caught.value.__suppress_context__
+    headers = {"nii": b"", "mgh": b"", "mha": b"NDims = MARKER\nDimSize = 1\n", "nrrd": b"NRRD0004\nsizes: MARKER\n"}
+    for extension, header in headers.items():
+        path = tmp_path / f"MARKER.{extension}"
+        path.write_bytes(header + b"ElementDataFile = MARKER\n\n" + b"MARKER" * 99)
+        with pytest.raises(SourceError) as caught:
+            read_volume_file(path)
+        assert secrets_in(str(caught.value)) == []
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 IDENTITY = (

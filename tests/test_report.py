@@ -44,7 +44,7 @@ def report(**changes):
         "modality": "CT",
         "unit": "HU",
         "source": SourceSummary(source.shape, source.spacing_mm, source.affine, "DICOM", 5),
-        "result": ResultSummary(result.shape, result.spacing_mm, result.affine, "DICOM", 5, 17, 61440),
+        "result": ResultSummary(result.shape, result.spacing_mm, result.affine, "DICOM", 5, 17, 23, 0.14, 61440),
         "factor": 2,
         "settings": {"steps": 4, "start_noise": 0.3, "normalization_low": np.float32(-1000.0)},
         "seed": 7,

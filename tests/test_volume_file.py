@@ -290,7 +290,13 @@ def test_other_extensions_and_missing_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [("brain T2 (1).nii.gz", "brain_T2_1"), ("..nii", "volume"), ("x.y.nii", "x.y"), ("ü" * 3 + ".nii", "volume")],
+    [
+        ("brain T2 (1).nii.gz", "brain_T2_1"),
+        ("..nii", "volume"),
+        ("x.y.nii", "x.y"),
+        ("ü" * 3 + ".nii", "uuu"),
+        ("?.nii", "volume"),
+    ],
 )
 def test_case_is_a_safe_name(tmp_path: Path, name: str, case: str) -> None:
     assert read_volume_file(write_source(tmp_path / name)).case == case

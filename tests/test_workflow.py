@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 from dicom_fixtures import (
     MARKER,
     MARKER_ID,
@@ -29,6 +30,7 @@ from series_by_hand import along_normal, read_images, rescaled
 from monai_ldmsr import result_writer, super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError, SourceError, WeightsError
+from monai_ldmsr.io.named_sources import named_sources
 from monai_ldmsr.report import RESEARCH_NOTICE, SRReport
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.workflow import bundle_info, find_bundle, load_super_resolver
@@ -120,7 +122,7 @@ def test_validators_accept_the_series(mixed: tuple[Path, Path, RunSummary], moda
 
 def test_nifti_by_two_readers(mixed: tuple[Path, Path, RunSummary]) -> None:
     _, output, _ = mixed
-    path = output / "volume" / "volume_sr.nii.gz"
+    (path,) = output.glob("volume-*/volume-*_sr.nii.gz")
     image = nibabel.load(path)
     assert image.shape == (72, 56, 3)
     assert image.get_data_dtype() == np.int16
@@ -201,7 +203,7 @@ def test_same_seed_same_result(mixed: tuple[Path, Path, RunSummary], tmp_path: P
         settings = {**FAST, "num_inference_steps": steps, "detail": 1.0}
         super_resolve(tmp_path / "volume.nii.gz", tmp_path / name, seed=seed, **settings)
     expected, mean, first, again, other = (
-        np.asarray(nibabel.load(folder / "volume" / "volume_sr.nii.gz").dataobj)
+        np.asarray(nibabel.load(next(folder.glob("volume-*/*_sr.nii.gz"))).dataobj)
         for folder in (output, *(tmp_path / name for name in runs))
     )
     assert np.array_equal(mean, expected)
@@ -213,34 +215,30 @@ def test_same_seed_same_result(mixed: tuple[Path, Path, RunSummary], tmp_path: P
 def test_other_factors(tmp_path: Path, factor: int) -> None:
     voxels = make_nifti(tmp_path / "volume.nii").astype(float)
     super_resolve(tmp_path / "volume.nii", tmp_path / "out", factor=factor, **FAST)
-    result = np.asarray(nibabel.load(tmp_path / "out" / "volume" / "volume_sr.nii").dataobj, float)
+    result = np.asarray(nibabel.load(next(tmp_path.glob("out/volume-*/*_sr.nii"))).dataobj, float)
     blocks = result.reshape(36, factor, 28, factor, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(blocks, voxels, atol=1.0)
 
 
 @pytest.mark.parametrize("operator", ["area", "gaussian", "kspace"])
 def test_the_result_agrees_with_its_source_under_the_assumed_operator(tmp_path: Path, operator: str) -> None:
-    import torch
-
     from monai_ldmsr.degradation import named_operator
 
     voxels = make_nifti(tmp_path / "v.nii").astype(np.float32)
     command = ["run", str(tmp_path / "v.nii"), str(tmp_path / "out"), "--operator", operator, "--steps", "1"]
     assert main([*command, "--device", "cpu"]) == 0
-    result = np.asarray(nibabel.load(tmp_path / "out" / "v" / "v_sr.nii").dataobj, np.float32)
+    result = np.asarray(nibabel.load(next(tmp_path.glob("out/v-*/*_sr.nii"))).dataobj, np.float32)
     degraded = named_operator(operator, 2)(torch.from_numpy(result.transpose(2, 0, 1)[:, None].copy()))
     error = degraded[:, 0].numpy().transpose(1, 2, 0) - voxels
     # Rounding to int16 alone leaves up to 0.5; conjugate gradients stop short of the rest by design.
     assert float(np.sqrt((error**2).mean())) < 1.0
-    report = json.loads((tmp_path / "out" / "v" / "report.json").read_text())
+    report = json.loads(next(tmp_path.glob("out/v-*/report.json")).read_text())
     assert report["degradation"]["name"] == report["settings"]["operator"] == operator
     assert report["metrics"]["agreement"]["mean_abs"] == pytest.approx(np.abs(error).mean(), abs=0.5)
 
 
 def test_result_is_finer_than_bicubic(tmp_path: Path) -> None:
     """A sharp edge, averaged 4x4, comes back steeper than bicubic interpolation makes it."""
-    import torch
-
     from monai_ldmsr.networks import upsample_bicubic
 
     network, _ = load_super_resolver("ldm_sr", factor=4)
@@ -285,12 +283,23 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     here, there = (
-        np.asarray(nibabel.load(folder / "volume" / "volume_sr.nii.gz").dataobj).astype(int)
+        np.asarray(nibabel.load(next(folder.glob("volume-*/*_sr.nii.gz"))).dataobj).astype(int)
         for folder in (tmp_path / "out", output)
     )
     # Another process may sum in another order: what lies half way between two stored values falls to either.
     assert np.abs(here - there).max() <= 1
     assert (here != there).mean() < 0.001
+
+
+def test_the_weights_file_fits_the_network_of_the_bundle() -> None:
+    """As MONAI's convention has it; its label server loads it so, and goes on with what it had when names differ."""
+    network, _ = load_super_resolver()
+    weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    assert weights.keys() == network.state_dict().keys()
+    for value in network.parameters():
+        value.data.zero_()
+    network.load_state_dict(weights)
+    assert all(torch.equal(value.to(weights[name]), weights[name]) for name, value in network.state_dict().items())
 
 
 def test_bundle_verifies() -> None:
@@ -329,7 +338,7 @@ def test_cli_speaks_plain_lines_in_a_pipe(tmp_path: Path, capsys: pytest.Capture
     out, err = capsys.readouterr()
     assert "done     volume" in out
     assert "report.html" in out
-    assert "1/1 volume: 3 of 3 slices" in err
+    assert re.search(r"1/1 volume-[0-9a-f]{12}: 3 of 3 slices", err)
     assert "\x1b[" not in out + err
 
 
@@ -380,24 +389,25 @@ def test_an_error_of_ours_stops_one_case_only(tmp_path: Path, monkeypatch: pytes
     original = result_writer.render_html
 
     def fail_on_a(report: SRReport, panels: list) -> str:
-        if report.case == "a":
+        if report.case.startswith("a-"):
             raise RuntimeError(MARKER)
         return original(report, panels)
 
     monkeypatch.setattr(result_writer, "render_html", fail_on_a)
     summary = super_resolve(tmp_path / "in", tmp_path / "out", **FAST)
-    assert {c.case: (c.status, c.reason) for c in summary.cases} == {
+    assert {c.case[0]: (c.status, c.reason) for c in summary.cases} == {
         "a": ("failed", "INTERNAL_ERROR"),
         "b": ("done", ""),
     }
     assert summary.exit_code == 8
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b", "summary.json"]
+    assert sorted(p.name.partition("-")[0] for p in (tmp_path / "out").iterdir()) == ["b", "summary.json"]
     assert MARKER not in (tmp_path / "out" / "summary.json").read_text()
 
 
 def test_only_an_earlier_result_is_replaced(tmp_path: Path) -> None:
     make_nifti(tmp_path / "v.nii")
-    mine = tmp_path / "out" / "v" / "mine.txt"
+    [named], _ = named_sources([tmp_path / "v.nii"], tmp_path)
+    mine = tmp_path / "out" / named.name / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
     summary = super_resolve(tmp_path / "v.nii", tmp_path / "out", **FAST)

@@ -12,7 +12,7 @@ from monai_ldmsr.batch.source_scan import SourceScan
 from monai_ldmsr.errors import OutputError, SourceError
 from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.discovery import CUT_SHORT_SKIP, DAMAGE, cut_short
-from monai_ldmsr.io.series_grouping import case_digest, same_content, with_unique_cases
+from monai_ldmsr.io.series_grouping import case_digest, same_content
 from monai_ldmsr.io.series_volumes import LeftOut, volumes_of
 
 __all__ = ["grouped"]
@@ -89,15 +89,14 @@ class _Series:
     def row(self, n_damaged: int) -> GroupRow:
         if cut_short(self._images):
             return GroupRow(n_damaged=n_damaged)
-        try:
-            volumes, left_out = volumes_of(self._images, self._damaged, self._same)
-        except SourceError as error:
-            volumes, left_out = [], [LeftOut(error.reason, str(error), len({image.path for image in self._images}))]
-        series = self._images[0].series
-        items = [
-            SkippedItem(case_digest(series, i.reason, i.message), i.reason, i.message, i.n_files) for i in left_out
-        ]
-        return GroupRow(tuple(self._unit(volume) for volume in with_unique_cases(volumes)), tuple(items), n_damaged)
+        volumes, left_out = volumes_of(self._images, self._damaged, self._same)
+        units = tuple(self._unit(volume) for volume in volumes)
+        return GroupRow(units, tuple(self._left_out(item) for item in left_out), n_damaged)
+
+    def _left_out(self, item: LeftOut) -> tuple[SkippedItem, tuple[str, ...]]:
+        said = (item.reason, item.message)
+        keys = tuple(self._keys[path] for path in item.paths)
+        return SkippedItem(case_digest(self._images[0].series, *said), *said, len(keys)), keys
 
     def _same(self, first: Path, second: Path) -> bool:
         keys = self._keys[first], self._keys[second]
@@ -115,4 +114,4 @@ class _Series:
             (self._keys[path], tuple(frame for _, frame in part if frame))
             for path, part in groupby(zip(volume.paths, frames, strict=True), lambda pair: pair[0])
         ]
-        return UnitRow(volume.case, volume.modality, volume.warnings, tuple(members))
+        return UnitRow(volume.case, volume.modality, volume.warnings, tuple(members), volume.volume, volume.label)

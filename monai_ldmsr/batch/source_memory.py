@@ -17,7 +17,7 @@ from monai_ldmsr.io.series_grouping import case_digest
 __all__ = ["FileRow", "GroupRow", "SourceMemory", "UnitRow", "digest"]
 
 #: Counts the forms that rows have had.
-_FORM = 2
+_FORM = 3
 
 _FILE, _GROUP, _HEAD = "f:", "g:", "head"
 
@@ -38,10 +38,11 @@ class FileRow:
         fold: digest of its relative path in small letters.
         group: digest of the series that its images belong to.
         skips: what of it is left out.
-        unit: stem of the units of a volume file, which are several in a 4D file.
+        unit: stem of a volume file, where results are named by it.
+        stem: digits that stand for that stem.
         n_volumes: of a 4D file, 0 of any other volume file.
-        extension: of a volume file.
-        beside: key of the file that holds a volume file's voxels.
+        extension: of a volume file, and of a JSON file, which may belong to one.
+        beside: keys of the files that hold a volume file's voxels and what dcm2niix says of it, if they exist.
         listed: of a DICOMDIR: group, and ``fold`` of the file (empty when it would lie outside), of each image.
         archive: key of the archive that it lies in.
         index: its place in there.
@@ -54,9 +55,10 @@ class FileRow:
     group: str = ""
     skips: tuple[SkippedItem, ...] = ()
     unit: str = ""
+    stem: str = ""
     n_volumes: int = 0
     extension: str = ""
-    beside: str = ""
+    beside: tuple[str, ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
     archive: str = ""
     index: int = 0
@@ -64,7 +66,7 @@ class FileRow:
     def dumps(self) -> str:
         """As text."""
         skips = [_plain(skip) for skip in self.skips]
-        volume = [self.unit, self.n_volumes, self.extension, self.beside] if self.extension else []
+        volume = [self.unit, self.stem, self.n_volumes, self.extension, self.beside] if self.extension else []
         parts = [self.mark, self.content, self.folder, self.fold, self.group, skips, volume, self.listed]
         return json.dumps([*parts, self.archive, self.index], separators=(",", ":"))
 
@@ -72,11 +74,11 @@ class FileRow:
     def loads(cls, text: str) -> FileRow:
         """From text."""
         mark, content, folder, fold, group, skips, volume, listed, archive, index = json.loads(text)
-        unit, n_volumes, extension, beside = volume or ("", 0, "", "")
+        unit, stem, n_volumes, extension, beside = volume or ("", "", 0, "", ())
         return cls(
             mark=tuple(mark), content=content, folder=folder, fold=fold, group=group,
             skips=tuple(_skip(skip) for skip in skips),
-            unit=unit, n_volumes=n_volumes, extension=extension, beside=beside,
+            unit=unit, stem=stem, n_volumes=n_volumes, extension=extension, beside=tuple(beside),
             listed=tuple((name, of) for name, of in listed), archive=archive, index=index,
         )  # fmt: skip
 
@@ -90,12 +92,16 @@ class UnitRow:
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
         warnings: of the grouping.
         members: key of each file in order, with the numbers of its frames (none: it holds one image).
+        volume: see :class:`~monai_ldmsr.io.series_grouping.SeriesFiles`.
+        label: likewise.
     """
 
     unit: str
     modality: str
     warnings: tuple[str, ...]
     members: tuple[tuple[str, tuple[int, ...]], ...]
+    volume: int = 0
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,18 +110,20 @@ class GroupRow:
 
     Args:
         units: volumes that were made of them.
-        left_out: images of which none was made, and why.
+        left_out: why none was made of others, and the keys of their files.
         n_damaged: how many unreadable files lay in the same folders, of which the units' warnings tell.
     """
 
     units: tuple[UnitRow, ...] = ()
-    left_out: tuple[SkippedItem, ...] = ()
+    left_out: tuple[tuple[SkippedItem, tuple[str, ...]], ...] = ()
     n_damaged: int = 0
 
     def dumps(self) -> str:
         """As text."""
-        units = [[unit.unit, unit.modality, unit.warnings, unit.members] for unit in self.units]
-        left_out = [_plain(item) for item in self.left_out]
+        units = [
+            [unit.unit, unit.modality, unit.warnings, unit.members, unit.volume, unit.label] for unit in self.units
+        ]
+        left_out = [[_plain(item), keys] for item, keys in self.left_out]
         return json.dumps([units, left_out, self.n_damaged], separators=(",", ":"))
 
     @classmethod
@@ -123,10 +131,10 @@ class GroupRow:
         """From text."""
         units, left_out, n_damaged = json.loads(text)
         rows = [
-            UnitRow(unit, modality, tuple(warnings), tuple((key, tuple(frames)) for key, frames in members))
-            for unit, modality, warnings, members in units
+            UnitRow(unit, modality, tuple(warnings), tuple((key, tuple(frames)) for key, frames in members), *told)
+            for unit, modality, warnings, members, *told in units
         ]
-        return cls(tuple(rows), tuple(_skip(item) for item in left_out), n_damaged)
+        return cls(tuple(rows), tuple((_skip(item), tuple(keys)) for item, keys in left_out), n_damaged)
 
 
 @dataclass
@@ -142,10 +150,10 @@ class SourceMemory:
     groups: dict[str, GroupRow] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, rows: Mapping[str, str], limits: ReadLimits) -> SourceMemory:
-        """From rows of text; empty when another version or other limits made them, or when they are damaged."""
+    def load(cls, rows: Mapping[str, str], limits: ReadLimits, names: str | None = None) -> SourceMemory:
+        """From rows of text; empty when another version, limits or names made them, or when they are damaged."""
         memory = cls()
-        if rows.get(_HEAD) != _head(limits):
+        if rows.get(_HEAD) != _head(limits, names):
             return memory
         try:
             for key, text in rows.items():
@@ -157,14 +165,14 @@ class SourceMemory:
             return cls()
         return memory
 
-    def dump(self, limits: ReadLimits) -> dict[str, str]:
+    def dump(self, limits: ReadLimits, names: str | None = None) -> dict[str, str]:
         """As rows of text."""
         files = {_FILE + key: row.dumps() for key, row in self.files.items()}
-        return {_HEAD: _head(limits), **files, **{_GROUP + key: row.dumps() for key, row in self.groups.items()}}
+        return {_HEAD: _head(limits, names), **files, **{_GROUP + key: row.dumps() for key, row in self.groups.items()}}
 
 
-def _head(limits: ReadLimits) -> str:
-    return json.dumps([_FORM, __version__, repr(limits)])
+def _head(limits: ReadLimits, names: str | None) -> str:
+    return json.dumps([_FORM, __version__, repr(limits), names])
 
 
 def _plain(skip: SkippedItem) -> list[str | int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -13,19 +13,21 @@ from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
 from monai_ldmsr.file_hash import file_sha256, file_stamp
 from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
+from monai_ldmsr.io.case_names import stem_digest, volume_contents
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.discovery import judged
 from monai_ldmsr.io.packed_source import PackedMember, unpacking_folder
 from monai_ldmsr.io.series_grouping import SeriesImage, case_digest
-from monai_ldmsr.io.volume_file import volume_extension
-from monai_ldmsr.io.volume_header import data_file_name
+from monai_ldmsr.io.volume_format import NIBABEL, volume_extension, voxels_beside
+from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import is_zip_name, open_zip
 
 __all__ = ["Place", "SourceScan", "group_of", "place_of"]
 
 #: Extension in the row of an archive.
 _ARCHIVE = ".zip"
+_SIDECAR = ".json"
 
 _NESTED = "A zip archive lies within a zip archive and is not opened. Unpack the outer one."
 _UNREADABLE = "A file cannot be read from its disk. Check the disk and its permissions."
@@ -68,6 +70,7 @@ class SourceScan:
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
         work_dir: where members of archives are unpacked, one at a time.
         again: look anew at files that were refused last time.
+        names: how results are named; with ``hash`` no stem of a file is remembered.
 
     Attributes:
         files: row of each file that is there now.
@@ -76,12 +79,21 @@ class SourceScan:
         looked_at: keys of these.
     """
 
-    def __init__(self, root: Path, known: SourceMemory, limits: ReadLimits, work_dir: Path, again: bool = False):
+    def __init__(
+        self,
+        root: Path,
+        known: SourceMemory,
+        limits: ReadLimits,
+        work_dir: Path,
+        again: bool = False,
+        names: str | None = None,
+    ) -> None:
         self.files: dict[str, FileRow] = {}
         self.places: dict[str, Place] = {}
         self.images: dict[str, list[SeriesImage]] = defaultdict(list)
         self.looked_at: set[str] = set()
         self._root, self._known, self._limits, self._work_dir, self._again = root, known, limits, work_dir, again
+        self._names = names
         self._packed: dict[str, list[str]] = defaultdict(list)
         for key, row in known.files.items():
             if row.archive:
@@ -89,8 +101,7 @@ class SourceScan:
 
     def see(self, path: Path) -> None:
         """Take in one file on disk."""
-        relative = PurePosixPath(path.relative_to(self._root).as_posix())
-        place = place_of(path, relative)
+        place = place_of(path, self.relative(path))
         self.places[place.key] = place
         old = self._known.files.get(place.key)
         if old is not None and (not old.content or (self._again and any(skip.failed for skip in old.skips))):
@@ -114,10 +125,37 @@ class SourceScan:
         else:
             self._look(place, path, row)
 
+    def relative(self, path: Path) -> PurePosixPath:
+        """Path of a file relative to the root; a list of sources may name files anywhere."""
+        return PurePosixPath(Path(os.path.relpath(path, self._root)).as_posix())
+
+    def volume_place(self, key: str) -> PurePosixPath:
+        """Where a volume file lies, by names that may be told: in an archive that is not opened, by its stem."""
+        row = self.files[key]
+        if not row.archive:
+            return self.relative(self.places[key].path)
+        return self.relative(self.places[row.archive].path) / f"{row.unit}{row.extension}"
+
+    def volume_contents(self, key: str) -> list[str]:
+        """SHA-256 of a volume file, and of the file of its voxels where there is one beside it."""
+        row = self.files[key]
+        voxels = row.beside[:-1]  # the JSON file is the last
+        if row.archive or all(other in self.files for other in voxels):
+            return [row.content, *(self.content(other) for other in voxels)]
+        return volume_contents(self.places[key].path, self._limits)  # the file alone is the source
+
+    def content(self, key: str) -> str:
+        """SHA-256 of a file, empty where there is none."""
+        return self.files[key].content if key in self.files else ""
+
+    def is_volume(self, key: str) -> bool:
+        """Whether a file is a volume file."""
+        return self.files[key].extension not in ("", _ARCHIVE, _SIDECAR)
+
     def dicomdir_files(self, path: Path) -> set[str] | None:
         """``fold`` of each file that a DICOMDIR lists; ``None`` when it is damaged."""
         self.see(path)
-        row = self.files[digest(path.relative_to(self._root).as_posix())]
+        row = self.files[self._key(path)]
         return None if row.skips else {fold for _, fold in row.listed}
 
     def look_again(self, keys: Sequence[str]) -> None:
@@ -199,22 +237,24 @@ class SourceScan:
             target.unlink()
 
     def _member_place(self, archive: Path, name: PurePosixPath) -> Place:
-        relative = PurePosixPath(archive.relative_to(self._root).as_posix()) / name
-        return place_of(archive / name, relative)
+        return place_of(archive / name, self.relative(archive) / name)
 
     def _see_archive(self, place: Place, row: FileRow) -> None:
         """Look at each member, unpacked alone; an archive of which one cannot be had is refused as a whole."""
-        found = SourceScan(self._root, self._known, self._limits, self._work_dir)
+        found = SourceScan(self._root, self._known, self._limits, self._work_dir, names=self._names)
         try:
             with open_zip(place.path, self._limits) as opened, unpacking_folder(self._work_dir) as folder:
                 if file_stamp(place.path) != row.mark[:2]:
                     raise SourceError(_UNREADABLE, ReasonCode.UNREADABLE_FILE)
+                by_name = {member.name: member.index for member in opened.members}
                 for member in opened.members:
                     at = self._member_place(place.path, member.name)
-                    target = folder / f"member{volume_extension(place.path / member.name) or ''}"
-                    opened.extract(member.index, target)
-                    found._see_member(at, target, place.key, member.index)
-                    target.unlink()
+                    targets = _targets(member.name, member.index, by_name, folder)
+                    for index, target in targets.items():
+                        opened.extract(index, target)
+                    found._see_member(at, targets[member.index], place.key, member.index)
+                    for target in targets.values():
+                        target.unlink()
         except (SourceError, OutputError) as error:
             self.files[place.key] = row
             self._refuse(place.key, error)
@@ -254,7 +294,7 @@ class SourceScan:
             images = read_dicomdir(path, self._limits)
         except SourceError as error:
             return replace(row, skips=(_skip(error.reason, str(error)),))
-        folder = PurePosixPath(place.path.parent.relative_to(self._root).as_posix())
+        folder = self.relative(place.path.parent)
         listed = [
             (digest("series", image.series), digest(str(folder / image.name).lower()) if image.name else "")
             for image in images
@@ -264,19 +304,20 @@ class SourceScan:
     def _look_at_volume(self, place: Place, path: Path, row: FileRow) -> FileRow:
         n_volumes = 0
         extension = volume_extension(place.path) or ""
-        if extension.startswith(".nii"):
+        if extension in NIBABEL:
             try:
                 n_volumes = len(nifti_volumes(path, self._limits))
             except Exception:  # as the reader meets it again, and says what it is
                 n_volumes = 0
-        name = data_file_name(path, self._limits)
-        beside = "" if name is None else self._key(place.path.with_name(name))
-        unit = f"{volume_case(place.path)}-{place.key[:12]}"
+        names = part_names(path, self._limits, place.path.name)
+        beside = tuple(self._key(place.path.with_name(name)) for name in names if name)
+        unit = "" if self._names == "hash" else volume_case(place.path)
         n_volumes = n_volumes if n_volumes > 1 else 0
-        return replace(row, unit=unit, n_volumes=n_volumes, extension=extension, beside=beside)
+        stem = stem_digest(place.path)
+        return replace(row, unit=unit, stem=stem, n_volumes=n_volumes, extension=extension, beside=beside)
 
     def _key(self, path: Path) -> str:
-        return digest(path.relative_to(self._root).as_posix())
+        return digest(self.relative(path))
 
     def _look_at_images(self, place: Place, path: Path, row: FileRow) -> None:
         try:
@@ -288,7 +329,17 @@ class SourceScan:
         if images:
             self.images[group] += images
         items = [SkippedItem(case_digest(*skip), skip[1], skip[2], 1) for skip in sorted(skips)]
-        self.files[place.key] = replace(row, group=group, skips=tuple(items))
+        extension = _SIDECAR if place.path.suffix.lower() == _SIDECAR else ""
+        self.files[place.key] = replace(row, group=group, skips=tuple(items), extension=extension)
+
+
+def _targets(name: PurePosixPath, index: int, by_name: Mapping[PurePosixPath, int], folder: Path) -> dict[int, Path]:
+    """Where to unpack a member, and what tells with it how many volumes they are."""
+    target = folder / f"member{volume_extension(name) or ''}"
+    voxels, beside = voxels_beside(name.name), voxels_beside(target.name)
+    if voxels is None or beside is None or name.with_name(voxels) not in by_name:
+        return {index: target}
+    return {index: target, by_name[name.with_name(voxels)]: folder / beside}
 
 
 def _skip(reason: ReasonCode, message: str) -> SkippedItem:

@@ -45,6 +45,8 @@ class WorkSettings:
     bundle: str | Path = DEFAULT_BUNDLE
     limits: ReadLimits | None = None
     created: datetime | str | None = None
+    series_number: int | None = None
+    series_description: str | None = None
 
 
 @dataclass(frozen=True)

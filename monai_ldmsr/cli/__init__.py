@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except LdmsrError as error:
-        print(f"ldmsr: {error} [{error.reason.value}]", file=sys.stderr)
+        print(f"ldmsr: {error.told or error} [{error.reason.value}]", file=sys.stderr)
         return _exit_code(error)
     except KeyboardInterrupt:
         print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)

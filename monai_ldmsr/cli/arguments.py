@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from monai_ldmsr.io.limits import ReadLimits, parse_limits, spoken_limits
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
 __all__ = [
     "EPILOG",
     "MODALITIES",
+    "SOURCE_HELP",
     "Commands",
     "Parser",
     "add_bundle_options",
     "add_command",
+    "add_limit_option",
     "add_model_options",
+    "add_naming_options",
+    "limits_of",
     "model_settings",
+    "source_table_of",
 ]
 
 EPILOG = f"""\
@@ -29,6 +36,8 @@ exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 inp
 {RESEARCH_NOTICE}
 """
 
+
+SOURCE_HELP = "folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd; or a .txt that lists such, one path a line"
 
 MODALITIES = ("CT", "MR", "PT")
 
@@ -77,8 +86,69 @@ def add_model_options(parser: Parser) -> None:
         "tissue (default: estimated for each volume)",
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
-    parser.add_argument("--modality", choices=MODALITIES, help="of volume files (CT in HU); DICOM tells its own")
+    parser.add_argument(
+        "--modality", choices=MODALITIES, help="of volume files (CT in HU), if neither header nor .json file tells"
+    )
+    parser.add_argument(
+        "--series-number",
+        type=int,
+        metavar="N",
+        help="Series Number of DICOM results; several volumes of one series count up N, N+1, ... (default: 100 times "
+        "the source's plus the factor)",
+    )
+    parser.add_argument(
+        "--series-description",
+        metavar="TEXT",
+        help="Series Description of DICOM results, followed by what tells volumes of one series apart (default: 'SR x2 "
+        "(research)' and the source's)",
+    )
+    add_limit_option(parser)
     add_bundle_options(parser)
+
+
+def add_naming_options(parser: Parser) -> None:
+    """How results are named, and who is who: of ``run`` and ``batch``."""
+    parser.add_argument(
+        "--names",
+        choices=["hash", "stem", "path"],
+        help="of results: digits alone; name of the file, or of the folder of a series; or its path below SRC; each "
+        "with digits that follow from the source alone (default: hash for DICOM, stem for volume files)",
+    )
+    parser.add_argument(
+        "--sources-csv",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE.csv",
+        help="write who is who: path, series number and description of each source, result, skip and failure. It may "
+        "identify patients and is for you alone (default FILE: OUT/private/sources.csv)",
+    )
+
+
+def source_table_of(arguments: argparse.Namespace) -> Path | bool:
+    """What ``--sources-csv`` says, as :func:`~monai_ldmsr.super_resolve` takes it."""
+    return arguments.sources_csv if isinstance(arguments.sources_csv, bool) else Path(arguments.sources_csv)
+
+
+def add_limit_option(parser: Parser) -> None:
+    """How large a source may be: of every command that reads sources."""
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="raise or lower what a source may claim, hold and grow to; repeatable. K, M, G and T are 1024 and its "
+        f"powers (defaults: {spoken_limits()})",
+    )
+
+
+def limits_of(arguments: argparse.Namespace) -> ReadLimits:
+    """What :func:`add_limit_option` was given.
+
+    Raises:
+        SettingsError: there is no such limit, or it is no number.
+    """
+    return parse_limits(arguments.limit)
 
 
 def add_bundle_options(parser: Parser) -> None:
@@ -98,6 +168,9 @@ def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "noise": arguments.noise,
         "seed": arguments.seed,
         "modality": arguments.modality,
+        "series_number": arguments.series_number,
+        "series_description": arguments.series_description,
+        "limits": limits_of(arguments),
         "device": arguments.device,
         "bundle": arguments.bundle,
     }

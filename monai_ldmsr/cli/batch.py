@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options
+from monai_ldmsr.cli.arguments import (
+    Commands,
+    add_command,
+    add_model_options,
+    add_naming_options,
+    limits_of,
+    source_table_of,
+)
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options
 from monai_ldmsr.cli.opened_batch import opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
@@ -24,13 +31,16 @@ def add(commands: Commands) -> None:
         "done. The same command goes on where it was interrupted, and does anew what has changed. "
         "'ldmsr batch OUT --status' tells how far it is, also meanwhile.",
     )
-    batch.add_argument("source", metavar="SRC", type=Path, help="folder or file; with --status: OUT")
+    batch.add_argument(
+        "source", metavar="SRC", type=Path, help="folder, zip or file; or a .txt that lists such; with --status: OUT"
+    )
     batch.add_argument("output", metavar="OUT", type=Path, nargs="?", help="folder for results; made when missing")
     batch.add_argument("--status", action="store_true", help="print what became of each series, and end")
     batch.add_argument("--retry", action="store_true", help="do again what failed")
     batch.add_argument("--verify", action="store_true", help="read all earlier results instead of size and time alone")
     add_send_option(batch)
     add_caller_options(batch)
+    add_naming_options(batch)
     add_model_options(batch)
     add_cluster_options(batch)
     batch.set_defaults(command=_batch)
@@ -48,9 +58,12 @@ def _batch(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.batch.sources import UnitSources
     from monai_ldmsr.cli.batch_view import BatchView, print_summary
     from monai_ldmsr.io.tree import check_apart
+    from monai_ldmsr.source_table import SourceTable
 
     source, output = arguments.source, arguments.output
     check_apart(source, output)
+    place = source_table_of(arguments)
+    table = None if place is False else SourceTable(None if place is True else place, output)
     with (
         OutputLock(output) as lock,
         BatchView(Console(stderr=True)) as view,
@@ -63,10 +76,22 @@ def _batch(arguments: argparse.Namespace) -> int:
             progress=view.update,
         ) as batch,
     ):
-        sources = UnitSources(source, output / ".work", known=batch.memory(), again=arguments.retry)
+        sources = UnitSources(
+            source,
+            output / ".work",
+            limits_of(arguments),
+            known=batch.memory(),
+            again=arguments.retry,
+            names=arguments.names,
+            with_rows=table is not None,
+        )
         found, skipped = sources.find(batch.wanted)
         batch.enqueue(found, sources.learned, sources.forgotten, skipped)
+        if table is not None:
+            table.write(sources.rows or [], batch.summary())
         summary = batch.run()
+        if table is not None:
+            table.write(sources.rows or [], summary)
         n_undelivered = batch.undelivered()
     print_summary(summary, output, n_undelivered)
     return summary.exit_code or (8 if n_undelivered else 0)

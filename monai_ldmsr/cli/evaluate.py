@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_bundle_options, add_command
+from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_bundle_options, add_command, add_limit_option, limits_of
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -53,6 +53,7 @@ def add(commands: Commands) -> None:
         default=1,
         help="slices a volume that are super-resolved as scanned, which takes longest (default: 1; 0: none)",
     )
+    add_limit_option(evaluate)
     add_bundle_options(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -72,6 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         native_slices_per_volume=arguments.native_slices,
         device=arguments.device,
         bundle=arguments.bundle,
+        limits=limits_of(arguments),
     )
     found = table.as_dict()
     _print_rows("degraded", found["rows"], _QUALITY)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, add_command
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, limits_of
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_listening_options, caller_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,14 @@ def add(commands: Commands) -> None:
     fetch.add_argument("--dry-run", action="store_true", help="find and count only")
     add_listening_options(fetch, "that C-MOVE sends to")
     add_caller_options(fetch)
+    add_limit_option(fetch)
     fetch.set_defaults(command=_fetch)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.pacs.fetching import MoveTarget, SeriesQuery, fetch
     from monai_ldmsr.pacs.peers import parse_peer
+    from monai_ldmsr.pacs.store_server import ReceiverLimits
 
     query = SeriesQuery(
         arguments.study, arguments.series, arguments.date, arguments.modality.upper(), arguments.accession
@@ -56,6 +58,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
         caller=caller_of(arguments),
         method=arguments.method,
         move=MoveTarget(arguments.port, arguments.address, tuple(arguments.allow)),
+        limits=ReceiverLimits(read=limits_of(arguments)),
         dry_run=arguments.dry_run,
         progress=_print_series,
     )

@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import Commands, add_command
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, limits_of
 from monai_ldmsr.errors import OutputError, SettingsError
 
 __all__ = ["add"]
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
     label.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
     label.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities that sign the service's certificate")
     label.add_argument("--app-dir", type=Path, metavar="DIR", help="folder for logs and notes (default: in the cache)")
+    add_limit_option(label)
     label.set_defaults(command=_label)
 
 
@@ -41,6 +42,7 @@ def _label(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.pacs.peers import is_dicomweb
 
     bundle = find_bundle(arguments.bundle)
+    limits_of(arguments)  # wrong ones are told of now, and not at the first request
     is_service = is_dicomweb(arguments.studies)
     if is_service:
         _check_service(arguments.studies, arguments.ca_file)
@@ -49,6 +51,8 @@ def _label(arguments: argparse.Namespace) -> int:
     _check_address(arguments.host, arguments.port)
     app_dir = _app_folder(arguments.app_dir)
     given = ["--conf", "bundle", str(bundle.resolve())]
+    if arguments.limit:
+        given += ["--conf", "limits", " ".join(arguments.limit)]
     if arguments.ca_file is not None:
         given += ["--conf", "ca_file", str(arguments.ca_file.resolve())]
         os.environ["REQUESTS_CA_BUNDLE"] = str(arguments.ca_file.resolve())

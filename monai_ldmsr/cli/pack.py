@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command
+from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command, add_limit_option, limits_of
 
 __all__ = ["add"]
 
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
     )
     pack.add_argument("--part-megabytes", type=float, default=30.0, help="size of a file at most (default: 30)")
     pack.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
+    add_limit_option(pack)
     pack.set_defaults(command=_pack)
 
 
@@ -48,6 +49,7 @@ def _pack(arguments: argparse.Namespace) -> int:
         slices=arguments.slices,
         part_megabytes=arguments.part_megabytes,
         modality=arguments.modality,
+        limits=limits_of(arguments),
     )
     print(
         f"{size.n_slices} of {size.of_slices} slices of {size.n_volumes} volumes: {size.n_bytes / 1e6:.1f} MB "

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_model_options, model_settings
+from monai_ldmsr.cli.arguments import (
+    SOURCE_HELP,
+    Commands,
+    add_command,
+    add_model_options,
+    add_naming_options,
+    model_settings,
+    source_table_of,
+)
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
@@ -24,8 +32,9 @@ def add(commands: Commands) -> None:
         "Super-resolve every series and volume file below SRC. Writes OUT/<case>/ with the result, "
         "report.html and report.json, and OUT/summary.json.",
     )
-    run.add_argument("source", metavar="SRC", type=Path, help="folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd")
+    run.add_argument("source", metavar="SRC", type=Path, help=SOURCE_HELP)
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    add_naming_options(run)
     add_model_options(run)
     run.set_defaults(command=_run)
 
@@ -39,7 +48,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
     console = Console(stderr=True)
     with ProgressView(console) as view:
-        summary = super_resolve(arguments.source, arguments.output, **model_settings(arguments), progress=view.update)
+        summary = super_resolve(
+            arguments.source,
+            arguments.output,
+            **model_settings(arguments),
+            names=arguments.names,
+            sources_csv=source_table_of(arguments),
+            progress=view.update,
+        )
     _print_summary(summary, arguments.output)
     return summary.exit_code
 
@@ -50,6 +66,8 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
             dicom = output / case.case / "dicom"
             print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
             print(f"         report: {output / case.case / 'report.html'}")
+            for warning in case.warnings:
+                print(f"         warning: {warning}")
         else:
             print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
     counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options
+from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, limits_of
 from monai_ldmsr.cli.cluster_arguments import add_cluster_options
 from monai_ldmsr.cli.opened_batch import opened_batch
 from monai_ldmsr.cli.pacs_arguments import (
@@ -81,7 +81,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         opened_batch(arguments, lock, deliveries, retry=True, progress=_tell, delivery_attempts=None) as batch,
     ):
         _say(f"listening as {arguments.ae_title} on port {arguments.port}")
-        SeriesService(receiver, inbox, batch, output, keep=arguments.keep).run(stopping)
+        service = SeriesService(receiver, inbox, batch, output, keep=arguments.keep, read_limits=limits_of(arguments))
+        service.run(stopping)
     _say("ended; what is not done yet is done after the next start")
     return 0
 
@@ -103,6 +104,7 @@ def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
             arguments.max_associations, arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20
         ),
         times=SpoolTimes(quiet_s=arguments.quiet),
+        read_limits=limits_of(arguments),
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command
+from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command, add_limit_option, limits_of
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
     )
     train.add_argument("--start", type=Path, help="weights of a whole model (a bundle's model.pt) to go on from")
     train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
+    add_limit_option(train)
     train.set_defaults(command=_train)
 
 
@@ -59,6 +60,7 @@ def _train(arguments: argparse.Namespace) -> int:
         bundle=arguments.bundle,
         stages=arguments.stages,
         start=arguments.start,
+        limits=limits_of(arguments),
         message=lambda line: print(line, flush=True),
     )
     is_bundle = (folder / "configs").is_dir()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, whole_factor
+from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.evaluation.pictures import Detail, find_details
 from monai_ldmsr.evaluation.rows import super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
@@ -17,7 +17,6 @@ from monai_ldmsr.evaluation.volumes import measured_slices, shown_slices
 from monai_ldmsr.metrics.native import native_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.training.slices import TrainingVolume
-from monai_ldmsr.transforms.source import clip_to_range
 
 __all__ = ["NativeEvaluation"]
 
@@ -25,9 +24,7 @@ __all__ = ["NativeEvaluation"]
 class NativeEvaluation:
     """Measure slices of some volumes to which nothing was done.
 
-    Rows are ``bicubic``, then one for each network in the order given. A network's result goes back to the source's
-    unit, is projected onto the source and, of an MR or PET volume without negative values, clipped at zero, as in a
-    run. What a file's integers could not hold is not known here, and not clipped; nothing is rounded.
+    Rows are ``bicubic``, then one for each network in the order given, see :func:`super_resolved`.
 
     Args:
         volumes: as they are.
@@ -78,9 +75,6 @@ class NativeEvaluation:
         yield "bicubic", upsample_bicubic(volume.intensity.forward(source), self.operator.factor)
         for name, network in self.networks.items():
             result = super_resolved(network, source, volume, self.operator, self.consistency, self.device)
-            if volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0:
-                highest = max(float(result.max()), float(source.max()))
-                clip_to_range(result[0].unsqueeze(-1), (0.0, highest), whole_factor(self.operator.factor))
             yield name, volume.intensity.forward(result)
 
     def _measure(self, volume: TrainingVolume, number: int, table: EvaluationTable) -> dict[str, Tensor]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import SimpleITK as sitk  # noqa: N813  # as SimpleITK's own documentation
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.consistency import project_onto_source
-from monai_ldmsr.degradation import DegradationOperator
+from monai_ldmsr.degradation import DegradationOperator, whole_factor
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.transforms.source import project_volume
 
 __all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "super_resolved"]
 
@@ -60,6 +62,8 @@ def super_resolved(
 ) -> Tensor:
     """A slice as a run super-resolves it: to model range, through the network, back, and onto the source.
 
+    What a file's integers could not hold is not known here, and not clipped; nothing is rounded.
+
     Args:
         network: (1, 1, h, w) to (1, 1, f h, f w) in model range, on ``device``.
         source: (1, 1, h, w) in the source's unit.
@@ -74,6 +78,9 @@ def super_resolved(
     scaled = volume.intensity.forward(source).to(device)
     if isinstance(network, SuperResolver):
         network.use_volume(scaled[..., None], volume.modality)
-    result = network(scaled).to(source.device)
-    result = volume.intensity.inverse(result)
-    return project_onto_source(result, source, operator, consistency) if consistency else result
+    result = volume.intensity.inverse(network(scaled).to(source.device))
+    is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
+    limits = (0.0 if is_magnitude else -math.inf, math.inf)
+    fine, coarse = (image[0].unsqueeze(-1) for image in (result, source))
+    project_volume(fine, coarse, whole_factor(operator.factor), consistency, operator.name, value_range=limits)
+    return result

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.geometry import spread_slices
+from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.tree import no_such_source
 from monai_ldmsr.training.packed import is_packed, packed_splits
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
@@ -19,7 +20,10 @@ MIN_SIDE = 96
 
 
 def load_evaluation_volumes(
-    dataset_dir: str | Path, split: str | None = None, modality: str | None = None
+    dataset_dir: str | Path,
+    split: str | None = None,
+    modality: str | None = None,
+    limits: ReadLimits | None = None,
 ) -> list[TrainingVolume]:
     """Read volumes as they are: nothing is halved for being smooth.
 
@@ -29,6 +33,7 @@ def load_evaluation_volumes(
         split: ``train``, ``calibration``, ``test`` or ``all``; None takes ``test`` of a manifest or packed folder, and
             everything where there is none. Without a manifest a split is that of ``ldmsr train``.
         modality: of volume files without a manifest; DICOM and manifests tell their own.
+        limits: the largest volume that is read; None takes the usual ones.
 
     Raises:
         SettingsError: see ``find_entries``.
@@ -36,9 +41,9 @@ def load_evaluation_volumes(
     """
     folder = Path(dataset_dir)
     if not folder.exists():
-        raise SourceError("The dataset folder does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
+        raise no_such_source(folder)
     split = split or ("test" if _has_test_split(folder) else "all")
-    return load_training_volumes(folder, split, halve_interpolated=False, modality=modality)
+    return load_training_volumes(folder, split, halve_interpolated=False, modality=modality, limits=limits)
 
 
 def measured_slices(volume: TrainingVolume, count: int) -> list[int]:

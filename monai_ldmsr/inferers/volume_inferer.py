@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.number_settings import whole_number
 
 __all__ = ["VolumeInferer"]
 
@@ -34,8 +35,8 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
 
     def __init__(self, batch_size: int = 4, max_batch_pixels: int = 2**21, device: str | torch.device = "cpu") -> None:
         super().__init__()
-        self.batch_size = batch_size
-        self.max_batch_pixels = max_batch_pixels
+        self.batch_size = whole_number("batch_size", batch_size, 1)
+        self.max_batch_pixels = whole_number("max_batch_pixels", max_batch_pixels, 1)
         self.device = torch.device(device)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

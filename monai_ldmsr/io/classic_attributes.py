@@ -121,6 +121,8 @@ def add_functional_groups(header: Dataset, shared: Dataset, per_frame: Dataset) 
             if tag.group != 0x0028 or tag not in header:
                 carry(header, item, tag)
     for groups in (shared, per_frame):
+        if _sequence(groups, "RealWorldValueMappingSequence"):  # of classic images too it may have several items
+            carry(header, groups, Tag("RealWorldValueMappingSequence"))
         for keyword in _GROUPS.split():
             if groups is shared and keyword in _ONE_ITEM and keyword in per_frame:
                 continue  # the frame's own group holds as a whole

@@ -67,9 +67,9 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Clinical Trial Subject",
         _ALL,
-        """ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName
-        IssuerOfClinicalTrialProtocolID OtherClinicalTrialProtocolIDsSequence ClinicalTrialSiteID
-        ClinicalTrialSiteName IssuerOfClinicalTrialSiteID ClinicalTrialSubjectID
+        """ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName/2
+        IssuerOfClinicalTrialProtocolID OtherClinicalTrialProtocolIDsSequence ClinicalTrialSiteID/2
+        ClinicalTrialSiteName/2 IssuerOfClinicalTrialSiteID ClinicalTrialSubjectID
         IssuerOfClinicalTrialSubjectID ClinicalTrialSubjectReadingID IssuerOfClinicalTrialSubjectReadingID
         ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber""",
     ),
@@ -96,7 +96,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Clinical Trial Study",
         _ALL,
-        """ClinicalTrialTimePointID ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent
+        """ClinicalTrialTimePointID/2 ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent
         LongitudinalTemporalEventType ClinicalTrialTimePointTypeCodeSequence
         IssuerOfClinicalTrialTimePointID ConsentForClinicalTrialUseSequence""",
     ),
@@ -110,7 +110,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Clinical Trial Series",
         _ALL,
-        """ClinicalTrialCoordinatingCenterName ClinicalTrialSeriesID ClinicalTrialSeriesDescription
+        """ClinicalTrialCoordinatingCenterName/2 ClinicalTrialSeriesID ClinicalTrialSeriesDescription
         IssuerOfClinicalTrialSeriesID""",
     ),
     ("Frame of Reference", _ALL, "FrameOfReferenceUID PositionReferenceIndicator/2"),
@@ -144,6 +144,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
         LossyImageCompressionRatio LossyImageCompressionMethod PresentationLUTShape ViewCodeSequence
         SliceProgressionDirection IsocenterPosition EquipmentFrameOfReferenceUID""",
     ),
+    ("General Image", _CT_MR, "RealWorldValueMappingSequence"),
     ("General Reference", _ALL, "ReferencedImageSequence"),
     ("Image Plane", _ALL, "SliceThickness/2 SpacingBetweenSlices ImageOrientationPatient SliceLocation"),
     (
@@ -152,7 +153,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation",
     ),
     ("Image Pixel", _CT_MR, "PixelPaddingValue PixelPaddingRangeLimit"),
-    ("VOI LUT", _CT_MR, "WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction"),
+    ("VOI LUT", _ALL, "WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction"),
     (
         "SOP Common",
         _ALL,
@@ -164,8 +165,8 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Specimen",
         _ALL,
-        """ContainerIdentifier IssuerOfTheContainerIdentifierSequence AlternateContainerIdentifierSequence
-        ContainerTypeCodeSequence ContainerDescription ContainerComponentSequence
+        """ContainerIdentifier IssuerOfTheContainerIdentifierSequence/2 AlternateContainerIdentifierSequence
+        ContainerTypeCodeSequence/2 ContainerDescription ContainerComponentSequence
         SpecimenDescriptionSequence""",
     ),
     (
@@ -176,7 +177,7 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Contrast/Bolus",
         _CT_MR,
-        """ContrastBolusAgent ContrastBolusAgentSequence ContrastBolusAdministrationRouteSequence
+        """ContrastBolusAgent/2 ContrastBolusAgentSequence ContrastBolusAdministrationRouteSequence
         ContrastBolusRoute ContrastBolusVolume ContrastBolusStartTime ContrastBolusStopTime
         ContrastBolusTotalDose ContrastFlowRate ContrastFlowDuration ContrastBolusIngredient
         ContrastBolusIngredientConcentration""",
@@ -230,13 +231,13 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "PET Isotope and Orientation",
         ("PT",),
-        """InterventionDrugInformationSequence RadiopharmaceuticalInformationSequence
-        PatientOrientationCodeSequence PatientGantryRelationshipCodeSequence""",
+        """InterventionDrugInformationSequence RadiopharmaceuticalInformationSequence/2
+        PatientOrientationCodeSequence/2 PatientGantryRelationshipCodeSequence/2""",
     ),
     (
         "PET Multi-gated Acquisition",
         ("PT",),
-        "CardiacFramingType BeatRejectionFlag PVCRejection SkipBeats HeartRate",
+        "CardiacFramingType BeatRejectionFlag/2 PVCRejection SkipBeats HeartRate",
     ),
     (
         "PET Image",
@@ -245,7 +246,18 @@ _KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ActualFrameDuration/2 FrameReferenceTime PrimaryPromptsCountsAccumulated SecondaryCountsAccumulated
         SliceSensitivityFactor DecayFactor DoseCalibrationFactor ScatterFractionFactor DeadTimeFactor""",
     ),
-    ("Acquisition Context", ("PT",), "AcquisitionContextSequence AcquisitionContextDescription"),
+    ("Acquisition Context", ("PT",), "AcquisitionContextSequence/2 AcquisitionContextDescription"),
+)
+
+#: An image need not have them, but where it has one it wants the attributes of its type 2.
+_OPTIONAL_MODULES = (
+    "Clinical Trial Subject",
+    "Clinical Trial Study",
+    "Clinical Trial Series",
+    "Specimen",
+    "Contrast/Bolus",
+    "PET Multi-gated Acquisition",
+    "Acquisition Context",
 )
 
 #: (fate, modalities, module, keywords, how or why).
@@ -253,13 +265,19 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.RECOMPUTED, _ALL, "SOP Common", "SOPClassUID", "that of the modality"),
     (Fate.NEW, _ALL, "SOP Common", "SOPInstanceUID", "2.25. + UUIDv5, see SeriesInstanceUID"),
     (Fate.NEW, _ALL, "General Series", "SeriesInstanceUID", "2.25. + UUIDv5 of source and derivation"),
-    (Fate.NEW, _ALL, "General Series", "SeriesNumber", "100 times the source's, plus the factor"),
+    (
+        Fate.NEW,
+        _ALL,
+        "General Series",
+        "SeriesNumber",
+        "see series_labels",
+    ),
     (
         Fate.NEW,
         _ALL,
         "General Series",
         "SeriesDescription",
-        "begins with 'SR x2 (research)', up to 64 characters",
+        "begins with 'SR x2 (research)' and what tells volumes of a series apart, up to 64 characters; or as given",
     ),
     (Fate.NEW, _CT_MR, "General Series", "SeriesDate SeriesTime", "when the result was made"),
     (Fate.NEW, _ALL, "SOP Common", "InstanceCreationDate InstanceCreationTime", "when the result was made"),
@@ -305,16 +323,9 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     ),
     (Fate.RECOMPUTED, _ALL, "SOP Common", "SyntheticData", "YES where the source says YES, else left out"),
     (Fate.REMOVED, ("PT",), "Image Pixel", "PixelPaddingValue PixelPaddingRangeLimit", "the slope is new"),
-    (
-        Fate.REMOVED,
-        ("PT",),
-        "VOI LUT",
-        "WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction",
-        "the slope is new",
-    ),
     (Fate.REMOVED, _ALL, "VOI LUT", "VOILUTSequence", "made for the source's values"),
     (Fate.REMOVED, _ALL, "Modality LUT", "ModalityLUTSequence", "a source that has it is refused"),
-    (Fate.REMOVED, _ALL, "General Image", "RealWorldValueMappingSequence", "made for the source's values"),
+    (Fate.REMOVED, ("PT",), "General Image", "RealWorldValueMappingSequence", "the slope is new; the report says so"),
     (Fate.REMOVED, _ALL, "General Image", "IconImageSequence", "shows the source"),
     (Fate.REMOVED, _ALL, "Image Pixel", "PixelAspectRatio", "Pixel Spacing says it"),
     (
@@ -338,7 +349,14 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     ),
     (Fate.REMOVED, _ALL, "Curve (retired)", "(50xx,eeee)", "not part of the IODs"),
     (Fate.REMOVED, _ALL, "Overlay Plane", "(60xx,eeee)", "drawn on the source's pixels"),
-    (Fate.REMOVED, _ALL, "private", "(odd,eeee)", "their meaning for a derived image is unknown"),
+    (
+        Fate.REMOVED,
+        _ALL,
+        "private",
+        "(odd,eeee)",
+        "their meaning for a derived image is unknown; but (7053,xx00) and (7053,xx09) of 'Philips PET Private Group' "
+        "and (2005,xx0D) and (2005,xx0E) of 'Philips MR Imaging DD 001' are kept: they scale values",
+    ),
 )
 
 
@@ -363,6 +381,15 @@ def kept_keywords(modality: str) -> frozenset[str]:
 
 
 @cache
-def empty_when_missing(modality: str) -> frozenset[str]:
-    """Keywords of type 2: added empty where a source of ``modality`` lacks them."""
-    return frozenset(r.keyword for r in ATTRIBUTE_RULES if r.type_2 and modality in r.modalities)
+def empty_when_missing(modality: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Keywords of type 2, added empty where a source of ``modality`` lacks them.
+
+    With each goes what its module consists of, where the module is optional: without any of these, nothing is added.
+    """
+    rules = [rule for rule in ATTRIBUTE_RULES if modality in rule.modalities]
+    modules = {rule.module: frozenset(r.keyword for r in rules if r.module == rule.module) for rule in rules}
+    return tuple(
+        (rule.keyword, modules[rule.module] if rule.module in _OPTIONAL_MODULES else frozenset())
+        for rule in rules
+        if rule.type_2
+    )

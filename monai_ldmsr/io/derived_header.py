@@ -36,7 +36,11 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+from monai_ldmsr.io.dicom_header import text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
+from monai_ldmsr.io.patient_position import code_item, set_pet_orientation
+from monai_ldmsr.io.series_labels import result_description, result_number
+from monai_ldmsr.io.value_meaning import carry_private_scales
 
 __all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
 
@@ -56,11 +60,8 @@ _LOSSY_METHODS = {
     HTJ2K: "ISO_15444_15",
 }
 
-#: Lengths that the value representations LO and ST, and DS allow.
-_MAX_DESCRIPTION, _MAX_DERIVATION, _MAX_DECIMAL = 64, 1024, 16
-
-_MAX_INTEGER_STRING = 2**31 - 1
-_SERIES_NUMBER_WHEN_MISSING = 90
+#: Lengths that the value representations ST and DS allow.
+_MAX_DERIVATION, _MAX_DECIMAL = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Derivation:
         settings: everything else that changes the result, by name.
         job: the same job gives the same UIDs; does not reach the header.
         made_at: with its time zone; now when None. Has no part in the UIDs.
+        series_number: of the result, from which several volumes of one series count up; None takes the usual one.
+        series_description: of the result, without what tells volumes apart; None takes the usual one.
     """
 
     factor: int
@@ -86,6 +89,8 @@ class Derivation:
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
     job: str = ""
     made_at: datetime | None = None
+    series_number: int | None = None
+    series_description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,22 @@ class SharedHeader:
 
 
 def shared_header(
-    headers: Sequence[Dataset], source_names: Sequence[str], modality: str, derivation: Derivation
+    headers: Sequence[Dataset],
+    source_names: Sequence[str],
+    modality: str,
+    derivation: Derivation,
+    volume: tuple[int, str] = (0, ""),
 ) -> SharedHeader:
     """Choose what the derived images of ``headers`` share; the first header speaks for the series.
 
-    ``source_names`` tell the source images from all others, by their SOP Instance UIDs and by what they show.
+    ``source_names`` tell the source images from all others; ``volume`` is the number in its series, and its label.
     """
     first = headers[0]
+    factor, (place, label) = derivation.factor, volume
+    number = result_number(_series_number(first), factor, place, derivation.series_number)
+    description = result_description(_text(first, "SeriesDescription"), factor, label, derivation.series_description)
+    # What is written under a UID stays the same; the usual number and text follow from the source.
+    is_usual = not place and derivation.series_number is None and derivation.series_description is None
     identity = json.dumps(
         [
             str(first.get("SeriesInstanceUID", "")),
@@ -130,14 +144,15 @@ def shared_header(
             [derivation.factor, derivation.method, derivation.software_version],
             derivation.seed,
             derivation.job,
+            *(() if is_usual else (number, description)),
         ]
     )
     return SharedHeader(
         derivation=derivation,
         modality=modality,
         series_instance_uid=named_uid("series", identity),
-        number=_series_number(first, derivation.factor),
-        description=_described(first, derivation.factor),
+        number=number,
+        description=description,
         n_slices=len(headers),
         counts_down=_counts_down(headers),
         made_at=_made_at(first, derivation.made_at),
@@ -161,18 +176,20 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
     Rows, Columns, PET rescale, pixel extremes and Pixel Data are still to be set.
     """
     header = _copied(source, kept_keywords(shared.modality))
-    for keyword in empty_when_missing(shared.modality):
-        if keyword not in header:
-            setattr(header, keyword, None)
+    for keyword, module in empty_when_missing(shared.modality):
+        if keyword not in header and (not module or any(other in header for other in module)):
+            setattr(header, keyword, [] if dictionary_VR(keyword) == "SQ" else None)
+    carry_private_scales(header, source, shared.modality)
     _set_identity(header, source, index, shared)
     _set_times(header, shared)
     _set_geometry(header, source, shared.derivation.factor)
     _set_provenance(header, source, shared.derivation)
     _set_lossy_compression(header, source)
-    if "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
-        header.PatientPosition = source.PatientPosition
     if shared.modality == "PT":
+        set_pet_orientation(header, text(source, "PatientPosition"))
         _set_pet_indices(header, shared.n_slices)
+    elif "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
+        header.PatientPosition = source.PatientPosition
     header.HighBit = int(header.BitsStored) - 1
     return header
 
@@ -252,11 +269,9 @@ def _image_type(source: Dataset, modality: str) -> list[str]:
     return ["DERIVED", "SECONDARY", *(further or [{"CT": "AXIAL", "MR": "OTHER"}[modality]])]
 
 
-def _series_number(source: Dataset, factor: int) -> int:
-    """Next to the source in a sorted list as ``401`` and ``40102``."""
+def _series_number(source: Dataset) -> int | None:
     stored = source.get("SeriesNumber")
-    number = 100 * (_SERIES_NUMBER_WHEN_MISSING if stored in (None, "") else int(stored)) + factor
-    return number if 0 <= number <= _MAX_INTEGER_STRING else 100 * _SERIES_NUMBER_WHEN_MISSING + factor
+    return None if stored in (None, "") else int(stored)
 
 
 def _counts_down(headers: Sequence[Dataset]) -> bool:
@@ -266,11 +281,6 @@ def _counts_down(headers: Sequence[Dataset]) -> bool:
     except (AttributeError, TypeError, ValueError):  # missing, empty or no number
         return False
     return len(numbers) > 1 and all(later < earlier for earlier, later in pairwise(numbers))
-
-
-def _described(source: Dataset, factor: int) -> str:
-    text = f"SR x{factor} (research) {_text(source, 'SeriesDescription')}"
-    return text[:_MAX_DESCRIPTION].strip()
 
 
 def _text(source: Dataset, keyword: str) -> str:
@@ -327,11 +337,11 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
             reference.ReferencedSOPClassUID = source.object_class
             reference.ReferencedFrameNumber = source.frame_number
         purpose = Code("121322", "DCM", "Source image for image processing operation")
-        reference.PurposeOfReferenceCodeSequence = [_code(purpose)]
+        reference.PurposeOfReferenceCodeSequence = [code_item(purpose)]
         header.SourceImageSequence = [reference]
     header.DerivationCodeSequence = [
         *(_copied(item) for item in source.get("DerivationCodeSequence") or []),
-        _code(Code("113085", "DCM", "Spatial resampling")),
+        code_item(Code("113085", "DCM", "Spatial resampling")),
     ]
     header.DerivationDescription = _derivation_description(source, derivation)
     header.ContributingEquipmentSequence = [
@@ -341,18 +351,10 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
     header.ImageComments = "\n".join(filter(None, [RESEARCH_MARK, _text(source, "ImageComments")]))
 
 
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return item
-
-
 def _equipment(derivation: Derivation) -> Dataset:
     """Item of Contributing Equipment Sequence: this software with these weights."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [_code(Code("109102", "DCM", "Processing Equipment"))]
+    item.PurposeOfReferenceCodeSequence = [code_item(Code("109102", "DCM", "Processing Equipment"))]
     item.Manufacturer = "monai_ldmsr"
     item.ManufacturerModelName = "ldmsr"
     item.SoftwareVersions = derivation.software_version

@@ -78,7 +78,8 @@ def write_derived_series(
     _check_finite(voxels)
     output_dir = Path(output_dir)
     with _readable("the first image"):
-        shared = shared_header(series.headers, _source_names(series), series.modality, derivation)
+        volume = (series.volume, series.label)
+        shared = shared_header(series.headers, _source_names(series), series.modality, derivation, volume)
     paths, n_clipped = [], 0
     for k, source in enumerate(series.headers):
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):

@@ -67,6 +67,8 @@ class DicomSeries:
         padding: (I, J, K), true where Pixel Padding Value (or its range), or in CT no possible value, stands; ``None``
             if nowhere.
         warnings: what was unusual, for the report.
+        volume: see :class:`~monai_ldmsr.io.series_grouping.SeriesFiles`.
+        label: likewise.
     """
 
     case: str
@@ -78,6 +80,8 @@ class DicomSeries:
     value_range: tuple[float, float]
     padding: npt.NDArray[np.bool_] | None = field(repr=False)
     warnings: tuple[str, ...]
+    volume: int = 0
+    label: str = field(default="", repr=False)
 
 
 def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEFAULT_LIMITS) -> DicomSeries:
@@ -122,6 +126,8 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
             warnings += negative_pet(voxels, padding, [abs(slope) for slope, _ in rescales], signed)
         return DicomSeries(
             case=files.case,
+            volume=files.volume,
+            label=files.label,
             modality=files.modality,
             unit=unit,
             headers=tuple(headers),

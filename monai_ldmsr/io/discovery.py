@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.io.case_names import NamedSource, distinct, series_content
 from monai_ldmsr.io.dicom_file import is_gzip
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import images_of
@@ -21,11 +21,11 @@ from monai_ldmsr.io.series_grouping import (
     case_digest,
     same_content,
     series_image,
-    with_unique_cases,
 )
-from monai_ldmsr.io.series_volumes import LeftOut, volumes_of
-from monai_ldmsr.io.tree import files_below
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.series_volumes import volumes_of
+from monai_ldmsr.io.tree import empty_source, files_of, given_sources
+from monai_ldmsr.io.volume_format import EXTENSIONS, volume_extension
+from monai_ldmsr.io.volume_parts import parts_beside
 
 __all__ = [
     "CUT_SHORT_SKIP",
@@ -53,7 +53,8 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
 _OTHER_GZIP = "A gzip file that holds no DICOM file. If it holds an archive or another volume, unpack it."
-_NOT_DICOM = "Not a DICOM file and not a volume file (.nii, .nii.gz, .nrrd, .mha, .mhd)."
+_NOT_DICOM = f"Not a DICOM file and not a volume file ({', '.join(EXTENSIONS)})."
+_HALF = "Not a DICOM file: the voxels of a pair of .hdr and .img, whose .hdr file is not beside it. Put both together."
 
 
 def find_sources(
@@ -63,7 +64,8 @@ def find_sources(
 
     Args:
         source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
-            which is then a series of one slice. Links below it are not followed out of it, nor into folders.
+            which is then a series of one slice; or a ``.txt`` file that lists such. Links below it are not followed out
+            of it, nor into folders.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
@@ -73,15 +75,17 @@ def find_sources(
         SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
     """
     source = Path(source)
-    if not os.path.exists(source):
-        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    files, others = ([source], {}) if source.is_file() else files_below(source)
+    sources, missing = given_sources(source)
+    files, others = files_of(sources)
+    others = {**missing, **others}
     if not files and not others:
-        raise SourceError("The source folder holds no file.", ReasonCode.EMPTY_SOURCE)
+        raise empty_source(source)
     volumes = [path for path in files if volume_extension(path)]
-    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits)
+    parts = {part for path in volumes for part in parts_beside(path, limits)}
+    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits, parts)
     skipped += [
-        SkippedItem(case_digest(message), reason, message, n) for (reason, message), n in sorted(others.items())
+        SkippedItem(case_digest(message), reason, message, len(paths), tuple(paths))
+        for (reason, message), paths in sorted(others.items())
     ]
     return [*series, *volumes], skipped
 
@@ -108,33 +112,39 @@ def find_dicom_series(
     return [item for item in found if isinstance(item, SeriesFiles)], skipped
 
 
-def _find_series(files: Sequence[Path], limits: ReadLimits) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+def _find_series(
+    files: Sequence[Path], limits: ReadLimits, parts: Set[Path] = frozenset()
+) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    """Series among ``files``, of which ``parts`` belong to volume files unless they are images themselves."""
     buckets: dict[str, list[SeriesImage]] = defaultdict(list)
-    skips: Counter[Skip] = Counter()
+    skips: dict[Skip, list[Path]] = defaultdict(list)
     damaged_folders: Counter[Path] = Counter()
     with quiet_pydicom():
         for path in files:
             images, reasons = judged(path, limits)
+            if path in parts and not images:
+                continue
             for image in images:
                 buckets[bucket_of(image)].append(image)
-            skips.update(reasons)
+            for reason in reasons:
+                skips[reason].append(path)
             damaged_folders[path.parent] += sum(reason in DAMAGE for _, reason, _ in reasons)
         found: list[SeriesFiles] = []
         for key in [key for key, images in buckets.items() if cut_short(images)]:
             for image in buckets.pop(key):
-                skips[CUT_SHORT_SKIP] += 1
+                skips[CUT_SHORT_SKIP].append(image.path)
                 damaged_folders[image.path.parent] += 1
         for images in buckets.values():
-            try:
-                volumes, left_out = volumes_of(images, damaged_folders, partial(same_content, limits=limits))
-            except SourceError as error:
-                volumes, left_out = [], [LeftOut(error.reason, str(error), len({image.path for image in images}))]
+            volumes, refused = volumes_of(images, damaged_folders, partial(same_content, limits=limits))
             found += volumes
-            for item in left_out:
-                skips[(images[0].series, item.reason, item.message)] += item.n_files
+            for item in refused:
+                skips[(images[0].series, item.reason, item.message)] += item.paths
     found.sort(key=lambda item: item.paths[0])
-    skipped = [SkippedItem(case_digest(*key), key[1], key[2], n) for key, n in sorted(skips.items())]
-    return with_unique_cases(found), skipped
+    skipped = [
+        SkippedItem(case_digest(*key), key[1], key[2], len(paths), tuple(paths)) for key, paths in sorted(skips.items())
+    ]
+    kept, left_out = distinct(NamedSource(item.case, partial(series_content, item), item.paths, item) for item in found)
+    return [one.source for one in kept], [*skipped, *left_out]
 
 
 def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tuple[list[SeriesImage], set[Skip]]:
@@ -167,6 +177,8 @@ def _foreign(path: Path, listed_as: Path) -> tuple[ReasonCode, str]:
     name = listed_as.name.lower()
     if name.removesuffix(".gz").endswith(_DICOM_SUFFIXES):
         return ReasonCode.UNREADABLE_FILE, _NAMED_DICOM
+    if name.endswith((".img", ".img.gz")):
+        return ReasonCode.NOT_AN_IMAGE, _HALF
     return ReasonCode.NOT_AN_IMAGE, _OTHER_GZIP if path.is_file() and is_gzip(path) else _NOT_DICOM
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 
-__all__ = ["DEFAULT_LIMITS", "ReadLimits", "too_large"]
+__all__ = ["DEFAULT_LIMITS", "ReadLimits", "checked_shape", "parse_limits", "spoken_limits", "too_large"]
+
+#: What a number of a limit may end in.
+_SUFFIXES = {suffix: 2 ** (10 * n) for n, suffix in enumerate("KMGT", start=1)}
 
 #: A frame has a header of up to 4 kB and about 340 reads, and compressed pixels of 4 kB or more. Objects of 6000 such
 #: frames are real (Philips fMRI); nine times the defaults take up to a minute.
@@ -51,7 +57,7 @@ class ReadLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SettingsError(f"The limit {field.name} is {value!r}; give a whole number from 1.")
 
     def for_dicom_file(self, n_bytes: int) -> ReadLimits:
@@ -82,6 +88,75 @@ class ReadLimits:
 DEFAULT_LIMITS = ReadLimits()
 
 
+def parse_limits(given: Sequence[str]) -> ReadLimits:
+    """Limits from texts such as ``voxels=4G``; those not named keep their defaults.
+
+    Raises:
+        SettingsError: there is no such limit, one is named twice, or a value is no whole number from 1.
+
+    Example:
+        >>> parse_limits(["slice_bytes=1G", "volumes=9"]).slice_bytes
+        1073741824
+    """
+    names = [field.name for field in fields(ReadLimits)]
+    chosen: dict[str, int] = {}
+    for text in given:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name not in names:
+            raise SettingsError(f"There is no limit '{name}'. Give NAME=VALUE, with one of {', '.join(names)}.")
+        if name in chosen:
+            raise SettingsError(f"The limit {name} is given twice. Give it once.")
+        found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", value.upper())
+        if found is None or not int(found[1]):
+            raise SettingsError(
+                f"The limit {name} is '{value}'; give a whole number from 1, such as 4000000 or with K, M, G or T "
+                "(times 1024, its square, ...)."
+            )
+        chosen[name] = int(found[1]) * _SUFFIXES.get(found[2], 1)
+    return ReadLimits(**chosen)
+
+
+def spoken_limits(limits: ReadLimits = DEFAULT_LIMITS) -> str:
+    """All limits as :func:`parse_limits` takes them, for a help text."""
+    return ", ".join(f"{field.name}={_spoken(getattr(limits, field.name))}" for field in fields(limits))
+
+
+def _spoken(number: int) -> str:
+    fitting = [(number // unit, suffix) for suffix, unit in _SUFFIXES.items() if not number % unit]
+    return "".join(map(str, fitting[-1])) if fitting else str(number)
+
+
 def too_large(found: str, limit: str) -> SourceError:
     """Error for what was ``found`` beyond the limit of that name."""
-    return SourceError(f"{found} If the source is sound, raise ReadLimits({limit}=...).", ReasonCode.TOO_LARGE)
+    return SourceError(
+        f"{found} If the source is sound, raise ReadLimits({limit}=...), or --limit {limit}=NUMBER of the command.",
+        ReasonCode.TOO_LARGE,
+    )
+
+
+def checked_shape(
+    shape: tuple[int, ...], limits: ReadLimits, counts_volumes: bool = False
+) -> tuple[tuple[int, int, int], int]:
+    """(I, J, K) of a 2D or 3D volume, and how many there are, known before any voxel is decoded.
+
+    Args:
+        shape: of the file's array.
+        limits: its voxels are all of the file.
+        counts_volumes: whether the fourth dimension may count volumes.
+
+    Raises:
+        SourceError: ``UNSUPPORTED_DIMENSIONS`` or ``TOO_LARGE``.
+    """
+    n_volumes = math.prod(int(n) for n in shape[3:])
+    beyond = math.prod(int(n) for n in shape[4 if counts_volumes else 3 :])
+    if len(shape) < 2 or min(shape) < 1 or beyond > 1:
+        raise SourceError(
+            f"The file has {len(shape)} dimensions and {n_volumes} volumes, but one 2D or 3D volume is needed, or a "
+            "NIfTI, Analyze or MGH file whose fourth dimension alone counts volumes. Split it into one file a volume.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    if n_volumes > limits.volumes:
+        raise too_large(f"The file has {n_volumes} volumes; the limit is {limits.volumes}.", "volumes")
+    full = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) > 2 else 1)
+    limits.check_voxels("The volume" if n_volumes == 1 else "The file", full, n_volumes)
+    return full, n_volumes

@@ -1,4 +1,4 @@
-"""NIfTI files and the volumes in them: a 4D file (time, echo, diffusion weighting) is as many volumes."""
+"""Files that nibabel reads (NIfTI, Analyze, MGH) and the volumes in them: a 4D file (time, echo) is as many volumes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.file_hash import file_stamp
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.volume_header import checked_shape, nifti_image_class
-from monai_ldmsr.io.whole_file import check_nifti
+from monai_ldmsr.io.binary_header import binary_header
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, checked_shape
+from monai_ldmsr.io.volume_format import NIBABEL, volume_extension
+from monai_ldmsr.io.whole_file import check_binary
 
 __all__ = ["NiftiFile", "NiftiVolume", "nifti_volumes", "split_volumes"]
 
@@ -26,71 +27,72 @@ _one_stream = threading.Lock()
 
 
 class NiftiFile:
-    """A NIfTI file with a sound header; voxels are read a volume at a time.
+    """A NIfTI, Analyze or MGH file with a sound header; voxels are read a volume at a time.
 
-    A gzip stream is read forwards only. It stays open from the first volume to the last, so that all of them in order
-    cost one decompression and the memory of one volume; any other order begins again at each step back. Another process
-    to which it is sent opens the file for itself.
+    A compressed stream is read forwards only. It stays open from the first volume to the last, so that all of them in
+    order cost one decompression and the memory of one volume; any other order begins again at each step back. Another
+    process to which it is sent opens the file for itself.
 
     Args:
-        path: ``.nii`` or ``.nii.gz`` file.
+        path: of one of the extensions :data:`~monai_ldmsr.io.volume_format.NIBABEL`.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; they hold for the file as a whole.
 
     Raises:
-        SourceError: ``UNSUPPORTED_PIXELS``, ``UNSUPPORTED_DIMENSIONS`` (5D) or ``TOO_LARGE``.
+        SourceError: ``UNSUPPORTED_PIXELS``, ``UNSUPPORTED_DIMENSIONS`` (5D) or ``TOO_LARGE``; and see
+            :func:`~monai_ldmsr.io.binary_header.binary_header`.
     """
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
-        image = nifti_image_class(path, limits).from_filename(path)
-        self._limits = limits
-        dtype = image.header.get_data_dtype()
+        self.header = binary_header(path, limits)
+        dtype = self.header.header.get_data_dtype()
         if dtype.kind not in "iufb" or dtype.itemsize > 8:
             raise SourceError(
                 "Colour and complex voxels are not supported, only real numbers. Split the file into such.",
                 ReasonCode.UNSUPPORTED_PIXELS,
             )
         self.path = path
-        self.image: Any = image
         self.dtype: np.dtype[Any] = dtype
-        self.shape, self.n_volumes = checked_shape(image.shape, limits, counts_volumes=True)
+        self.stored_shape = tuple(int(n) for n in self.header.header.get_data_shape())
+        self.shape, self.n_volumes = checked_shape(self.stored_shape, limits, counts_volumes=True)
         self._n_bytes = math.prod(self.shape) * self.n_volumes * dtype.itemsize
         self._proxy: Any = None
-        self._stamp = file_stamp(path)
+        self._stamp = file_stamp(self.header.data)
         limits.check_expansion("The file", self._n_bytes, self._stamp[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "image": None, "_proxy": None}
+        return {**self.__dict__, "_proxy": None}
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """Size and time of the file when it was opened."""
+        """Size and time of the file with the voxels when it was opened."""
         return self._stamp
 
     def check_whole(self) -> None:
         """Refuse the file unless it ends where its header says, with the right checksum."""
-        check_nifti(self.path, int(self.image.dataobj.offset) + self._n_bytes, self.shape[0] * self.dtype.itemsize)
+        check_binary(self.header, self.header.offset + self._n_bytes, self.shape[0] * self.dtype.itemsize)
 
     def read(self, number: int) -> npt.NDArray[Any]:
         """Stored values (I, J, K) of the volume of that number, from 1."""
-        if self.image is None:
-            self.image = nifti_image_class(self.path, self._limits).from_filename(self.path)
-        if self.n_volumes == 1:
-            voxels: npt.NDArray[Any] = np.asanyarray(self.image.dataobj.get_unscaled()).reshape(self.shape, order="F")
-            self.check_whole()
-            return voxels
-        if file_stamp(self.path) != self._stamp:
+        if file_stamp(self.header.data) != self._stamp:
             raise CorruptSourceError(
                 "The file was changed while its volumes were worked on. Run again once it is complete.",
                 ReasonCode.UNREADABLE_FILE,
             )
+        if self.n_volumes == 1:
+            voxels = np.asarray(self._opened()[..., 0])
+            self.check_whole()
+            return voxels
         with _one_stream:
             if self._proxy is None:
-                spec = ((*self.shape, self.n_volumes), self.dtype, self.image.dataobj.offset)
-                self._proxy = nib.arrayproxy.ArrayProxy(self.path, spec, keep_file_open=True)
+                self._proxy = self._opened(keep_file_open=True)
             voxels = np.asarray(self._proxy[..., number - 1])
             if number == self.n_volumes:
                 self._proxy = None  # closes the file
             return voxels
+
+    def _opened(self, keep_file_open: bool = False) -> Any:
+        spec = ((*self.shape, self.n_volumes), self.dtype, self.header.offset)
+        return nib.arrayproxy.ArrayProxy(self.header.data, spec, keep_file_open=keep_file_open)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def nifti_volumes(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> list
     A 4D file is read through once here, so that its length and checksum are known to be right.
 
     Args:
-        path: ``.nii`` or ``.nii.gz`` file.
+        path: see :class:`NiftiFile`.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:
@@ -140,7 +142,7 @@ def split_volumes(found: Iterable[Any], limits: ReadLimits = DEFAULT_LIMITS) -> 
     """
     for item in found:
         volumes = []
-        if isinstance(item, Path) and item.name.lower().endswith((".nii", ".nii.gz")):
+        if isinstance(item, Path) and volume_extension(item) in NIBABEL:
             try:
                 volumes = nifti_volumes(item, limits)
             except Exception:  # as the reader meets it again, and says what it is

@@ -17,12 +17,13 @@ from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_file import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
-from monai_ldmsr.io.volume_header import data_file_name
+from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import open_zip
 
 __all__ = ["AnySource", "PackedMember", "PackedSource", "on_disk", "remove_unpacked", "unpacking_folder"]
 
 _PREFIX = "unpacked-"
+_SIDECAR = ".json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PackedSource:
 
     Args:
         source: the series or volume file; paths of packed files are where they would be if archives were folders.
-        members: for each such path, what to unpack; a volume file's second file (of its voxels) is among them.
+        members: for each such path, what to unpack; files that belong to a volume file are among them.
         volume: number of the volume in a 4D NIfTI file, 0 when it is the whole file.
         work_dir: where to unpack; made when missing.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
@@ -93,10 +94,11 @@ def on_disk(source: Any) -> Iterator[Any]:
 def _volume(source: PackedSource, listed: Path, folder: Path) -> Path:
     path = folder / f"{volume_case(listed)}{volume_extension(listed)}"
     _extract({source.members[listed]: path}, source.limits)
-    name = data_file_name(path, source.limits)
-    if name is not None:  # the header alone knows how the file beside it has to be called
-        others = [member for place, member in source.members.items() if place != listed]
-        _extract(dict.fromkeys(others, folder / name), source.limits)
+    # The header alone knows how the file beside it has to be called.
+    data, sidecar = part_names(path, source.limits)
+    others = {member: place.suffix == _SIDECAR for place, member in source.members.items() if place != listed}
+    targets = {member: folder / (sidecar if is_sidecar else data) for member, is_sidecar in others.items()}
+    _extract({member: target for member, target in targets.items() if target != folder}, source.limits)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +26,6 @@ __all__ = [
     "case_digest",
     "same_content",
     "series_image",
-    "with_unique_cases",
 ]
 
 #: What may tell volumes of one series apart, tried in this order.
@@ -64,6 +62,7 @@ _T = TypeVar("_T")
 
 #: Reasons that are no mere "this is something else".
 _FAILURES = (
+    ReasonCode.NO_SUCH_SOURCE,
     ReasonCode.UNREADABLE_FILE,
     ReasonCode.DUPLICATE_UID_CONFLICT,
     ReasonCode.TOO_LARGE,
@@ -86,6 +85,8 @@ class SeriesFiles:
         paths: the file of each slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
         warnings: what the grouping had to decide, for the report.
         frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
+        volume: number from 1 among the volumes of its series, in the order of what tells them apart; 0 when alone.
+        label: what tells it from those, such as ``"TE 2.46 ms"``.
     """
 
     case: str
@@ -93,6 +94,8 @@ class SeriesFiles:
     paths: tuple[Path, ...] = field(repr=False)
     warnings: tuple[str, ...] = ()
     frames: tuple[int, ...] = field(default=(), repr=False)
+    volume: int = 0
+    label: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,14 @@ class SkippedItem:
         reason: machine-readable code.
         message: one sentence for a person.
         n_files: how many files.
+        paths: which, where that is known; only for whoever runs this, in no message and no summary.
     """
 
     case: str
     reason: ReasonCode
     message: str
     n_files: int
+    paths: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def corrupt(self) -> bool:
@@ -138,6 +143,7 @@ class SeriesImage:
         split_values: what may tell it from another image at its place, as :data:`SPLIT_BY` lists it.
         order_values: what may order images of one place, as :data:`ORDER_BY` lists it.
         named_localizer: whether a description calls it a localizer.
+        stand_in: digest of its header, where it has no SOP Instance UID.
     """
 
     path: Path
@@ -150,10 +156,16 @@ class SeriesImage:
     split_values: tuple[str, ...]
     order_values: tuple[str, ...]
     named_localizer: bool
+    stand_in: str = ""
 
     def value(self, keyword: str) -> str:
         """What may tell it from another image at its place."""
         return self.split_values[_SPLIT_AT[keyword]]
+
+    @property
+    def identity(self) -> str:
+        """What tells it from all other images."""
+        return self.uid or self.stand_in
 
 
 def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
@@ -170,22 +182,32 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
     plane = image_plane(header)
     if plane is not None:
         plane = replace(plane, cosines=_shared(plane.cosines), pixel_spacing_mm=_shared(plane.pixel_spacing_mm))
+    uid = sop_instance(header)
     return SeriesImage(
         path=path,
         frame=frame,
         modality=_shared(modality_of(header)),
         series=_shared(series),
-        uid=sop_instance(header),
+        uid=uid,
         grid=_shared((sop_class(header), *grid, owner)),
         plane=plane,
         split_values=tuple(_shared(_split_value(header, key)) for key in SPLIT_BY),
         order_values=tuple(_shared("\\".join(text(header, key) for key in keys)) for keys in ORDER_BY.values()),
         named_localizer=named_localizer(header),
+        # Not the file's name: files of several patients may be called alike.
+        stand_in="" if uid else _header_digest(header),
     )
 
 
 def _split_value(header: pydicom.Dataset, keyword: str) -> str:
     return complex_component(header) if keyword == "ComplexImageComponent" else text(header, keyword)
+
+
+def _header_digest(header: pydicom.Dataset) -> str:
+    try:
+        return case_digest(str(header))
+    except Exception:  # a damaged element, which its reader refuses
+        return case_digest(*sorted(str(tag) for tag, _ in header.items()))
 
 
 @lru_cache(maxsize=4096)
@@ -203,17 +225,6 @@ def same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
         return None not in contents and bool(contents[0] == contents[1])
     except Exception:
         return False
-
-
-def with_unique_cases(found: list[SeriesFiles]) -> list[SeriesFiles]:
-    """Tell volumes apart whose names would be the same."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for item in found:
-        case = case_digest(item.case, str(seen[item.case])) if seen[item.case] else item.case
-        seen[item.case] += 1
-        unique.append(replace(item, case=case))
-    return unique
 
 
 def case_digest(*parts: object, digits: int = 12) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.image_kind import LOCALIZER
-from monai_ldmsr.io.series_grouping import SeriesFiles, SeriesImage, case_digest
+from monai_ldmsr.io.series_grouping import SPLIT_BY, SeriesFiles, SeriesImage, case_digest
+from monai_ldmsr.io.series_labels import VolumeTraits, label_volumes
 from monai_ldmsr.io.stack_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
 
 __all__ = ["LeftOut", "volumes_of"]
@@ -40,12 +41,12 @@ class LeftOut:
     Args:
         reason: why.
         message: for a person.
-        n_files: that hold them.
+        paths: of the files that hold them.
     """
 
     reason: ReasonCode
     message: str
-    n_files: int
+    paths: tuple[Path, ...] = field(repr=False)
 
 
 def volumes_of(
@@ -58,10 +59,13 @@ def volumes_of(
         damaged_folders: how many files of a folder could not be read, for a warning.
         same: whether two files hold the same; asked only of files with one SOP Instance UID.
 
-    Raises:
-        SourceError: ``DUPLICATE_UID_CONFLICT``.
+    Returns:
+        The volumes, and the images of which none was made; all of them when one SOP Instance UID has two contents.
     """
-    images, n_copies = _without_copies(images, same)
+    try:
+        images, n_copies = _without_copies(images, same)
+    except SourceError as error:
+        return [], [_left_out(images, error.reason, str(error))]
     warnings = []
     if n_copies:
         warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
@@ -80,12 +84,12 @@ def volumes_of(
             except SourceError as error:
                 left_out.append(_left_out(parallel, error.reason, str(error)))
     kept = _without_localizers(grids, left_out)
-    volumes = [_series_files(part) for grid in kept for part in _volumes_on(grid, len(kept))]
-    return volumes, left_out
+    parts = [part for grid in kept for part in _volumes_on(grid, len(kept))]
+    return _told_apart([_series_files(part) for part in parts], parts), left_out
 
 
 def _left_out(images: list[SeriesImage], reason: ReasonCode, message: str) -> LeftOut:
-    return LeftOut(reason, message, len({image.path for image in images}))
+    return LeftOut(reason, message, tuple(dict.fromkeys(image.path for image in images)))
 
 
 def _owned(part: VolumePart) -> list[VolumePart]:
@@ -175,7 +179,7 @@ def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
     for part in volume_parts(grid.images):
         told = []
         if part.labels:
-            names = ", ".join(name for name, _ in part.labels)
+            names = ", ".join(SPLIT_BY.get(keyword, keyword) for keyword, _ in part.labels)
             told.append(f"The series holds several volumes; this is one of them, told apart by {names}.")
         if n_grids > 1:
             told.append(
@@ -212,9 +216,9 @@ def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[
 
 
 def _series_files(part: VolumePart) -> SeriesFiles:
-    first = min(part.images, key=lambda image: (image.grid, image.path, image.frame))
+    first = _first(part)
     plane = [] if first.plane is None else [f"{round(number, 2) + 0.0:.2f}" for number in first.plane.cosines]
-    uids = [] if first.series else sorted(image.uid or image.path.name for image in part.images)
+    uids = [] if first.series else sorted(image.identity for image in part.images)
     places = sorted((image.path, image.frame) for image in part.images)
     return SeriesFiles(
         case=case_digest(first.series, *first.grid, *plane, *(value for _, value in part.labels), *uids),
@@ -223,3 +227,30 @@ def _series_files(part: VolumePart) -> SeriesFiles:
         warnings=part.warnings,
         frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
     )
+
+
+def _told_apart(volumes: list[SeriesFiles], parts: list[VolumePart]) -> list[SeriesFiles]:
+    """Give the volumes of a series numbers and labels, and names of their own where they had one in common."""
+    labels = label_volumes([_traits(part) for part in parts])
+    n_of_name = Counter(volume.case for volume in volumes)
+    told = []
+    for volume, part, (number, label) in zip(volumes, parts, labels, strict=True):
+        # By an image and not by their order: whatever else the series comes to hold, the name stays the volume's.
+        identity = min(image.identity for image in part.images)
+        case = volume.case if n_of_name[volume.case] == 1 else case_digest(volume.case, identity)
+        told.append(replace(volume, case=case, volume=number, label=label))
+    return told
+
+
+def _traits(part: VolumePart) -> VolumeTraits:
+    first = _first(part)
+    assert first.plane is not None
+    numbers = [round(number, 2) + 0.0 for number in (*first.plane.cosines, *first.plane.pixel_spacing_mm)]
+    identity = min(image.identity for image in part.images)
+    grid = (*first.grid[:-1], *numbers)
+    return VolumeTraits(first.grid[-1], grid, first.plane.cosines, dict(part.labels), identity)
+
+
+def _first(part: VolumePart) -> SeriesImage:
+    """The same image whatever the files are called, where the images differ in their owners."""
+    return min(part.images, key=lambda image: (image.grid, image.path, image.frame))

@@ -54,7 +54,7 @@ class VolumePart:
 
     Args:
         images: at least one.
-        labels: what told them apart from other volumes of the series: names of attributes, and their values.
+        labels: what told them apart from other volumes of the series: keywords (or words for their order), and values.
         warnings: what the parting had to decide.
     """
 
@@ -193,7 +193,7 @@ def _same_volumes(first: Sequence[int], second: Sequence[int]) -> bool:
 
 def _by_value(part: VolumePart, keyword: str) -> list[VolumePart]:
     return [
-        VolumePart(images, (*part.labels, (SPLIT_BY[keyword], images[0].value(keyword))), part.warnings)
+        VolumePart(images, (*part.labels, (keyword, images[0].value(keyword))), part.warnings)
         for images in partition(part.images, lambda image: image.value(keyword))
     ]
 

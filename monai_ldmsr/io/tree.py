@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.io.source_list import is_source_list, listed_sources
+from monai_ldmsr.io.volume_format import header_beside
 
-__all__ = ["check_apart", "files_below"]
+__all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "given_sources", "no_such_source"]
+
+#: What is left out, by reason and message.
+Others = dict[tuple[ReasonCode, str], list[Path]]
 
 _LINK = (ReasonCode.NOT_AN_IMAGE, "A link that leads out of the source folder, or to a folder, is not followed.")
 _NO_FILE = (ReasonCode.NOT_AN_IMAGE, "A pipe, socket or device is no file and is not opened.")
@@ -24,32 +30,85 @@ def check_apart(source: Path, output_dir: Path) -> None:
         SourceError: ``NO_SUCH_SOURCE``.
         SettingsError: results would become sources.
     """
-    if not source.exists():
-        raise SourceError("The source does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
-    if source.is_dir() and output_dir.resolve().is_relative_to(source.resolve()):
-        raise SettingsError("The output folder lies inside the source. Choose one outside, so that results stay apart.")
+    if not os.path.exists(source):
+        raise no_such_source(source)
+    for folder in [path for _, path in listed_sources(source)] if is_source_list(source) else [source]:
+        if folder.is_dir() and output_dir.resolve().is_relative_to(folder.resolve()):
+            said = "The output folder{} lies inside the source{}. Choose one outside, so that results stay apart."
+            raise SettingsError(said.format("", "")).repeating(said.format(f" '{output_dir}'", f" '{source}'"))
 
 
-def files_below(root: Path) -> tuple[list[Path], Counter[tuple[ReasonCode, str]]]:
+def no_such_source(source: Path) -> SourceError:
+    """The error for a path that leads nowhere."""
+    said = "The source{} does not exist. Check the path."
+    return SourceError(said.format(""), ReasonCode.NO_SUCH_SOURCE).repeating(said.format(f" '{source}'"))
+
+
+def empty_source(source: Path) -> SourceError:
+    """The error for a folder that holds no file."""
+    said = "The source folder{} holds no file."
+    return SourceError(said.format(""), ReasonCode.EMPTY_SOURCE).repeating(said.format(f" '{source}'"))
+
+
+def given_sources(source: Path) -> tuple[list[Path], Others]:
+    """The source, or those that it lists and that are there; and the lines that name nothing.
+
+    Raises:
+        SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` for a list without entries.
+    """
+    if not os.path.exists(source):
+        raise no_such_source(source)
+    if not is_source_list(source):
+        return [source], {}
+    entries = listed_sources(source)
+    missing: Others = {}
+    for line, path in entries:
+        if not os.path.exists(path):
+            message = f"Line {line} of the list names nothing that is there. Correct or remove it."
+            missing[ReasonCode.NO_SUCH_SOURCE, message] = [path]
+    if len(missing) == len(entries):
+        message = (
+            f"None of {len(entries)} lines of the text file names a file or folder that is there, so it is no list of "
+            "sources. Write one path a line, relative to the list or absolute."
+        )
+        return [], {(ReasonCode.NOT_AN_IMAGE, message): [source]}
+    return [path for _, path in entries if os.path.exists(path)], missing
+
+
+def files_of(sources: Iterable[Path]) -> tuple[list[Path], Others]:
+    """Files of several sources, each once; see :func:`files_below`."""
+    found: dict[str, Path] = {}
+    others: Others = {}
+    for source in sources:
+        files, left_out = ([header_beside(source) or source], {}) if source.is_file() else files_below(source)
+        for path in files:
+            found.setdefault(os.path.abspath(path), path)
+        for key, paths in left_out.items():
+            others.setdefault(key, []).extend(paths)
+    return list(found.values()), others
+
+
+def files_below(root: Path) -> tuple[list[Path], Others]:
     """Find regular files that can be opened; nothing is opened that could wait or lead elsewhere.
 
     Args:
         root: a folder, or a link to one. Hidden files and folders in it are passed over.
 
     Returns:
-        The files in a fixed order; and how many other entries there are, by reason and message.
+        The files in a fixed order; and other entries by reason and message.
     """
     inside = os.path.realpath(root)
     files: list[Path] = []
-    others: Counter[tuple[ReasonCode, str]] = Counter()
+    others: Others = defaultdict(list)
 
-    def closed(_: OSError) -> None:
-        others[_CLOSED_FOLDER] += 1
+    def closed(error: OSError) -> None:
+        others[_CLOSED_FOLDER].append(Path(error.filename))
 
     for folder, folders, names in os.walk(root, followlinks=False, onerror=closed):
         shown = sorted(name for name in folders if not name.startswith("."))
         links = [name for name in shown if os.path.islink(os.path.join(folder, name))]
-        others[_LINK] += len(links)
+        if links:
+            others[_LINK] += [Path(folder, name) for name in links]
         folders[:] = [name for name in shown if name not in links]
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(folder, name)
@@ -57,8 +116,8 @@ def files_below(root: Path) -> tuple[list[Path], Counter[tuple[ReasonCode, str]]
             if reason is None:
                 files.append(path)
             else:
-                others[reason] += 1
-    return files, +others
+                others[reason].append(path)
+    return files, dict(others)
 
 
 def _passed_over(path: Path, inside: str) -> tuple[ReasonCode, str] | None:

@@ -3,62 +3,76 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import re
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+from monai_ldmsr.io.binary_header import BinaryHeader
+from monai_ldmsr.io.stored_bytes import open_stored
+from monai_ldmsr.io.text_header import TextHeader
+from monai_ldmsr.io.value_kind import has_colour_table, label_map
 
-__all__ = ["check_meta_image", "check_nifti", "check_nrrd"]
+__all__ = ["check_binary", "check_meta_image", "check_nrrd"]
 
 _CHUNK = 2**20
 
-#: Sizes of the two NIfTI headers; the byte behind them tells of an extension, of which none is shorter than this.
-_NIFTI_HEADERS = (348, 540)
-_LEAST_EXTENSION = 16
+#: What follows the voxels of an MGH file: five numbers, then tags.
+_MGH_TIMES, _MAX_TAG, _MAX_FOOTER = 20, 1000, 2**24
 
 
-def check_nifti(path: Path, n_bytes: int, row_bytes: int) -> None:
-    """Refuse a NIfTI file that goes on where its voxels should end, or whose gzip checksum is wrong.
+def check_binary(header: BinaryHeader, n_bytes: int, row_bytes: int) -> None:
+    """Refuse a file of nibabel's that goes on where its voxels should end, or whose gzip checksum is wrong.
 
     nibabel stops at the last voxel: it would neither see that each row is too short, nor read the checksum. Zeros
     that do not fill a row may follow, unless the header tells of an extension that could be what is too much.
 
     Args:
-        path: file, with gzip inside where its name ends in ``.gz``.
-        n_bytes: header and voxels, as the header says.
+        header: of the file.
+        n_bytes: all before the end of the voxels, as the header says.
         row_bytes: of one row of voxels; fewer than these may follow.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE``.
-        OSError, EOFError, zlib.error: the gzip stream is damaged.
+        SkippedSourceError: ``LABEL_MAP`` when a table of colours follows the voxels of an MGH file.
+        OSError, EOFError, zlib.error: the compressed stream is damaged.
     """
-    is_gzip = path.suffix.lower() == ".gz"
-    with gzip.open(path) if is_gzip else path.open("rb") as opened:
-        stream: Any = opened
-        start = stream.read(_NIFTI_HEADERS[1] + 1)
-        sizes = {struct.unpack_from(f"{order}i", start)[0] for order in "<>"}
-        n_header = next(size for size in _NIFTI_HEADERS if size in sizes)
-        if start[n_header : n_header + 1].strip(b"\0"):
-            row_bytes = min(row_bytes, _LEAST_EXTENSION)
-        stream.seek(0)
-        if is_gzip:
+    row_bytes = min(row_bytes, header.spare_bytes or row_bytes)
+    with open_stored(header.data) as stream:
+        if header.is_mgh:
+            _check_mgh(stream, n_bytes)
+        elif header.data.suffix.lower() in (".gz", ".zst"):
             _check_pieces(_pieces(stream), n_bytes, row_bytes)  # the last read is what compares the checksum
         else:
             _check_plain(stream, 0, n_bytes, row_bytes)
 
 
-def check_meta_image(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...], item_bytes: int) -> None:
+def _check_mgh(stream: IO[bytes], n_bytes: int) -> None:
+    """Four times and an angle follow the voxels, and tags of any length that begin with a small number."""
+    found = 0
+    while found < n_bytes and (piece := stream.read(min(_CHUNK, n_bytes - found))):
+        found += len(piece)
+    if found < n_bytes:
+        raise _does_not_fit(str(found), n_bytes)
+    footer = io.BytesIO(stream.read(_MAX_FOOTER + 1))
+    tags = footer.getbuffer()[_MGH_TIMES:]
+    if len(tags) > _MAX_FOOTER - _MGH_TIMES or (len(tags) >= 4 and int.from_bytes(tags[:4], "big") > _MAX_TAG):
+        raise _does_not_fit(f"{n_bytes + len(tags)} or more", n_bytes)
+    footer.seek(_MGH_TIMES)
+    if has_colour_table(footer):
+        raise label_map("a table of colours and names follows its voxels")
+
+
+def check_meta_image(path: Path, header: TextHeader, shape: tuple[int, ...], item_bytes: int) -> None:
     """Refuse a MetaImage whose voxels are more than its header says, or whose zlib checksum is wrong.
 
     Args:
         path: ``.mha`` file, or ``.mhd`` header with its voxels in one other file.
-        fields: of its header, as :func:`~monai_ldmsr.io.volume_header.header_fields` gives them.
-        start: where the header ends.
+        header: of it.
         shape: of the voxels, as the header says.
         item_bytes: of one voxel.
 
@@ -67,6 +81,7 @@ def check_meta_image(path: Path, fields: dict[str, str], start: int, shape: tupl
         zlib.error: the stream is damaged.
     """
     n_bytes, row_bytes = math.prod(shape) * item_bytes, shape[0] * item_bytes
+    fields, start = header.fields, header.n_bytes
     is_local = fields["elementdatafile"].upper() == "LOCAL"
     is_compressed = fields.get("compresseddata", "")[:1] in ("T", "t", "1")
     data = path if is_local else path.with_name(fields["elementdatafile"])
@@ -88,13 +103,12 @@ def check_meta_image(path: Path, fields: dict[str, str], start: int, shape: tupl
             _check_plain(stream, start, n_bytes, row_bytes)
 
 
-def check_nrrd(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...], item_bytes: int) -> None:
+def check_nrrd(path: Path, header: TextHeader, shape: tuple[int, ...], item_bytes: int) -> None:
     """Refuse a NRRD file whose voxels are more or fewer than its header says, or whose gzip checksum is wrong.
 
     Args:
         path: file, or header with its voxels in one other file.
-        fields: see :func:`check_meta_image`.
-        start: where the header ends.
+        header: of it.
         shape: of the voxels, as the header says.
         item_bytes: of one voxel.
 
@@ -103,10 +117,11 @@ def check_nrrd(path: Path, fields: dict[str, str], start: int, shape: tuple[int,
         OSError, EOFError, zlib.error: the gzip stream is damaged.
     """
     n_bytes, row_bytes = math.prod(shape) * item_bytes, shape[0] * item_bytes
+    fields = header.fields
     encoding, skipped = fields.get("encoding", "raw").lower(), int(fields.get("byteskip", 0))
     is_detached = "datafile" in fields
     with (path.with_name(fields["datafile"]) if is_detached else path).open("rb") as stream:
-        stream.seek(0 if is_detached else start)
+        stream.seek(0 if is_detached else header.n_bytes)
         for _ in range(int(fields.get("lineskip", 0))):
             stream.readline()
         if encoding in ("gzip", "gz"):

@@ -23,7 +23,8 @@ from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.limits import parse_limits
+from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.label.dicomweb_results import DicomwebResults
 from monai_ldmsr.label.http_errors import answered_errors, http_error
 from monai_ldmsr.label.inference import InferenceTurn, infer
@@ -46,12 +47,14 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
     Args:
         app_dir: folder of ``main.py``; notes of what was stored at a DICOMweb service are kept there.
         studies: folder of volume files, or root of a DICOMweb service.
-        conf: ``bundle`` (name or folder; default ``ldm_sr``), ``ca_file`` (authorities of the service's certificate).
+        conf: ``bundle`` (name or folder; default ``ldm_sr``), ``ca_file`` (authorities of the service's certificate),
+            ``limits`` (of what is read, as ``voxels=4G volumes=9``).
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._bundle = conf.get("bundle", DEFAULT_BUNDLE)
         self._model = bundle_info(self._bundle)
+        self._limits = parse_limits(conf.get("limits", "").split())
         self._turn = InferenceTurn(label_settings.MONAI_LABEL_INFER_TIMEOUT)
         super().__init__(
             app_dir,
@@ -109,7 +112,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             if requested_name(request, "model") not in self._infers:
                 raise http_error(ReasonCode.NO_SUCH_SOURCE, f"There is no such model here. Use {self._model.name}.")
             device = name_to_device(requested_name(request, "device"))
-            settings = requested_settings(request, self._bundle, device)
+            settings = requested_settings(request, self._bundle, device, self._limits)
             wanted, image = ClientFile.from_request(request), requested_name(request, "image")
             if _is_upload(image, self._sessions.store_path if self._sessions else ""):
                 return self._uploaded(Path(image), settings, wanted)

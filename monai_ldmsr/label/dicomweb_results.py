@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
 from monai_ldmsr.io.discovery import find_dicom_series
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.options import settings_digest
@@ -33,6 +34,7 @@ from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicomweb
 from monai_ldmsr.pacs.instances import is_uid
 from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.sending import images_below, instance_uid
+from monai_ldmsr.pacs.store_server import ReceiverLimits
 
 __all__ = ["DicomwebResults"]
 
@@ -133,13 +135,14 @@ class DicomwebResults:
     def _inferred(self, source: FoundSeries, folder: Path, settings: WorkSettings) -> list[Inferred]:
         """A result for each volume of the series."""
         query = SeriesQuery(study=source.study, series=source.series)
-        fetched = fetch(self._peer, folder / "source", query, caller=self._caller).series
+        limits = ReceiverLimits(read=settings.limits or DEFAULT_LIMITS)
+        fetched = fetch(self._peer, folder / "source", query, caller=self._caller, limits=limits).series
         for series in fetched:
             if series.status != "done":
                 raise SourceError(series.message, ReasonCode[series.reason])
         if not fetched:
             raise _no_such_series()
-        found, skipped = find_dicom_series(folder / "source")
+        found, skipped = find_dicom_series(folder / "source", limits.read)
         if skipped and (not found or any(item.failed for item in skipped)):
             raise SourceError(skipped[0].message, skipped[0].reason)
         return [infer(series, series.case, folder / "results", settings) for series in found]

@@ -12,10 +12,16 @@ from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.networks import FACTORS
+from monai_ldmsr.number_settings import real_number, whole_number
 
 __all__ = ["offered_options", "requested_name", "requested_settings", "settings_digest"]
+
+
+#: Where it is computed, what is merely refused, and what no client can ask for.
+_WITHOUT_EFFECT = ("device", "bundle", "limits", "series_number", "series_description")
 
 
 def offered_options() -> dict[str, Any]:
@@ -32,7 +38,9 @@ def offered_options() -> dict[str, Any]:
     }
 
 
-def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: str | None) -> WorkSettings:
+def requested_settings(
+    request: Mapping[str, Any], bundle: str | Path, device: str | None, limits: ReadLimits | None = None
+) -> WorkSettings:
     """Read the options of a request; ``steps`` is another word for ``num_inference_steps``.
 
     A client may send back what :func:`offered_options` told it: a list means its first value, numbers may come as text,
@@ -42,6 +50,7 @@ def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: s
         request: options by name, among others that are not looked at.
         bundle: whose network it is.
         device: torch device; None takes CUDA when there is one.
+        limits: the largest image that is read; no client chooses them.
 
     Raises:
         SettingsError: a value is of another type, or there is no such factor. What else is not possible is refused when
@@ -52,7 +61,7 @@ def requested_settings(request: Mapping[str, Any], bundle: str | Path, device: s
     chosen = {name: _READERS[name](name, value) for name, value in values.items() if value not in (None, "")}
     if chosen.get("factor", 2) not in FACTORS:
         raise SettingsError(f"factor is {chosen['factor']}, but this model super-resolves by 2, 3 or 4.")
-    return WorkSettings(**chosen, bundle=bundle, device=device)
+    return WorkSettings(**chosen, bundle=bundle, device=device, limits=limits)
 
 
 def requested_name(request: Mapping[str, Any], name: str) -> str:
@@ -69,31 +78,13 @@ def requested_name(request: Mapping[str, Any], name: str) -> str:
 
 def settings_digest(settings: WorkSettings, *more: str) -> str:
     """Ten hexadecimal digits of settings, weights and what else a result depends on, but not where it is computed."""
-    told = {name: value for name, value in asdict(settings).items() if name not in ("device", "bundle", "limits")}
+    told = {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_EFFECT}
     weights = bundle_info(settings.bundle).weights_sha256
     return case_digest(json.dumps([told, *more, weights], sort_keys=True), digits=10)
 
 
 def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float("" if isinstance(value, bool) else value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    # Beyond this not every whole number is a float; NaN and infinity are beyond it too.
-    if not abs(number) < 2**53:
-        raise SettingsError(f"{name} is no number that can be used.")
-    return number
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
-    if number != int(number):
-        raise SettingsError(f"{name} is {number:g}; give a whole number.")
-    return int(number)
 
 
 def _word(name: str, value: Any) -> str:
@@ -103,12 +94,12 @@ def _word(name: str, value: Any) -> str:
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
-    "factor": _whole,
-    "num_inference_steps": _whole,
-    "detail": _number,
-    "consistency": _number,
+    "factor": whole_number,
+    "num_inference_steps": whole_number,
+    "detail": real_number,
+    "consistency": real_number,
     "operator": _word,
-    "noise": _number,
-    "seed": _whole,
+    "noise": real_number,
+    "seed": whole_number,
     "modality": _word,
 }

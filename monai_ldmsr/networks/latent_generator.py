@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import ConditionalUNet
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
+from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
 
 __all__ = ["LatentGenerator", "Prediction"]
@@ -63,10 +63,8 @@ class LatentGenerator(nn.Module):
         num_inference_steps: int = 2,
     ) -> None:
         super().__init__()
-        if num_inference_steps < 1:
-            raise SettingsError(f"num_inference_steps is {num_inference_steps}; choose 1 (the mean) or more.")
-        if start_noise < 0:
-            raise SettingsError(f"start_noise is {start_noise}, but a standard deviation is not below 0.")
+        num_inference_steps = whole_number("num_inference_steps", num_inference_steps, 1)
+        start_noise = real_number("start_noise", start_noise, 0.0)
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
         self.mean_decoder = mean_decoder

@@ -9,6 +9,7 @@ from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.degradation import whole_factor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks.conditional_unet import FACTORS
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
@@ -43,6 +44,7 @@ class SRResNetGenerator(nn.Module):
 
     def __init__(self, factor: int = 4, features: int = 64, num_blocks: int = 16, margin: int = 4) -> None:
         super().__init__()
+        factor = whole_factor(factor)
         if factor not in FACTORS:
             raise SettingsError(f"factor is {factor}, but this model super-resolves by 2, 3 or 4.")
         self.factor = factor

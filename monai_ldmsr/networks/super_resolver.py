@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import Factor, factor_pair, operator_place
+from monai_ldmsr.degradation import Factor, factor_pair, operator_place, plain_factor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.noise_level import MAX_NOISE, estimate_noise
+from monai_ldmsr.number_settings import real_number, whole_number
 
 __all__ = ["SuperResolver", "upsample_bicubic"]
 
@@ -67,20 +69,17 @@ class SuperResolver(nn.Module):
         margin: int = 16,
     ) -> None:
         super().__init__()
+        factor, seed = plain_factor(factor), whole_number("seed", seed)
         if not all(1.0 <= f <= MAX_FACTOR for f in factor_pair(factor)):
             raise SettingsError(f"factor is {factor}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
-        for dial in (detail, *(default_detail or {}).values()):
-            if dial is not None and not 0.0 <= dial <= 1.0:
-                raise SettingsError(f"detail is {dial}; choose 0 (truest, smoothest) to 1 (sharpest).")
-        if noise is not None and not 0.0 <= noise <= MAX_NOISE:
-            raise SettingsError(
-                f"noise is {noise}; give 0 to {MAX_NOISE:g} grey levels of 255, or none to estimate it."
-            )
+        detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
+        noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
         self._operator_place = operator_place(operator)
         self.generator = generator
         self.factor = factor
         self._detail = detail
-        self._default_detail = dict(default_detail or {})
+        dials = (default_detail or {}).items()
+        self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
         self._modality = modality
         self.operator = operator
         self.noise = noise
@@ -89,6 +88,16 @@ class SuperResolver(nn.Module):
         self.margin = margin
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
+    # Label's own app for bundles, must find the same names here.
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Weights of the generator."""
+        return self.generator.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights of the generator."""
+        return self.generator.load_state_dict(state_dict, strict, assign)
 
     @property
     def detail(self) -> float:

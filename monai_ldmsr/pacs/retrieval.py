@@ -97,15 +97,15 @@ class WadoRetrieval:
     """
 
     def __init__(self, client: DicomwebClient, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
-        self._client, self._max_bytes = client, limits.max_object_bytes
+        self._client, self._limits = client, limits
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
         """See :class:`Retrieval`."""
         for uid in uids:
-            content = self._client.retrieve(found.study, found.series, uid, self._max_bytes)
+            content = self._client.retrieve(found.study, found.series, uid, self._limits.max_object_bytes)
             path = folder / instance_name(uid)
             write_synced(path, [content])
-            if not _is_of(path, found, uid):
+            if not _is_of(path, found, uid, self._limits):
                 path.unlink()
                 raise PeerError("The PACS answered with another image than was asked for.", ReasonCode.PACS_REFUSED)
 
@@ -124,7 +124,7 @@ class GetRetrieval:
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
         """See :class:`Retrieval`."""
-        inbox = _Inbox(found, uids, folder)
+        inbox = _Inbox(found, uids, folder, self._limits)
         size_limit = SizeLimit(self._limits.max_object_bytes)
 
         def on_store(event: evt.Event) -> int | Dataset:
@@ -187,7 +187,7 @@ class MoveRetrieval:
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
         """See :class:`Retrieval`."""
-        inbox = self._inbox = _Inbox(found, uids, folder)
+        inbox = self._inbox = _Inbox(found, uids, folder, self._limits)
         try:
             with association(self._caller, self._peer, [build_context(STUDY_ROOT_MOVE)]) as established:
                 statuses = _moved(established, _identifier(found, uids), self._caller.ae_title)
@@ -216,8 +216,8 @@ class MoveRetrieval:
 class _Inbox:
     """What comes of one series."""
 
-    def __init__(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
-        self._found, self._folder = found, folder
+    def __init__(self, found: FoundSeries, uids: Sequence[str], folder: Path, limits: ReceiverLimits) -> None:
+        self._found, self._folder, self._limits = found, folder, limits
         self._missing = set(uids)
         self._refusal: Refusal | None = None
         self._lock = threading.Lock()
@@ -232,7 +232,7 @@ class _Inbox:
             path = self._folder / instance_name(image.uid)
             try:
                 image.write(path)
-                is_right = _is_of(path, self._found, image.uid)
+                is_right = _is_of(path, self._found, image.uid, self._limits)
             except OSError as error:
                 message = f"An image cannot be written: {error.strerror}."
                 return self.note(Refusal(OUT_OF_RESOURCES, ReasonCode.CANNOT_WRITE, message))
@@ -286,8 +286,8 @@ def _identifier(found: FoundSeries, uids: Sequence[str]) -> Dataset:
     return identifier
 
 
-def _is_of(path: Path, found: FoundSeries, uid: str) -> bool:
-    header = read_instance(path)
+def _is_of(path: Path, found: FoundSeries, uid: str, limits: ReceiverLimits) -> bool:
+    header = read_instance(path, limits.read)
     return (header.study, header.series, header.uid) == (found.study, found.series, uid)
 
 

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from pydicom import Dataset
 
 from monai_ldmsr.errors import ReasonCode, SettingsError
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.pacs.dimse import (
     IMAGE_CLASSES,
     PROMPT,
@@ -65,11 +66,13 @@ class ReceiverLimits:
         max_associations: at once; more are rejected.
         max_object_bytes: of one image; it is held in memory while it comes, so this bounds memory.
         min_free_bytes: disk space that is left free.
+        read: of one image's header.
     """
 
     max_associations: int = 10
     max_object_bytes: int = 2**29
     min_free_bytes: int = 2**30
+    read: ReadLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         if min(self.max_associations, self.max_object_bytes) < 1 or self.min_free_bytes < 0:

@@ -268,7 +268,9 @@ def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
         "Spacing": [_product((f"{mm:.{_digits(grid, 4)}f}" for mm in grid.spacing_mm), "mm") for grid in grids],
         "Extent": [_extent(grid) for grid in grids],
         "Centre of the first voxel (RAS)": [_origin(grid) for grid in grids],
-        "Voxels clipped to the stored range": ["", _clipped(report.result)],
+        f"Voxels bounded by the source around them (its range and {100 * report.result.overshoot:.0f}{_NBSP}% of its "
+        "contrast)": ["", _share(report.result.n_bounded, report.result)],
+        "Voxels clipped to the stored range": ["", _share(report.result.n_clipped, report.result)],
     }
     return [(name, source, result) for name, (source, result) in rows.items()]
 
@@ -281,6 +283,6 @@ def _origin(grid: SourceSummary) -> str:
     return ", ".join(fixed(row[3], _digits(grid, 2)) for row in grid.affine[:3]) + _NBSP + "mm"
 
 
-def _clipped(result: ResultSummary) -> str:
-    share = fixed(100 * result.n_clipped / max(1, result.n_voxels), 4, "%")
-    return f"{number(result.n_clipped)} of {number(result.n_voxels)} ({share})"
+def _share(n_voxels: int, result: ResultSummary) -> str:
+    share = fixed(100 * n_voxels / max(1, result.n_voxels), 4, "%")
+    return f"{number(n_voxels)} of {number(result.n_voxels)} ({share})"

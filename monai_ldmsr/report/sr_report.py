@@ -70,10 +70,14 @@ class ResultSummary(SourceSummary):
 
     Args:
         n_clipped: voxels that lay outside what the stored type holds, and were set to its limit.
+        n_bounded: voxels that the network set outside what the source around them allows; they were brought back.
+        overshoot: share of the contrast of 3 x 3 source pixels by which a voxel may leave their range.
         n_voxels: number of all voxels.
     """
 
     n_clipped: int
+    n_bounded: int
+    overshoot: float
     n_voxels: int
 
 

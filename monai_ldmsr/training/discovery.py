@@ -21,6 +21,7 @@ from pathlib import Path
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
 from monai_ldmsr.io.dicom_header import read_header, text
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.training.volumes import MANIFEST, SPLITS
 from monai_ldmsr.transforms.intensity import check_modality
@@ -52,12 +53,13 @@ class DatasetEntry:
     listed: bool
 
 
-def find_entries(dataset_dir: str | Path, split: str) -> list[DatasetEntry]:
+def find_entries(dataset_dir: str | Path, split: str, limits: ReadLimits = DEFAULT_LIMITS) -> list[DatasetEntry]:
     """Volumes of one split.
 
     Args:
         dataset_dir: see the module's text.
         split: one of :data:`SPLITS`, or ``all``.
+        limits: the largest volume that is taken.
 
     Raises:
         SettingsError: no such split, a manifest that lacks something, a patient in two splits, or too few patients.
@@ -66,7 +68,7 @@ def find_entries(dataset_dir: str | Path, split: str) -> list[DatasetEntry]:
     folder = Path(dataset_dir)
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"split is '{split}'; choose one of {', '.join(SPLITS)}, all.")
-    entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _found(folder, split)
+    entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _found(folder, split, limits)
     chosen = [entry for entry in entries if split in (entry.split, "all")]
     if not chosen:
         there = sorted({entry.split for entry in entries})
@@ -125,8 +127,8 @@ def split_subjects(subjects: Sequence[str]) -> dict[str, str]:
     return splits
 
 
-def _found(folder: Path, split: str) -> list[DatasetEntry]:
-    sources, skipped = find_sources(folder)
+def _found(folder: Path, split: str, limits: ReadLimits) -> list[DatasetEntry]:
+    sources, skipped = find_sources(folder, limits)
     log = logging.getLogger(__name__)
     for item in skipped:
         log.warning("%d files (%s) are left out: %s", item.n_files, item.case, item.message)
@@ -134,7 +136,7 @@ def _found(folder: Path, split: str) -> list[DatasetEntry]:
         raise SourceError(
             "The dataset folder holds no DICOM series and no volume file. Check the path.", ReasonCode.EMPTY_SOURCE
         )
-    subjects = _subjects(sources, folder)
+    subjects = _subjects(sources, folder, limits)
     splits = split_subjects(subjects) if split != "all" else dict.fromkeys(subjects, "all")
     log.info("%d volumes of %d patients found", len(sources), len(splits))
     return [
@@ -150,16 +152,16 @@ def _found(folder: Path, split: str) -> list[DatasetEntry]:
     ]
 
 
-def _subjects(sources: Sequence[SeriesFiles | Path], folder: Path) -> list[str]:
+def _subjects(sources: Sequence[SeriesFiles | Path], folder: Path, limits: ReadLimits) -> list[str]:
     """A patient's hash for each source; a volume file beside DICOM series of one patient is that patient's."""
     by_folder: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         if isinstance(source, SeriesFiles):
-            by_folder[_top(source.paths[0], folder)].add(_dicom_subject(source, folder))
+            by_folder[_top(source.paths[0], folder)].add(_dicom_subject(source, folder, limits))
     subjects = []
     for source in sources:
         if isinstance(source, SeriesFiles):
-            subjects.append(_dicom_subject(source, folder))
+            subjects.append(_dicom_subject(source, folder, limits))
             continue
         top = _top(source, folder)
         beside = by_folder.get(top, set()) if top else set()
@@ -167,8 +169,8 @@ def _subjects(sources: Sequence[SeriesFiles | Path], folder: Path) -> list[str]:
     return subjects
 
 
-def _dicom_subject(series: SeriesFiles, folder: Path) -> str:
-    header = read_header(series.paths[0])
+def _dicom_subject(series: SeriesFiles, folder: Path, limits: ReadLimits) -> str:
+    header = read_header(series.paths[0], limits)
     patient = "" if header is None else text(header, "PatientID")
     return case_digest(patient or _top(series.paths[0], folder) or series.case)
 

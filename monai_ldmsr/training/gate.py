@@ -14,6 +14,7 @@ from torch import Tensor
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.errors import TrainingError
 from monai_ldmsr.geometry import spread_slices
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks import LatentCodec, upsample_bicubic
 from monai_ldmsr.training.slices import TrainingVolume, load_training_volumes
@@ -70,7 +71,11 @@ def measure_codec(codec: LatentCodec, volumes: Sequence[TrainingVolume], slices_
 
 
 def check_codec(
-    codec: LatentCodec, dataset_dir: str, split: str | None = "calibration", modality: str | None = None
+    codec: LatentCodec,
+    dataset_dir: str,
+    split: str | None = "calibration",
+    modality: str | None = None,
+    limits: ReadLimits | None = None,
 ) -> CodecFigures | None:
     """Stop before a denoiser is trained on a codec that would limit it.
 
@@ -79,13 +84,14 @@ def check_codec(
         dataset_dir: see ``load_training_volumes``.
         split: whose volumes are reconstructed; None or "" checks nothing.
         modality: see ``load_training_volumes``.
+        limits: see ``load_training_volumes``.
 
     Raises:
         TrainingError: the codec falls short of PSNR of bicubic + 8 dB, Laplacian variance within 5 %, FFT within 2.
     """
     if not split:
         return None
-    figures = measure_codec(codec, load_training_volumes(dataset_dir, split, False, modality))
+    figures = measure_codec(codec, load_training_volumes(dataset_dir, split, False, modality, limits))
     logging.getLogger(__name__).info("codec on %s: %s", split, figures)
     if not figures.passed:
         raise TrainingError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.training.packed import INDEX, check_packed, index_text, is_packed
 from monai_ldmsr.training.slice_choice import SizedVolume, fitting_counts, spread_evenly
@@ -63,6 +64,7 @@ def pack_dataset(
     slices: int | None = None,
     part_megabytes: float = 30.0,
     modality: str | None = None,
+    limits: ReadLimits | None = None,
 ) -> PackedSize:
     """Pack what ``ldmsr train`` would take of a dataset: train halved where it was interpolated, other splits as is.
 
@@ -75,6 +77,7 @@ def pack_dataset(
         slices: see :func:`write_packed`.
         part_megabytes: see :func:`write_packed`.
         modality: of volume files of which nothing else tells it.
+        limits: the largest volume that is read.
 
     Raises:
         SettingsError: an argument or the manifest will not do.
@@ -88,7 +91,9 @@ def pack_dataset(
     if is_packed(data):
         raise SettingsError("The dataset folder is packed already. Pack the folder that it was made from.")
     _check_target(Path(packed))
-    volumes = {split: load_training_volumes(data, split, split == "train", modality) for split in dict.fromkeys(splits)}
+    volumes = {
+        split: load_training_volumes(data, split, split == "train", modality, limits) for split in dict.fromkeys(splits)
+    }
     if not (data / MANIFEST).is_file():
         volumes = {split: [_unnamed(volume) for volume in found] for split, found in volumes.items()}
     return write_packed(volumes, packed, megabytes=megabytes, slices=slices, part_megabytes=part_megabytes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
 from monai_ldmsr.training.packed import is_packed, packed_splits
@@ -87,6 +88,7 @@ class TrainingPlan:
         chosen: names of the stages to be run, of :data:`STAGES`; empty for all.
         start: weights of a whole generator (a bundle's ``model.pt``) that the adversarial stage goes on from; the
             stages before it are then left out.
+        limits: the largest volume that is read.
     """
 
     bundle: Path
@@ -99,6 +101,7 @@ class TrainingPlan:
     settings: Mapping[str, Mapping[str, Any]]
     chosen: Sequence[str] = ()
     start: Path | None = None
+    limits: ReadLimits | None = None
 
     @property
     def work(self) -> Path:
@@ -147,13 +150,13 @@ class TrainingPlan:
         if self.size not in SIZES:
             raise SettingsError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}.")
         check_disk_space(self.work)
-        check_split(self.data, "train")
+        check_split(self.data, "train", self.limits)
         if is_packed(self.data):  # readable, if its parts are whole
             for split in self._needed_splits:
                 check_split(self.data, split)
             return
         for split in ("calibration", "test"):
-            load_training_volumes(self.data, split, False, self.modality)
+            load_training_volumes(self.data, split, False, self.modality, self.limits)
 
     def run(self, run_config: Callable[[Path, Mapping[str, Any]], None], say: TrainingMessage) -> None:
         """Run the stages that have left no result yet, each from its last checkpoint where there is one."""
@@ -170,7 +173,7 @@ class TrainingPlan:
                 say(f"  goes on from {checkpoint.name}")
             # Path objects, not text: MONAI would execute a text that begins with "$".
             places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
-            numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality}
+            numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality, "limits": self.limits}
             if is_packed(self.data) and "calibration" not in packed_splits(self.data):
                 places = {**places, "picture_split": ""}
             if stage.name == "adversarial" and self.start is not None:

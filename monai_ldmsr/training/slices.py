@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.training.packed import check_packed, is_packed, load_packed
 from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
 from monai_ldmsr.transforms.intensity import IntensityMap, check_modality, fit_intensity_map
@@ -36,7 +37,11 @@ _MIN_SLICE_SIDE = 24
 
 
 def load_training_volumes(
-    dataset_dir: str | Path, split: str | None, halve_interpolated: bool = True, modality: str | None = None
+    dataset_dir: str | Path,
+    split: str | None,
+    halve_interpolated: bool = True,
+    modality: str | None = None,
+    limits: ReadLimits | None = None,
 ) -> list[TrainingVolume]:
     """Read all volumes of a split and cut them into slices.
 
@@ -47,6 +52,7 @@ def load_training_volumes(
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
             Packed volumes stay as they are: halved in the training split alone.
         modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
+        limits: the largest volume that is read; None takes the usual ones.
 
     Raises:
         SettingsError: see :func:`~monai_ldmsr.training.discovery.find_entries`, or ``load_packed``.
@@ -60,8 +66,9 @@ def load_training_volumes(
         return load_packed(dataset_dir, split)
     from monai_ldmsr.training.discovery import find_entries
 
-    entries = find_entries(dataset_dir, split)
-    found = (_load_volume(entry, entry.modality or modality, halve_interpolated) for entry in entries)
+    limits = limits or DEFAULT_LIMITS
+    entries = find_entries(dataset_dir, split, limits)
+    found = (_load_volume(entry, entry.modality or modality, halve_interpolated, limits) for entry in entries)
     usable = [volume for volume in found if volume is not None and volume.slices]
     if not usable:
         raise SourceError(
@@ -72,7 +79,7 @@ def load_training_volumes(
     return usable
 
 
-def check_split(dataset_dir: str | Path, split: str) -> None:
+def check_split(dataset_dir: str | Path, split: str, limits: ReadLimits | None = None) -> None:
     """Find out whether a split is there; of a packed folder also that it is whole.
 
     Raises:
@@ -84,7 +91,7 @@ def check_split(dataset_dir: str | Path, split: str) -> None:
         return
     from monai_ldmsr.training.discovery import find_entries
 
-    find_entries(dataset_dir, split)
+    find_entries(dataset_dir, split, limits or DEFAULT_LIMITS)
 
 
 def high_frequency_share(image: FloatImage) -> float:
@@ -103,11 +110,13 @@ def high_frequency_share(image: FloatImage) -> float:
     return float(power[high].sum() / max(power.sum(), 1e-30))
 
 
-def _load_volume(entry: DatasetEntry, modality: str | None, halve_interpolated: bool) -> TrainingVolume | None:
+def _load_volume(
+    entry: DatasetEntry, modality: str | None, halve_interpolated: bool, limits: ReadLimits
+) -> TrainingVolume | None:
     from monai_ldmsr.transforms.source import ReadSourced, plain
 
     try:
-        data = ReadSourced(keys="image", modality=modality)({"image": entry.source})
+        data = ReadSourced(keys="image", modality=modality, limits=limits)({"image": entry.source})
     except SourceError as error:
         if entry.listed or isinstance(error, CorruptSourceError):
             raise type(error)(f"'{entry.name}': {error}", error.reason) from error

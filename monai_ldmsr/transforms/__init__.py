@@ -14,25 +14,21 @@ from monai_ldmsr.transforms.intensity import (
 
 if TYPE_CHECKING:
     from monai_ldmsr.transforms.source import (
-        ClipToStoredRanged,
         ProjectOntoSourced,
         ReadSourced,
         RestorePaddingd,
-        clip_to_range,
         possible_range,
         project_volume,
         volume_of,
     )
 
 __all__ = [
-    "ClipToStoredRanged",
     "IntensityMap",
     "ProjectOntoSourced",
     "ReadSourced",
     "RestorePaddingd",
     "ScaleFromModelRanged",
     "ScaleToModelRanged",
-    "clip_to_range",
     "fit_intensity_map",
     "possible_range",
     "project_volume",
@@ -43,11 +39,9 @@ __getattr__ = lazy_names(
     __name__,
     {
         "source": [
-            "ClipToStoredRanged",
             "ProjectOntoSourced",
             "ReadSourced",
             "RestorePaddingd",
-            "clip_to_range",
             "possible_range",
             "project_volume",
             "volume_of",

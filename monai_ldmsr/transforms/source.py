@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_ldmsr.consistency import clip_keeping_means, project_onto_source
-from monai_ldmsr.degradation import AreaOperator, named_operator, repeat_blocks
+from monai_ldmsr.consistency import neighbourhood_range, overshoot_share, project_within
+from monai_ldmsr.degradation import named_operator, repeat_blocks, whole_factor
 from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.volume_file import volume_extension
+from monai_ldmsr.io.volume_format import header_beside, volume_extension
+from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = [
-    "ClipToStoredRanged",
     "ProjectOntoSourced",
     "ReadSourced",
     "RestorePaddingd",
-    "clip_to_range",
     "possible_range",
     "project_volume",
     "volume_of",
@@ -52,8 +52,8 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
 
     Args:
         keys: paths, files of a series, or volumes of a 4D NIfTI file.
-        modality: of volume files, which do not tell it: ``CT`` (then values must be HU, and impossible ones are
-            padding), ``MR`` or ``PT``; None when not known. DICOM tells its own.
+        modality: of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or ``PT``;
+            None for what header or JSON file beside say, with a warning when nothing does. DICOM tells its own.
         source_key: where the source is kept.
         limits: the largest source that is read.
 
@@ -85,26 +85,28 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         return result
 
     def _read(self, item: SeriesFiles | NiftiVolume | str | Path) -> DicomSeries | VolumeFile:
-        if isinstance(item, SeriesFiles) or (
-            not isinstance(item, NiftiVolume) and volume_extension(Path(item)) is None
-        ):
+        if isinstance(item, str | Path):
+            item = header_beside(Path(item)) or Path(item)
+        if isinstance(item, SeriesFiles) or (isinstance(item, Path) and volume_extension(item) is None):
             return read_dicom_series(item, self.limits)
-        volume = read_volume_file(item, self.limits)
-        return volume if self.modality is None else volume.with_modality(self.modality)
+        return read_volume_file(item, self.limits).with_modality(self.modality)
 
 
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
-    """Make the result (1, fI, fJ, K) agree with the source when degraded again, in place, slice by slice.
+    """Apply :func:`project_volume` to results in the source's unit, within what its integers can hold.
 
-    Keeps the root mean square disagreement *before* the projection, in the source's unit, as
-    ``{key}_disagreement``: it tells how far the network alone strayed from what was measured.
+    What it found is kept as ``{key}_disagreement`` (root mean square), ``{key}_n_bounded`` and ``{key}_overshoot``.
 
     Args:
-        keys: results in the source's unit.
+        keys: results (1, fI, fJ, K).
         factor: super-resolution factor.
-        weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
-        operator: assumed degradation, one of ``degradation.OPERATORS``.
+        weight: see :func:`project_volume`.
+        operator: see :func:`project_volume`.
+        overshoot: see :func:`project_volume`.
         source_key: where :class:`ReadSourced` kept the source.
+
+    Raises:
+        SettingsError: a number is outside its range.
     """
 
     def __init__(
@@ -113,26 +115,43 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         factor: int,
         weight: float = 1.0,
         operator: str = "area",
+        overshoot: float | None = None,
         source_key: str = "source",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = factor
-        self.weight = weight
+        self.factor = whole_factor(factor)
+        self.weight = real_number("consistency", weight, 0.0, 1.0)
         self.operator = operator
+        share = overshoot_share(self.factor) if overshoot is None else overshoot
+        self.overshoot = real_number("overshoot", share, 0.0)
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Project each key."""
         result = dict(data)
-        source = volume_of(result[self.source_key])
+        source = result[self.source_key]
+        volume, limits, step = volume_of(source), possible_range(source), negligible_step(source)
         for key in self.key_iterator(result):
-            result[f"{key}_disagreement"] = project_volume(result[key], source, self.factor, self.weight, self.operator)
+            rms, n_bounded = project_volume(
+                result[key], volume, self.factor, self.weight, self.operator, self.overshoot, limits, step
+            )
+            result.update({f"{key}_disagreement": rms, f"{key}_n_bounded": n_bounded})
+            result[f"{key}_overshoot"] = self.overshoot
         return result
 
 
-def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 1.0, operator: str = "area") -> float:
-    """Project a volume onto its source, in place, slice by slice.
+def project_volume(
+    result: Tensor,
+    source: Tensor,
+    factor: int,
+    weight: float = 1.0,
+    operator: str = "area",
+    overshoot: float | None = None,
+    value_range: tuple[float, float] = (-math.inf, math.inf),
+    tolerance: float = 0.0,
+) -> tuple[float, int]:
+    """Make a volume agree with its source when degraded again, and stay near its values, in place, slice by slice.
 
     Args:
         result: (1, fI, fJ, K) in the source's unit.
@@ -140,16 +159,22 @@ def project_volume(result: Tensor, source: Tensor, factor: int, weight: float = 
         factor: super-resolution factor.
         weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
         operator: assumed degradation, one of ``degradation.OPERATORS``.
+        overshoot: see :func:`~monai_ldmsr.consistency.neighbourhood_range`; None takes that of real images.
+        value_range: least and greatest value of all voxels, see :func:`possible_range`.
+        tolerance: voxels that the bounds move by no more than this are not counted.
 
     Returns:
-        Root mean square disagreement of result and source before the projection, in the source's unit.
+        Root mean square disagreement of result and source as the network left it, in the source's unit; and the number
+        of voxels that lay outside the bounds.
     """
-    degrade, square = named_operator(operator, factor), 0.0
+    degrade, square, n_bounded = named_operator(operator, factor), 0.0, 0
+    share = overshoot_share(factor) if overshoot is None else overshoot
     for measured, image in zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True):
         batch, target = image[None], measured[None].to(image.device)
         square += float((target - degrade(batch)).square().mean())
-        project_onto_source(batch, target, degrade, weight)
-    return float((square / source.shape[-1]) ** 0.5)
+        low, high = (end.clamp(*value_range) for end in neighbourhood_range(target, share))
+        n_bounded += project_within(batch, target, degrade, low, high, weight, tolerance)
+    return float((square / source.shape[-1]) ** 0.5), n_bounded
 
 
 def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:
@@ -157,23 +182,6 @@ def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:
     low, high = source.value_range
     is_magnitude = source.modality in ("MR", "PT") and float(source.voxels.min()) >= 0
     return (max(low, 0.0), high) if is_magnitude else (low, high)
-
-
-def clip_to_range(volume: Tensor, value_range: tuple[float, float], factor: int, tolerance: float = 0.0) -> int:
-    """Clip a volume (1, fI, fJ, K) in place to what the source's integers can hold, keeping the means of its blocks.
-
-    Args:
-        volume: the result, in the source's unit.
-        value_range: least and greatest value.
-        factor: super-resolution factor.
-        tolerance: voxels outside by no more than this are not counted.
-
-    Returns:
-        Number of voxels that lay outside.
-    """
-    operator = AreaOperator(factor)
-    slices = plain(volume).unbind(dim=-1)
-    return sum(clip_keeping_means(image[None], value_range, operator, tolerance) for image in slices)
 
 
 def negligible_step(source: DicomSeries | VolumeFile) -> float:
@@ -186,32 +194,6 @@ def negligible_step(source: DicomSeries | VolumeFile) -> float:
     low, high = np.quantile(image, (0.005, 0.995))
     half_step = 0.5 * float(np.diff(values).min()) if values.size > 1 else 0.0
     return max(half_step, 0.005 * float(high - low))
-
-
-class ClipToStoredRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
-    """Clip the result to what the source could hold, in place; the count is kept as ``{key}_n_clipped``.
-
-    Args:
-        keys: results (1, fI, fJ, K) in the source's unit.
-        factor: super-resolution factor.
-        source_key: where :class:`ReadSourced` kept the source.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.factor = factor
-        self.source_key = source_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Clip each key."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            source = result[self.source_key]
-            count = clip_to_range(result[key], possible_range(source), self.factor, negligible_step(source))
-            result[f"{key}_n_clipped"] = count
-        return result
 
 
 class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -227,7 +209,7 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = factor
+        self.factor = whole_factor(factor)
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

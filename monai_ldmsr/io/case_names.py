@@ -1,0 +1,155 @@
+"""Names of results: each follows from its source alone, so that it never comes to belong to another source.
+
+A name ends in 12 hexadecimal digits: of a series those of its identifiers, of a volume file those of its stem and
+content. What
+stands before them is for people; which other sources there are, and in what order they are found, has no part in it.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Generic, TypeVar
+
+from monai_ldmsr.errors import ReasonCode, SettingsError
+from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
+from monai_ldmsr.io.volume_file import volume_case, volume_extension
+from monai_ldmsr.io.volume_parts import part_names
+
+__all__ = [
+    "NAMINGS",
+    "NamedSource",
+    "case_name",
+    "check_naming",
+    "distinct",
+    "series_content",
+    "series_place",
+    "stem_digest",
+    "volume_contents",
+    "volume_digest",
+]
+
+#: Ways to name results; None is ``hash`` for series and ``stem`` for volume files.
+NAMINGS = ("hash", "stem", "path")
+
+_T = TypeVar("_T")
+
+_SAME = "The same series or file stands in another place too, with the same content. It is worked on once."
+_CONFLICT = (
+    "Two folders hold images with the same SOP Instance UIDs and different content, so one of them is wrong. "
+    "Remove the wrong one."
+)
+
+
+@dataclass(frozen=True)
+class NamedSource(Generic[_T]):
+    """A source and the name of its result.
+
+    Args:
+        name: see :func:`case_name`.
+        content: asked only where two names are the same.
+        paths: its files.
+        source: what is named.
+    """
+
+    name: str
+    content: Callable[[], str]
+    paths: tuple[Path, ...]
+    source: _T
+
+
+def check_naming(naming: str | None) -> None:
+    """Refuse an unknown way to name results.
+
+    Raises:
+        SettingsError: it is none of :data:`NAMINGS`, nor None.
+    """
+    if naming is not None and naming not in NAMINGS:
+        raise SettingsError(f"names is {naming!r}; choose one of {', '.join(NAMINGS)}.")
+
+
+def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool, suffix: str = "") -> str:
+    """Name of a result's folder.
+
+    Args:
+        naming: ``hash``, ``stem``, ``path`` or None, see :data:`NAMINGS`.
+        digest: what the name ends in.
+        place: of the volume file, or of the folder with the series' files, relative to the source.
+        is_series: whether it is a DICOM series.
+        suffix: of one volume of a 4D file.
+    """
+    if naming == "hash" or (naming is None and is_series):
+        return f"{digest}{suffix}"
+    if naming == "path" and len(place.parts) > 1:
+        place = PurePath("_".join(part for part in place.parts if part not in ("..", place.anchor)))
+    stem = volume_case(PurePath(f"{place.name}.nii") if is_series else place)
+    return f"{stem}-{digest}{suffix}"
+
+
+def series_place(paths: Iterable[Path], root: Path) -> PurePath:
+    """Innermost folder of a series' files, relative to ``root``; the name of ``root`` where it is that itself."""
+    folder = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
+    relative = os.path.relpath(folder, root)
+    return PurePath(os.path.basename(folder) if relative == "." else relative)
+
+
+def stem_digest(path: PurePath) -> str:
+    """Digits that stand for the stem of a volume file, whose readable form may be that of another."""
+    stem = path.name[: len(path.name) - len(volume_extension(path) or "")]
+    return case_digest(unicodedata.normalize("NFC", stem))
+
+
+def volume_digest(stem: str, contents: Sequence[str]) -> str:
+    """Digits that stand for a volume file.
+
+    Args:
+        stem: see :func:`stem_digest`.
+        contents: see :func:`volume_contents`.
+    """
+    return case_digest("volume", stem, *contents)
+
+
+def volume_contents(path: Path, limits: ReadLimits) -> list[str]:
+    """SHA-256 of a volume file on disk, and of the file of its voxels beside it; nothing of what cannot be read."""
+    name, _ = part_names(path, limits)
+    files = [path, path.with_name(name)] if name else [path]
+    contents = []
+    for file in files:
+        try:
+            contents.append(file_sha256(file) if file.is_file() else "")
+        except OSError:
+            contents.append("")
+    return contents
+
+
+def series_content(files: SeriesFiles) -> str:
+    """Digest of the files of a series, wherever they lie and whatever they are called."""
+    frames = files.frames or (0,) * len(files.paths)
+    return case_digest(*sorted(f"{file_sha256(path)} {n}" for path, n in zip(files.paths, frames, strict=True)))
+
+
+def distinct(found: Iterable[NamedSource[_T]]) -> tuple[list[NamedSource[_T]], list[SkippedItem]]:
+    """One source of each name, and what is left out: copies, and files that contradict each other."""
+    by_name: dict[str, list[NamedSource[_T]]] = defaultdict(list)
+    for one in found:
+        by_name[one.name.casefold()].append(one)  # some file systems do not tell upper from lower case
+    kept, left_out = [], []
+    for same in by_name.values():
+        first = same[0]
+        if len(same) > 1 and len({one.content() for one in same}) > 1:
+            paths = tuple(path for one in same for path in one.paths)
+            n_files = len({path for one in same[1:] for path in one.paths})
+            left_out.append(SkippedItem(first.name, ReasonCode.DUPLICATE_UID_CONFLICT, _CONFLICT, n_files, paths))
+            continue
+        kept.append(first)
+        if len(same) > 1:
+            paths = tuple(dict.fromkeys(path for one in same[1:] for path in one.paths))
+            case = case_digest(first.name)
+            left_out.append(SkippedItem(case, ReasonCode.DUPLICATE_SERIES, _SAME, len(paths), paths))
+    return kept, left_out

@@ -1,0 +1,47 @@
+"""Patient Position of CT and MR in the codes by which PET says the same (PS3.3 C.7.3.1.1.2 and C.8.4.6)."""
+
+from __future__ import annotations
+
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+__all__ = ["code_item", "set_pet_orientation"]
+
+_GANTRY = {"HF": codes.SCT.Headfirst, "FF": codes.SCT.FeetFirst}
+_LYING = {
+    "S": codes.SCT.Supine,
+    "P": codes.SCT.Prone,
+    "DR": codes.SCT.RightLateralDecubitus,
+    "DL": codes.SCT.LeftLateralDecubitus,
+}
+
+
+def code_item(code: Code) -> Dataset:
+    """Item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item
+
+
+def set_pet_orientation(header: Dataset, position: str) -> None:
+    """Say in codes how the patient lies, where a PET header does not and Patient Position does.
+
+    Args:
+        header: of a PET image; Patient Position may not stand beside the codes, so it is left out then.
+        position: such as ``"HFS"``; one that has no codes stays as it is, and the codes stay missing.
+    """
+    if header.get("PatientOrientationCodeSequence") or not position:
+        return
+    gantry, lying = _GANTRY.get(position[:2]), _LYING.get(position[2:])
+    if gantry is None or lying is None:
+        for keyword in ("PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"):
+            if not header.get(keyword) and keyword in header:
+                delattr(header, keyword)
+        header.PatientPosition = position
+        return
+    recumbent = code_item(codes.SCT.Recumbent)
+    recumbent.PatientOrientationModifierCodeSequence = [code_item(lying)]
+    header.PatientOrientationCodeSequence = [recumbent]
+    if not header.get("PatientGantryRelationshipCodeSequence"):
+        header.PatientGantryRelationshipCodeSequence = [code_item(gantry)]

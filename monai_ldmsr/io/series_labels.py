@@ -1,0 +1,214 @@
+"""What tells the volumes of one series apart, in a few words; Series Number and Series Description of their results.
+
+All of it follows from the source series alone, so that a result has the same number whenever it is made. Words come
+from technical attributes, never from free text about the patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_ldmsr.errors import SettingsError
+
+__all__ = ["VolumeTraits", "check_description", "check_number", "label_volumes", "result_description", "result_number"]
+
+#: Words for a number, by keyword.
+_MEASURED = {
+    "EchoTime": "TE {} ms",
+    "EchoNumbers": "echo {}",
+    "DiffusionBValue": "b {}",
+    "TemporalPositionIdentifier": "phase {}",
+    "InversionTime": "TI {} ms",
+    "TriggerTime": "trigger {} ms",
+    "FrameReferenceTime": "time {} ms",
+    "AcquisitionNumber": "acquisition {}",
+    "KVP": "{} kV",
+}
+
+#: Words for a defined term; several terms stand in one attribute.
+_NAMED = {"ImageType": "{}", "ComplexImageComponent": "{}", "ConvolutionKernel": "kernel {}"}
+
+#: Words for the place in the order of all values, where the value itself says nothing to a reader.
+_COUNTED = {
+    "DiffusionGradientOrientation": "direction {}",
+    "AcquisitionTime": "time point {}",
+    "DimensionIndexValues": "dimension {}",
+    "object_uid": "object {}",
+}
+
+_MAX_DESCRIPTION = 64
+_MAX_INTEGER_STRING = 2**31 - 1
+_NUMBER_WHEN_MISSING = 90
+
+#: Room for the volumes of one series behind its number.
+_LEAST_PLACES = 1000
+
+
+@dataclass(frozen=True)
+class VolumeTraits:
+    """What one volume of a series has that others may not have.
+
+    Args:
+        owner: volumes of several patients or studies under one Series Instance UID do not count each other.
+        grid: of its images, sortable; equal in volumes that lie on each other.
+        cosines: six, of its images; empty when not known.
+        values: by keyword, of what tells it from the volumes on its grid.
+        uid: sorts what nothing else does.
+    """
+
+    owner: str
+    grid: tuple[Any, ...]
+    cosines: tuple[float, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    uid: str = ""
+
+
+def label_volumes(traits: Sequence[VolumeTraits]) -> list[tuple[int, str]]:
+    """Number from 1 and words for each volume of a series; 0 and nothing for one that is alone.
+
+    Example:
+        >>> echoes = [VolumeTraits("", (), values={"EchoTime": text}) for text in ("10.5", "4.60")]
+        >>> label_volumes(echoes)
+        [(2, 'TE 10.5 ms'), (1, 'TE 4.6 ms')]
+    """
+    labels: dict[int, tuple[int, str]] = {}
+    for owner in {one.owner for one in traits}:
+        places = [n for n, one in enumerate(traits) if one.owner == owner]
+        own = [traits[n] for n in places]
+        words = _words(own)
+        order = sorted(range(len(own)), key=lambda n: (own[n].grid, _sortable(own[n]), own[n].uid))
+        for number, n in enumerate(order, start=1):
+            is_told = words[n] and words.count(words[n]) == 1
+            label = words[n] if is_told else f"{words[n]} volume {number}".strip()
+            labels[places[n]] = (number, label) if len(own) > 1 else (0, "")
+    return [labels[n] for n in range(len(traits))]
+
+
+def result_number(source: int | None, factor: int, volume: int = 0, given: int | None = None) -> int:
+    """Series Number of a result: next to the source in a sorted list, as ``401`` and ``40102``.
+
+    Args:
+        source: Series Number of the source, None when it has none.
+        factor: of super-resolution.
+        volume: number among the volumes of the series, 0 when alone.
+        given: by the user; volumes count up from it.
+
+    Example:
+        >>> result_number(401, 2), result_number(401, 2, volume=3), result_number(401, 2, 3, given=9000)
+        (40102, 40102003, 9002)
+    """
+    if given is not None:
+        return given + max(volume - 1, 0)
+    for number in (_NUMBER_WHEN_MISSING if source is None else source, _NUMBER_WHEN_MISSING):
+        result = 100 * number + factor
+        if volume:
+            result = result * max(_LEAST_PLACES, 10 ** len(str(volume))) + volume
+        if 0 <= result <= _MAX_INTEGER_STRING:
+            break
+    return result
+
+
+def result_description(source: str, factor: int, label: str = "", given: str | None = None) -> str:
+    """Series Description of a result, of at most 64 characters; what tells volumes apart is never cut.
+
+    Args:
+        source: that of the source.
+        factor: of super-resolution.
+        label: what tells the volume from others of its series.
+        given: by the user, in place of all but the label.
+
+    Example:
+        >>> result_description("t2_tse", 2, "TE 4.6 ms")
+        'SR x2 (research) TE 4.6 ms t2_tse'
+    """
+    if given is not None:
+        return f"{given[: _MAX_DESCRIPTION - len(label) - 1].strip()} {label}".strip() if label else given.strip()
+    words = (f"SR x{factor} (research)", label, source)
+    return " ".join(filter(None, words))[:_MAX_DESCRIPTION].strip()
+
+
+def check_description(text: Any) -> None:
+    """Refuse a Series Description that not every study can hold, or that a config would execute.
+
+    Raises:
+        SettingsError: it is no text of 1 to 64 printable ASCII characters without backslash, ``$``, ``@`` and ``%``.
+    """
+    if text is None:
+        return
+    is_plain = isinstance(text, str) and text.isascii() and text.isprintable() and not set(text) & set("\\$@%")
+    if is_plain and text.strip() and len(text) <= _MAX_DESCRIPTION:
+        return
+    raise SettingsError(
+        "series_description must be text of 1 to 64 letters, digits and signs of ASCII without backslash, $, @ and %: "
+        "not every study has a character set for more."
+    )
+
+
+def check_number(number: Any) -> None:
+    """Refuse a Series Number that an integer string cannot hold.
+
+    Raises:
+        SettingsError: it is below 0, or too large for the volumes of a series to count up from it.
+    """
+    if number is not None and not 0 <= number <= _MAX_INTEGER_STRING - 10**6:
+        raise SettingsError(f"series_number is {number}; give 0 to {_MAX_INTEGER_STRING - 10**6}.")
+
+
+def _words(own: Sequence[VolumeTraits]) -> list[str]:
+    grids = sorted({one.grid for one in own})
+    planes = {one.grid: _plane(one.cosines) for one in own}
+    are_planes_told = len(set(planes.values())) == len(grids)
+    said = []
+    for one in own:
+        where = planes[one.grid] if are_planes_told else f"grid {grids.index(one.grid) + 1}"
+        parts = [where] if len(grids) > 1 else []
+        parts += [_word(keyword, text, [other.values.get(keyword, "") for other in own]) for keyword, text in
+                  one.values.items()]  # fmt: skip
+        words = " ".join(parts)
+        said.append(words if len(words) <= 40 else "")
+    return said
+
+
+def _word(keyword: str, text: str, all_texts: Sequence[str]) -> str:
+    number = _numbers(text)
+    if keyword in _MEASURED and number is not None and len(number) == 1:
+        return _MEASURED[keyword].format(f"{number[0]:.3f}".rstrip("0").rstrip("."))
+    if keyword in _MEASURED and not text:
+        return _MEASURED[keyword].format("none")
+    if keyword in _NAMED:
+        # Of several terms those that not all volumes have.
+        shared = set.intersection(*(set(other.split("\\")) for other in all_texts))
+        term = " ".join(part for part in text.split("\\") if part not in shared)
+        if re.fullmatch(r"[A-Za-z0-9 ._+-]{1,24}", term):
+            return _NAMED[keyword].format(term)
+    places = sorted(set(all_texts), key=_natural)
+    return _COUNTED.get(keyword, "part {}").format(places.index(text) + 1)
+
+
+def _plane(cosines: Sequence[float]) -> str:
+    if len(cosines) != 6:
+        return ""
+    (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
+    normal = (abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d))
+    return ("sagittal", "coronal", "axial")[normal.index(max(normal))]
+
+
+def _sortable(one: VolumeTraits) -> list[tuple[str, Any]]:
+    return sorted((keyword, _natural(text)) for keyword, text in one.values.items())
+
+
+def _natural(text: str) -> tuple[Any, ...]:
+    """Numbers by their size, before texts."""
+    numbers = _numbers(text)
+    return (0, numbers, text) if numbers is not None else (1, (), text)
+
+
+def _numbers(text: str) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        return None
+    return numbers if all(abs(number) < 1e12 for number in numbers) else None

@@ -1,0 +1,71 @@
+"""What gives stored values a meaning beyond slope and intercept: kept where it stays true, else told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pydicom import Dataset
+from pydicom.datadict import private_dictionary_VR
+
+__all__ = ["PRIVATE_SCALES", "carry_private_scales", "lost_meaning"]
+
+#: Private numbers by which values are multiplied after slope and intercept, or which go with a stored scale that a
+#: result keeps: modality, creator, group, elements, and what they are. Plain numbers: they tell nothing of a patient.
+#: Those of PET stand among the safe private attributes of PS3.15 (table E.3.10-1).
+PRIVATE_SCALES = (
+    ("PT", "Philips PET Private Group", 0x7053, (0x00, 0x09), "SUV and activity concentration factors"),
+    ("MR", "Philips MR Imaging DD 001", 0x2005, (0x0D, 0x0E), "scale intercept and slope"),
+)
+
+
+def carry_private_scales(header: Dataset, source: Dataset, modality: str) -> None:
+    """Give a derived header the :data:`PRIVATE_SCALES` of its source; what is no number is left out."""
+    for of, creator, group, elements, _ in PRIVATE_SCALES:
+        for element in elements if modality == of else ():
+            number = _private_number(source, creator, group, element)
+            if number is not None:
+                vr = private_dictionary_VR((group, 0x1000 + element), creator)
+                header.private_block(group, creator, create=True).add_new(element, vr, number)
+
+
+def lost_meaning(headers: Sequence[Dataset], modality: str) -> list[str]:
+    """Warnings of what says more about the values of a source, and cannot be said of the result's.
+
+    Args:
+        headers: of all images of the source.
+        modality: ``CT``, ``MR`` or ``PT``.
+    """
+    warnings = []
+    n_mapped = sum("RealWorldValueMappingSequence" in header for header in headers)
+    if modality == "PT" and n_mapped:
+        warnings.append(
+            f"{n_mapped} images have a (0040,9096) 'Real World Value Mapping Sequence', which maps stored values. A "
+            "PET result is stored with a slope of its own, so it is left out. Take the mapping from the source."
+        )
+    for of, creator, group, elements, what in PRIVATE_SCALES:
+        places = [(header, element) for header in headers for element in elements if modality == of]
+        n_bad = sum(
+            _has_private(header, creator, group, element) and _private_number(header, creator, group, element) is None
+            for header, element in places
+        )
+        if n_bad:
+            warnings.append(f"{n_bad} private elements of '{creator}' ({what}) are no numbers: left out.")
+    return warnings
+
+
+def _has_private(source: Dataset, creator: str, group: int, element: int) -> bool:
+    try:
+        return element in source.private_block(group, creator)
+    except Exception:
+        return False
+
+
+def _private_number(source: Dataset, creator: str, group: int, element: int) -> float | None:
+    """One finite number as the source writes it, or nothing."""
+    with suppress(Exception):
+        value = source.private_block(group, creator)[element].value
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+    return None

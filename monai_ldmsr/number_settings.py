@@ -1,0 +1,89 @@
+"""Numbers as people and configs give them: ``2``, ``2.0`` and ``"2"`` are the same whole number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from monai_ldmsr.errors import SettingsError
+
+__all__ = ["plain_settings", "real_number", "whole_number"]
+
+_WHOLE = ("num_inference_steps", "batch_size")
+_REAL = ("start_noise", "detail", "noise", "consistency", "overshoot")
+
+
+def real_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number, which may be given as text.
+
+    Args:
+        name: of the setting, for the message.
+        value: as given.
+        low: the least that is possible.
+        high: the greatest.
+
+    Raises:
+        SettingsError: it is none, or lies outside.
+
+    Example:
+        >>> real_number("detail", "0.5"), real_number("detail", 1)
+        (0.5, 1.0)
+    """
+    number = _number(value)
+    if number is None or not low <= number <= high:
+        most = "" if math.isinf(high) else f" to {high:g}"
+        least = "" if math.isinf(low) else f" from {low:g}{most}"
+        raise SettingsError(f"{name} is {_said(value)}; give a number{least}.")
+    return float(number)
+
+
+def whole_number(name: str, value: Any, low: int = 0) -> int:
+    """A whole number, which may be given as text or as a float without fraction.
+
+    Raises:
+        SettingsError: it is none, or below ``low``.
+
+    Example:
+        >>> whole_number("factor", 2.0), whole_number("factor", "3")
+        (2, 3)
+    """
+    number = _number(value)
+    if number is None or number != int(number) or number < low:
+        raise SettingsError(f"{name} is {_said(value)}; give a whole number, {low} or more.")
+    return int(number)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for report and UIDs, with the same number for each way to give it; None stays.
+
+    Raises:
+        SettingsError: one that must be a number is none.
+    """
+    readers: dict[str, Callable[[str, Any], float]] = {
+        **dict.fromkeys(_WHOLE, whole_number),
+        **dict.fromkeys(_REAL, real_number),
+    }
+    return {
+        key: readers[key](key, value) if key in readers and value is not None else value
+        for key, value in settings.items()
+    }
+
+
+def _said(value: Any) -> str:
+    """The value where it is short and plain; a client of a server may have sent anything."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "too large"
+    return repr(value) if re.fullmatch(r"[\w.+-]{0,20}", str(value)) else "no such number"
+
+
+def _number(value: Any) -> float | None:
+    """None for what is no finite number, and for floats of which not every neighbour is another whole number."""
+    try:
+        if isinstance(value, bool):
+            return None
+        number: float = value if isinstance(value, int) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) < (2**63 if isinstance(number, int) else 2**53) else None

@@ -1,0 +1,184 @@
+"""Who is who: the sources of a run with their paths, for whoever ran it and for nobody else.
+
+It is the one file that names sources, written only where it was asked for. Nothing here logs, and nothing of it reaches
+a report or a summary.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
+from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.dicom_header import read_header, text
+from monai_ldmsr.io.partial_folder import replace_text
+from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.run_summary import RunSummary
+
+__all__ = ["PRIVATE_FOLDER", "SourceRow", "SourceTable", "rows_of_skips", "source_row"]
+
+#: Folder in the output folder where the table is written unless another place is named.
+PRIVATE_FOLDER = "private"
+
+_NAME, _NOTE_NAME = "sources.csv", "README.txt"
+
+_COLUMNS = ("case", "status", "reason", "source", "series_number", "series_description", "n_files")
+
+_NOTE = """\
+sources.csv in this folder tells which source each result, skip and failure came from, by path, series number and series
+description. These may identify patients. Do not pass this folder on: not with results, not with reports, not with a
+question. Nothing reads it; it can be removed at any time.
+"""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """One source: of a result the whole series or file, of what was left out one file.
+
+    Args:
+        case: name of the result, or what stands for it in the summary.
+        source: path relative to the source of the run.
+        number: Series Number.
+        description: Series Description.
+        n_files: how many files.
+    """
+
+    case: str
+    source: str
+    number: str = ""
+    description: str = ""
+    n_files: int = 1
+
+
+class SourceTable:
+    """The file of the table.
+
+    Args:
+        file: to be written; None for ``private/sources.csv`` in the output folder, beside a note.
+        output_dir: of the run.
+
+    Raises:
+        SettingsError: it is no ``.csv``, or another file of that name is there.
+    """
+
+    def __init__(self, file: Path | None, output_dir: Path) -> None:
+        self._is_private = file is None
+        self._file = output_dir / PRIVATE_FOLDER / _NAME if file is None else file
+        if self._file.suffix.lower() != ".csv":
+            raise SettingsError(f"The table of sources is '{file}'; give a file that ends in .csv.")
+        if os.path.lexists(self._file) and not self._is_ours():
+            raise SettingsError(f"'{self._file}' is there and is no table of sources, so it is not replaced.")
+
+    def rows_of(
+        self, named: Iterable[NamedSource[Any]], skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits
+    ) -> list[SourceRow]:
+        """Rows of a run's sources, with what their headers tell.
+
+        Args:
+            named: what is worked on.
+            skipped: what is left out.
+            root: folder that paths are relative to.
+            limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        """
+        rows = [source_row(one.name, one.paths, root, limits, isinstance(one.source, SeriesFiles)) for one in named]
+        return rows + rows_of_skips(skipped, root, limits)
+
+    def write(self, rows: Sequence[SourceRow], summary: RunSummary) -> None:
+        """Write the file, replaced as a whole; only its owner may read it.
+
+        Args:
+            rows: of all sources.
+            summary: what became of them; what is not in it is still waiting.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        known = {case.case: (case.status, case.reason) for case in summary.cases}
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for row in rows:
+            told = known.get(row.case, ("queued", ""))
+            cells = (row.case, *told, row.source, row.number, row.description, str(row.n_files))
+            writer.writerow([safe_cell(cell) for cell in cells])
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if self._is_private else 0o777)
+            if self._is_private:
+                replace_text(self._file.with_name(_NOTE_NAME), _NOTE)
+            replace_text(self._file, stream.getvalue())
+            with suppress(OSError):  # file systems without owners
+                self._file.chmod(0o600)
+        except OSError as error:
+            raise OutputError(
+                f"The table of sources cannot be written: {error.strerror}. Choose another file."
+            ) from None
+
+    def _is_ours(self) -> bool:
+        try:
+            with self._file.open(encoding="utf-8") as file:
+                return file.readline().strip() in ("", ",".join(_COLUMNS))
+        except (OSError, ValueError):
+            return False
+
+
+def rows_of_skips(skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits) -> list[SourceRow]:
+    """A row for each file that was left out; see :meth:`SourceTable.rows_of`."""
+    rows = []
+    for item in skipped:
+        rows += [source_row(item.case, [path], root, limits) for path in item.paths]
+        if not item.paths:
+            rows.append(SourceRow(item.case, "", n_files=item.n_files))
+    return rows
+
+
+def source_row(
+    case: str,
+    paths: Sequence[Path],
+    root: Path,
+    limits: ReadLimits,
+    is_series: bool = False,
+    on_disk: Callable[[], AbstractContextManager[Path]] | None = None,
+) -> SourceRow:
+    """Row of one source.
+
+    Args:
+        case: see :class:`SourceRow`.
+        paths: its files.
+        root: folder that paths are relative to.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        is_series: its folder is named, and not its one file.
+        on_disk: gives the first file where it has to be unpacked.
+    """
+    files = list(dict.fromkeys(paths))
+    place = os.path.commonpath([os.path.abspath(path.parent) for path in files]) if is_series else files[0]
+    number, description = "", ""
+    # A link may lead out of the source, where nothing is read.
+    if volume_extension(files[0]) is None and not files[0].is_symlink():
+        with suppress(Exception), (on_disk or (lambda: nullcontext(files[0])))() as path:
+            header = read_header(path, limits)
+            if header is not None:
+                number, description = text(header, "SeriesNumber"), text(header, "SeriesDescription")
+    return SourceRow(case, os.path.relpath(place, root), number, description, len(files))
+
+
+def safe_cell(value: str) -> str:
+    """Text that no spreadsheet takes for a formula, on one line, in UTF-8.
+
+    Example:
+        >>> safe_cell("=1+1"), safe_cell("-3"), safe_cell("t2")
+        ("'=1+1", '-3', 't2')
+    """
+    value = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", value)
+    value = value.encode("utf-8", "backslashreplace").decode()
+    is_formula = unicodedata.normalize("NFKC", value).strip()[:1] in tuple("=+-@|")
+    return f"'{value}" if is_formula and not re.fullmatch(r"-?[0-9]{1,12}", value) else value
