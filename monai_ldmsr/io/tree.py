@@ -33,7 +33,7 @@ def check_apart(source: Path, output_dir: Path) -> None:
     if not os.path.exists(source):
         raise no_such_source(source)
     for folder in [path for _, path in listed_sources(source)] if is_source_list(source) else [source]:
-        if folder.is_dir() and output_dir.resolve().is_relative_to(folder.resolve()):
+        if os.path.isdir(folder) and output_dir.resolve().is_relative_to(folder.resolve()):
             said = "The output folder{} lies inside the source{}. Choose one outside, so that results stay apart."
             raise SettingsError(said.format("", "")).repeating(said.format(f" '{output_dir}'", f" '{source}'"))
 
