@@ -83,7 +83,10 @@ def _owners() -> Iterator[OddInput]:
     """Identifiers that careless de-identification makes for each image."""
     for key in ("FrameOfReferenceUID", "StudyInstanceUID", "PatientID"):
         each = series("CT", **{key: lambda k: generate_uid(entropy_srcs=[f"{k}"])})
-        yield OddInput(f"CT {key} of each image", each, (5,), warning="de-identification")
+        if key == "PatientID":
+            yield refused("CT Patient ID of each image", each, "NO_GEOMETRY")
+        else:
+            yield OddInput(f"CT {key} of each image", each, (5,), warning="de-identification")
         some = series("CT", **{key: lambda k: f"1.2.{max(k, 2)}"})
         yield refused(f"CT {key} of some images", some, "NO_GEOMETRY")
         two = series("CT", (20, 24, 6), **{key: lambda k: f"1.2.{1 + k // 3}"})

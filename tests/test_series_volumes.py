@@ -162,10 +162,10 @@ def test_small_voxels_stand_where_another_reader_finds_them(tmp_path: Path, moda
 
 
 def test_a_volume_of_many_frames_of_reference_has_one(tmp_path: Path) -> None:
-    make_series(tmp_path, FrameOfReferenceUID=lambda k: f"1.2.{k + 1}", PatientID=lambda k: f"P{k}")
+    make_series(tmp_path, FrameOfReferenceUID=lambda k: f"1.2.{k + 1}", StudyInstanceUID=lambda k: f"1.3.{k + 1}")
     [files], _ = find_dicom_series(tmp_path)
     headers = read_dicom_series(files).headers
-    assert {(header.FrameOfReferenceUID, header.PatientID) for header in headers} == {("1.2.1", "P0")}
+    assert {(header.FrameOfReferenceUID, header.StudyInstanceUID) for header in headers} == {("1.2.1", "1.3.1")}
 
 
 def test_class_and_modality_that_disagree_are_said_to(tmp_path: Path) -> None:

@@ -177,8 +177,8 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
         frame, grid = header.frame_number, [*grid, text(header, "StackID"), header.object_class]
     series = text(header, "SeriesInstanceUID")
     # One Series Instance UID may serve several patients or studies, where somebody made it up.
-    keywords = ("StudyInstanceUID", "PatientID") if series else ("StudyInstanceUID", "PatientID", "SeriesNumber")
-    owner = case_digest(*(text(header, key) for key in keywords))
+    keywords = ("StudyInstanceUID",) if series else ("StudyInstanceUID", "SeriesNumber")
+    owners = (case_digest(text(header, "PatientID")), case_digest(*(text(header, key) for key in keywords)))
     plane = image_plane(header)
     if plane is not None:
         plane = replace(plane, cosines=_shared(plane.cosines), pixel_spacing_mm=_shared(plane.pixel_spacing_mm))
@@ -189,7 +189,7 @@ def series_image(path: Path, header: pydicom.Dataset) -> SeriesImage:
         modality=_shared(modality_of(header)),
         series=_shared(series),
         uid=uid,
-        grid=_shared((sop_class(header), *grid, owner)),
+        grid=_shared((sop_class(header), *grid, *owners)),
         plane=plane,
         split_values=tuple(_shared(_split_value(header, key)) for key in SPLIT_BY),
         order_values=tuple(_shared("\\".join(text(header, key) for key in keys)) for keys in ORDER_BY.values()),

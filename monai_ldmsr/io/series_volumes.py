@@ -18,11 +18,15 @@ __all__ = ["LeftOut", "volumes_of"]
 #: Compares two files of one SOP Instance UID.
 SameContent = Callable[[Path, Path], bool]
 
-#: What of ``SeriesImage.grid`` only tells whose images these are: Frame of Reference UID, and study and patient.
+#: What of ``SeriesImage.grid`` only tells whose images these are.
 _OWNERS = {
+    -2: "(0010,0020) 'Patient ID'",
     1: "(0020,0052) 'Frame of Reference UID'",
-    -1: "(0020,000D) 'Study Instance UID' or (0010,0020) 'Patient ID'",
+    -1: "(0020,000D) 'Study Instance UID'",
 }
+
+#: Images of one patient each are never taken for one volume: its result would bear the name of one of them.
+_PATIENT = -2
 
 #: A series that a description calls a localizer is one where it has no more images than these, or several planes.
 _FEW_NAMED = 10
@@ -77,7 +81,7 @@ def volumes_of(
         return [_series_files(VolumePart(images, warnings=tuple(warnings)))], []
     grids: list[VolumePart] = []
     left_out: list[LeftOut] = []
-    for on_grid in partition(images, lambda image: (image.grid[0], *image.grid[2:-1])):
+    for on_grid in partition(images, lambda image: (image.grid[0], *image.grid[2:-2])):
         for parallel in parallel_parts(on_grid):
             try:
                 grids += _owned(VolumePart(parallel, warnings=tuple(warnings)))
@@ -96,7 +100,8 @@ def _owned(part: VolumePart) -> list[VolumePart]:
     """Parallel images of one matrix by frame of reference, study and patient.
 
     Raises:
-        SourceError: ``NO_GEOMETRY`` when some images, but not all, have a frame of reference or study of their own.
+        SourceError: ``NO_GEOMETRY`` when some images, but not all, have a frame of reference or study of their own, or
+            any has a patient of its own.
     """
     parts = [part]
     for at, name in _OWNERS.items():
@@ -115,7 +120,7 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
         return [replace(part, warnings=(*part.warnings, told))]
     if not n_alone:
         return [replace(part, images=images) for images in found]
-    if n_alone == len(found):
+    if n_alone == len(found) and at != _PATIENT:
         told = (
             f"{name} is another one in each of {n_alone} images of the series, as careless de-identification makes it: "
             "by all else they are one volume, and are taken for one."
@@ -247,8 +252,8 @@ def _traits(part: VolumePart) -> VolumeTraits:
     assert first.plane is not None
     numbers = [round(number, 2) + 0.0 for number in (*first.plane.cosines, *first.plane.pixel_spacing_mm)]
     identity = min(image.identity for image in part.images)
-    grid = (*first.grid[:-1], *numbers)
-    return VolumeTraits(first.grid[-1], grid, first.plane.cosines, dict(part.labels), identity)
+    grid = (*first.grid[:-2], *numbers)
+    return VolumeTraits("".join(first.grid[-2:]), grid, first.plane.cosines, dict(part.labels), identity)
 
 
 def _first(part: VolumePart) -> SeriesImage:
