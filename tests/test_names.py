@@ -213,3 +213,17 @@ def test_long_names_keep_both_ends() -> None:
     assert len(name) == 48
     assert name.startswith("sub-017_ses-03")
     assert name.endswith("acq-highres_T1w")
+
+
+def test_copies_that_are_not_the_same_source_are_not_taken_for_one(tmp_path: Path, bundle: Path) -> None:
+    """One has a JSON file beside it, one another extension: a copy may not stand for what it says more, or less."""
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        nifti("scan.nii.gz")(tmp_path / "in" / name)
+    (tmp_path / "in" / "b" / "scan.json").write_text('{"Modality": "MR"}')
+    (tmp_path / "in" / "c" / "scan.nii.gz").rename(tmp_path / "in" / "c" / "scan.nii")  # misnamed: it is refused
+    code, cases = run(tmp_path / "in", tmp_path / "out", bundle)
+    assert sorted(case["status"] for case in cases) == ["done", "done", "failed"]
+    reports = [json.loads((tmp_path / "out" / c["case"] / "report.json").read_text()) for c in cases if not c["reason"]]
+    assert sorted(report["modality"] for report in reports) == ["MR", "unknown"]
+    assert code == 8

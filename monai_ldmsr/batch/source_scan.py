@@ -137,11 +137,10 @@ class SourceScan:
         return self.relative(self.places[row.archive].path) / f"{row.unit}{row.extension}"
 
     def volume_contents(self, key: str) -> list[str]:
-        """SHA-256 of a volume file, and of the file of its voxels where there is one beside it."""
+        """SHA-256 of a volume file, and of the files that belong to it where they are beside it."""
         row = self.files[key]
-        voxels = row.beside[:-1]  # the JSON file is the last
-        if row.archive or all(other in self.files for other in voxels):
-            return [row.content, *(self.content(other) for other in voxels)]
+        if row.archive or all(other in self.files for other in row.beside[:-1]):  # the JSON file is the last
+            return [row.content, *(self.content(other) for other in row.beside)]
         return volume_contents(self.places[key].path, self._limits)  # the file alone is the source
 
     def content(self, key: str) -> str:

@@ -159,7 +159,7 @@ class UnitSources:
     def _volumes(self, scan: SourceScan, found: list[NamedSource[str]], wanted: Wanted | None) -> Iterator[FoundUnit]:
         for one in found:
             key, row = one.source, scan.files[one.source]
-            contents = [*scan.volume_contents(key), scan.content(row.beside[-1])]
+            contents = scan.volume_contents(key)
             file = None
             for number in range(1, row.n_volumes + 1) if row.n_volumes else (0,):
                 unit = f"{one.name}-vol{number:0{max(4, len(str(row.n_volumes)))}d}" if number else one.name

@@ -37,7 +37,7 @@ exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 inp
 """
 
 
-SOURCE_HELP = "folder, DICOM file, .nii, .nii.gz, .nrrd, .mha or .mhd; or a .txt that lists such, one path a line"
+SOURCE_HELP = "folder, DICOM file, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), or a .txt that lists such"
 
 MODALITIES = ("CT", "MR", "PT")
 
@@ -100,7 +100,7 @@ def add_model_options(parser: Parser) -> None:
         "--series-description",
         metavar="TEXT",
         help="Series Description of DICOM results, followed by what tells volumes of one series apart (default: 'SR x2 "
-        "(research)' and the source's)",
+        "(research)' and the source's); ASCII without backslash, $, @ and %%",
     )
     add_limit_option(parser)
     add_bundle_options(parser)

@@ -1,8 +1,8 @@
 """Names of results: each follows from its source alone, so that it never comes to belong to another source.
 
-A name ends in 12 hexadecimal digits: of a series those of its identifiers, of a volume file those of its stem and
-content. What
-stands before them is for people; which other sources there are, and in what order they are found, has no part in it.
+A name ends in 12 hexadecimal digits: of a series those of its identifiers, of a volume file those of its name and
+content and of the files that belong to it. What stands before them is for people; which other sources there are, and
+in what order they are found, has no part in it.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def series_place(paths: Iterable[Path], root: Path) -> PurePath:
 
 
 def stem_digest(path: PurePath) -> str:
-    """Digits that stand for the stem of a volume file, whose readable form may be that of another."""
-    stem = path.name[: len(path.name) - len(volume_extension(path) or "")]
-    return case_digest(unicodedata.normalize("NFC", stem))
+    """Digits that stand for the name of a volume file, whose stem in readable form may be that of another."""
+    extension = volume_extension(path) or ""
+    return case_digest(unicodedata.normalize("NFC", path.name[: len(path.name) - len(extension)]), extension)
 
 
 def volume_digest(stem: str, contents: Sequence[str]) -> str:
@@ -116,11 +116,9 @@ def volume_digest(stem: str, contents: Sequence[str]) -> str:
 
 
 def volume_contents(path: Path, limits: ReadLimits) -> list[str]:
-    """SHA-256 of a volume file on disk, and of the file of its voxels beside it; nothing of what cannot be read."""
-    name, _ = part_names(path, limits)
-    files = [path, path.with_name(name)] if name else [path]
+    """SHA-256 of a volume file on disk, and of the files that belong to it; nothing of what cannot be read."""
     contents = []
-    for file in files:
+    for file in (path, *(path.with_name(name) for name in part_names(path, limits) if name)):
         try:
             contents.append(file_sha256(file) if file.is_file() else "")
         except OSError:

@@ -123,7 +123,7 @@ def stored_pixels(
     if max(n_bytes, 0 if isinstance(header, FrameHeader) else path.stat().st_size // 2) > limits.slice_bytes:
         raise too_large(
             f"{place} has {shape[0]} rows and {shape[1]} columns in a file of {path.stat().st_size} bytes; "
-            f"the limit for one slice is {limits.slice_bytes // 2**20} MiB.",
+            f"the limit for one slice is {limits.slice_bytes} bytes.",
             "slice_bytes",
         )
     if isinstance(header, FrameHeader):
