@@ -33,6 +33,7 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel
+from monai_ldmsr.io.value_meaning import may_be_scale
 
 __all__ = ["DicomSeries", "read_dicom_series"]
 
@@ -167,8 +168,8 @@ def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:
     header = read_header(path, limits)
     if header is None:
         raise _changed(files)
-    # Private elements reach no result, and may be most of a header.
-    for tag in [tag for tag, _ in header.items() if tag.is_private]:
+    # Other private elements reach no result, and may be most of a header.
+    for tag in [tag for tag, _ in header.items() if tag.is_private and not may_be_scale(tag)]:
         del header[tag]
     return header
 

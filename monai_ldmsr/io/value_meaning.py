@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from pydicom import Dataset
 from pydicom.datadict import private_dictionary_VR
+from pydicom.tag import BaseTag
 
-__all__ = ["PRIVATE_SCALES", "carry_private_scales", "lost_meaning"]
+__all__ = ["PRIVATE_SCALES", "carry_private_scales", "lost_meaning", "may_be_scale"]
 
 #: Private numbers by which values are multiplied after slope and intercept, or which go with a stored scale that a
 #: result keeps: modality, creator, group, elements, and what they are. Plain numbers: they tell nothing of a patient.
@@ -18,6 +19,14 @@ PRIVATE_SCALES = (
     ("PT", "Philips PET Private Group", 0x7053, (0x00, 0x09), "SUV and activity concentration factors"),
     ("MR", "Philips MR Imaging DD 001", 0x2005, (0x0D, 0x0E), "scale intercept and slope"),
 )
+
+
+def may_be_scale(tag: BaseTag) -> bool:
+    """Whether a private tag may belong to :data:`PRIVATE_SCALES`, in whichever block, or reserve a block for them."""
+    return any(
+        tag.group == group and (tag.is_private_creator or tag.element & 0xFF in elements)
+        for _, _, group, elements, _ in PRIVATE_SCALES
+    )
 
 
 def carry_private_scales(header: Dataset, source: Dataset, modality: str) -> None:
