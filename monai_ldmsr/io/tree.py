@@ -66,10 +66,10 @@ def given_sources(source: Path) -> tuple[list[Path], Others]:
         if not os.path.exists(path):
             message = f"Line {line} of the list names nothing that is there. Correct or remove it."
             missing[ReasonCode.NO_SUCH_SOURCE, message] = [path]
-    if len(missing) == len(entries):
+    if 2 * len(missing) > len(entries):  # prose may name a file or two
         message = (
-            f"None of {len(entries)} lines of the text file names a file or folder that is there, so it is no list of "
-            "sources. Write one path a line, relative to the list or absolute."
+            f"{len(missing)} of {len(entries)} lines of the text file name no file or folder that is there, so it is "
+            "no list of sources. Write one path a line, relative to the list or absolute."
         )
         return [], {(ReasonCode.NOT_AN_IMAGE, message): [source]}
     return [path for _, path in entries if os.path.exists(path)], missing
