@@ -17,10 +17,11 @@ from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
 from odd_names import NAME_ROWS
 from odd_run import check_output, check_result, run
 from odd_series import SERIES_ROWS
+from odd_volume_headers import VOLUME_HEADER_ROWS
 from odd_volume_kinds import VOLUME_KIND_ROWS
 from odd_volumes import VOLUME_ROWS, four_volumes, nifti, values
 
-ROWS = (*DICOM_ROWS, *SERIES_ROWS, *VOLUME_ROWS, *VOLUME_KIND_ROWS, *NAME_ROWS)
+ROWS = (*DICOM_ROWS, *SERIES_ROWS, *VOLUME_ROWS, *VOLUME_KIND_ROWS, *VOLUME_HEADER_ROWS, *NAME_ROWS)
 
 #: Rows that all three independent readers read rightly.
 REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}

@@ -1,0 +1,46 @@
+"""Volume files by what their names, headers and JSON files say of them, as rows of the table of odd input."""
+
+from __future__ import annotations
+
+import numpy as np
+from odd_inputs import OddInput, refused
+from odd_volume_kinds import regions, with_lines
+from odd_volumes import SHAPE, done, nifti, values
+
+
+def sparse(n: int = 1) -> np.ndarray:
+    """A mask of lesions of one voxel each, with up to ``n`` labels."""
+    i, j, _ = np.indices(SHAPE)
+    return ((i % 6 == 5) & (j % 6 == 5)) * (1 + i // 6 % n).astype("u1")
+
+
+def many(dtype: str) -> np.ndarray:
+    """More regions than an image of few grey levels has."""
+    i, j, _ = np.indices(SHAPE)
+    return (i // 3 * 7 + j // 3).astype(dtype)
+
+
+def _labels() -> list[OddInput]:
+    needle = np.zeros(SHAPE, "u1")
+    needle[:, 10], needle[:, 15] = 1, 2
+    one_hot = np.stack([regions() == n for n in (1, 2, 99)], axis=3).astype("u1")
+    outside = np.where(regions() == 0, -1000, regions())
+    grey, alike = "its values are not", "whole numbers that fill regions"
+    return [
+        refused("nifti sparse mask named so", nifti("microbleeds_mask.nii.gz", sparse()), "LABEL_MAP"),
+        refused("nifti seeds named so", nifti("seeds_label.nii.gz", sparse(3)), "LABEL_MAP"),
+        refused("nifti lines named as labels", nifti("needle_label.nii.gz", needle), "LABEL_MAP"),
+        refused("nifti empty labels named so", nifti("empty_dseg.nii.gz", needle * 0), "LABEL_MAP"),
+        refused("nifti full mask named so", nifti("full_mask.nii.gz", needle * 0 + 1), "LABEL_MAP"),
+        refused("nifti labels with -1000 around", nifti("x_dseg.nii.gz", outside), "LABEL_MAP"),
+        refused("nifti many labels named so", nifti("x_dseg.nii.gz", many("<i2")), "LABEL_MAP"),
+        refused("nrrd labels of a text", with_lines("v.nrrd", b"content: ROI labels", voxels=regions()), "LABEL_MAP"),
+        OddInput("nifti one mask a volume", nifti("onehot_mask.nii.gz", one_hot), (), ("LABEL_MAP",) * 3, 2),
+        done("nifti image named as a mask", nifti("v_mask.nii.gz", values("<f4")), grey),
+        done("nifti labels by values, as floats", nifti("liver_gt.nii.gz", regions(dtype="<f4")), alike),
+        done("nifti many labels by values", nifti("regions.nii.gz", many("u1")), alike),
+        done("nifti sparse mask by values", nifti("lesions.nii.gz", sparse()), "2 whole numbers alone"),
+    ]
+
+
+VOLUME_HEADER_ROWS = (*_labels(),)
