@@ -47,8 +47,8 @@ _SAYS_LABELS = re.compile(rf"(^|[^a-z])({_WORDS})\d*([^a-z]|$)|(?<!spin)(?<!spin
 _FOLDER_OF_LABELS = re.compile(r"labels?(tr|ts|va)?|masks?(tr|ts)?|segmentations?|segs?", re.IGNORECASE)
 _NAMED_PHASE = re.compile(r"_ph(_|$)|part-phase|phase(\d|diff)?(_|$)", re.IGNORECASE)
 
-#: An image has more grey levels than the fewest; one whose name says labels has more than few.
-_FEWEST, _FEW = 4, 32
+#: An image whose name says labels has more grey levels than these.
+_FEW = 32
 
 #: In a slice of an image of many grey levels, less than this part of them fills regions; it need not be read on.
 _FILLS_NOTHING = 0.25
@@ -162,7 +162,7 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
     if is_named or is_said:
         where = "The file's name" if is_named else "A text in the file's header"
         warnings.append(f"{where} is one of label maps, but its values are not: it was taken for an image.")
-    elif n_values > 1 and (n_values <= _FEWEST or fills):
+    elif n_values > 1 and fills:
         warnings.append(
             f"The file holds {what}, as label maps do. If it is one, this result is wrong: resample it with nearest "
             "neighbour instead."
