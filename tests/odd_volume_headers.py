@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from odd_inputs import OddInput, refused
-from odd_volume_kinds import regions, with_lines
+from odd_inputs import Make, OddInput, refused
+from odd_volume_kinds import beside, both, regions, with_lines
 from odd_volumes import SHAPE, done, nifti, values
 
 
@@ -43,4 +43,47 @@ def _labels() -> list[OddInput]:
     ]
 
 
-VOLUME_HEADER_ROWS = (*_labels(),)
+def told(name: str, **content: object) -> Make:
+    """An image with a JSON file of that content beside it."""
+    return both(nifti(name), beside(f"{name.split('.')[0]}.json", content))
+
+
+def _sidecars() -> list[OddInput]:
+    phases = (
+        ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"],
+        ["ORIGINAL\\PRIMARY\\P_SE"],
+        "ORIGINAL\\PRIMARY\\P\\ND",
+        "['ORIGINAL', 'PRIMARY', 'P']",
+        "ORIGINAL, PRIMARY, velocity map",
+        "ORIGINAL_PRIMARY_P_ND",
+        "P",
+    )
+    magnitudes = (["ORIGINAL", "PRIMARY", "M", "P"], r"ORIGINAL\PRIMARY\M_FFE\P", r"DERIVED\PRIMARY\PROJECTION IMAGE")
+    no_texts = (["CT"], 5, None)
+    bad_types = (5, {"2": "P"}, [["P"]], ["ORIGINAL", 5], None)
+    bad_units = (5, "KCNTS", ["BQML"], None)
+    no_term = ("SECRETMOD", "CT; rm -rf /", "\u00e9" * 9, "Doe John", "x" * 9000)
+    unused = "nothing that DICOM knows, so it was not used"
+    return [
+        *(
+            refused(f"sidecar of a phase {n}", told("v.nii.gz", Modality="MR", ImageType=image_type), "PHASE_IMAGE")
+            for n, image_type in enumerate(phases)
+        ),
+        *(
+            done(f"sidecar of a magnitude {n}", told("v.nii.gz", Modality="MR", ImageType=image_type))
+            for n, image_type in enumerate(magnitudes)
+        ),
+        refused("sidecar of a phase of no modality", told("v.nii", Modality="ABC", ImageType="P"), "PHASE_IMAGE"),
+        *(done(f"sidecar image type {n}", told("v.nii", ImageType=x), unused) for n, x in enumerate(bad_types)),
+        *(done(f"sidecar units {n}", told("v.nii", Modality="PT", Units=x), unused) for n, x in enumerate(bad_units)),
+        *(done(f"sidecar modality {n}", told("v.nii", Modality=x), "no defined term") for n, x in enumerate(no_term)),
+        *(done(f"sidecar modality of type {n}", told("v.nii", Modality=x), unused) for n, x in enumerate(no_texts)),
+        done("sidecar a folder", both(nifti(), lambda folder: (folder / "v.json").mkdir())),
+        done("sidecar of too long a name", nifti(f"{'v' * 251}.nii")),
+        done("nrrd modality of no term", with_lines("v.nrrd", b"modality:=SECRETMOD"), "given as no defined term:"),
+        done("mha modality of no term", with_lines("v.mha", b"Modality = MET_MOD_JOHN"), "given as no defined term:"),
+        done("mha modality of another", with_lines("v.mha", b"Modality = MET_MOD_NM"), "given as NM, which no model"),
+    ]
+
+
+VOLUME_HEADER_ROWS = (*_labels(), *_sidecars())
