@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
 import numpy as np
 from odd_inputs import Make, OddInput, refused
-from odd_volume_kinds import beside, both, regions, with_lines
-from odd_volumes import SHAPE, done, nifti, values
+from odd_volume_kinds import beside, both, pair, regions, with_lines
+from odd_volumes import SHAPE, done, field, image_file, nifti, values
+
+_QFAC, _CODES = (76, "<f"), (252, "<2h")
 
 
 def sparse(n: int = 1) -> np.ndarray:
@@ -86,4 +94,81 @@ def _sidecars() -> list[OddInput]:
     ]
 
 
-VOLUME_HEADER_ROWS = (*_labels(), *_sidecars())
+def sizes(name: str = "v.nii", axes: str = "ijk", codes: tuple[int, int] = (0, 1), voxels: Any = None) -> Make:
+    """A voxel size of 0 along axes."""
+
+    def patch(content: bytearray) -> None:
+        for axis in axes:
+            struct.pack_into("<f", content, 80 + 4 * "ijk".index(axis), 0.0)
+
+    return nifti(name, voxels, codes=codes, patch=patch)
+
+
+def _places() -> list[OddInput]:
+    unknown, no_place = "which NIfTI does not know", "Neither sform nor qform"
+    return [
+        *(refused(f"nifti size 0 of {n}, qform only", sizes(axes=n), "NO_GEOMETRY") for n in ("i", "j", "k", "ij")),
+        refused("nifti size 0 and no place", sizes("v.nii.gz", codes=(0, 0)), "NO_GEOMETRY"),
+        refused("nifti size NaN, qform only", nifti(codes=(0, 1), patch=field((80, "<f"), math.nan)), "NO_GEOMETRY"),
+        done("nifti size 0 beside sform", sizes(codes=(1, 0))),
+        done("nifti size 0 beside sform and qform", sizes(codes=(1, 1)), "the result has sform alone"),
+        OddInput("nifti size 0 of one slice", sizes(axes="k", voxels=values()[:, :, :1]), (1,)),
+        refused("analyze of size 0", both(pair(image_class=nib.AnalyzeImage), flat), "NO_GEOMETRY"),
+        *(done(f"nifti qfac {q}", nifti(codes=(0, 1), patch=field(_QFAC, q))) for q in (0.0, 7.0, math.nan)),
+        done("nifti negative code of sform", nifti(patch=field(_CODES, 1, -3)), unknown),
+        done("nifti negative code of qform", nifti(codes=(0, 0), patch=field(_CODES, -3, 0)), no_place),
+    ]
+
+
+def flat(folder: Path) -> None:
+    """A pair whose header gives a voxel size of 0."""
+    content = bytearray((folder / "v.hdr").read_bytes())
+    struct.pack_into("<f", content, 84, 0.0)
+    (folder / "v.hdr").write_bytes(content)
+
+
+def kinds(*of: str, shape: tuple[int, ...] = SHAPE) -> Make:
+    """A NRRD file that says what its axes are."""
+    head = f"NRRD0005\ntype: short\ndimension: {len(shape)}\nsizes: {' '.join(map(str, shape))}\n"
+    head += f"kinds: {' '.join(of)}\nendian: little\nencoding: raw\n"
+
+    def make(folder: Path) -> None:
+        voxels = np.random.default_rng(0).integers(0, 999, shape, "<i2")
+        (folder / "v.nrrd").write_bytes(head.encode() + b"\n" + voxels.tobytes())
+
+    return make
+
+
+def in_space(*of: str) -> Make:
+    """Likewise, with a place in space for each of three axes."""
+
+    def make(folder: Path) -> None:
+        image_file("v.nrrd")(folder)
+        content = (folder / "v.nrrd").read_bytes()
+        said = f"kinds: {' '.join(of)}".encode()
+        (folder / "v.nrrd").write_bytes(content.replace(b"kinds: domain domain domain", said))
+
+    return make
+
+
+def _kinds() -> list[OddInput]:
+    reasons = {
+        **dict.fromkeys(("list", "time"), "UNSUPPORTED_DIMENSIONS"),
+        **dict.fromkeys(("complex", "RGB-color"), "UNSUPPORTED_PIXELS"),
+        **dict.fromkeys(("vector", "point", "3D-symmetric-matrix", "covariant-vector"), "NO_GREY_VALUES"),
+    }
+    d = "domain"
+    return [
+        *(refused(f"nrrd axis of kind {kind}", in_space(d, d, kind), code) for kind, code in reasons.items()),
+        refused("nrrd first axis a list", in_space("list", d, d), "UNSUPPORTED_DIMENSIONS"),
+        refused("nrrd channels", kinds("vector", d, d, d, shape=(3, *SHAPE)), "UNSUPPORTED_PIXELS"),
+        refused("nrrd vectors", kinds("covariant-vector", d, d, d, shape=(3, *SHAPE)), "NO_GREY_VALUES"),
+        refused("nrrd colours", kinds("RGB-color", d, d, d, shape=(3, *SHAPE)), "UNSUPPORTED_PIXELS"),
+        refused("nrrd list of volumes", kinds(d, d, d, "list", shape=(*SHAPE, 3)), "UNSUPPORTED_DIMENSIONS"),
+        refused("nrrd kind of no standard", in_space(d, d, "foo"), "UNREADABLE_FILE", 4),
+        done("nrrd kinds of space", in_space("space", "space", "space")),
+        done("nrrd kinds not known", in_space("???", "none", "???")),
+    ]
+
+
+VOLUME_HEADER_ROWS = (*_labels(), *_sidecars(), *_places(), *_kinds())

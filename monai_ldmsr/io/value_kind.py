@@ -20,6 +20,7 @@ __all__ = [
     "has_colour_table",
     "label_map",
     "label_warnings",
+    "no_grey_values",
     "phase_image",
     "refuse_intent",
     "refuse_mgh_intent",
@@ -72,7 +73,8 @@ def phase_image(sign: str) -> SkippedSourceError:
     )
 
 
-def _no_grey_values(sign: str) -> SkippedSourceError:
+def no_grey_values(sign: str) -> SkippedSourceError:
+    """Error for values that are none of an image, as ``sign`` says."""
     return SkippedSourceError(
         f"The file's values are no grey values of an image: {sign}. Give the image that they were made from.",
         ReasonCode.NO_GREY_VALUES,
@@ -88,7 +90,7 @@ def refuse_intent(code: int) -> None:
     if code in _LABEL_INTENTS:
         raise label_map(f"its NIfTI intent code is {code}")
     if code not in _GREY_INTENTS and any(code in codes for codes in _OTHER_INTENTS):
-        raise _no_grey_values(f"its NIfTI intent code is {code}")
+        raise no_grey_values(f"its NIfTI intent code is {code}")
 
 
 def refuse_mgh_intent(intent: int) -> None:
@@ -100,7 +102,7 @@ def refuse_mgh_intent(intent: int) -> None:
     if intent == _MGH_LABELS:
         raise label_map("its header says so")
     if intent:
-        raise _no_grey_values(f"the kind of its volume is {intent}")
+        raise no_grey_values(f"the kind of its volume is {intent}")
 
 
 def has_colour_table(footer: IO[bytes]) -> bool:
