@@ -147,7 +147,7 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     done("nifti slope NaN", nifti(patch=field(_SLOPE, float("nan"), float("nan")))),
     done("nifti slope 0.5", nifti(patch=field(_SLOPE, 0.5, -10.0))),
     done("nifti negative pixdim with sform", nifti(codes=(1, 0), patch=negative_pixdim)),
-    done("nifti negative pixdim with qform", nifti(codes=(0, 1), patch=negative_pixdim)),
+    done("nifti negative pixdim with qform", nifti(codes=(0, 1), patch=negative_pixdim), "without its sign"),
     done("nifti float", nifti(voxels=values("<f4"))),
     done("nifti one volume in 4D", nifti(voxels=values()[..., None])),
     done("nrrd clean", image_file("v.nrrd")),

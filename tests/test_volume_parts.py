@@ -69,6 +69,7 @@ def test_what_its_user_states_wins_and_a_contradiction_is_warned_of(tmp_path: Pa
 def test_units_of_pet_are_taken_from_the_sidecar(tmp_path: Path, said: object, unit: str) -> None:
     volume = volume_of(tmp_path / "a", nifti(), Modality="PT", Units=said)
     assert (volume.modality, volume.unit) == ("PT", unit)
+    assert any("'Units' in the .json file" in text for text in volume.warnings) is (unit == "stored")
     assert volume_of(tmp_path / "b", nifti(), Modality="MR", Units="BQML").unit == "stored"
 
 
@@ -105,6 +106,22 @@ def test_the_command_line_says_what_the_report_warns_of(
     nifti("v.nii.gz")(tmp_path / "in")
     assert run(tmp_path / "in", tmp_path / "out", bundle)[0] == 0
     assert "warning: The modality is not known" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("nearest_neighbour")
+def test_no_word_for_a_modality_reaches_any_output(
+    tmp_path: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for n, make in enumerate((image_file("0.nrrd"), with_lines("1.mha", b"Modality = MARKER"))):
+        make(tmp_path / "in")
+        beside(f"{n}.json", {"Modality": "Marker", "Units": "MARKER", "ImageType": "MARKER"})(tmp_path / "in")
+    (tmp_path / "in" / "1.json").unlink()
+    with_lines("2.nrrd", b"modality:=MARKER", b"0008|0060:=marker")(tmp_path / "in")
+    code, cases = run(tmp_path / "in", tmp_path / "out", bundle)
+    assert (code, len(cases)) == (0, 3)
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not any(b"marker" in text.lower() for text in (*written, "".join(capfd.readouterr()).encode()))
 
 
 def test_a_sidecar_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:

@@ -114,6 +114,43 @@ def test_itk_sees_the_result_where_it_saw_the_source(tmp_path: Path, code: str) 
     np.testing.assert_allclose(seen[0].GetDirection(), seen[1].GetDirection(), atol=1e-6)
 
 
+@pytest.mark.parametrize("qfac", [-7.0, -1.0, -0.5, 0.0, 0.5, 7.0, float("nan")])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+def test_any_negative_qfac_turns_the_third_axis(tmp_path: Path, image_class: type, order: str, qfac: float) -> None:
+    """As nifti1.h says and ITK reads; nibabel takes what is neither 1 nor -1 for 1."""
+    image = image_class(values(), None, image_class.header_class(endianness=order))
+    image.header.set_qform(AFFINE, 1)
+    content = bytearray(image.to_bytes())
+    kind, place = ("f", 76) if image_class is nib.Nifti1Image else ("d", 104)
+    struct.pack_into(f"{order}{kind}", content, place, qfac)
+    (tmp_path / "a.nii").write_bytes(content)
+    volume = upsampled(tmp_path / "a.nii", tmp_path / "b.nii")
+    expected = AFFINE * (1, 1, 1 if qfac < 0 else -1, 1)  # its own qfac is negative
+    np.testing.assert_allclose(volume.geometry.affine, expected, atol=1e-5)
+    check_faces(expected, nib.load(tmp_path / "b.nii").affine, 2, 1.0)
+    if image_class is nib.Nifti1Image:  # ITK reads no other
+        seen = [sitk.ReadImage(str(tmp_path / name)) for name in ("a.nii", "b.nii")]
+        for image in seen:
+            np.testing.assert_allclose(image.GetDirection(), volume.geometry.direction_lps.ravel(), atol=1e-5)
+        outer = [image.TransformContinuousIndexToPhysicalPoint((-0.5, -0.5, 0)) for image in seen]
+        np.testing.assert_allclose(outer[0], outer[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("codes", [(9, 0), (1, -3), (0, 9), (-3, 1), (-1, -1)])
+def test_a_code_of_no_standard_never_moves_the_volume_in_silence(tmp_path: Path, codes: tuple[int, int]) -> None:
+    content = bytearray(write(tmp_path / "a.nii", ELSEWHERE, AFFINE, (1, 1), 2).read_bytes())
+    struct.pack_into("<2h", content, 252, *codes)
+    (tmp_path / "a.nii").write_bytes(content)
+    volume = upsampled(tmp_path / "a.nii", tmp_path / "b.nii")
+    for name, code in zip(("qform_code", "sform_code"), codes, strict=True):
+        assert any(f"{name} is {code}" in text for text in volume.warnings) is (code not in range(6))
+    if max(codes) > 0:
+        seen = sitk.ReadImage(str(tmp_path / "a.nii"))
+        np.testing.assert_allclose(volume.geometry.direction_lps.ravel(), seen.GetDirection(), atol=1e-5)
+        np.testing.assert_allclose(volume.geometry.affine_lps[:3, 3], seen.GetOrigin(), atol=1e-4)
+
+
 @pytest.mark.parametrize("affine", [AFFINE, MIRRORED, ELSEWHERE])
 @pytest.mark.parametrize("name", ["a.mgh", "a.mgz"])
 def test_mgh_stays_in_its_place(tmp_path: Path, affine: np.ndarray, name: str) -> None:

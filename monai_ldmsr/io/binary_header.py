@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ _LEAST_EXTENSION = 16
 
 _MGH_BYTES = 284
 
+#: Of sform and qform; any number above 0 says that the form holds.
+_KNOWN_CODES = range(6)
+
 
 @dataclass(frozen=True)
 class BinaryHeader:
@@ -39,6 +43,7 @@ class BinaryHeader:
         intercept: see ``slope``.
         spare_bytes: the most zeros that may follow the voxels; ``None`` when a row's may.
         has_place: whether an MGH header says that it gives the place, which nibabel fills in where it does not.
+        warnings: what of it is none of NIfTI's, and how it was taken.
     """
 
     image_class: Any
@@ -49,6 +54,7 @@ class BinaryHeader:
     intercept: float = 0.0
     spare_bytes: int | None = None
     has_place: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_nifti(self) -> bool:
@@ -143,9 +149,7 @@ def _nifti(path: Path, start: bytes, order: str, n_header: int, limits: ReadLimi
     refuse_intent(intent)
     has_extension = bool(start[n_header : n_header + 1].strip(b"\0")) and not is_pair
     header = image_class.header_class(start[:n_header], endianness=order)
-    codes = struct.unpack_from(f"{order}2h" if is_first else f"{order}2i", start, 252 if is_first else 344)
-    # Any number above 0 says that the form holds; nibabel takes back those that it does not know.
-    header["qform_code"], header["sform_code"] = (max(0, code) for code in codes)
+    warnings = _restore(header, start, order, is_first)
     return BinaryHeader(
         image_class,
         header,
@@ -154,7 +158,36 @@ def _nifti(path: Path, start: bytes, order: str, n_header: int, limits: ReadLimi
         slope,
         intercept,
         _LEAST_EXTENSION if has_extension else None,
+        warnings=tuple(warnings),
     )
+
+
+def _restore(header: Any, start: bytes, order: str, is_first: bool) -> list[str]:
+    """Put back what of the place nibabel takes to be wrong, as the standard reads it, and warn of what it cannot."""
+    said = struct.unpack_from(f"{order}2h" if is_first else f"{order}2i", start, 252 if is_first else 344)
+    codes = dict(zip(("qform_code", "sform_code"), said, strict=True))
+    warnings = [
+        f"{name} is {code}, which NIfTI does not know: the form was taken for {'set' if code > 0 else 'not set'}."
+        for name, code in codes.items()
+        if code not in _KNOWN_CODES
+    ]
+    for name, code in codes.items():
+        header[name] = max(0, code)
+    qfac, *sizes = struct.unpack_from(f"{order}4f" if is_first else f"{order}4d", start, 76 if is_first else 104)
+    header["pixdim"][0] = -1 if qfac < 0 else 1
+    if min(sizes) < 0 and codes["sform_code"] <= 0:
+        warnings.append("A voxel size (pixdim) of the file is negative: it was taken without its sign.")
+    _set_sizes(header, sizes)
+    return warnings
+
+
+def _set_sizes(header: Any, sizes: Sequence[float]) -> None:
+    """Put back voxel sizes of 0, for which nibabel takes 1, along axes of several voxels."""
+    lengths = header["dim"][1:4]
+    n_axes = int(header["dim"][0])
+    for axis, size in enumerate(sizes):
+        is_long = axis < n_axes and lengths[axis] > 1
+        header["pixdim"][axis + 1] = abs(size) or (0 if is_long else 1)
 
 
 def _offset(start: bytes, order: str, is_first: bool, is_pair: bool, limits: ReadLimits) -> int:
@@ -188,6 +221,7 @@ def _scaling(start: bytes, order: str, is_first: bool) -> tuple[float, float]:
 def _analyze(path: Path, start: bytes, order: str, limits: ReadLimits) -> BinaryHeader:
     """Analyze 7.5; SPM keeps a slope in its first unused field."""
     header = Spm99AnalyzeHeader(start[:_NIFTI_1], endianness=order)
+    _set_sizes(header, struct.unpack_from(f"{order}3f", start, 80))
     slope = float(header["scl_slope"])
     if not math.isfinite(slope):
         raise SourceError(

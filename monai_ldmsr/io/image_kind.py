@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 from pydicom import Dataset
@@ -11,7 +12,7 @@ from pydicom.uid import UID
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.dicom_header import CLASSIC, modality_of, number_list, sop_class, text
 
-__all__ = ["CUT_SHORT", "LOCALIZER", "complex_component", "named_localizer", "skip_reason"]
+__all__ = ["CUT_SHORT", "LOCALIZER", "complex_component", "named_components", "named_localizer", "skip_reason"]
 
 #: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
 OWN_MANUFACTURER = "monai_ldmsr"
@@ -117,11 +118,13 @@ def complex_component(header: Dataset) -> str:
 
 
 def _by_image_type(header: Dataset) -> str:
-    values = _image_type(header)[2:]
-    for component, pattern in _IMAGE_TYPES.items():
-        if any(re.fullmatch(pattern, value) for value in values):
-            return component
-    return ""
+    return next(iter(named_components(_image_type(header)[2:])), "")
+
+
+def named_components(values: Iterable[str]) -> list[str]:
+    """Which parts of a complex MR image some values of Image Type name, in capitals: the phase first."""
+    values = list(values)
+    return [part for part, pattern in _IMAGE_TYPES.items() if any(re.fullmatch(pattern, value) for value in values)]
 
 
 def _by_private_attribute(header: Dataset) -> str:

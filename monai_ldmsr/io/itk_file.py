@@ -17,7 +17,7 @@ from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.limits import ReadLimits, checked_shape
 from monai_ldmsr.io.sidecar import header_modality
-from monai_ldmsr.io.text_header import TextHeader, placement, stored_bytes, text_header
+from monai_ldmsr.io.text_header import TextHeader, check_kinds, placement, stored_bytes, text_header
 from monai_ldmsr.io.value_kind import refuse_segments
 from monai_ldmsr.io.volume_format import ReadVolume, Storage
 from monai_ldmsr.io.whole_file import check_meta_image, check_nrrd
@@ -37,6 +37,7 @@ def read_itk(path: Path, limits: ReadLimits) -> ReadVolume:
     """
     header = text_header(path, limits)
     refuse_segments(path.name, header.remarks)
+    check_kinds(header)
     n_stored = stored_bytes(path, header)
     mm_per_unit, warnings = placement(header)
     with _quiet_itk(), _clean(path, header) as file:

@@ -54,6 +54,7 @@ def _storage(file: NiftiFile, image_class: Any, **fields: Any) -> Storage:
 
 def _nifti(file: NiftiFile, warnings: list[str]) -> tuple[Affine, Storage]:
     header = file.header.header
+    warnings += file.header.warnings
     units = _units(int(header["xyzt_units"]), warnings)
     mm_per_unit = MM_PER_UNIT.get(units[0], 1.0)
     sform: tuple[Affine | None, int] = (header.get_sform(), int(header["sform_code"]))
@@ -67,7 +68,7 @@ def _nifti(file: NiftiFile, warnings: list[str]) -> tuple[Affine, Storage]:
                 f"sform and qform disagree: they place the volume up to {mm_per_unit * apart:.3g} mm apart. Figures go "
                 "by sform; the result keeps both, each in its own coordinates."
             )
-    affine = sform[0] if sform[1] else qform[0] if qform[1] else header.get_base_affine()
+    affine = sform[0] if sform[1] else qform[0] if qform[1] else _base_affine(header)
     with np.errstate(invalid="ignore", over="ignore"):  # the geometry refuses what is not finite
         affine = np.diag([*[mm_per_unit] * 3, 1.0]) @ affine
     pixdim = tuple(float(step) for step in header["pixdim"][1:4])
@@ -93,7 +94,7 @@ def _qform(header: Any, warnings: list[str]) -> tuple[Affine | None, int]:
         pass
     if code and not header["sform_code"]:
         raise SourceError(
-            "The header places the volume by a qform that is no rotation with voxel sizes, and has no sform, so its "
+            "The header places the volume by a qform alone, which is no rotation with voxel sizes above 0, so its "
             "place is not known. Repair the header.",
             ReasonCode.NO_GEOMETRY,
         )
@@ -126,7 +127,18 @@ def _analyze(file: NiftiFile, warnings: list[str]) -> tuple[Affine, Storage]:
     if file.header.slope != 1.0:
         warnings.append("Values were scaled by the number that SPM keeps in an Analyze header.")
     pixdim = tuple(float(step) for step in header["pixdim"][1:4])
-    return header.get_base_affine(), _storage(file, nib.Nifti1Pair, pixdim=pixdim)
+    return _base_affine(header), _storage(file, nib.Nifti1Pair, pixdim=pixdim)
+
+
+def _base_affine(header: Any) -> Affine:
+    if not (header["pixdim"][1:4] > 0).all():
+        raise SourceError(
+            "The header gives no place, and a voxel size (pixdim) of 0 or none along an axis of several voxels. Repair "
+            "the header.",
+            ReasonCode.NO_GEOMETRY,
+        )
+    affine: Affine = header.get_base_affine()
+    return affine
 
 
 def write_nibabel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.sr.codedict import codes
 
 from monai_ldmsr.io.dicom_header import PET_UNITS
+from monai_ldmsr.io.image_kind import named_components
 from monai_ldmsr.io.padding import PADDING_HU
 from monai_ldmsr.io.value_kind import label_map, phase_image
 from monai_ldmsr.io.volume_format import sidecar_name
@@ -25,7 +28,11 @@ MODALITIES = ("CT", "MR", "PT")
 #: dcm2niix writes some kilobytes; converters of whole headers some hundred.
 _MAX_BYTES = 2**20
 
-_OTHER_WORDS = {"MRI": "MR", "PET": "PT"}
+_OTHER_WORDS = {"MRI": "MR", "PET": "PT", "UNKNOWN": "", "OTHER": "", "NONE": ""}
+
+#: Of DICOM, with those that are newer than pydicom's table. Messages repeat no other word: it may be anything.
+_TERMS = {"", "ANN", "RTINTENT", "RTRAD", "RTSEGANN", *(getattr(codes.cid33, name).value for name in codes.cid33.dir())}
+_NO_TERM = "no defined term"
 
 #: BIDS writes units as people do.
 _BIDS_UNITS = {"Bq/mL": "BQML", "Bq/ml": "BQML", "g/mL": "GML", "g/ml": "GML"}
@@ -36,7 +43,7 @@ class Sidecar:
     """What is taken from the JSON file: no attribute of a patient.
 
     Args:
-        modality: a DICOM term such as ``"CT"``; empty when it is not said.
+        modality: a DICOM term such as ``"CT"``, or ``"no defined term"``; empty when it is not said.
         unit: of PET; empty when it is not said.
         warnings: what was wrong with the file.
     """
@@ -56,7 +63,7 @@ def read_sidecar(path: Path) -> Sidecar:
         SkippedSourceError: ``LABEL_MAP`` or ``PHASE_IMAGE`` when it says that the volume is such.
     """
     sidecar = path.with_name(sidecar_name(path.name))
-    if sidecar.is_symlink() or not sidecar.is_file():
+    if not os.path.isfile(sidecar) or sidecar.is_symlink():  # its name may be too long for Path.is_file
         return Sidecar()
     try:
         with sidecar.open("rb") as stream:
@@ -70,38 +77,61 @@ def read_sidecar(path: Path) -> Sidecar:
         return _ignored("is no JSON file")
     if not isinstance(said, dict):
         return _ignored("holds no names with values")
-    modality = said.get("Modality", "")
-    if not (isinstance(modality, str) and re.fullmatch(r"[A-Za-z]{0,16}", modality.strip())):
-        return _ignored("has a Modality that is no term of DICOM")
-    modality = _term(modality)
-    _refuse(modality, said)
-    unit = said.get("Units") if modality == "PT" else None
-    unit = _BIDS_UNITS.get(unit, unit) if isinstance(unit, str) else ""
-    return Sidecar(modality, unit if unit in PET_UNITS else "")
+    return _sidecar(said)
 
 
 def _ignored(why: str) -> Sidecar:
     return Sidecar(warnings=(f"The .json file beside the volume file {why}, so nothing of it was used.",))
 
 
-def _refuse(modality: str, said: Mapping[str, Any]) -> None:
-    types = said.get("ImageType")
-    words = {word.upper() for word in types if isinstance(word, str)} if isinstance(types, list) else set()
+def _sidecar(said: Mapping[str, Any]) -> Sidecar:
+    unfit = []
+    modality, image_type = said.get("Modality", ""), said.get("ImageType", [])
+    if not isinstance(modality, str):
+        unfit.append("Modality")
+    modality = _term(modality) if isinstance(modality, str) else ""
+    words = _words(image_type)
+    if words is None:
+        unfit.append("ImageType")
+    _refuse(modality, words or [])
+    unit = said.get("Units", "") if modality == "PT" else ""
+    unit = _BIDS_UNITS.get(unit.strip(), unit.strip()) if isinstance(unit, str) else None
+    if unit not in ("", *PET_UNITS):
+        unfit.append("Units")
+        unit = ""
+    warnings = [
+        f"'{name}' in the .json file beside the volume file is nothing that DICOM knows, so it was not used."
+        for name in unfit
+    ]
+    return Sidecar(modality, unit or "", tuple(warnings))
+
+
+def _words(image_type: object) -> list[str] | None:
+    """Values of Image Type, in capitals, from a list or one text of any form; ``None`` where it is neither."""
+    texts = [image_type] if isinstance(image_type, str) else image_type
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return None
+    words = [word.strip().upper() for text in texts for word in re.split(r"[\\\[\](){}'\",;|/]", text) if word.strip()]
+    return re.split(r"[\s_]+", words[0]) if isinstance(image_type, str) and len(words) == 1 else words
+
+
+def _refuse(modality: str, image_type: list[str]) -> None:
     if modality in ("SEG", "RTSTRUCT"):
         raise label_map(f"the .json file beside it gives modality {modality}")
-    if modality in ("", "MR") and words & {"P", "PHASE", "PHASE MAP"}:
+    components = named_components(image_type)
+    if modality in ("", _NO_TERM, "MR") and "PHASE" in components and "MAGNITUDE" not in components:
         raise phase_image("ImageType in the .json file beside it says so")
 
 
 def header_modality(fields: Mapping[str, str]) -> str:
-    """DICOM's term for the modality that a text header names, empty when it names none."""
+    """DICOM's term for the modality that a text header names; see :class:`Sidecar`."""
     return _term(next((fields[name] for name in ("modality", "0008|0060") if name in fields), ""))
 
 
 def _term(word: str) -> str:
     word = word.strip().strip('"').upper().removeprefix("MET_MOD_")
     word = _OTHER_WORDS.get(word, word)
-    return word if re.fullmatch(r"[A-Z]{2,16}", word) and word not in ("UNKNOWN", "OTHER", "NONE") else ""
+    return word if word in _TERMS else _NO_TERM
 
 
 def _may_be_hounsfield(voxels: npt.NDArray[np.float32]) -> bool:
@@ -119,9 +149,8 @@ def unknown_modality(said: str, voxels: npt.NDArray[np.float32]) -> str:
         said: modality that the file or its JSON file names, if any.
         voxels: (I, J, K), which may look like Hounsfield units; they are never taken for such by themselves.
     """
-    found = (
-        f"The modality of the volume file is given as {said}, which is none" if said else "The modality is not known"
-    )
+    which = "" if said == _NO_TERM else ", which no model was made for"
+    found = f"The modality of the volume file is given as {said}{which}" if said else "The modality is not known"
     warning = f"{found}: the values were worked on as of an unknown one. State it: --modality CT, MR or PT."
     least = float(voxels.min())
     if not said and _may_be_hounsfield(voxels):

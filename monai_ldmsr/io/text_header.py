@@ -9,9 +9,10 @@ from pathlib import Path
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import ReadLimits, too_large
+from monai_ldmsr.io.value_kind import no_grey_values
 from monai_ldmsr.io.volume_format import MM_PER_UNIT, NRRD, volume_extension
 
-__all__ = ["TextHeader", "is_plain", "placement", "stored_bytes", "text_header", "unusable"]
+__all__ = ["TextHeader", "check_kinds", "is_plain", "placement", "stored_bytes", "text_header", "unusable"]
 
 #: Fields of MetaImage with one number an axis, or one for each pair of axes.
 _NUMBERS_PER_AXIS = {
@@ -47,6 +48,13 @@ _NRRD_PER_AXIS = {
 }
 #: Spaces of NRRD that ITK turns to LPS; others it takes as if they were that.
 _NRRD_SPACES = {"ras", "rightanteriorsuperior", "las", "leftanteriorsuperior", "lps", "leftposteriorsuperior"}
+
+
+#: What NRRD says of an axis: a direction in space, if only by its name or by its one voxel; how many volumes there
+#: are; or what a voxel is made of.
+_DIRECTIONS, _COUNTS = ("domain", "space", "scalar", "stub", "none", "???"), ("list", "time")
+_COLOURS = re.compile(r"complex|.*-color")
+_COMPONENTS = re.compile(r"(.*-)?(vector|normal|gradient|matrix|point|quaternion)")
 
 _NRRD_INTEGERS = {"dimension", "spacedimension", "lineskip", "byteskip"}
 _NRRD_TEXTS = {
@@ -156,6 +164,37 @@ def _meta_lines(path: Path, limits: ReadLimits) -> TextHeader:
             if name == "elementdatafile" or not line:
                 return TextHeader(False, fields, remarks, stream.tell(), tuple(lines), is_clean)
     raise too_large(f"The {path.suffix.lower()} file has a header that does not end.", "header_bytes")
+
+
+def check_kinds(header: TextHeader) -> None:
+    """Refuse a NRRD file by what its axes are, where one of several values is no direction in space.
+
+    Raises:
+        SourceError: ``UNSUPPORTED_DIMENSIONS`` for a list or time, ``UNSUPPORTED_PIXELS`` for colours, channels and
+            complex numbers, ``UNREADABLE_FILE`` for what NRRD does not know.
+        SkippedSourceError: ``NO_GREY_VALUES`` for vectors, matrices and points.
+    """
+    if not header.is_nrrd:
+        return
+    sizes, kinds = (_NRRD_WORDS.findall(header.fields.get(name, "")) for name in ("sizes", "kinds"))
+    for axis, (size, kind) in enumerate(zip(sizes, (word.strip('"').lower() for word in kinds), strict=False)):
+        if int(size) == 1 or kind in _DIRECTIONS:
+            continue
+        if kind in _COUNTS:
+            raise SourceError(
+                f"An axis of {int(size)} in the NRRD file is no direction in space but of kind {kind}. Split it into "
+                "one file a volume.",
+                ReasonCode.UNSUPPORTED_DIMENSIONS,
+            )
+        if _COLOURS.fullmatch(kind) or (axis == 0 and kind == "vector"):  # as ITK calls any channels
+            raise SourceError(
+                "An axis of the NRRD file is of colours, channels or complex numbers, but one real number a voxel is "
+                "needed. Split the file into volumes.",
+                ReasonCode.UNSUPPORTED_PIXELS,
+            )
+        if _COMPONENTS.fullmatch(kind):
+            raise no_grey_values("an axis of the NRRD file is of vectors, matrices or points")
+        raise unusable(".nrrd", "a kind of axis in it is none of NRRD's")
 
 
 def stored_bytes(path: Path, header: TextHeader) -> int:

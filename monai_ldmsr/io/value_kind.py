@@ -20,6 +20,7 @@ __all__ = [
     "has_colour_table",
     "label_map",
     "label_warnings",
+    "no_grey_values",
     "phase_image",
     "refuse_intent",
     "refuse_mgh_intent",
@@ -42,16 +43,16 @@ _MGH_LABELS = 1
 _SEGMENT_KEY = re.compile(r"segment(\d+_|ation_)", re.IGNORECASE)
 
 _WORDS = r"d?seg|segs|segmentations?|segmented|labels?|labelmaps?|parc|parcellations?|masks?|aseg|wmparc|annot"
-_NAMED_LABELS = re.compile(rf"(^|[^a-z])({_WORDS})\d*([^a-z]|$)|label|aparc", re.IGNORECASE)
+#: Of a name or of free text; arterial spin labelling makes images.
+_SAYS_LABELS = re.compile(rf"(^|[^a-z])({_WORDS})\d*([^a-z]|$)|(?<!spin)(?<!spin[ _-])label|aparc", re.IGNORECASE)
 _FOLDER_OF_LABELS = re.compile(r"labels?(tr|ts|va)?|masks?(tr|ts)?|segmentations?|segs?", re.IGNORECASE)
-_TEXT_OF_LABELS = re.compile(r"label ?maps?|segmentations?|parcellations?|^labels?$", re.IGNORECASE)
 _NAMED_PHASE = re.compile(r"_ph(_|$)|part-phase|phase(\d|diff)?(_|$)", re.IGNORECASE)
 
-#: A parcellation of the brain has some 200 values, a picture of few grey levels may have as many as this by itself.
-_MAX_LABELS, _FEW = 512, 32
+#: An image whose name says labels has more grey levels than these.
+_FEW = 32
 
-#: In a label map most neighbours outside the background are alike; noise and any shading keep those of an image apart.
-_ALIKE = 0.5
+#: In a slice of an image of many grey levels, less than this part of them fills regions; it need not be read on.
+_FILLS_NOTHING = 0.25
 
 
 def label_map(sign: str) -> SkippedSourceError:
@@ -72,7 +73,8 @@ def phase_image(sign: str) -> SkippedSourceError:
     )
 
 
-def _no_grey_values(sign: str) -> SkippedSourceError:
+def no_grey_values(sign: str) -> SkippedSourceError:
+    """Error for values that are none of an image, as ``sign`` says."""
     return SkippedSourceError(
         f"The file's values are no grey values of an image: {sign}. Give the image that they were made from.",
         ReasonCode.NO_GREY_VALUES,
@@ -88,7 +90,7 @@ def refuse_intent(code: int) -> None:
     if code in _LABEL_INTENTS:
         raise label_map(f"its NIfTI intent code is {code}")
     if code not in _GREY_INTENTS and any(code in codes for codes in _OTHER_INTENTS):
-        raise _no_grey_values(f"its NIfTI intent code is {code}")
+        raise no_grey_values(f"its NIfTI intent code is {code}")
 
 
 def refuse_mgh_intent(intent: int) -> None:
@@ -100,7 +102,7 @@ def refuse_mgh_intent(intent: int) -> None:
     if intent == _MGH_LABELS:
         raise label_map("its header says so")
     if intent:
-        raise _no_grey_values(f"the kind of its volume is {intent}")
+        raise no_grey_values(f"the kind of its volume is {intent}")
 
 
 def has_colour_table(footer: IO[bytes]) -> bool:
@@ -152,20 +154,20 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
         SkippedSourceError: ``LABEL_MAP`` when name or text and values agree.
     """
     stem = path.name.split(".nii")[0]
-    is_named = bool(_NAMED_LABELS.search(path.name) or _FOLDER_OF_LABELS.fullmatch(path.parent.name))
-    is_said = any(_TEXT_OF_LABELS.search(text) for text in texts)
-    n_labels = _count_labels(raw)
-    if n_labels and (is_named or is_said):
-        where = "its name" if is_named else "a text in its header"
-        raise label_map(f"{where} says so, and it holds {n_labels} whole numbers that fill regions")
+    is_named = bool(_SAYS_LABELS.search(path.name) or _FOLDER_OF_LABELS.fullmatch(path.parent.name))
+    is_said = any(_SAYS_LABELS.search(text) for text in texts)
+    n_values, fills = _whole_numbers(raw)
+    what = f"{n_values} whole number{'s' * (n_values > 1)} {'that fill regions' if fills else 'alone'}"
+    if (is_named or is_said) and (0 < n_values <= _FEW or fills):
+        raise label_map(f"{'its name' if is_named else 'a text in its header'} says so, and it holds {what}")
     warnings = []
     if is_named or is_said:
         where = "The file's name" if is_named else "A text in the file's header"
         warnings.append(f"{where} is one of label maps, but its values are not: it was taken for an image.")
-    elif 0 < n_labels <= _FEW and raw.dtype.kind in "iub":
+    elif n_values > 1 and fills:
         warnings.append(
-            f"The file holds {n_labels} whole numbers that fill regions, as label maps do. If it is one, this result "
-            "is wrong: resample it with nearest neighbour instead."
+            f"The file holds {what}, as label maps do. If it is one, this result is wrong: resample it with nearest "
+            "neighbour instead."
         )
     if _NAMED_PHASE.search(stem):
         warnings.append(
@@ -175,20 +177,45 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
     return warnings
 
 
-def _count_labels(raw: npt.NDArray[Any]) -> int:
-    """How many values fill regions; 0 where they do not, are not whole, below -1, too many, or only one."""
-    found: set[float] = set()
+def _whole_numbers(raw: npt.NDArray[Any]) -> tuple[int, bool]:
+    """How many different values there are, 0 where not all are whole; and whether most of them fill regions.
+
+    A value fills regions where most of its voxels have an equal neighbour along two axes, or lie alone in the
+    background: noise and any shading keep those of an image apart. The background is one value of many, however large.
+    """
     middle = raw.shape[2] // 2
-    n_pairs = n_alike = 0
+    found = []
     for k in (middle, *range(middle), *range(middle + 1, raw.shape[2])):
-        image = raw[:, :, k]
-        values = np.unique(image)
-        if values.size > _MAX_LABELS or not (np.isfinite(values).all() and (values == np.rint(values)).all()):
-            return 0
-        found.update(values.tolist())
-        if len(found) > _MAX_LABELS or min(found) < -1:
-            return 0
-        inside = (image[1:] != 0) & (image[:-1] != 0)
-        n_pairs += int(inside.sum())
-        n_alike += int((inside & (image[1:] == image[:-1])).sum())
-    return len(found) if len(found) > 1 and n_alike > _ALIKE * n_pairs else 0
+        values, places, counts = np.unique(raw[:, :, k], return_inverse=True, return_counts=True)
+        if raw.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+            return 0, False
+        filled = np.bincount(
+            places.ravel(), _in_regions(raw, k, values[counts.argmax()]).ravel(), minlength=values.size
+        )
+        if values.size > _FEW and np.mean(2 * filled > counts) < _FILLS_NOTHING:
+            return values.size, False
+        found.append((values, counts, filled))
+    of_slices, counts, filled = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    values, places = np.unique(of_slices, return_inverse=True)
+    fills = 2 * np.bincount(places, filled) > np.bincount(places, counts)
+    return values.size, bool(2 * np.count_nonzero(fills) > values.size)
+
+
+def _in_regions(raw: npt.NDArray[Any], k: int, background: Any) -> npt.NDArray[np.bool_]:
+    """(I, J) of slice ``k``: whether voxels have likes along two axes, or none but likes and background around them."""
+    slab = np.pad(raw[:, :, max(0, k - 1) : k + 2], 1, constant_values=background)
+    slab = slab[:, :, min(k, 1) : min(k, 1) + 3]
+    image = slab[1:-1, 1:-1, 1]
+    axes = (
+        (slab[:-2, 1:-1, 1], slab[2:, 1:-1, 1]),
+        (slab[1:-1, :-2, 1], slab[1:-1, 2:, 1]),
+        (slab[1:-1, 1:-1, 0], slab[1:-1, 1:-1, 2]),
+    )
+    n_axes, is_apart = np.zeros(image.shape, np.uint8), np.ones(image.shape, np.bool_)
+    for neighbours in axes:
+        likes = [neighbour == image for neighbour in neighbours]
+        n_axes += likes[0] | likes[1]
+        for neighbour, like in zip(neighbours, likes, strict=True):
+            is_apart &= like | (neighbour == background)
+    in_regions: npt.NDArray[np.bool_] = (n_axes >= 2) | is_apart
+    return in_regions

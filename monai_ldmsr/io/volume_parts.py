@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 
 from monai_ldmsr.io.limits import ReadLimits
@@ -31,4 +32,5 @@ def part_names(path: Path, limits: ReadLimits, name: str = "") -> tuple[str, str
 
 def parts_beside(path: Path, limits: ReadLimits) -> list[Path]:
     """Files beside a volume file that belong to it."""
-    return [path.with_name(name) for name in part_names(path, limits) if name and path.with_name(name).is_file()]
+    beside = (path.with_name(name) for name in part_names(path, limits) if name)
+    return [part for part in beside if os.path.isfile(part)]  # a name may be too long for Path.is_file
