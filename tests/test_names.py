@@ -227,3 +227,12 @@ def test_copies_that_are_not_the_same_source_are_not_taken_for_one(tmp_path: Pat
     reports = [json.loads((tmp_path / "out" / c["case"] / "report.json").read_text()) for c in cases if not c["reason"]]
     assert sorted(report["modality"] for report in reports) == ["MR", "unknown"]
     assert code == 8
+
+
+def test_a_copy_among_label_maps_does_not_stand_for_the_image(tmp_path: Path, bundle: Path) -> None:
+    few = (values() > 1000).astype(np.uint8)
+    for name in ("labelsTr", "scans"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        nifti("phantom.nii.gz", few)(tmp_path / "in" / name)
+    _, cases = run(tmp_path / "in", tmp_path / "out", bundle)
+    assert sorted(case["reason"] for case in cases) == ["", "LABEL_MAP"]

@@ -19,6 +19,7 @@ from monai_ldmsr.errors import ReasonCode, SettingsError
 from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
+from monai_ldmsr.io.value_kind import lies_among_labels
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_parts import part_names
 
@@ -100,9 +101,13 @@ def series_place(paths: Iterable[Path], root: Path) -> PurePath:
 
 
 def stem_digest(path: PurePath) -> str:
-    """Digits that stand for the name of a volume file, whose stem in readable form may be that of another."""
+    """Digits that stand for the name of a volume file, whose stem in readable form may be that of another.
+
+    Of its folder only this counts: a copy among label maps is no copy of an image.
+    """
     extension = volume_extension(path) or ""
-    return case_digest(unicodedata.normalize("NFC", path.name[: len(path.name) - len(extension)]), extension)
+    stem = unicodedata.normalize("NFC", path.name[: len(path.name) - len(extension)])
+    return case_digest(stem, extension, "labels" if lies_among_labels(path) else "")
 
 
 def volume_digest(stem: str, contents: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "has_colour_table",
     "label_map",
     "label_warnings",
+    "lies_among_labels",
     "no_grey_values",
     "phase_image",
     "refuse_intent",
@@ -142,6 +143,11 @@ def refuse_segments(name: str, keys: Iterable[str]) -> None:
         raise label_map("its header lists segments")
 
 
+def lies_among_labels(path: PurePath) -> bool:
+    """Whether the folder of a file is named as those of label maps are."""
+    return bool(_FOLDER_OF_LABELS.fullmatch(path.parent.name))
+
+
 def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> list[str]:
     """Warnings of uncertain signs of a label map or a phase image.
 
@@ -154,7 +160,7 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
         SkippedSourceError: ``LABEL_MAP`` when name or text and values agree.
     """
     stem = path.name.split(".nii")[0]
-    is_named = bool(_SAYS_LABELS.search(path.name) or _FOLDER_OF_LABELS.fullmatch(path.parent.name))
+    is_named = bool(_SAYS_LABELS.search(path.name)) or lies_among_labels(path)
     is_said = any(_SAYS_LABELS.search(text) for text in texts)
     n_values, fills = _whole_numbers(raw)
     what = f"{n_values} whole number{'s' * (n_values > 1)} {'that fill regions' if fills else 'alone'}"
