@@ -11,6 +11,7 @@ from typing import Any
 from jpeg_by_hand import PROGRESSIVE, compress
 from odd_inputs import ALL, AXIAL, Make, OddInput, beside, changed, edited, refused, series, volumes
 from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEGExtended12Bit, generate_uid
 from series_by_hand import rewrite
 
@@ -55,6 +56,10 @@ def _small() -> Iterator[OddInput]:
             yield OddInput(f"{m} voxels of {spacing_mm[0]} mm", series(m, spacing_mm=spacing_mm), (5,))
     frames = [{"spacing_mm": (0.02, 0.03, 0.02), "FrameReferenceTime": n * 60000} for n in range(2)]
     yield OddInput("PT dynamic with voxels of 0.02 mm", volumes("PT", *frames), (5, 5), warning="told apart")
+    near = [0.025, 0.47, 1.028, 1.474, 2.031]
+    each = [{"spacing_mm": (0.1, 0.12, 0.5), "TemporalPositionIdentifier": 1}]
+    each += [{**each[0], "TemporalPositionIdentifier": 2, "positions_mm": near}]
+    yield OddInput("MR small repeats that jitter", volumes("MR", *each), (5, 5), warning="near each other")
     wider = series("CT", spacing_mm=(0.02, 0.03, 0.02), PixelSpacing=lambda k: [0.02, 0.03 if k < 4 else 0.0303])
     yield OddInput("CT last small image of another spacing", wider, (1, 4), warning="several grids")
 
@@ -74,6 +79,14 @@ def _ordered() -> Iterator[OddInput]:
         {"AcquisitionTime": lambda k: f"1020{k}0" if k else "100000", "InstanceNumber": lambda k: k + 6},
     )
     yield OddInput("MR orders that contradict each other", mixed, (5, 5), warning="some may be mixed")
+    each = [
+        {
+            "AcquisitionTime": lambda k, t=t: f"1010{int(0.9 * t + 0.18 * k):02d}",
+            "InstanceNumber": lambda k, t=t: 5 * t + k,
+        }
+        for t in range(6)
+    ]
+    yield OddInput("MR times of whole seconds", volumes("MR", *each), (5,) * 6, warning="order of Instance Number")
     less = volumes("MR", {}, {"InstanceNumber": lambda k: k + 6}, shapes=((20, 24, 5), (20, 24, 3)))
     yield refused("MR volumes of which one is not complete", less, "DUPLICATE_POSITION")
     yield refused("MR volumes without any order", volumes("MR", {}, {}), "DUPLICATE_POSITION")
@@ -88,6 +101,13 @@ def _owners() -> Iterator[OddInput]:
         else:
             yield OddInput(f"CT {key} of each image", each, (5,), warning="de-identification")
         some = series("CT", **{key: lambda k: f"1.2.{max(k, 2)}"})
+        echoes = volumes("MR", *({"EchoTime": t, key: lambda k: f"1.2.{k + 1}"} for t in (10, 20)))
+        if key == "PatientID":
+            yield refused("MR Patient ID of each place", echoes, "NO_GEOMETRY")
+        else:
+            yield OddInput(f"MR {key} of each place of two echoes", echoes, (5, 5), warning="de-identification")
+        beside_good = beside(some, series("MR"))
+        yield OddInput(f"CT {key} of some images beside MR", beside_good, (5,), ("NO_GEOMETRY",), 8)
         yield refused(f"CT {key} of some images", some, "NO_GEOMETRY")
         two = series("CT", (20, 24, 6), **{key: lambda k: f"1.2.{1 + k // 3}"})
         yield OddInput(f"CT two of {key}", two, (3, 3), warning="several grids")
@@ -96,11 +116,25 @@ def _owners() -> Iterator[OddInput]:
     yield OddInput("CT frame of reference missing in one image", missing, (5,), warning="is missing in 1 of 5")
 
 
+def _cut(image: Dataset) -> None:
+    """The data of one image end too early, with the marker of an end."""
+    compress(image)
+    if image.InstanceNumber == 3:
+        frame = next(generate_frames(image.PixelData, number_of_frames=1)).rstrip(b"\0")
+        image.PixelData = encapsulate([frame[:-4] + b"\xff\xd9"])
+        image["PixelData"].is_undefined_length = True
+
+
 def _headers() -> Iterator[OddInput]:
     for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
         yield OddInput(f"CT Rescale Type {kind}", series("CT", RescaleType=kind), (5,))
     for m in ("CT", "MR"):
         yield OddInput(f"{m} JPEG of 12 bits", changed(m, compress, JPEGExtended12Bit), (5,))
+        yield refused(
+            f"{m} JPEG of 12 bits cut before its end", changed(m, _cut, JPEGExtended12Bit), "UNDECODABLE_PIXELS", 4
+        )
+    fewer = changed("CT", lambda image: (compress(image), edited(image, BitsStored=10, HighBit=9)), JPEGExtended12Bit)
+    yield refused("CT JPEG of more bits than Bits Stored", fewer, "UNSUPPORTED_PIXELS")
     progressive = changed("CT", lambda image: compress(image, PROGRESSIVE), JPEGExtended12Bit)
     yield refused("CT progressive JPEG of 12 bits", progressive, "UNDECODABLE_PIXELS")
     yield refused("CT class and MR modality", series("CT", Modality="MR"), "UNSUPPORTED_MODALITY")

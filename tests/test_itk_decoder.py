@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,21 @@ import pytest
 import SimpleITK
 from dicom_fixtures import make_series
 from jpeg_by_hand import PROGRESSIVE, compress, encode, of_blocks
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGExtended12Bit, JPEGLSLossless
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSLossless,
+)
 from series_by_hand import along_normal, rewrite
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io import dicom_pixels
+from monai_ldmsr.io.decoder_messages import refuse_damage_in_print
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.itk_decoder import itk_pixels
 
@@ -124,3 +135,125 @@ def test_an_unknown_process_is_not_called_damage(tmp_path: Path) -> None:
     error = refused(tmp_path, lambda frame: frame.replace(b"\xff\xc1", bytes((0xFF, PROGRESSIVE))))
     assert not isinstance(error, CorruptSourceError)
     assert "no decoder here knows" in str(error)
+
+
+def _noise(bits: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2**bits, (64, 64))
+
+
+def _eight_bits() -> bytes:
+    stream = BytesIO()
+    Image.fromarray(_noise(8).astype(np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def _replace_frame(folder: Path, frame: bytes, syntax: str, bits: int, codestream: bytes = b"") -> None:
+    """The second image holds ``codestream``, the others a good ``frame``."""
+
+    def change(image: pydicom.Dataset) -> None:
+        image.Rows = image.Columns = 64
+        image.BitsAllocated, image.BitsStored, image.HighBit = 8 if bits == 8 else 16, bits, bits - 1
+        image.PixelData = encapsulate([codestream if codestream and image.InstanceNumber == 2 else frame])
+        image["PixelData"].VR = "OB"
+        image["PixelData"].is_undefined_length = True
+
+    make_series(folder, "MR", SHAPE, baggage=False)
+    rewrite(folder, change, syntax)
+
+
+def _compressed(syntax: str, bits: int) -> bytes:
+    if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and bits == 8):
+        return _eight_bits()
+    if syntax == JPEGExtended12Bit:
+        return encode(_noise(bits))
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.Rows = image.Columns = 64
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, bits, bits - 1, 0
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.SOPClassUID, image.SOPInstanceUID = "1.2.3", "1.2.4"
+    image.PixelData = _noise(bits).astype("<u2").tobytes()
+    image["PixelData"].VR = "OW"
+    image.compress(syntax, generate_instance_uid=False)
+    return next(generate_frames(image.PixelData, number_of_frames=1)).rstrip(b"\0")
+
+
+KINDS = [
+    (JPEGBaseline8Bit, 8),
+    (JPEGExtended12Bit, 8),
+    (JPEGExtended12Bit, 12),
+    (JPEG2000Lossless, 12),
+    (JPEGLSLossless, 12),
+]
+
+
+@pytest.mark.parametrize(("syntax", "bits"), KINDS)
+@pytest.mark.parametrize("n_cut", [0, 4, 20, 80, 300])
+def test_a_cut_codestream_with_an_end_is_damage_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], syntax: str, bits: int, n_cut: int
+) -> None:
+    frame = _compressed(syntax, bits)
+    _replace_frame(tmp_path, frame, syntax, bits, frame[: -2 - n_cut] + b"\xff\xd9" if n_cut else b"")
+    if n_cut:
+        with pytest.raises(CorruptSourceError, match="pixel data are damaged") as caught:
+            read_dicom_series(tmp_path)
+        assert caught.value.reason is ReasonCode.UNDECODABLE_PIXELS
+    else:
+        read_dicom_series(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("n_cut", [0, 2, 40, 3000])
+def test_a_cut_lossless_jpeg_is_damage(n_cut: int) -> None:
+    path = get_testdata_file("JPGLosslessP14SV1_1s_1f_8b.dcm", download=False)
+    if path is None:
+        pytest.skip("pydicom-data is not installed")
+    image = pydicom.dcmread(path)
+    frame = next(generate_frames(image.PixelData, number_of_frames=1))
+    with pytest.raises(ValueError, match="damage") if n_cut else nullcontext(), refuse_damage_in_print():
+        itk_pixels(frame[: -2 - n_cut] + b"\xff\xd9", image, image.file_meta.TransferSyntaxUID)
+
+
+def test_what_others_print_meanwhile_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    with refuse_damage_in_print():
+        os.write(2, b"Unsupported JPEG data precision 12\nanother thread\n")
+    with pytest.raises(ValueError, match="damage"), refuse_damage_in_print():
+        os.write(2, b"another\nCorrupt JPEG data: premature end of data segment\n")
+    assert capfd.readouterr().err == "another thread\nanother\n"
+
+
+@pytest.mark.parametrize(("syntax", "bits"), [kind for kind in KINDS if kind[1] == 12])
+@pytest.mark.parametrize("said", [10, 12, 14])
+def test_a_codestream_of_more_bits_than_the_header_says_is_refused(
+    tmp_path: Path, syntax: str, bits: int, said: int
+) -> None:
+    _replace_frame(tmp_path, _compressed(syntax, bits), syntax, said)
+    if said >= bits:
+        values = read_dicom_series(tmp_path).voxels[:, :, 0].T
+        expected = of_blocks(_noise(bits)) if syntax == JPEGExtended12Bit else _noise(bits)
+        np.testing.assert_array_equal(values, expected)
+        return
+    with pytest.raises(SourceError, match="compressed with 12 bits a value") as caught:
+        read_dicom_series(tmp_path)
+    assert caught.value.reason is ReasonCode.UNSUPPORTED_PIXELS
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("fits", [True, False])
+def test_all_allocated_bits_may_be_coded_where_the_values_fit(tmp_path: Path, syntax: str, fits: bool) -> None:
+    """As encoders of real files do."""
+
+    def change(image: pydicom.Dataset) -> None:
+        image.BitsStored, image.HighBit = 16, 15
+        image.compress(syntax, generate_instance_uid=False)
+        image.BitsStored, image.HighBit = (12, 11) if fits else (9, 8)
+
+    made = make_series(tmp_path, "MR", (40, 48, 3), baggage=False)
+    rewrite(tmp_path, change, syntax)
+    if fits:
+        np.testing.assert_array_equal(read_dicom_series(tmp_path).voxels, made.values.transpose(1, 0, 2))
+        return
+    with pytest.raises(SourceError, match="says 9") as caught:
+        read_dicom_series(tmp_path)
+    assert caught.value.reason is ReasonCode.UNSUPPORTED_PIXELS

@@ -192,3 +192,129 @@ def test_left_out_images_are_counted_in_the_summary(tmp_path: Path) -> None:
     [files], [skipped] = find_dicom_series(tmp_path)
     assert (len(files.paths), skipped.reason, skipped.n_files) == (5, ReasonCode.LOCALIZER, 1)
     assert pydicom.dcmread(files.paths[0]).Rows == 20
+
+
+def hhmmss(seconds: float) -> str:
+    return f"10{int(seconds) // 60:02d}{int(seconds) % 60:02d}"
+
+
+@pytest.mark.parametrize("repetition_s", [0.45, 0.8, 0.9, 1.0, 1.3])
+@pytest.mark.parametrize("n_slices", [2, 3, 4])
+@pytest.mark.parametrize("start_s", [0.0, 0.5])
+def test_times_of_whole_seconds_never_mix_volumes(
+    tmp_path: Path, repetition_s: float, n_slices: int, start_s: float
+) -> None:
+    n_times, expected = 12, []
+    for t in range(n_times):
+        make_series(
+            tmp_path / f"{t}",
+            "MR",
+            (8, 9, n_slices),
+            uids={"study": "1.2.1", "series": "1.2.2", "frame": "1.2.3"},
+            AcquisitionTime=lambda k, t=t: hhmmss(start_s + repetition_s * (t + k / n_slices)),
+            InstanceNumber=lambda k, t=t: n_slices * t + k + 1,
+        )
+        expected.append(list(range(n_slices * t + 1, n_slices * (t + 1) + 1)))
+    assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
+    next((tmp_path / "3").iterdir()).unlink()
+    found, _ = find_dicom_series(tmp_path)
+    for files in found:
+        numbers = [int(pydicom.dcmread(path).InstanceNumber) for path in files.paths]
+        if len({(number - 1) // n_slices for number in numbers}) > 1:  # not parted, and never read as one volume
+            with pytest.raises(SourceError, match="neither an attribute nor their order"):
+                read_dicom_series(files)
+
+
+KEYS = ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoTime", "DiffusionBValue")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("jitter", [0.02, 0.08, 0.2])
+@pytest.mark.parametrize("spacing_mm", [(0.1, 0.12, 0.5), (0.7, 0.9, 2.5)])
+def test_images_near_each_other_are_of_volumes_that_an_attribute_tells_apart(
+    tmp_path: Path, key: str, jitter: float, spacing_mm: tuple[float, float, float]
+) -> None:
+    """``jitter`` is part of the slice distance; the third volume has it at some places only."""
+    shared, signs = uids(), np.array([0.9, -1, 0.95, -0.9, 1])
+    for n, sign in enumerate((0 * signs, signs, signs * [0, 1, 0, 0, 1])):
+        along = (np.arange(5) + jitter * (sign if key != "AcquisitionNumber" else abs(sign))) * spacing_mm[2]
+        make_series(
+            tmp_path / f"{n}", "MR", (8, 9, 5), uids=shared, spacing_mm=spacing_mm, positions_mm=along, **{key: n + 1}
+        )
+    assert sorted(found_numbers(tmp_path, key)) == [[n] * 5 for n in (1, 2, 3)]
+
+
+def test_two_attributes_tell_images_near_each_other_apart(tmp_path: Path) -> None:
+    shared = uids()
+    for n in range(6):
+        along = [0.5 * k + 0.03 * (-1) ** (k * n + n // 2) * (n > 0) for k in range(5)]
+        make_series(
+            tmp_path / f"{n}",
+            "MR",
+            (8, 9, 5),
+            uids=shared,
+            spacing_mm=(0.1, 0.12, 0.5),
+            positions_mm=along,
+            EchoTime=n // 3 + 1,
+            TemporalPositionIdentifier=n % 3 + 1,
+            InstanceNumber=n + 1,
+        )
+    assert sorted(found_numbers(tmp_path, "InstanceNumber")) == [[n] * 5 for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("key", ["FrameOfReferenceUID", "StudyInstanceUID"])
+@pytest.mark.parametrize("each", ["image", "place"])
+@pytest.mark.parametrize("n_missing", [0, 1])
+def test_identifiers_new_at_each_place_part_no_echoes(tmp_path: Path, key: str, each: str, n_missing: int) -> None:
+    shared = uids()
+    for echo in (1, 2):
+        changed = {key: lambda k, e=echo: f"1.2.{k + 1}.{e if each == 'image' else 0}"}
+        make_series(tmp_path / f"{echo}", "MR", (8, 9, 5), uids=shared, EchoTime=10 * echo, **changed)
+    for path in sorted((tmp_path / "2").iterdir())[:n_missing]:
+        path.unlink()
+    assert sorted(found_numbers(tmp_path, "EchoTime")) == [[10] * 5, [20] * (5 - n_missing)]
+
+
+def test_a_patient_of_each_place_is_refused_as_a_failure(tmp_path: Path) -> None:
+    shared = uids()
+    for echo in (1, 2):
+        make_series(tmp_path / f"{echo}", "MR", uids=shared, EchoTime=10 * echo, PatientID=lambda k: f"P{k}")
+    found, [skipped] = find_dicom_series(tmp_path)
+    assert (found, skipped.reason, skipped.failed, skipped.n_files) == ([], ReasonCode.NO_GEOMETRY, True, 10)
+
+
+@pytest.mark.parametrize("thickness", [1.25, 2.5])
+def test_two_acquisitions_of_two_slices_are_not_merged_without_a_word(tmp_path: Path, thickness: float) -> None:
+    shared = uids()
+    for n in (1, 2):
+        along = [1.25 * (n - 1), 1.25 * (n - 1) + 2.5]
+        make_series(
+            tmp_path / f"{n}",
+            "CT",
+            (8, 9, 2),
+            uids=shared,
+            positions_mm=along,
+            AcquisitionNumber=n,
+            SliceThickness=thickness,
+        )
+    found, _ = find_dicom_series(tmp_path)
+    assert sorted(len(files.paths) for files in found) == ([4] if thickness < 2 else [2, 2])
+    said = "make one volume" if thickness < 2 else "are volumes of their own"
+    assert all(any(said in warning for warning in files.warnings) for files in found)
+
+
+def test_the_decision_on_interleaved_acquisitions_names_the_thickness_that_decided(tmp_path: Path) -> None:
+    shared = uids()
+    for n, thickness in ((1, 5.0), (2, 2.5)):
+        along = [5.0 * k + 2.5 * (n - 1) for k in range(4)]
+        make_series(
+            tmp_path / f"{n}",
+            "CT",
+            (8, 9, 4),
+            uids=shared,
+            positions_mm=along,
+            AcquisitionNumber=n,
+            SliceThickness=thickness,
+        )
+    [files], _ = find_dicom_series(tmp_path)
+    assert any("As slices are 2.5 mm thick there" in w and "make one volume" in w for w in files.warnings)

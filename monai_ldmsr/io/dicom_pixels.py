@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy.typing as npt
 import pydicom
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import JPEGExtended12Bit, RLELossless
+from pydicom.uid import JPEGTransferSyntaxes, RLELossless
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io.codestream import check_frame, is_known_process
+from monai_ldmsr.io.codestream import check_frame, is_known_process, precision
+from monai_ldmsr.io.decoder_messages import refuse_damage_in_print
 from monai_ldmsr.io.dicom_doubts import check_pixel_length
 from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
@@ -132,7 +134,10 @@ def stored_pixels(
         dataset = _read_again(path, header, place, limits)
     with quiet_pydicom():
         decoded = _decode(dataset, shape, n_bytes, compressed, place)
-    return _significant_bits(decoded, stored_type)
+    values, has_extra_bits = _significant_bits(decoded, stored_type)
+    if has_extra_bits and compressed and header.file_meta.TransferSyntaxUID != RLELossless:
+        raise _beyond_bits_stored(stored_type.bits_allocated, stored_type.bits_stored, place)
+    return values, has_extra_bits
 
 
 def _declared_shape(header: pydicom.Dataset, place: str) -> tuple[int, int]:
@@ -226,12 +231,17 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
             frame = next(generate_frames(data, number_of_frames=1))
             check_frame(frame, syntax, shape, n_bytes)
             is_known = is_known_process(frame, syntax)
-        if compressed and _is_for_itk(syntax, int(dataset.BitsStored)):
-            pixels = itk_pixels(frame, dataset, syntax)
-        else:
-            # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
-            dataset.pixel_array_options(correct_unused_bits=False)
-            pixels = dataset.pixel_array
+            n_bits = precision(frame, syntax)
+            _check_precision(n_bits, dataset, place)
+        with refuse_damage_in_print() if compressed else nullcontext():
+            if compressed and _is_for_itk(syntax):
+                pixels = itk_pixels(frame, dataset, syntax, n_bits)
+            else:
+                # pydicom's own correction ignores High Bit; :func:`_significant_bits` does not.
+                dataset.pixel_array_options(correct_unused_bits=False)
+                pixels = dataset.pixel_array
+    except SourceError:
+        raise
     except Exception:
         raise (_undecodable if is_known else _unknown_process)(place) from None
     if pixels.shape != shape:
@@ -239,10 +249,27 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
     return pixels.astype(np.int32)
 
 
-def _is_for_itk(syntax: pydicom.uid.UID, bits_stored: int) -> bool:
-    """Where pydicom has no decoder; its GDCM is not given 12 bits of JPEG Extended."""
-    is_refused = syntax == JPEGExtended12Bit and bits_stored != 8
-    return syntax in ITK_SYNTAXES and (is_refused or not get_decoder(syntax).is_available)
+def _check_precision(n_bits: int, dataset: pydicom.Dataset, place: str) -> None:
+    """Refuse a codestream of more bits than the header says: which of them are the values is uncertain.
+
+    Many encoders write all allocated bits, whatever is stored; then the values themselves tell.
+    """
+    stored = int(dataset.BitsStored)
+    if n_bits > stored and n_bits != int(dataset.BitsAllocated):
+        raise _beyond_bits_stored(n_bits, stored, place)
+
+
+def _beyond_bits_stored(n_bits: int, stored: int, place: str) -> SourceError:
+    return SourceError(
+        f"{place} is compressed with {n_bits} bits a value, but (0028,0101) 'Bits Stored' says {stored}: high bits of "
+        "values would be lost. Repair the header, or export the series uncompressed.",
+        ReasonCode.UNSUPPORTED_PIXELS,
+    )
+
+
+def _is_for_itk(syntax: pydicom.uid.UID) -> bool:
+    """Where pydicom has no decoder; and all of JPEG, of which others decode damage without a word, or no 12 bits."""
+    return syntax in JPEGTransferSyntaxes or (syntax in ITK_SYNTAXES and not get_decoder(syntax).is_available)
 
 
 def _check_one_frame(data: bytes) -> None:

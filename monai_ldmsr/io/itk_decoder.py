@@ -37,19 +37,21 @@ ITK_SYNTAXES = frozenset(
 _ATTRIBUTES = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 
 
-def itk_pixels(frame: bytes, header: Dataset, syntax: UID) -> npt.NDArray[Any]:
+def itk_pixels(frame: bytes, header: Dataset, syntax: UID, n_bits: int = 0) -> npt.NDArray[Any]:
     """Stored integers (rows, columns) of a frame that :func:`~monai_ldmsr.io.codestream.check_frame` has passed.
 
     Args:
         frame: its codestream.
         header: with Rows, Columns and the attributes of the bits.
         syntax: one of :data:`ITK_SYNTAXES`.
+        n_bits: of a value, where the codestream has more than Bits Stored.
 
     Raises:
         ValueError: the codestream has no end: what is missing would be made up.
         RuntimeError: ITK cannot decode it.
     """
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+    # Some encoders fill up with FF, which begins a marker that never comes.
+    if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise ValueError("the codestream is truncated")
     # ITK reads files only. Nothing of the patient is in this one, and no rescale or inversion, so stored values come.
     image = Dataset()
@@ -57,6 +59,8 @@ def itk_pixels(frame: bytes, header: Dataset, syntax: UID) -> npt.NDArray[Any]:
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     for keyword in _ATTRIBUTES:
         setattr(image, keyword, int(header[keyword].value))
+    if n_bits > image.BitsStored:  # it would cut them
+        image.BitsStored, image.HighBit = n_bits, n_bits - 1
     image.PixelData = encapsulate([frame])
     image["PixelData"].VR = "OB"
     image.file_meta = FileMetaDataset()

@@ -65,6 +65,8 @@ _FAILURES = (
     ReasonCode.NO_SUCH_SOURCE,
     ReasonCode.UNREADABLE_FILE,
     ReasonCode.DUPLICATE_UID_CONFLICT,
+    ReasonCode.DUPLICATE_POSITION,
+    ReasonCode.NO_GEOMETRY,
     ReasonCode.TOO_LARGE,
     ReasonCode.MISSING_FILE,
     ReasonCode.BAD_DICOMDIR,

@@ -11,6 +11,7 @@ from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.image_kind import LOCALIZER
 from monai_ldmsr.io.series_grouping import SPLIT_BY, SeriesFiles, SeriesImage, case_digest
 from monai_ldmsr.io.series_labels import VolumeTraits, label_volumes
+from monai_ldmsr.io.slice_stack import Stations
 from monai_ldmsr.io.stack_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
 
 __all__ = ["LeftOut", "volumes_of"]
@@ -118,12 +119,13 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
     if len(found) == 2 and n_unsaid:
         told = f"{name} is missing in {n_unsaid} of {len(part.images)} images: that of the others is taken for theirs."
         return [replace(part, warnings=(*part.warnings, told))]
-    if not n_alone:
+    is_new_at_each_place = _stand_alone(part, found)
+    if not n_alone and not is_new_at_each_place:
         return [replace(part, images=images) for images in found]
-    if n_alone == len(found) and at != _PATIENT:
+    if is_new_at_each_place and at != _PATIENT:
         told = (
-            f"{name} is another one in each of {n_alone} images of the series, as careless de-identification makes it: "
-            "by all else they are one volume, and are taken for one."
+            f"{name} has {len(found)} values in {len(part.images)} images of the series, each at one place alone, as "
+            "careless de-identification makes it: by all else the images belong together, and are taken to."
         )
         return [replace(part, warnings=(*part.warnings, told))]
     raise SourceError(
@@ -132,6 +134,15 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
         "its own.",
         ReasonCode.NO_GEOMETRY,
     )
+
+
+def _stand_alone(part: VolumePart, found: list[list[SeriesImage]]) -> bool:
+    """Whether each value of an identifier is that of one place: of one image, or of echoes that stand there."""
+    stations = Stations(planes_of(part.images))
+    at = dict(zip((id(image) for image in part.images), stations.of_image.tolist(), strict=True))
+    places = [{at[id(image)] for image in images} for images in found]
+    is_each_image = all(len(images) == 1 for images in found)
+    return is_each_image or (all(len(place) == 1 for place in places) and len(set.union(*places)) == len(found))
 
 
 def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> list[VolumePart]:
@@ -194,8 +205,8 @@ def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
         signed = {image.value("ComplexImageComponent") for image in part.images} & {"REAL", "IMAGINARY"}
         if signed:
             told.append(
-                f"A {' and '.join(sorted(signed)).lower()} part of a complex MR image: its values have a sign, and it "
-                "is super-resolved as it is."
+                f"Of a complex MR image the {' and '.join(sorted(signed)).lower()} part: its values have a sign, and "
+                "it is super-resolved as it is."
             )
         found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *told)))
     return found

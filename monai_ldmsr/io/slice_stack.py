@@ -86,9 +86,9 @@ class Stations:
         held = " and ".join(f"{n} hold {k} images" for k, n in sorted(Counter(self.counts.tolist()).items()))
         first = int(np.argmax(self.counts > 1)) + 1
         raise SourceError(
-            f"Of {len(self.counts)} slice positions, {held} (the first "
-            f"with several: position {first}; tolerance {self.tolerance_mm:.3g} mm), and no attribute tells whole "
-            "volumes apart. Remove the images that do not belong to the volume, or fetch those that are missing.",
+            f"Of {len(self.counts)} slice positions, {held} (the first with several: position {first}; tolerance "
+            f"{self.tolerance_mm:.3g} mm), and neither an attribute nor their order parts them into whole volumes. "
+            "Remove the images that do not belong to the volume, or fetch those that are missing.",
             ReasonCode.DUPLICATE_POSITION,
         )
 

@@ -9,12 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from monai_ldmsr.io.dicom_header import ImagePlane
 from monai_ldmsr.io.series_grouping import ORDER_BY, SPLIT_BY, SeriesImage
 from monai_ldmsr.io.slice_stack import Stations
 
 __all__ = ["VolumePart", "differences", "is_parallel", "parallel_parts", "partition", "planes_of", "volume_parts"]
+
+IntArray = npt.NDArray[np.int_]
 
 #: Images whose direction cosines differ by no more, and whose Pixel Spacing by no more than twice this part of it, lie
 #: on parallel, equal grids.
@@ -41,8 +44,11 @@ _NEARLY_WHOLE, _WHOLE = 0.5, 0.9
 #: Of these, several values may belong to one volume.
 _TIMES = ("TriggerTime", "FrameReferenceTime", "AcquisitionTime")
 
-#: Images of the smallest stack of which the distance is certain.
+#: Images of the smallest stack of which the distance is certain; of fewer, the thickness decides.
 _FEWEST = 3
+
+#: Images of one place spread over less than this part of the slice distance: to one side, or to both of an even grid.
+_NEAR, _NEAR_BOTH_SIDES = 0.25, 0.5
 
 #: A stack that is coarser than the images together by more than this has others between its own.
 _COARSER = 1.25
@@ -66,33 +72,51 @@ class VolumePart:
 def volume_parts(images: list[SeriesImage]) -> list[VolumePart]:
     """Part parallel images of one grid until no position repeats, or nothing tells them apart (reading refuses these).
 
-    An attribute tells volumes apart where each of its values stands once at every position; or where the images of
-    each value make a whole stack and these overlap. Where no attribute does, and every position has as many images,
-    their order at each position does.
+    An attribute tells volumes apart where each of its values has as many images at every position. Where none does, and
+    every position has as many images, their order at each position does. Last come attributes of which a value lacks
+    positions, makes a whole stack that overlaps others, or has its images near those of others.
     """
     return _parts(VolumePart(images))
 
 
 def _parts(part: VolumePart) -> list[VolumePart]:
     stations = Stations(planes_of(part.images))
-    # Order before overlap: times of whole seconds would make stacks of the few slices that have one in common.
-    found = _complete(part, stations) or _ordered(part, stations) or _overlapping(part, stations) or [part]
+    # Order before what leaves gaps: times of whole seconds would make stacks of the slices that have one in common.
+    for parted in (_complete, _ordered, _incomplete, _overlapping, _near):
+        if found := parted(part, stations):
+            break
+    else:
+        found = [part]
     return [split for child in found for split in (_parts(child) if len(found) > 1 else [child])]
 
 
 def _complete(part: VolumePart, stations: Stations) -> list[VolumePart]:
-    """Volumes of which at least one has every position; nothing where positions do not repeat.
-
-    A key with more values than a position has images would cut slices apart rather than volumes, and so would
-    one that leaves no part with every position: neither is used.
-    """
+    """Volumes by the first key of which each value has as many images at every position; nothing without repeats."""
     for keyword in SPLIT_BY if stations.most > 1 else ():
         children = _by_value(part, keyword)
-        if len(children) > stations.most:
+        if 1 < len(children) <= stations.most and _are_even(part, keyword, stations.of_image):
+            return children
+    return []
+
+
+def _are_even(part: VolumePart, keyword: str, place: IntArray) -> bool:
+    """Whether each value of a key has as many images at each place, whole volumes then; ``place`` is each image's."""
+    values = np.array([image.value(keyword) for image in part.images])
+    counts = (np.bincount(place[values == value], minlength=place.max() + 1) for value in np.unique(values))
+    return all(count.min() == count.max() for count in counts)
+
+
+def _incomplete(part: VolumePart, stations: Stations) -> list[VolumePart]:
+    """Volumes of which at least one has every position, and others lack some: by no time, which cuts slices apart."""
+    for keyword in SPLIT_BY if stations.most > 1 else ():
+        children = _by_value(part, keyword)
+        if not 1 < len(children) <= stations.most or keyword in _TIMES:
             continue
         found = [Stations(planes_of(child.images)) for child in children]
-        fewer = max(child.most for child in found) < stations.most
-        if fewer and max(len(s.counts) for s in found) == len(stations.counts):
+        most = max(child.most for child in found)
+        if most > (stations.most - 1 if keyword in _CERTAIN else 1):
+            continue
+        if max(len(s.counts) for s in found) == len(stations.counts):
             return children
     return []
 
@@ -101,27 +125,67 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
     """Whole stacks that overlap, as volumes of their own or as the one that they surely or probably make."""
     for keyword, name in SPLIT_BY.items():
         children = _by_value(part, keyword)
-        if min(len(child.images) for child in children) < (_FEWEST if stations.most == 1 else 2):
-            continue
-        if keyword in _TIMES and len(children) > max(stations.most, 2):
+        fewest = min(len(child.images) for child in children)
+        if fewest < 2 or (keyword in _TIMES and len(children) > max(stations.most, 2)):
             continue
         found = [Stations(planes_of(child.images)) for child in children]
-        if not _are_whole_and_overlap(found) or max(child.most for child in found) > max(stations.most - 1, 1):
+        most = max(stations.most - 1, 1) if keyword in _CERTAIN else 1
+        if not _are_whole_and_overlap(found) or max(child.most for child in found) > most:
             continue
         between = [s.spacing_mm > _COARSER * stations.spacing_mm for s in found]
         is_one_stack = stations.most == 1 and stations.evenness() >= _WHOLE
         if is_one_stack and not any(between):
             continue  # one fills the gaps of the other
-        if not any(between) or keyword in _CERTAIN or not (is_one_stack or stations.most > 1):
+        is_certain = keyword in _CERTAIN and (fewest >= _FEWEST or not is_one_stack)
+        if not any(between) or is_certain or not (is_one_stack or stations.most > 1):
             told = f"The images of {len(children)} values of {name} make whole stacks that overlap, each a volume."
             return [_warned(child, told) for child in children]
         thick = [_thickness_mm(child.images) for child in children]
-        geometric = [float(np.sqrt(s.spacing_mm * stations.spacing_mm)) for s in found]
-        if all(t > mean for t, mean, b in zip(thick, geometric, between, strict=True) if b):
-            return [_warned(child, _interleaved(name, stations, found, thick, True)) for child in children]
+        thin = [
+            (t, s.spacing_mm)
+            for t, s, b in zip(thick, found, between, strict=True)
+            if b and t <= np.sqrt(s.spacing_mm * stations.spacing_mm)
+        ]
+        if not thin:
+            of_all = [(t, s.spacing_mm) for t, s, b in zip(thick, found, between, strict=True) if b]
+            return [_warned(child, _interleaved(name, stations, len(found), min(of_all), True)) for child in children]
         if is_one_stack:
-            return [_warned(part, _interleaved(name, stations, found, thick, False))]
+            return [_warned(part, _interleaved(name, stations, len(found), min(thin), False))]
     return []
+
+
+def _near(part: VolumePart, stations: Stations) -> list[VolumePart]:
+    """Volumes by the first key of which each value has as many images near every place, however uneven these are."""
+    along = np.array([plane.position_mm for plane in planes_of(part.images)]) @ planes_of(part.images)[0].normal
+    order = np.argsort(along, kind="stable")
+    gaps = np.diff(along[order])
+    for keyword in SPLIT_BY:
+        children = _by_value(part, keyword)
+        fewest = min(len(child.images) for child in children)
+        if len(children) < 2 or fewest < 2:
+            continue
+        for n_places in (n for n in range(fewest, 1, -1) if all(len(child.images) % n == 0 for child in children)):
+            cuts = np.sort(np.argsort(gaps)[::-1][: n_places - 1])
+            place = np.empty(len(along), int)
+            place[order] = np.searchsorted(cuts, np.arange(len(along)) - 0.5)
+            if _are_near(along, place, keyword) and _are_even(part, keyword, place):
+                told = (
+                    f"The images of {len(children)} values of {SPLIT_BY[keyword]} stand near each other, each a volume."
+                )
+                return [_warned(child, told) for child in children]
+    return []
+
+
+def _are_near(along: npt.NDArray[np.float64], place: IntArray, keyword: str) -> bool:
+    """Whether the images of each place are nearer to each other than to those of others.
+
+    A quarter of the slice distance to both sides of a place is left, to one side where a key is not certain: an
+    acquisition that takes the slices between others stands at a half.
+    """
+    ends = [(along[place == n].min(), along[place == n].max()) for n in range(place.max() + 1)]
+    distance = np.median(np.diff([(first + last) / 2 for first, last in ends]))
+    spread = max(last - first for first, last in ends)
+    return bool(spread < (_NEAR_BOTH_SIDES if keyword in _CERTAIN else _NEAR) * distance)
 
 
 def _are_whole_and_overlap(found: Sequence[Stations]) -> bool:
@@ -131,13 +195,15 @@ def _are_whole_and_overlap(found: Sequence[Stations]) -> bool:
     return any(start <= end + found[0].tolerance_mm for (_, end), (start, _) in pairwise(ends))
 
 
-def _interleaved(name: str, together: Stations, alone: Sequence[Stations], thick: list[float], apart: bool) -> str:
-    spacing_mm, thickness_mm = max((s.spacing_mm, t) for s, t in zip(alone, thick, strict=True))
+def _interleaved(name: str, together: Stations, n_values: int, deciding: tuple[float, float], apart: bool) -> str:
+    """``deciding`` are thickness and distance of the stack that decided."""
+    thickness_mm, spacing_mm = deciding
     said = f"slices are {thickness_mm:.3g} mm thick" if thickness_mm else "nothing says how thick slices are"
     made = "are volumes of their own" if apart else "make one volume"
+    which = "each" if apart else "in one of them"
     return (
-        f"The images of {len(alone)} values of {name} interleave, {together.spacing_mm:.3g} mm apart together and "
-        f"{spacing_mm:.3g} mm each. As {said}, it was decided that they {made}."
+        f"The images of {n_values} values of {name} interleave, {together.spacing_mm:.3g} mm apart together and "
+        f"{spacing_mm:.3g} mm {which}. As {said} there, it was decided that they {made}."
     )
 
 
