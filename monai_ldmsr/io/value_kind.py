@@ -163,7 +163,7 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
     is_named = bool(_SAYS_LABELS.search(path.name)) or lies_among_labels(path)
     is_said = any(_SAYS_LABELS.search(text) for text in texts)
     n_values, fills = _whole_numbers(raw)
-    what = f"{n_values} whole number{'s' * (n_values > 1)} {'that fill regions' if fills else 'alone'}"
+    what = f"{n_values} whole number{'s' * (n_values > 1)} {'that fill regions' if fills and n_values > 1 else 'alone'}"
     if (is_named or is_said) and (0 < n_values <= _FEW or fills):
         raise label_map(f"{'its name' if is_named else 'a text in its header'} says so, and it holds {what}")
     warnings = []
