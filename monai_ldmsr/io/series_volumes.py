@@ -30,7 +30,10 @@ _OWNERS = {
 _PATIENT = -2
 
 #: A series that a description calls a localizer is one where it has no more images than these, or several planes.
-_FEW_NAMED = 10
+_FEW_NAMED = 3
+
+#: A series of several planes of no more images each may be a localizer that nothing names.
+_FEW_DOUBTED = 10
 
 #: As few images across a main volume of so many times more are its localizer.
 _FEW_ACROSS, _MAIN_IS_MORE = 3, 3
@@ -154,20 +157,24 @@ def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> lis
     kept: list[VolumePart] = []
     for grid in grids:
         is_few = len(grid.images) <= _FEW_NAMED or several_planes
-        if (_is_named(grid) and is_few) or (_is_aside(grid, main) and _lie_across(grid, main)):
+        # A CT is not taken in another plane; of MR and PET the few may be reconstructions.
+        is_topogram = grid.images[0].modality == "CT" and _is_aside(grid, main) and _lie_across(grid, main)
+        if (_is_named(grid) and is_few) or is_topogram:
             left_out.append(_left_out(grid.images, ReasonCode.LOCALIZER, LOCALIZER))
         else:
             kept.append(grid)
-    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_NAMED
+    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_DOUBTED
     return [_doubted(grid, main, several_planes) for grid in kept]
 
 
 def _doubted(grid: VolumePart, main: VolumePart, several_planes: bool) -> VolumePart:
     """The grid, with a warning where it may be a localizer."""
+    if grid.images[0].modality == "PT":
+        return grid
     if _is_named(grid):
         why = "a description of the series says so"
-    elif _is_aside(grid, main) and len(grid.images) == 1:
-        why = "it is one image beside a volume"
+    elif _is_aside(grid, main) and (len(grid.images) == 1 or _lie_across(grid, main)):
+        why = "few images stand beside a volume"
     elif several_planes:
         why = "the series has few images in several planes"
     else:
@@ -180,9 +187,9 @@ def _is_named(grid: VolumePart) -> bool:
 
 
 def _is_aside(grid: VolumePart, main: VolumePart) -> bool:
-    """Few images beside many; of PET, none are localizers."""
+    """Few images beside many."""
     n, n_main = len(grid.images), len(main.images)
-    return n <= _FEW_ACROSS < n_main and n_main >= _MAIN_IS_MORE * n and grid.images[0].modality != "PT"
+    return n <= _FEW_ACROSS < n_main and n_main >= _MAIN_IS_MORE * n
 
 
 def _lie_across(grid: VolumePart, main: VolumePart) -> bool:
