@@ -125,6 +125,22 @@ def _cut(image: Dataset) -> None:
         image["PixelData"].is_undefined_length = True
 
 
+def _odd_ones() -> Iterator[OddInput]:
+    """One image of a series that is left out."""
+    odd = {
+        "of another Modality": ({"Modality": lambda k, at: "CT" if k == at else "MR"}, "UNSUPPORTED_MODALITY"),
+        "of phase by Image Type": (
+            {"ImageType": lambda k, at: ["ORIGINAL", "PRIMARY", "P" if k == at else "M"]},
+            "PHASE_IMAGE",
+        ),
+        "of phase": ({"ComplexImageComponent": lambda k, at: "PHASE" if k == at else "MAGNITUDE"}, "PHASE_IMAGE"),
+    }
+    for name, (change, reason) in odd.items():
+        for at in (0, 2, 4):
+            made = series("MR", **{key: lambda k, v=value, at=at: v(k, at) for key, value in change.items()})
+            yield OddInput(f"MR image {at} {name}", made, (4,), (reason,), warning="were left out")
+
+
 def _headers() -> Iterator[OddInput]:
     for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
         yield OddInput(f"CT Rescale Type {kind}", series("CT", RescaleType=kind), (5,))
@@ -272,6 +288,6 @@ def _gzip() -> Iterator[OddInput]:
 
 
 SERIES_ROWS: tuple[OddInput, ...] = (
-    *(*_acquisitions(), *_small(), *_ordered(), *_owners()),
+    *(*_acquisitions(), *_small(), *_ordered(), *_owners(), *_odd_ones()),
     *(*_headers(), *_localizers(), *_complex(), *_gzip()),
 )

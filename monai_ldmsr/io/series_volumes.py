@@ -7,12 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.image_kind import LOCALIZER
 from monai_ldmsr.io.series_grouping import SPLIT_BY, SeriesFiles, SeriesImage, case_digest
 from monai_ldmsr.io.series_labels import VolumeTraits, label_volumes
 from monai_ldmsr.io.slice_stack import Stations
-from monai_ldmsr.io.stack_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
+from monai_ldmsr.io.stack_parts import (
+    VolumePart,
+    differences,
+    is_parallel,
+    parallel_parts,
+    partition,
+    planes_of,
+    volume_parts,
+)
 
 __all__ = ["LeftOut", "volumes_of"]
 
@@ -37,6 +47,9 @@ _FEW_DOUBTED = 10
 
 #: As few images across a main volume of so many times more are its localizer.
 _FEW_ACROSS, _MAIN_IS_MORE = 3, 3
+
+#: An image no further than this many slice distances from a volume may be its next slice.
+_NEXT = 1.5
 
 #: Cosine between normals of planes that lie across each other.
 _ACROSS = 0.7
@@ -68,12 +81,18 @@ def volumes_of(
         same: whether two files hold the same; asked only of files with one SOP Instance UID.
 
     Returns:
-        The volumes, and the images of which none was made; all of them when one SOP Instance UID has two contents.
+        The volumes, and the images of which none was made: those with a ``skip``, and all when one SOP Instance UID has
+        two contents.
     """
+    odd = [image for image in images if image.skip]
+    left_out = [_left_out(alike, *alike[0].skip) for alike in partition(odd, lambda image: image.skip) if alike[0].skip]
+    images = [image for image in images if not image.skip]
+    if not images:
+        return [], left_out
     try:
         images, n_copies = _without_copies(images, same)
     except SourceError as error:
-        return [], [_left_out(images, error.reason, str(error))]
+        return [], [*left_out, _left_out(images, error.reason, str(error))]
     warnings = []
     if n_copies:
         warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
@@ -82,9 +101,8 @@ def volumes_of(
         warnings.append(f"{n_damaged} DICOM files of the same folder cannot be read. An image may be missing.")
     if any(image.plane is None for image in images):
         # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
-        return [_series_files(VolumePart(images, warnings=tuple(warnings)))], []
+        return [_series_files(VolumePart(images, warnings=tuple(warnings)))], left_out
     grids: list[VolumePart] = []
-    left_out: list[LeftOut] = []
     for on_grid in partition(images, lambda image: (image.grid[0], *image.grid[2:-2])):
         for parallel in parallel_parts(on_grid):
             try:
@@ -92,7 +110,7 @@ def volumes_of(
             except SourceError as error:
                 left_out.append(_left_out(parallel, error.reason, str(error)))
     kept = _without_localizers(grids, left_out)
-    parts = [part for grid in kept for part in _volumes_on(grid, len(kept))]
+    parts = [_lacking(part, odd) for grid in kept for part in _volumes_on(grid, len(kept))]
     return _told_apart([_series_files(part) for part in parts], parts), left_out
 
 
@@ -217,6 +235,30 @@ def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
             )
         found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *told)))
     return found
+
+
+def _lacking(part: VolumePart, odd: list[SeriesImage]) -> VolumePart:
+    """The volume, with a warning where images were left out that stand between or next to its own slices."""
+    first, planes = part.images[0], planes_of(part.images)
+    alone = Stations(planes)
+    # A lone image has no distance of its own; of a gap, the thickness may be less than the distance.
+    near_mm = max(alone.spacing_mm, planes[0].thickness_mm) * _NEXT
+    missing: list[SeriesImage] = []
+    for image in odd:
+        if image.plane is None or image.grid[1:4] != first.grid[1:4] or not is_parallel(planes[0], image.plane):
+            continue
+        along = float(planes[0].normal @ image.plane.position_mm)
+        is_next = alone.positions_mm[0] - near_mm <= along <= alone.positions_mm[-1] + near_mm
+        if is_next and np.abs(alone.positions_mm - along).min() > alone.tolerance_mm:
+            missing.append(image)
+    reasons = ", ".join(sorted({image.skip[0].value for image in missing if image.skip}))
+    if not missing:
+        return part
+    told = (
+        f"{len(missing)} images of the same series stand between or next to the slices of the volume and were left out "
+        f"({reasons}; the summary says why): slices may be missing."
+    )
+    return replace(part, warnings=(*part.warnings, told))
 
 
 def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:
