@@ -125,6 +125,22 @@ def _cut(image: Dataset) -> None:
         image["PixelData"].is_undefined_length = True
 
 
+def _odd_ones() -> Iterator[OddInput]:
+    """One image of a series that is left out."""
+    odd = {
+        "of another Modality": ({"Modality": lambda k, at: "CT" if k == at else "MR"}, "UNSUPPORTED_MODALITY"),
+        "of phase by Image Type": (
+            {"ImageType": lambda k, at: ["ORIGINAL", "PRIMARY", "P" if k == at else "M"]},
+            "PHASE_IMAGE",
+        ),
+        "of phase": ({"ComplexImageComponent": lambda k, at: "PHASE" if k == at else "MAGNITUDE"}, "PHASE_IMAGE"),
+    }
+    for name, (change, reason) in odd.items():
+        for at in (0, 2, 4):
+            made = series("MR", **{key: lambda k, v=value, at=at: v(k, at) for key, value in change.items()})
+            yield OddInput(f"MR image {at} {name}", made, (4,), (reason,), warning="were left out")
+
+
 def _headers() -> Iterator[OddInput]:
     for kind in ("hu", "Hounsfield", " HU ", "Hounsfield Units", "H.U."):
         yield OddInput(f"CT Rescale Type {kind}", series("CT", RescaleType=kind), (5,))
@@ -137,6 +153,7 @@ def _headers() -> Iterator[OddInput]:
     yield refused("CT JPEG of more bits than Bits Stored", fewer, "UNSUPPORTED_PIXELS")
     progressive = changed("CT", lambda image: compress(image, PROGRESSIVE), JPEGExtended12Bit)
     yield refused("CT progressive JPEG of 12 bits", progressive, "UNDECODABLE_PIXELS")
+    yield OddInput("CT Modality in small letters", series("CT", Modality="ct"), (5,))
     yield refused("CT class and MR modality", series("CT", Modality="MR"), "UNSUPPORTED_MODALITY")
 
 
@@ -152,8 +169,21 @@ def _localizers() -> Iterator[OddInput]:
         twelve = series(m, (20, 24, 12), SeriesDescription="AAHead_Scout_64ch")
         yield OddInput(f"{m} whole volume described as scout", twelve, (12,), warning="may be a localizer")
         across = volumes(m, {}, {"orientation": CORONAL}, shapes=((20, 24, 5), ONE))
-        yield OddInput(f"{m} one image across a volume", across, (5,), left_out)
-    both = [{"orientation": plane, "ProtocolName": "Survey"} for plane in (CORONAL, AXIAL)]
+        if m == "CT":
+            yield OddInput("CT one image across a volume", across, (5,), left_out)
+        else:
+            yield OddInput("MR one image across a volume", across, (1, 5), warning="several grids")
+        eight = (20, 24, 8)
+        for text in ("MYELOMA SKELETAL SURVEY", "RT PLAN SCAN pelvis"):
+            yield OddInput(f"{m} described as {text}", series(m, eight, SeriesDescription=text), (8,))
+        protocol = series(m, eight, SeriesDescription="t2_tse_tra", ProtocolName="HEAD SURVEY")
+        yield OddInput(f"{m} of the protocol HEAD SURVEY", protocol, (8,))
+        bone = {"SeriesDescription": "BONE SURVEY low dose"}
+        planes = volumes(m, bone, {**bone, "orientation": CORONAL}, shapes=((20, 24, 12), (20, 24, 6)))
+        yield OddInput(f"{m} bone survey in two planes", planes, (6, 12), warning="several grids")
+    post = volumes("MR", {"SeriesDescription": "T1 post"}, {"orientation": CORONAL}, shapes=((20, 24, 12), (20, 24, 3)))
+    yield OddInput("MR three coronal images beside axial ones", post, (3, 12), warning="several grids")
+    both = [{"orientation": plane, "SeriesDescription": "Survey"} for plane in (CORONAL, AXIAL)]
     planes = volumes("MR", *both, shapes=((20, 24, 12),) * 2)
     yield OddInput("MR survey in two planes", planes, (), left_out, 2)
     three = [{"orientation": plane} for plane in (CORONAL, AXIAL, [0, 1, 0, 0, 0, -1])]
@@ -185,6 +215,7 @@ def _complex() -> Iterator[OddInput]:
     phases: dict[str, dict[str, Any]] = {name: {"ImageType": value} for name, value in type_of.items()}
     phases["by component"] = {"ComplexImageComponent": "PHASE"}
     phases["in radians"] = {"RescaleSlope": 0.001, "RescaleIntercept": -3.1, "RescaleType": "Radians"}
+    phases["in degrees"] = {"RescaleSlope": 0.1, "RescaleIntercept": -180, "RescaleType": "degrees"}
     phases["in milliradians"] = {"RescaleSlope": 1, "RescaleIntercept": -3142, "RescaleType": "mrad"}
     for name, overrides in phases.items():
         made = volumes("MR", {"ImageType": ["ORIGINAL", "PRIMARY", "M"]}, overrides)
@@ -223,6 +254,16 @@ def zipped(make: Make, damage: Callable[[bytes], bytes] = lambda content: conten
     return made
 
 
+def _members(folder: Path) -> None:
+    """Each file in gzip of several members, with zeros behind."""
+    series("CT")(folder)
+    for n, path in enumerate(sorted(folder.rglob("*.dcm"))):
+        content, cut = path.read_bytes(), (900, 20, 1, 132, 1500)[n]
+        parts = (content[:cut], b"", content[cut:])
+        path.with_name(f"{path.name}.gz").write_bytes(b"".join(map(gzip.compress, parts)) + bytes(n))
+        path.unlink()
+
+
 def _something_else(folder: Path) -> None:
     with tarfile.open(folder / "all.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("x"))
@@ -232,6 +273,9 @@ def _something_else(folder: Path) -> None:
 def _gzip() -> Iterator[OddInput]:
     for m in ALL:
         yield OddInput(f"{m} in gzip", zipped(series(m)), (5,))
+    yield OddInput("CT in gzip of several members", _members, (5,))
+    half = zipped(series("CT"), lambda c: gzip.compress(gzip.decompress(c)[:900]) + c[:200])
+    yield OddInput("CT in gzip with a cut second member", half, (4,), ("UNREADABLE_FILE",), 8, warning="cannot be read")
     both = beside(zipped(series("CT")), zipped(series("MR")))
     yield OddInput("CT and MR in gzip in folders", both, (5, 5))
     other = beside(zipped(series("CT")), _something_else)
@@ -244,6 +288,6 @@ def _gzip() -> Iterator[OddInput]:
 
 
 SERIES_ROWS: tuple[OddInput, ...] = (
-    *(*_acquisitions(), *_small(), *_ordered(), *_owners()),
+    *(*_acquisitions(), *_small(), *_ordered(), *_owners(), *_odd_ones()),
     *(*_headers(), *_localizers(), *_complex(), *_gzip()),
 )

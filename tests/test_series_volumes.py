@@ -318,3 +318,24 @@ def test_the_decision_on_interleaved_acquisitions_names_the_thickness_that_decid
         )
     [files], _ = find_dicom_series(tmp_path)
     assert any("As slices are 2.5 mm thick there" in w and "make one volume" in w for w in files.warnings)
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_an_image_left_out_is_missed_where_it_stands(tmp_path: Path, at: int) -> None:
+    make_series(tmp_path, "MR", Modality=lambda k: "CT" if k == at else "MR")
+    [files], [skipped] = find_dicom_series(tmp_path)
+    assert (skipped.reason, skipped.n_files, len(files.paths)) == (ReasonCode.UNSUPPORTED_MODALITY, 1, 4)
+    [warning] = files.warnings
+    assert warning.startswith("1 images of the same series stand between or next to")
+    assert "UNSUPPORTED_MODALITY" in warning
+
+
+def test_images_left_out_elsewhere_or_at_taken_places_are_not_missed(tmp_path: Path) -> None:
+    shared = uids()
+    make_series(tmp_path / "a", "MR", uids=shared)
+    make_series(tmp_path / "b", "MR", uids=shared, ComplexImageComponent="PHASE")
+    make_series(tmp_path / "c", "MR", uids=shared, positions_mm=[90, 95, 100, 105, 110], Modality="CT")
+    make_series(tmp_path / "d", "MR", uids=shared, orientation=[1, 0, 0, 0, 0, -1], Modality="CT")
+    [files], skipped = find_dicom_series(tmp_path)
+    assert (len(files.paths), files.warnings) == (5, ())
+    assert sorted(item.n_files for item in skipped) == [5, 10]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import zlib
@@ -24,8 +25,7 @@ _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
 _CHUNK_BYTES = 2**16
 
-#: First bytes of gzip, and what tells zlib to read it.
-_GZIP, _GZIP_WBITS = b"\x1f\x8b", zlib.MAX_WBITS + 16
+_GZIP = b"\x1f\x8b"
 
 #: Of real headers at least; those that are made to take long have fewer.
 _BYTES_PER_READ = 12
@@ -65,7 +65,7 @@ def read_dicom_file(
         meta, end_of_meta = _file_meta(file, 132 if has_preamble else 0, size, limits)
         is_deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
         file.seek(end_of_meta if is_deflated else 0)
-        source = io.BytesIO(_inflated(file, limits, -zlib.MAX_WBITS)) if is_deflated else file
+        source = io.BytesIO(_inflated(file, limits)) if is_deflated else file
         n_bytes = len(source.getvalue()) if isinstance(source, io.BytesIO) else size
         stream = _LimitedStream(source, n_bytes, max_bytes, limits.header_reads, most.header_reads)
         try:
@@ -168,7 +168,7 @@ def open_dicom(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Bina
     Raises:
         SourceError: ``TOO_LARGE``.
         CorruptSourceError: ``UNREADABLE_FILE`` when the gzip stream is truncated.
-        zlib.error: it is damaged.
+        OSError: it is damaged, as is ``zlib.error``.
     """
     with path.open("rb") as file:
         if file.read(2) != _GZIP:
@@ -178,10 +178,10 @@ def open_dicom(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Bina
         file.seek(0)
         # A look at the beginning first: what else is in gzip may be of any size.
         start = b""
-        with suppress(zlib.error):
-            start = zlib.decompressobj(_GZIP_WBITS).decompress(file.read(_CHUNK_BYTES), 132)
+        with suppress(zlib.error, EOFError, OSError), gzip.GzipFile(fileobj=file) as members:
+            start = members.read(132)
         file.seek(0)
-        yield io.BytesIO(_inflated(file, limits, _GZIP_WBITS)) if start[128:] == b"DICM" else None
+        yield io.BytesIO(_gunzipped(file, limits)) if start[128:] == b"DICM" else None
 
 
 def is_gzip(path: Path) -> bool:
@@ -190,18 +190,42 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == _GZIP
 
 
-def _inflated(file: BinaryIO, limits: ReadLimits, wbits: int) -> bytes:
-    inflater, inflated, room = zlib.decompressobj(wbits), [], limits.slice_bytes
+def _gunzipped(file: BinaryIO, limits: ReadLimits) -> bytes:
+    """All members of a gzip file."""
+    inflated, room = [], limits.slice_bytes
+    try:
+        with gzip.GzipFile(fileobj=file) as members:
+            while chunk := members.read(min(_CHUNK_BYTES, room + 1)):
+                inflated.append(chunk)
+                room -= len(chunk)
+                if room < 0:
+                    raise _inflates_too_far(limits)
+    except EOFError:
+        raise _cut_short() from None
+    return b"".join(inflated)
+
+
+def _inflated(file: BinaryIO, limits: ReadLimits) -> bytes:
+    """What was deflated, from where ``file`` stands."""
+    inflater, inflated, room = zlib.decompressobj(-zlib.MAX_WBITS), [], limits.slice_bytes
     while not inflater.eof:
         chunk = inflater.unconsumed_tail or file.read(_CHUNK_BYTES)
         if not chunk:
-            raise CorruptSourceError(
-                "A deflated or gzipped DICOM file is truncated. Fetch the series again.", ReasonCode.UNREADABLE_FILE
-            )
+            raise _cut_short()
         inflated.append(inflater.decompress(chunk, room + 1))
         room -= len(inflated[-1])
         if room < 0:
-            raise too_large(
-                f"A deflated or gzipped DICOM file inflates to more than {limits.slice_bytes} bytes.", "slice_bytes"
-            )
+            raise _inflates_too_far(limits)
     return b"".join(inflated)
+
+
+def _cut_short() -> CorruptSourceError:
+    return CorruptSourceError(
+        "A deflated or gzipped DICOM file is truncated. Fetch the series again.", ReasonCode.UNREADABLE_FILE
+    )
+
+
+def _inflates_too_far(limits: ReadLimits) -> SourceError:
+    return too_large(
+        f"A deflated or gzipped DICOM file inflates to more than {limits.slice_bytes} bytes.", "slice_bytes"
+    )

@@ -245,6 +245,6 @@ def sop_instance(header: pydicom.Dataset) -> str:
 
 def modality_of(header: pydicom.Dataset) -> str:
     """``"CT"``, ``"MR"`` or ``"PT"`` as SOP class and Modality agree, else ``""``."""
-    modality = text(header, "Modality")
+    modality = text(header, "Modality").upper()
     expected = CLASSIC.get(pydicom.uid.UID(sop_class(header)), modality)
     return expected if modality in ("", expected) and expected in CLASSIC.values() else ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.case_names import NamedSource, distinct, series_content
 from monai_ldmsr.io.dicom_file import is_gzip
-from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, text
+from monai_ldmsr.io.dicom_header import image_plane, quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import images_of
 from monai_ldmsr.io.image_kind import CUT_SHORT, skip_reason
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
@@ -47,6 +48,15 @@ CUT_SHORT_SKIP: Skip = ("", ReasonCode.UNREADABLE_FILE, CUT_SHORT)
 
 #: After these, an image of some series of the folder may be missing.
 DAMAGE = (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
+
+#: Of these reasons, single images may stand in the place of a slice of their series.
+_ODD_ONES = (
+    ReasonCode.UNSUPPORTED_MODALITY,
+    ReasonCode.UNSUPPORTED_PIXELS,
+    ReasonCode.UNSUPPORTED_SOP_CLASS,
+    ReasonCode.PHASE_IMAGE,
+    ReasonCode.LOCALIZER,
+)
 
 #: A file named so that is no DICOM file was one before it was emptied or overwritten: a slice may be missing.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -148,7 +158,7 @@ def _find_series(
 
 
 def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tuple[list[SeriesImage], set[Skip]]:
-    """Images of a file to group, and why the rest of it (most often all or nothing) is skipped.
+    """Images of a file to group (also some to skip), and why the rest of it (most often all or nothing) is skipped.
 
     Args:
         path: a regular file.
@@ -167,6 +177,8 @@ def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tup
         reason = skip_reason(image)
         if reason is None:
             images.append(series_image(listed_as, image))
+        elif reason[0] in _ODD_ONES and text(header, "SeriesInstanceUID") and image_plane(image) is not None:
+            images.append(replace(series_image(listed_as, image), skip=reason))
         else:
             skips.add((text(header, "SeriesInstanceUID"), *reason))
     return images, skips

@@ -27,8 +27,13 @@ _SECONDARY_CAPTURE = {_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4"
 #: Values of Pixel Presentation of enhanced frames (PS3.3 C.8.16.2): colours stand among the grey values.
 _COLOURED = ("COLOR", "MIXED", "TRUE_COLOR", "COLOR_RANGE", "COLOR_REF")
 
-#: What vendors call localizers, in Image Type and descriptions.
-_LOCALIZER = re.compile(r"LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVEY|SURVIEW|SCANOGRAM|PLAN.?SCAN|3.?PL(ANE)?[ _-]?LOC")
+#: What vendors call localizers, in descriptions.
+_NAMED = r"LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|3.?PL(ANE)?[ _-]?LOC"
+
+#: In Image Type also what descriptions use of whole volumes as well: "bone survey", "planning scan".
+_LOCALIZER = re.compile(rf"{_NAMED}|SURVEY|PLAN.?SCAN")
+
+_DESCRIBED = re.compile(rf".*({_NAMED}).*|[ _]*SURVEY[ _]*")
 
 #: Values of Image Type from the third on by which vendors name the parts of a complex MR image (Siemens: one letter;
 #: Philips: ``M_FFE\M``, ``PHASE MAP\P``, ``VELOCITY MAP\P``). A phase that encodes velocity wraps as well.
@@ -40,7 +45,7 @@ _IMAGE_TYPES = {
 }
 
 #: Rescale Type or unit of phases and of velocities, in small letters.
-_PHASE_UNIT = re.compile(r"(m|milli|micro|u)?rad(ian|ial)?s?|[cm]?m/s(ec)?")
+_PHASE_UNIT = re.compile(r"(m|milli|micro|u)?rad(ian|ial)?s?|deg(ree)?s?|\u00b0|[cm]?m/s(ec)?")
 
 #: (0043,102F) of GE: magnitude, phase, real, imaginary.
 _GE_CREATOR, _GE_RAW_DATA_TYPE = "GEMS_PARM_01", 0x2F
@@ -149,9 +154,9 @@ def named_localizer(header: Dataset) -> bool:
     modality, description = modality_of(header), text(header, "SeriesDescription")
     if modality == "PT":
         return False
-    # The protocol of an MR is that of the series, the protocol of a CT often that of the whole examination.
-    protocol = text(header, "ProtocolName") if modality == "MR" or not description else ""
-    return bool(_LOCALIZER.search(f"{description} {protocol}".upper()))
+    # The protocol is often that of the whole examination, and says what the series is where nothing else does.
+    named = description or text(header, "ProtocolName")
+    return bool(_DESCRIBED.fullmatch(named.upper()))
 
 
 def _image_type(header: Dataset) -> list[str]:

@@ -146,6 +146,7 @@ class SeriesImage:
         order_values: what may order images of one place, as :data:`ORDER_BY` lists it.
         named_localizer: whether a description calls it a localizer.
         stand_in: digest of its header, where it has no SOP Instance UID.
+        skip: why it is not worked on, as code and sentence; it then only tells what its series lacks.
     """
 
     path: Path
@@ -159,6 +160,7 @@ class SeriesImage:
     order_values: tuple[str, ...]
     named_localizer: bool
     stand_in: str = ""
+    skip: tuple[ReasonCode, str] | None = None
 
     def value(self, keyword: str) -> str:
         """What may tell it from another image at its place."""

@@ -7,12 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.image_kind import LOCALIZER
 from monai_ldmsr.io.series_grouping import SPLIT_BY, SeriesFiles, SeriesImage, case_digest
 from monai_ldmsr.io.series_labels import VolumeTraits, label_volumes
 from monai_ldmsr.io.slice_stack import Stations
-from monai_ldmsr.io.stack_parts import VolumePart, differences, parallel_parts, partition, planes_of, volume_parts
+from monai_ldmsr.io.stack_parts import (
+    VolumePart,
+    differences,
+    is_parallel,
+    parallel_parts,
+    partition,
+    planes_of,
+    volume_parts,
+)
 
 __all__ = ["LeftOut", "volumes_of"]
 
@@ -30,10 +40,16 @@ _OWNERS = {
 _PATIENT = -2
 
 #: A series that a description calls a localizer is one where it has no more images than these, or several planes.
-_FEW_NAMED = 10
+_FEW_NAMED = 3
+
+#: A series of several planes of no more images each may be a localizer that nothing names.
+_FEW_DOUBTED = 10
 
 #: As few images across a main volume of so many times more are its localizer.
 _FEW_ACROSS, _MAIN_IS_MORE = 3, 3
+
+#: An image no further than this many slice distances from a volume may be its next slice.
+_NEXT = 1.5
 
 #: Cosine between normals of planes that lie across each other.
 _ACROSS = 0.7
@@ -65,12 +81,18 @@ def volumes_of(
         same: whether two files hold the same; asked only of files with one SOP Instance UID.
 
     Returns:
-        The volumes, and the images of which none was made; all of them when one SOP Instance UID has two contents.
+        The volumes, and the images of which none was made: those with a ``skip``, and all when one SOP Instance UID has
+        two contents.
     """
+    odd = [image for image in images if image.skip]
+    left_out = [_left_out(alike, *alike[0].skip) for alike in partition(odd, lambda image: image.skip) if alike[0].skip]
+    images = [image for image in images if not image.skip]
+    if not images:
+        return [], left_out
     try:
         images, n_copies = _without_copies(images, same)
     except SourceError as error:
-        return [], [_left_out(images, error.reason, str(error))]
+        return [], [*left_out, _left_out(images, error.reason, str(error))]
     warnings = []
     if n_copies:
         warnings.append(f"{n_copies} files are identical copies of others (same SOP Instance UID): left out.")
@@ -79,9 +101,8 @@ def volumes_of(
         warnings.append(f"{n_damaged} DICOM files of the same folder cannot be read. An image may be missing.")
     if any(image.plane is None for image in images):
         # Grouping by a plane that some images lack would drop them silently; reading refuses the whole.
-        return [_series_files(VolumePart(images, warnings=tuple(warnings)))], []
+        return [_series_files(VolumePart(images, warnings=tuple(warnings)))], left_out
     grids: list[VolumePart] = []
-    left_out: list[LeftOut] = []
     for on_grid in partition(images, lambda image: (image.grid[0], *image.grid[2:-2])):
         for parallel in parallel_parts(on_grid):
             try:
@@ -89,7 +110,7 @@ def volumes_of(
             except SourceError as error:
                 left_out.append(_left_out(parallel, error.reason, str(error)))
     kept = _without_localizers(grids, left_out)
-    parts = [part for grid in kept for part in _volumes_on(grid, len(kept))]
+    parts = [_lacking(part, odd) for grid in kept for part in _volumes_on(grid, len(kept))]
     return _told_apart([_series_files(part) for part in parts], parts), left_out
 
 
@@ -154,20 +175,24 @@ def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> lis
     kept: list[VolumePart] = []
     for grid in grids:
         is_few = len(grid.images) <= _FEW_NAMED or several_planes
-        if (_is_named(grid) and is_few) or (_is_aside(grid, main) and _lie_across(grid, main)):
+        # A CT is not taken in another plane; of MR and PET the few may be reconstructions.
+        is_topogram = grid.images[0].modality == "CT" and _is_aside(grid, main) and _lie_across(grid, main)
+        if (_is_named(grid) and is_few) or is_topogram:
             left_out.append(_left_out(grid.images, ReasonCode.LOCALIZER, LOCALIZER))
         else:
             kept.append(grid)
-    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_NAMED
+    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_DOUBTED
     return [_doubted(grid, main, several_planes) for grid in kept]
 
 
 def _doubted(grid: VolumePart, main: VolumePart, several_planes: bool) -> VolumePart:
     """The grid, with a warning where it may be a localizer."""
+    if grid.images[0].modality == "PT":
+        return grid
     if _is_named(grid):
         why = "a description of the series says so"
-    elif _is_aside(grid, main) and len(grid.images) == 1:
-        why = "it is one image beside a volume"
+    elif _is_aside(grid, main) and (len(grid.images) == 1 or _lie_across(grid, main)):
+        why = "few images stand beside a volume"
     elif several_planes:
         why = "the series has few images in several planes"
     else:
@@ -180,9 +205,9 @@ def _is_named(grid: VolumePart) -> bool:
 
 
 def _is_aside(grid: VolumePart, main: VolumePart) -> bool:
-    """Few images beside many; of PET, none are localizers."""
+    """Few images beside many."""
     n, n_main = len(grid.images), len(main.images)
-    return n <= _FEW_ACROSS < n_main and n_main >= _MAIN_IS_MORE * n and grid.images[0].modality != "PT"
+    return n <= _FEW_ACROSS < n_main and n_main >= _MAIN_IS_MORE * n
 
 
 def _lie_across(grid: VolumePart, main: VolumePart) -> bool:
@@ -210,6 +235,30 @@ def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
             )
         found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *told)))
     return found
+
+
+def _lacking(part: VolumePart, odd: list[SeriesImage]) -> VolumePart:
+    """The volume, with a warning where images were left out that stand between or next to its own slices."""
+    first, planes = part.images[0], planes_of(part.images)
+    alone = Stations(planes)
+    # A lone image has no distance of its own; of a gap, the thickness may be less than the distance.
+    near_mm = max(alone.spacing_mm, planes[0].thickness_mm) * _NEXT
+    missing: list[SeriesImage] = []
+    for image in odd:
+        if image.plane is None or image.grid[1:4] != first.grid[1:4] or not is_parallel(planes[0], image.plane):
+            continue
+        along = float(planes[0].normal @ image.plane.position_mm)
+        is_next = alone.positions_mm[0] - near_mm <= along <= alone.positions_mm[-1] + near_mm
+        if is_next and np.abs(alone.positions_mm - along).min() > alone.tolerance_mm:
+            missing.append(image)
+    reasons = ", ".join(sorted({image.skip[0].value for image in missing if image.skip}))
+    if not missing:
+        return part
+    told = (
+        f"{len(missing)} images of the same series stand between or next to the slices of the volume and were left out "
+        f"({reasons}; the summary says why): slices may be missing."
+    )
+    return replace(part, warnings=(*part.warnings, told))
 
 
 def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:
