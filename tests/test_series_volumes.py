@@ -11,8 +11,10 @@ import pytest
 import SimpleITK
 from dicom_fixtures import make_series
 from pydicom.uid import generate_uid
+from series_by_hand import DERIVATION
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.io.derived_series import write_derived_series
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import find_dicom_series, find_sources
 
@@ -339,3 +341,10 @@ def test_images_left_out_elsewhere_or_at_taken_places_are_not_missed(tmp_path: P
     [files], skipped = find_dicom_series(tmp_path)
     assert (len(files.paths), files.warnings) == (5, ())
     assert sorted(item.n_files for item in skipped) == [5, 10]
+
+
+def test_modality_in_small_letters_is_written_as_the_standard_has_it(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", "CT", (8, 9, 3), Modality="ct")
+    series = read_dicom_series(tmp_path / "in")
+    write_derived_series(series, series.voxels.repeat(2, axis=0).repeat(2, axis=1), tmp_path / "out", DERIVATION)
+    assert {pydicom.dcmread(path).Modality for path in (tmp_path / "out").rglob("*.dcm")} == {"CT"}

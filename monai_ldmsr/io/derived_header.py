@@ -249,6 +249,7 @@ def _short_decimal(number: bytes) -> bytes:
 
 def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHeader) -> None:
     header.SOPClassUID = _SOP_CLASSES[shared.modality]
+    header.Modality = shared.modality  # some sources write it in small letters
     header.SOPInstanceUID = named_uid("image", shared.series_instance_uid, str(index))
     header.SeriesInstanceUID = shared.series_instance_uid
     header.SeriesNumber = shared.number
