@@ -134,10 +134,7 @@ def stored_pixels(
         dataset = _read_again(path, header, place, limits)
     with quiet_pydicom():
         decoded = _decode(dataset, shape, n_bytes, compressed, place)
-    values, has_extra_bits = _significant_bits(decoded, stored_type)
-    if has_extra_bits and compressed and header.file_meta.TransferSyntaxUID != RLELossless:
-        raise _beyond_bits_stored(stored_type.bits_allocated, stored_type.bits_stored, place)
-    return values, has_extra_bits
+    return _significant_bits(decoded, stored_type)
 
 
 def _declared_shape(header: pydicom.Dataset, place: str) -> tuple[int, int]:
@@ -250,21 +247,17 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
 
 
 def _check_precision(n_bits: int, dataset: pydicom.Dataset, place: str) -> None:
-    """Refuse a codestream of more bits than the header says: which of them are the values is uncertain.
+    """Refuse a codestream of more bits than the header says: high bits of the values would be lost.
 
-    Many encoders write all allocated bits, whatever is stored; then the values themselves tell.
+    Many encoders write all allocated bits, whatever is stored; then bits beyond those stored are told of.
     """
     stored = int(dataset.BitsStored)
     if n_bits > stored and n_bits != int(dataset.BitsAllocated):
-        raise _beyond_bits_stored(n_bits, stored, place)
-
-
-def _beyond_bits_stored(n_bits: int, stored: int, place: str) -> SourceError:
-    return SourceError(
-        f"{place} is compressed with {n_bits} bits a value, but (0028,0101) 'Bits Stored' says {stored}: high bits of "
-        "values would be lost. Repair the header, or export the series uncompressed.",
-        ReasonCode.UNSUPPORTED_PIXELS,
-    )
+        raise SourceError(
+            f"{place} is compressed with {n_bits} bits a value, but (0028,0101) 'Bits Stored' says {stored}: high bits "
+            "of values would be lost. Repair the header, or export the series uncompressed.",
+            ReasonCode.UNSUPPORTED_PIXELS,
+        )
 
 
 def _is_for_itk(syntax: pydicom.uid.UID) -> bool:
