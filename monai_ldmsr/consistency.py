@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -76,13 +75,12 @@ def project_within(
     Returns:
         Number of pixels that lay outside, before or after the projection.
     """
-    blocks = AreaOperator(operator.factor)
     least, most = (repeat_blocks(end, whole_factor(operator.factor)) for end in (low, high))
     outside = (result < least - tolerance) | (result > most + tolerance)
-    torch.minimum(torch.maximum(result, least), most, out=result)
+    result.clamp_(least, most)
     project_onto_source(result, source, operator, weight)
     outside |= (result < least - tolerance) | (result > most + tolerance)
-    clip_keeping_means(result, low, high, blocks)
+    clip_keeping_means(result, low, high, AreaOperator(operator.factor))
     return int(outside.sum())
 
 
@@ -144,12 +142,12 @@ def clip_keeping_means(result: Tensor, low: Tensor, high: Tensor, operator: Area
     """
     factor = whole_factor(operator.factor)
     least, most = (repeat_blocks(end, factor) for end in (low, high))
-    wanted = torch.minimum(torch.maximum(operator(result), low), high)
-    torch.minimum(torch.maximum(result, least), most, out=result)
+    wanted = operator(result).clamp(low, high)
+    result.clamp_(least, most)
     found = operator(result)
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
     to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
     to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
     result += repeat_blocks(to_low, factor) * (least - result)
     result += repeat_blocks(to_high, factor) * (most - result)
-    torch.minimum(torch.maximum(result, least), most, out=result)
+    result.clamp_(least, most)

@@ -215,7 +215,7 @@ class ReasonCode(str, Enum):
     UNSAFE_ARCHIVE = (
         "UNSAFE_ARCHIVE",
         "A zip archive holds names that lead out of it, links, devices or one name twice. Nothing of it is unpacked.",
-        "Make it anew from plain files.",
+        "Make it again from plain files.",
     )
     ENCRYPTED_ARCHIVE = (
         "ENCRYPTED_ARCHIVE",

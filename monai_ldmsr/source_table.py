@@ -19,7 +19,7 @@ from typing import Any
 
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
-from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.case_names import NamedSource, series_folder
 from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.io.volume_format import volume_extension
@@ -160,7 +160,7 @@ def source_row(
         on_disk: gives the first file where it has to be unpacked.
     """
     files = list(dict.fromkeys(paths))
-    place = os.path.commonpath([os.path.abspath(path.parent) for path in files]) if is_series else files[0]
+    place = series_folder(files) if is_series else files[0]
     number, description = "", ""
     # A link may lead out of the source, where nothing is read.
     if volume_extension(files[0]) is None and not files[0].is_symlink():

@@ -23,6 +23,20 @@ def uids() -> dict[str, str]:
     return {key: generate_uid() for key in ("study", "series", "frame")}
 
 
+def repeat_volume(folder: Path, n_volumes: int, time: Callable[[int, int], str]) -> None:
+    """One series of volumes of 12 slices; ``time`` is of volume and slice, Instance Number counts all images."""
+    shared = uids()
+    for volume in range(n_volumes):
+        make_series(
+            folder / f"{volume}",
+            "MR",
+            (8, 9, 12),
+            uids=shared,
+            AcquisitionTime=lambda k, v=volume: time(v, k),
+            InstanceNumber=lambda k, v=volume: 12 * v + k + 1,
+        )
+
+
 def found_numbers(folder: Path, keyword: str) -> list[list[object]]:
     """Value of ``keyword`` in each image of each volume, in slice order."""
     found, skipped = find_dicom_series(folder)
@@ -79,32 +93,14 @@ def test_step_and_shoot_is_one_volume(tmp_path: Path, n_slices: int) -> None:
 
 def test_slices_of_simultaneous_excitation_are_no_volumes(tmp_path: Path) -> None:
     """Three slices far apart have one time; repeated, only the order at each position tells volumes apart."""
-    shared = uids()
-    for volume in range(2):
-        make_series(
-            tmp_path / f"{volume}",
-            "MR",
-            (8, 9, 12),
-            uids=shared,
-            AcquisitionTime=lambda k, v=volume: f"10{v}0{k % 4:02d}",
-            InstanceNumber=lambda k, v=volume: 12 * v + k + 1,
-        )
+    repeat_volume(tmp_path, 2, lambda volume, k: f"10{volume}0{k % 4:02d}")
     expected = [list(range(1, 13)), list(range(13, 25))]
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
 
 
 @pytest.mark.parametrize("together", [2, 3, 4])
 def test_times_of_whole_seconds_do_not_cut_volumes_into_blocks(tmp_path: Path, together: int) -> None:
-    shared = uids()
-    for volume in range(3):
-        make_series(
-            tmp_path / f"{volume}",
-            "MR",
-            (8, 9, 12),
-            uids=shared,
-            AcquisitionTime=lambda k, v=volume: f"10{v:02d}{k // together:02d}",
-            InstanceNumber=lambda k, v=volume: 12 * v + k + 1,
-        )
+    repeat_volume(tmp_path, 3, lambda volume, k: f"10{volume:02d}{k // together:02d}")
     expected = [list(range(12 * v + 1, 12 * v + 13)) for v in range(3)]
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
     next((tmp_path / "2").iterdir()).unlink()

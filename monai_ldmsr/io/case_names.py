@@ -30,6 +30,7 @@ __all__ = [
     "check_naming",
     "distinct",
     "series_content",
+    "series_folder",
     "series_place",
     "stem_digest",
     "volume_contents",
@@ -75,7 +76,7 @@ def check_naming(naming: str | None) -> None:
         raise SettingsError(f"names is {naming!r}; choose one of {', '.join(NAMINGS)}.")
 
 
-def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool, suffix: str = "") -> str:
+def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool) -> str:
     """Name of a result's folder.
 
     Args:
@@ -83,19 +84,23 @@ def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool,
         digest: what the name ends in.
         place: of the volume file, or of the folder with the series' files, relative to the source.
         is_series: whether it is a DICOM series.
-        suffix: of one volume of a 4D file.
     """
     if naming == "hash" or (naming is None and is_series):
-        return f"{digest}{suffix}"
+        return digest
     if naming == "path" and len(place.parts) > 1:
         place = PurePath("_".join(part for part in place.parts if part not in ("..", place.anchor)))
     stem = volume_case(PurePath(f"{place.name}.nii") if is_series else place)
-    return f"{stem}-{digest}{suffix}"
+    return f"{stem}-{digest}"
+
+
+def series_folder(paths: Iterable[Path]) -> str:
+    """Innermost folder that holds all files of a series, as an absolute path."""
+    return os.path.commonpath([os.path.abspath(path.parent) for path in paths])
 
 
 def series_place(paths: Iterable[Path], root: Path) -> PurePath:
     """Innermost folder of a series' files, relative to ``root``; the name of ``root`` where it is that itself."""
-    folder = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
+    folder = series_folder(paths)
     relative = os.path.relpath(folder, root)
     return PurePath(os.path.basename(folder) if relative == "." else relative)
 

@@ -20,10 +20,7 @@ from monai_ldmsr.io.padding import PADDING_HU
 from monai_ldmsr.io.value_kind import label_map, phase_image
 from monai_ldmsr.io.volume_format import sidecar_name
 
-__all__ = ["MODALITIES", "Sidecar", "header_modality", "read_sidecar", "unknown_modality"]
-
-#: What DICOM series have that are read.
-MODALITIES = ("CT", "MR", "PT")
+__all__ = ["Sidecar", "header_modality", "read_sidecar", "unknown_modality"]
 
 #: dcm2niix writes some kilobytes; converters of whole headers some hundred.
 _MAX_BYTES = 2**20

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.itk_file import read_itk, write_itk
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.nibabel_file import read_nibabel, write_nibabel
 from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.readable_names import readable
-from monai_ldmsr.io.sidecar import MODALITIES, Sidecar, read_sidecar, unknown_modality
+from monai_ldmsr.io.sidecar import Sidecar, read_sidecar, unknown_modality
 from monai_ldmsr.io.stored_bytes import check_compression
 from monai_ldmsr.io.value_kind import label_map, label_warnings
 from monai_ldmsr.io.volume_format import EXTENSIONS, NIBABEL, ReadVolume, Storage, volume_extension
@@ -73,10 +74,10 @@ class VolumeFile:
             modality: ``"CT"``, ``"MR"`` or ``"PT"``; None to leave what the file says.
         """
         warnings = list(self.warnings)
-        if modality is None and self.modality not in MODALITIES:
+        if modality is None and self.modality not in CLASSIC.values():
             warnings.append(unknown_modality(self.said_modality, self.voxels))
         modality = modality or self.modality
-        if self.said_modality and modality != self.said_modality and self.said_modality in MODALITIES:
+        if self.said_modality and modality != self.said_modality and self.said_modality in CLASSIC.values():
             warnings.append(
                 f"The modality was stated as {modality}, but the file or the .json file beside it says "
                 f"{self.said_modality}: it was taken for {modality}."
@@ -123,7 +124,7 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
     said = _said_modality(read, sidecar)
     return VolumeFile(
         case=volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else ""),
-        modality=said if said in MODALITIES else "unknown",
+        modality=said if said in CLASSIC.values() else "unknown",
         unit=sidecar.unit or "stored",
         voxels=voxels,
         geometry=VolumeGeometry(shape, read.affine),

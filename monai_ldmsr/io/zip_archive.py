@@ -155,7 +155,7 @@ def _safe_name(info: zipfile.ZipInfo) -> tuple[PurePosixPath, bool]:
 
 def _unsafe(what: str) -> SourceError:
     return SourceError(
-        f"A zip archive holds {what}, so nothing of it is unpacked. Make it anew from plain files.",
+        f"A zip archive holds {what}, so nothing of it is unpacked. Make it again from plain files.",
         ReasonCode.UNSAFE_ARCHIVE,
     )
 
