@@ -37,8 +37,8 @@ from dicom_fixtures import make_series
 
 from monai_ldmsr.batch import Batch, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.batch.sources import UnitSources
-from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.io.written_files import verified_files
+from monai_ldmsr.storage import partial_folder
 
 
 class StandIn(Executor):

@@ -26,7 +26,6 @@ from monai_ldmsr.io import (
     write_volume_file,
 )
 from monai_ldmsr.io.earlier_result import is_of_another_source
-from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.io.series_labels import check_description, check_number
 from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
@@ -42,6 +41,7 @@ from monai_ldmsr.report import (
     SRReport,
     render_html,
 )
+from monai_ldmsr.storage import partial_folder
 from monai_ldmsr.transforms import volume_of
 
 __all__ = [

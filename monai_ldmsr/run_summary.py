@@ -11,8 +11,8 @@ from pathlib import Path
 from monai_ldmsr._version import __version__
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SkippedSourceError
 from monai_ldmsr.io import SkippedItem
-from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.storage import replace_text
 
 __all__ = ["CaseResult", "RunSummary", "failed_case", "skipped_case", "write_summary"]
 
@@ -78,11 +78,9 @@ def write_summary(path: Path, text: str) -> None:
         OutputError: when it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
-    except OSError as error:
-        said = f"{path.name} cannot be written{{}}: {error.strerror}. Choose another output folder."
-        raise OutputError(said.format("")).repeating(said.format(f" in '{path.parent}'")) from None
+    except OutputError as error:
+        raise error.repeating(f"{error} It was to be written in '{path.parent}'.") from None
 
 
 def skipped_case(item: SkippedItem) -> CaseResult:

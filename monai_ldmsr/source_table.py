@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource, series_folder
 from monai_ldmsr.io.dicom_header import read_header, text
-from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.run_summary import RunSummary
+from monai_ldmsr.storage import output_errors, replace_text, replaced_files
 
 __all__ = ["PRIVATE_FOLDER", "SourceRow", "SourceTable", "rows_of_skips", "source_row"]
 
@@ -111,17 +111,13 @@ class SourceTable:
             told = known.get(row.case, ("queued", ""))
             cells = (row.case, *told, row.source, row.number, row.description, str(row.n_files))
             writer.writerow([safe_cell(cell) for cell in cells])
-        try:
+        with output_errors("The table of sources", "Choose another file."):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if self._is_private else 0o777)
             if self._is_private:
                 replace_text(self._file.with_name(_NOTE_NAME), _NOTE)
-            replace_text(self._file, stream.getvalue())
-            with suppress(OSError):  # file systems without owners
-                self._file.chmod(0o600)
-        except OSError as error:
-            raise OutputError(
-                f"The table of sources cannot be written: {error.strerror}. Choose another file."
-            ) from None
+            with replaced_files(self._file) as (partial,):
+                partial.touch(mode=0o600)
+                partial.write_text(stream.getvalue(), encoding="utf-8")
 
     def _is_ours(self) -> bool:
         try:

@@ -15,8 +15,8 @@ import pytest
 
 from monai_ldmsr.batch import Batch, DeliveryOutcome, FileMark, FoundUnit, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.io.written_files import verified_files
+from monai_ldmsr.storage import partial_folder
 
 SETTINGS = WorkSettings(device="cpu")
 

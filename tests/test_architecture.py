@@ -19,9 +19,9 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
-    {"_version", "reason_codes", "file_hash", "lazy_names"},
+    {"_version", "reason_codes", "lazy_names"},
     {"errors"},
-    {"number_settings"},
+    {"number_settings", "storage"},
     {"geometry", "degradation", "noise_level", "bundle_folder"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"consistency", "reference", "run_summary"},
@@ -39,7 +39,7 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("batch", "errors", "file_hash", "geometry", "io", "reason_codes", "reference", "report", "run_summary")
+TORCH_FREE = ("batch", "errors", "geometry", "io", "reason_codes", "reference", "report", "run_summary", "storage")
 
 
 def modules() -> list[str]:
@@ -85,6 +85,20 @@ def test_rooms_free_of_torch(name: str) -> None:
 def test_the_command_starts_without_torch_and_pydicom() -> None:
     code = "import monai_ldmsr.cli, sys; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_storage_room_replaces_files() -> None:
+    """What is written whole or not at all is written there, so that all of it is synced, cleared and reported alike."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "storage":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert called not in ("os.replace", "os.rename", "os.fsync", "fcntl.flock", "hashlib.file_digest"), (
+                path.name
+            )
+            text = node.value if isinstance(node, ast.Constant) else ""
+            assert not (isinstance(text, str) and text.endswith(".part")), path.name
 
 
 def test_only_the_cli_prints() -> None:

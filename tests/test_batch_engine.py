@@ -227,7 +227,7 @@ def test_two_batches_on_one_folder_are_refused_and_its_state_can_be_read(
     with opened(tmp_path / "out", threads) as batch:
         batch.enqueue(found(tmp_path / "in", THREE))
         batch.run()
-        monkeypatch.setattr("monai_ldmsr.batch.output_lock.WAIT_S", 0.0)
+        monkeypatch.setattr("monai_ldmsr.storage.locks.WAIT_S", 0.0)
         with pytest.raises(OutputError, match="Another batch or service"):
             Batch(tmp_path / "out", SETTINGS, threads, 3)
         assert attempts(tmp_path / "out") == dict.fromkeys("abc", 1)

@@ -552,7 +552,7 @@ def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(
     results = []
     for name in ("study", "packed"):
         output = tmp_path / f"{name} out"
-        left_over = output / ".work" / "unpacked-dead"
+        left_over = output / ".work" / ".ldmsr-dead"
         left_over.mkdir(parents=True)  # of a worker that was killed
         with ThreadPoolExecutor(2) as threads, opened(output, threads, settings) as batch:
             assert not left_over.exists()

@@ -24,7 +24,7 @@ from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.label.inference import InferenceTurn
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings, settings_digest
 from monai_ldmsr.label.results import ClientFile
-from monai_ldmsr.label.working_folder import clear_working_folders, working_folder
+from monai_ldmsr.storage import clear_working_folders, working_folder
 
 
 def settings_of(**request: object) -> WorkSettings:
@@ -81,7 +81,7 @@ def test_only_what_a_dead_process_left_is_cleared(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from monai_ldmsr.label.working_folder import working_folder
+from monai_ldmsr.storage import working_folder
 with working_folder(Path({str(tmp_path)!r})) as folder:
     (folder / "half").write_text("a")
     os._exit(9)

@@ -23,8 +23,8 @@ from series_by_hand import along_normal
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.errors import WeightsError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks import SuperResolver, load_into_generative, load_weights
+from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.workflow import bundle_info, find_bundle
 
 __all__ = ["one_thread"]

@@ -132,7 +132,7 @@ def test_json_holds_no_nan_and_no_numpy(tmp_path):
         (lambda: report(settings={"hook": print}).to_dict(), SettingsError, "builtin_function"),
         (lambda: SRReport.from_dict({"schema_version": 99}), SettingsError, "layout 99"),
         (lambda: SRReport.from_dict({**report().to_dict(), "extra": 1}), SettingsError, "extra"),
-        (lambda: report().write_json("/no/such/folder/report.json"), OutputError, r"report\.json"),
+        (lambda: report().write_json("/dev/null/report.json"), OutputError, r"report\.json"),
         (lambda: panel(window=(5.0, 5.0)), SettingsError, "slice 2 has window"),
         (lambda: panel(spacing_mm=(0.0, 1.0)), SettingsError, "spacing"),
         (lambda: panel(source=np.zeros((3, 3))), SettingsError, "one 2D shape"),

@@ -17,8 +17,8 @@ import torch
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks import save_weights
+from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import plan
 
 BUNDLES = Path(__file__).parents[1] / "bundles"

@@ -13,8 +13,8 @@ import torch
 from monai.bundle import ConfigParser, run
 
 from monai_ldmsr.errors import TrainingError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
+from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import RandomPatches, TimeBudget, check_codec, load_training_volumes
 from monai_ldmsr.training.slices import high_frequency_share
 

@@ -15,8 +15,8 @@ import SimpleITK
 from dicom_fixtures import make_series
 
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.io.written_files import intact_files, verified_files
+from monai_ldmsr.storage import partial_folder
 
 
 def make_result(folder: Path, kind: str) -> Path:

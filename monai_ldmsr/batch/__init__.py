@@ -8,9 +8,9 @@ from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
 from monai_ldmsr.batch.engine import Batch, BatchProgress
 from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.local_worker import LocalWorker, Workers, open_local
-from monai_ldmsr.batch.output_lock import OutputLock
 from monai_ldmsr.batch.processing import process_unit
 from monai_ldmsr.batch.unit import FileMark, FoundUnit, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.storage import OutputLock
 
 __all__ = [
     "Batch",

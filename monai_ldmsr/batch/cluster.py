@@ -21,7 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.local_worker import N_THREADS, Workers
-from monai_ldmsr.errors import ClusterError, OutputError, SettingsError, WorkerDiedError
+from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
+from monai_ldmsr.storage import output_errors
 
 __all__ = ["SlurmOptions", "open_dask", "open_slurm"]
 
@@ -131,7 +132,7 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
     folder = Path(os.path.abspath(output_dir)) / ".slurm"
     if shutil.which("sbatch") is None:
         raise SettingsError("The command sbatch is not here. Run this on a machine that submits jobs to Slurm.")
-    with _output_error("folder '.slurm'"):
+    with output_errors("Folder '.slurm'"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A unit that kills its worker is tried once more elsewhere, and no longer takes others with it.
     dask.config.set({"distributed.scheduler.allowed-failures": 1})
@@ -230,7 +231,7 @@ def _scheduler_url(address: str) -> str:
 def _checked_workers(client: Any, output_dir: Path) -> int:
     """Number of the workers' threads, when all of them can do the work."""
     token = Path(os.path.abspath(output_dir)) / f".seen-{os.urandom(8).hex()}"
-    with _output_error("the output folder"):
+    with output_errors("The output folder"):
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch()
     try:
@@ -329,11 +330,3 @@ def _settings_error(message: str) -> Iterator[None]:
             raise
         logging.getLogger(__name__).debug("%s: %s", message, error)
         raise SettingsError(f"{message} ({type(error).__name__}).") from error
-
-
-@contextmanager
-def _output_error(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{what[0].upper()}{what[1:]} cannot be written: {error.strerror}.") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,15 +15,14 @@ from monai_ldmsr.batch.delivery import Delivery
 from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
 from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
-from monai_ldmsr.batch.output_lock import OutputLock
 from monai_ldmsr.batch.overview import OverviewRow, write_overview
 from monai_ldmsr.batch.unit import FoundUnit, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
 from monai_ldmsr.io import SkippedItem
 from monai_ldmsr.io.packed_source import remove_unpacked
-from monai_ldmsr.io.partial_folder import clear_left_over
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
+from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
 
 __all__ = ["WORK_DIR", "Batch", "BatchProgress", "overview_rows"]
 
@@ -277,9 +275,7 @@ class Batch:
     def _clear_left_over(self) -> None:
         """Remove the partial folders of processes that were killed; only those of units that the ledger knows."""
         remove_unpacked(self._output_dir / WORK_DIR)
-        beside = {entry.name for entry in os.scandir(self._output_dir) if entry.name.startswith(".")}
-        names = {name[1:].rpartition(".")[0] for name in beside if name.endswith((".part", ".old"))}
-        for name in names:
+        for name in left_over(self._output_dir):
             if self._ledger.unit(name):
                 clear_left_over(self._output_dir / name)
 

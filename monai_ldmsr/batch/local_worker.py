@@ -19,8 +19,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple
 
-from monai_ldmsr.batch.output_lock import OutputLock
 from monai_ldmsr.errors import WorkerDiedError
+from monai_ldmsr.storage import OutputLock
 
 __all__ = ["LocalWorker", "Workers", "open_local"]
 

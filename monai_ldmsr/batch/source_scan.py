@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath
 
 from monai_ldmsr.batch.source_memory import FileRow, SourceMemory, digest
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
-from monai_ldmsr.file_hash import file_sha256, file_stamp
 from monai_ldmsr.io import ReadLimits, SkippedItem, nifti_volumes, volume_case
 from monai_ldmsr.io.case_names import stem_digest, volume_contents
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.discovery import judged
-from monai_ldmsr.io.packed_source import PackedMember, unpacking_folder
+from monai_ldmsr.io.packed_source import PackedMember
 from monai_ldmsr.io.series_grouping import SeriesImage, case_digest
 from monai_ldmsr.io.volume_format import NIBABEL, volume_extension, voxels_beside
 from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import is_zip_name, open_zip
+from monai_ldmsr.storage import file_sha256, file_stamp, working_folder
 
 __all__ = ["Place", "SourceScan", "group_of", "place_of"]
 
@@ -224,7 +224,7 @@ class SourceScan:
         """Members of an archive, each on disk until the next one is asked for."""
         path = self.places[archive].path
         opened = stack.enter_context(open_zip(path, self._limits))
-        folder = stack.enter_context(unpacking_folder(self._work_dir))
+        folder = stack.enter_context(working_folder(self._work_dir))
         names = {member.index: member.name for member in opened.members}
         for key in keys:
             row = self.files[key]
@@ -242,7 +242,7 @@ class SourceScan:
         """Look at each member, unpacked alone; an archive of which one cannot be had is refused as a whole."""
         found = SourceScan(self._root, self._known, self._limits, self._work_dir, names=self._names)
         try:
-            with open_zip(place.path, self._limits) as opened, unpacking_folder(self._work_dir) as folder:
+            with open_zip(place.path, self._limits) as opened, working_folder(self._work_dir) as folder:
                 if file_stamp(place.path) != row.mark[:2]:
                     raise SourceError(_UNREADABLE, ReasonCode.UNREADABLE_FILE)
                 by_name = {member.name: member.index for member in opened.members}

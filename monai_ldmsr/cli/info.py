@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.cli.arguments import Commands
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.storage import file_sha256
 
 __all__ = ["add"]
 

@@ -124,9 +124,9 @@ def _app_folder(folder: Path | None) -> Path:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = folder or cache / "monai_ldmsr" / "label"
-    try:
+    from monai_ldmsr.storage import output_errors
+
+    with output_errors("The folder for logs and notes"):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(label.__file__).parent / "app_folder" / "main.py", folder / "main.py")
-    except OSError as error:
-        raise OutputError(f"The folder for logs and notes cannot be written: {error.strerror}.") from None
     return folder.resolve()

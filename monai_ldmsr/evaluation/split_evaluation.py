@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ldmsr.degradation import named_operator
-from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import measure, radial_power
 from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
 from monai_ldmsr.evaluation.pictures import Detail, data_uri, draw_details, draw_spectrum, find_details
@@ -24,6 +24,7 @@ from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.evaluation.volumes import MIN_SIDE, measured_slices, shown_slices
 from monai_ldmsr.metrics.structure import structure_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.storage import make_writable
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
 
 __all__ = ["SplitEvaluation"]
@@ -143,7 +144,7 @@ class SplitEvaluation:
             SourceError: no slice has sides of at least 96 pixels.
         """
         folder = Path(output_dir)
-        _make(folder)
+        make_writable(folder)
         table = EvaluationTable(self.settings, self.seed)
         sheets = self._degraded_details(table)
         if not table.records:
@@ -235,17 +236,6 @@ def _numbers(network: nn.Module) -> list[tuple[str, float]]:
     """The settings that a network was built with and that change its result."""
     keys = ("detail", "operator", "noise", "seed")
     return [(key, getattr(network, key)) for key in keys if hasattr(network, key)]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".part").touch()
-        (folder / ".part").unlink()
-    except OSError as error:
-        raise OutputError(
-            f"The output folder cannot be written: {error.strerror}. Choose another output folder."
-        ) from error
 
 
 def _cropped(image: FloatImage, factor: int) -> Tensor:

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from jinja2 import Undefined
 
-from monai_ldmsr.errors import OutputError
 from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS, FIGURE_GOALS
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
 from monai_ldmsr.evaluation.summary import RESAMPLES, Record, cell_lines, summarise_groups
-from monai_ldmsr.io.partial_folder import replace_text
 from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS
 from monai_ldmsr.metrics.structure import STRUCTURE_DEFINITIONS, STRUCTURE_GOALS
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.report.html import page_environment
+from monai_ldmsr.storage import output_errors, replace_text
 
 __all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable"]
 
@@ -115,7 +114,7 @@ class EvaluationTable:
         environment.filters["cell"] = _text
         columns = {"quality": COLUMNS, "structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}
         page = environment.get_template("table.html").render(table=result, columns=columns, pictures=pictures)
-        try:
+        with output_errors("The table", "Choose another output folder."):
             replace_text(folder / "table.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
             replace_text(folder / "table.html", page)
             _write_csv(folder / "table.csv", _all_lines(result))
@@ -123,10 +122,6 @@ class EvaluationTable:
             (folder / "native_per_slice.csv").unlink(missing_ok=True)
             if self.native_records:
                 _write_csv(folder / "native_per_slice.csv", _nameless(self.native_records))
-        except OSError as error:
-            raise OutputError(
-                f"The table cannot be written: {error.strerror}. Choose another output folder."
-            ) from error
         return result
 
 

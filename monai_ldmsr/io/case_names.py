@@ -16,12 +16,12 @@ from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
 from monai_ldmsr.errors import ReasonCode, SettingsError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
 from monai_ldmsr.io.value_kind import lies_among_labels
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_parts import part_names
+from monai_ldmsr.storage import file_sha256
 
 __all__ = [
     "NAMINGS",

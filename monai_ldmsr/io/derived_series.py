@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header, source_uid
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicom_series import DicomSeries
+from monai_ldmsr.storage import output_errors, synced_file
 
 __all__ = ["Derivation", "WrittenSeries", "write_derived_series"]
 
@@ -186,19 +186,10 @@ def _written(image: Dataset, output_dir: Path, k: int) -> Path:
     path = output_dir / f"IM{k + 1:04d}.dcm"
     image.file_meta = _file_meta(image)
     image = correct_ambiguous_vr(image, True)
-    try:
+    with output_errors(f"Image {path.name}"):
         output_dir.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with synced_file(path) as file:
             dcmwrite(file, image, enforce_file_format=True)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        # pydicom raises another one, of which the system's words are the cause.
-        said = error.strerror or getattr(error.__cause__ or error.__context__, "strerror", None)
-        raise OutputError(
-            f"Image {path.name} cannot be written: {said or type(error).__name__}. "
-            "Check free space and permissions of the output folder."
-        ) from None
     return path
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.file_hash import file_stamp
 from monai_ldmsr.io.binary_header import binary_header
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, checked_shape
 from monai_ldmsr.io.volume_format import NIBABEL, volume_extension
 from monai_ldmsr.io.whole_file import check_binary
+from monai_ldmsr.storage import file_stamp
 
 __all__ = ["NiftiFile", "NiftiVolume", "nifti_volumes", "split_volumes"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,18 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
-from monai_ldmsr.file_hash import file_stamp
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_file import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
 from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import open_zip
+from monai_ldmsr.storage import clear_working_folders, file_stamp, working_folder
 
-__all__ = ["AnySource", "PackedMember", "PackedSource", "on_disk", "remove_unpacked", "unpacking_folder"]
+__all__ = ["AnySource", "PackedMember", "PackedSource", "on_disk", "remove_unpacked"]
 
-_PREFIX = "unpacked-"
 _SIDECAR = ".json"
 
 
@@ -32,7 +29,7 @@ class PackedMember:
 
     Args:
         archive: path; kept out of ``repr``, as are all paths.
-        stamp: of the archive when its list of contents was read, see :func:`~monai_ldmsr.file_hash.file_stamp`.
+        stamp: of the archive when its list of contents was read, see :func:`~monai_ldmsr.storage.file_stamp`.
         index: place in the archive's list of contents.
     """
 
@@ -81,7 +78,7 @@ def on_disk(source: Any) -> Iterator[Any]:
     if not isinstance(source, PackedSource):
         yield source
         return
-    with unpacking_folder(source.work_dir) as folder:
+    with working_folder(source.work_dir) as folder:
         if isinstance(source.source, SeriesFiles):
             places = {path: folder / f"{n:06d}.dcm" for n, path in enumerate(source.members)}
             _extract({member: places[path] for path, member in source.members.items()}, source.limits)
@@ -118,29 +115,8 @@ def _extract(targets: dict[PackedMember, Path], limits: ReadLimits) -> None:
                 opened.extract(index, target)
 
 
-@contextmanager
-def unpacking_folder(work_dir: Path) -> Iterator[Path]:
-    """A new folder below ``work_dir`` that is removed at the end.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=work_dir))
-    except OSError as error:
-        raise OutputError(
-            f"No folder can be made to unpack a zip archive into: {error.strerror}. Check the output folder."
-        ) from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def remove_unpacked(work_dir: Path) -> None:
-    """Remove what processes that were killed have left unpacked; nobody else may be unpacking there."""
-    for folder in work_dir.glob(f"{_PREFIX}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove what processes that were killed have left unpacked."""
+    clear_working_folders(work_dir)
     with suppress(OSError):  # it is not there, or not empty
         work_dir.rmdir()

@@ -13,12 +13,12 @@ from pathlib import Path
 import pydicom
 
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.itk_file import read_itk
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.nifti_file import NiftiFile
 from monai_ldmsr.io.volume_format import NIBABEL, volume_extension
+from monai_ldmsr.storage import file_sha256
 
 __all__ = ["FileMark", "intact_files", "verified_files"]
 

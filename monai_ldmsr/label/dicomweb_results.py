@@ -23,7 +23,6 @@ from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
 from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
-from monai_ldmsr.io.partial_folder import partial_folder
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.options import settings_digest
 from monai_ldmsr.label.results import LabelResult, told_of
@@ -35,6 +34,7 @@ from monai_ldmsr.pacs.instances import is_uid
 from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.sending import images_below, instance_uid
 from monai_ldmsr.pacs.store_server import ReceiverLimits
+from monai_ldmsr.storage import partial_folder
 
 __all__ = ["DicomwebResults"]
 

@@ -16,9 +16,8 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
-from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io.partial_folder import replace_text
-from monai_ldmsr.label.working_folder import working_folder
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.storage import move, output_errors, replace_text, working_folder
 
 __all__ = ["GuardedDatastore", "check_image_list"]
 
@@ -96,7 +95,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
                 for one, info in links.items():
                     objects[one].image.info.update(info)
                 self._update_datastore_file()
-                os.replace(partial, Path(self._datastore.image_path()) / name)
+                move((partial, Path(self._datastore.image_path()) / name))
             except BaseException:
                 self._datastore = before
                 self._update_datastore_file()
@@ -134,12 +133,9 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
         image = image_id or own
         if image != os.path.basename(image) or image.startswith(".") or not image.isprintable():
             raise SettingsError("image is no name that an image can have: it is a path, hidden, or not printable.")
-        try:
-            with working_folder(Path(self._datastore_path)) as folder:
-                shutil.copyfile(image_filename, folder / "image")
-                self.add_linked(folder / "image", image, extension, {image: image_info or {}})
-        except OSError as error:
-            raise OutputError(f"The image cannot be stored in the datastore: {error.strerror}.") from None
+        with output_errors("The image"), working_folder(Path(self._datastore_path)) as folder:
+            shutil.copyfile(image_filename, folder / "image")
+            self.add_linked(folder / "image", image, extension, {image: image_info or {}})
         return image
 
     def save_label(self, *arguments: Any, **named: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ from monailabel.config import settings as label_settings
 
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SkippedSourceError, SourceError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.options import settings_digest
 from monai_ldmsr.label.results import LabelResult, told_of
-from monai_ldmsr.label.working_folder import clear_working_folders, working_folder
+from monai_ldmsr.storage import clear_working_folders, file_sha256, move, working_folder
 
 __all__ = ["LocalResults"]
 
@@ -105,13 +104,8 @@ class LocalResults:
         """A hidden folder on the same disk, so that results appear whole; made before anything is computed."""
         if label_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
             raise OutputError("The datastore is read-only (MONAI_LABEL_DATASTORE_READ_ONLY), so nothing is stored.")
-        try:
-            folder = ExitStack()
-            path = folder.enter_context(working_folder(self._studies))
-        except OSError as error:
-            raise OutputError(f"The datastore cannot be written: {error.strerror}.") from None
-        with folder:
-            yield path
+        with working_folder(self._studies) as folder:
+            yield folder
 
     def _store(self, inferred: Inferred, name: str, extension: str, told: dict[str, Any]) -> None:
         page = self._studies / told["report_page"]
@@ -120,7 +114,7 @@ class LocalResults:
         links: dict[str, dict[str, Any]] = {name: {_TOLD: told}, told["source"]: {_RESULTS: [*others, name]}}
         try:
             page.parent.mkdir(exist_ok=True)
-            os.replace(inferred.folder / "report.html", page)
+            move((inferred.folder / "report.html", page))
             self._datastore.add_linked(written, name, extension, links)
         except Exception as error:
             with suppress(OSError):

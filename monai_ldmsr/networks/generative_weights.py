@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,11 +17,11 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError, WeightsError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.networks.generative_checkpoint import read_network_state
 from monai_ldmsr.networks.generative_names import GENERATIVE_NETWORKS, monai_arguments, monai_key, monai_keys
 from monai_ldmsr.networks.generative_proof import TOLERANCES, draw_weights, output_differences, precision_of
-from monai_ldmsr.networks.weights import MISFITS, load_weights, read_verified
+from monai_ldmsr.networks.weights import MISFITS, load_weights, read_verified, write_state
+from monai_ldmsr.storage import file_sha256, replaced_files
 
 __all__ = ["ImportedNetwork", "import_generative", "load_into_generative"]
 
@@ -103,9 +102,9 @@ def import_generative(
         shapes = {key: value.shape for key, value in _built(original, "generative", given).state_dict().items()}
     state, place = read_network_state(source, shapes, key)
     target = f"monai.networks.nets.{name}"
-    with _partial_files(weights, config) as (new_weights, new_config):
+    with replaced_files(weights, config) as (new_weights, new_config):
         converted = monai_keys(state)
-        _save(converted, new_weights)
+        write_state(converted, new_weights)
         sha256 = file_sha256(new_weights)
         new_config.write_text(_config_text(weights.name, sha256, target, arguments), encoding="utf-8")
         differences, tolerance = _proven(_built(original, "generative", given), state, name, new_weights, new_config)
@@ -247,34 +246,3 @@ def _enough_memory() -> Iterator[None]:
             "larger computer.",
             ReasonCode.OUT_OF_MEMORY,
         ) from error
-
-
-def _save(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    try:
-        torch.save(state, path)
-    except RuntimeError as error:  # torch's word for a disk that is full
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: Exception) -> OutputError:
-    name = path.name.removeprefix(".").removesuffix(".part")
-    return OutputError(f"'{name}' cannot be written ({type(error).__name__}). Check space and permissions.")
-
-
-@contextmanager
-def _partial_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
-    """Files under passing names, which get their own when the block ends without an error, or are gone."""
-    partials = tuple(final.with_name(f".{final.name}.part") for final in finals)
-    try:
-        finals[0].parent.mkdir(parents=True, exist_ok=True)
-        yield partials
-        for partial, final in zip(partials, finals, strict=True):
-            os.replace(partial, final)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise _unwritable(finals[0], error) from error
-    finally:
-        for partial in partials:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)

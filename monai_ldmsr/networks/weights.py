@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import pickle
 import struct
 from pathlib import Path
@@ -13,9 +13,17 @@ import torch
 from torch import nn
 
 from monai_ldmsr.errors import WeightsError
-from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.storage import file_sha256, replaced_files
 
-__all__ = ["MISFITS", "load_initial_weights", "load_weights", "read_state", "read_verified", "save_weights"]
+__all__ = [
+    "MISFITS",
+    "load_initial_weights",
+    "load_weights",
+    "read_state",
+    "read_verified",
+    "save_weights",
+    "write_state",
+]
 
 #: What torch, pickle and networks raise for a file that is damaged or was made for others.
 MISFITS = (
@@ -39,20 +47,36 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> st
         network: its parameters and persistent buffers are stored.
         path: replaced only when the new file is whole.
         half: store floating-point parameters as float16; buffers (statistics) stay float32.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     buffers = {name for name, _ in network.named_buffers()}
     state = {
         name: value.detach().cpu().contiguous().to(torch.float16 if half and name not in buffers else value.dtype)
         for name, value in network.state_dict().items()
     }
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    torch.save(state, partial)
-    os.replace(partial, target)
-    sha256 = file_sha256(target)
-    logging.getLogger(__name__).info("saved %s, sha256 %s", target.name, sha256)
+    with replaced_files(Path(path)) as (partial,):
+        write_state(state, partial)
+    sha256 = file_sha256(path)
+    logging.getLogger(__name__).info("saved %s, sha256 %s", Path(path).name, sha256)
     return sha256
+
+
+def write_state(state: Any, path: Path) -> None:
+    """Write what ``torch.load`` reads without executing anything.
+
+    Args:
+        state: tensors, numbers, texts, and lists and dictionaries of them.
+        path: under its passing name; see :func:`~monai_ldmsr.storage.replaced_files`.
+
+    Raises:
+        OSError: it cannot be written, which makes an ``OutputError`` there.
+    """
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's word for a disk that is full
+        raise OSError(errno.EIO, "not all of it could be written") from error
 
 
 def load_initial_weights(network: nn.Module, path: str | Path | None) -> None:

@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, PeerError, ReasonCode, SettingsError
-from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.errors import CorruptSourceError, LdmsrError, PeerError, ReasonCode, SettingsError
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import IMAGE_CLASSES
 from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicom, find_by_dicomweb
@@ -25,6 +24,7 @@ from monai_ldmsr.pacs.retrieval import (
     WadoRetrieval,
 )
 from monai_ldmsr.pacs.store_server import DEFAULT_RECEIVER_LIMITS, ReceiverLimits
+from monai_ldmsr.storage import output_errors, partial_folder
 
 __all__ = ["METHODS", "FetchSummary", "FetchedSeries", "MoveTarget", "SeriesQuery", "fetch"]
 
@@ -122,7 +122,8 @@ def fetch(
             found = find_by_dicom(peer, caller, query)
             retrieval = GetRetrieval(peer, caller, limits)
         if found and not dry_run:
-            _make(destination)
+            with output_errors("The folder to fetch into"):
+                destination.mkdir(parents=True, exist_ok=True)
             if method == "move" and isinstance(peer, DicomPeer):
                 retrieval = opened.enter_context(MoveRetrieval(peer, caller, destination, move, limits))
         for series in found:
@@ -139,13 +140,6 @@ class _Work:
     retrieval: Retrieval
     limits: ReceiverLimits
     dry_run: bool
-
-
-def _make(destination: Path) -> None:
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder to fetch into cannot be made: {error.strerror}.") from None
 
 
 def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSeries:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.file_hash import rest_sha256
+from monai_ldmsr.errors import CorruptSourceError, ReasonCode
 from monai_ldmsr.io.dicom_header import read_header, sop_class, sop_instance, text
 from monai_ldmsr.io.image_kind import skip_reason
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
+from monai_ldmsr.storage import rest_sha256
 
 __all__ = [
     "InstanceHeader",
@@ -22,7 +20,6 @@ __all__ = [
     "read_instance",
     "series_digest",
     "study_digest",
-    "write_synced",
 ]
 
 #: Preamble, magic word, then the element (0002,0000) whose value is how many bytes of group 0002 follow it.
@@ -84,28 +81,6 @@ def series_digest(study: str, series: str) -> str:
 def instance_name(uid: str) -> str:
     """File name that stands for an instance."""
     return f"{case_digest(uid, digits=24)}.dcm"
-
-
-def write_synced(path: Path, chunks: Iterable[bytes | memoryview], max_bytes: int | None = None) -> None:
-    """Write a file that is on disk when this returns; nothing is left of it after an error.
-
-    Raises:
-        OSError: it cannot be written.
-        SourceError: ``TOO_LARGE`` when there is more than ``max_bytes``.
-    """
-    try:
-        with path.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                if max_bytes is not None and file.tell() > max_bytes:
-                    raise SourceError(
-                        f"An image from the PACS has more than {max_bytes} bytes, the limit.", ReasonCode.TOO_LARGE
-                    )
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def dataset_sha256(path: Path) -> str:

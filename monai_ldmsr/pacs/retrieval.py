@@ -28,7 +28,7 @@ from monai_ldmsr.pacs.dimse import (
     status_of,
 )
 from monai_ldmsr.pacs.finding import FoundSeries
-from monai_ldmsr.pacs.instances import instance_name, read_instance, write_synced
+from monai_ldmsr.pacs.instances import instance_name, read_instance
 from monai_ldmsr.pacs.peers import Caller, DicomPeer
 from monai_ldmsr.pacs.store_server import (
     DEFAULT_RECEIVER_LIMITS,
@@ -42,6 +42,7 @@ from monai_ldmsr.pacs.store_server import (
     StoreServer,
     answer,
 )
+from monai_ldmsr.storage import write_synced
 
 __all__ = ["DEFAULT_MOVE_TARGET", "GetRetrieval", "MoveRetrieval", "MoveTarget", "Retrieval", "WadoRetrieval"]
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from monai_ldmsr.batch import Batch
 from monai_ldmsr.batch.sources import UnitSources
-from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io import ReadLimits, SkippedItem
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.pacs.receiver import SeriesReceiver
+from monai_ldmsr.storage import output_errors
 
 __all__ = ["HEARTBEAT", "Inbox", "SeriesService", "is_alive"]
 
@@ -167,11 +168,9 @@ class SeriesService:
             return
         self._last_beat = time.monotonic()
         path = self._output_dir / HEARTBEAT
-        try:
+        with output_errors("The output folder"):
             path.touch()
             os.utime(path)
-        except OSError as error:
-            raise OutputError(f"The output folder cannot be written: {error.strerror}. Check its space.") from None
 
 
 def is_alive(output_dir: Path) -> bool:

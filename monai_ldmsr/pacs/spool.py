@@ -25,14 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode
-from monai_ldmsr.io.partial_folder import synced_directory
 from monai_ldmsr.pacs.instances import (
     InstanceHeader,
     dataset_sha256,
     instance_name,
     series_digest,
-    write_synced,
 )
+from monai_ldmsr.storage import clear_passing_files, move, passing_name, replace_text
 
 __all__ = ["DEFAULT_TIMES", "SeriesSpool", "SpoolTimes"]
 
@@ -105,8 +104,7 @@ class SeriesSpool:
         self._associations: dict[int, _Association] = {}
         for place in (self.receiving, self.ready, self._records):
             place.mkdir(parents=True, exist_ok=True)
-        for left in self.receiving.glob("*.part"):
-            left.unlink()
+        clear_passing_files(self.receiving)
         self._series = {path.name: self._loaded(path.name) for path in self.receiving.iterdir() if path.is_dir()}
         self._forget_old()
         for path in self.ready_series():
@@ -114,7 +112,7 @@ class SeriesSpool:
 
     def new_file(self, association: int, uid: str) -> Path:
         """Where an image is written before it belongs anywhere."""
-        return self.receiving / f"{association}-{instance_name(uid)}.part"
+        return passing_name(self.receiving / f"{association}-{instance_name(uid)}")
 
     def add(self, association: int, header: InstanceHeader, path: Path) -> ReasonCode | None:
         """Take a written image into its series: ``path`` is moved away, unless the image is there already.
@@ -134,8 +132,7 @@ class SeriesSpool:
             if name not in series.settled | series.unsettled:
                 unsettled = self.receiving / series_name / "unsettled"
                 unsettled.mkdir(parents=True, exist_ok=True)
-                os.replace(path, unsettled / name)
-                synced_directory(unsettled)
+                move((path, unsettled / name))
                 series.unsettled.add(name)
             if name in series.unsettled:
                 self._association(association).brought.setdefault(series_name, set()).add(name)
@@ -240,9 +237,7 @@ class SeriesSpool:
             return
         folder = self.receiving / series_name
         (folder / "settled").mkdir(exist_ok=True)
-        for name in names & series.unsettled:
-            os.replace(folder / "unsettled" / name, folder / "settled" / name)
-        synced_directory(folder / "settled")
+        move(*((folder / "unsettled" / name, folder / "settled" / name) for name in names & series.unsettled))
         series.settled |= names & series.unsettled
         series.unsettled -= names
         series.last_activity = self._clock()
@@ -302,13 +297,11 @@ class SeriesSpool:
         taken = {path.name for path in self._generations(name)}
         number = next(n for n in range(1, len(taken) + 2) if (name if n == 1 else f"{name}-{n}") not in taken)
         final = self.ready / (name if number == 1 else f"{name}-{number}")
-        synced_directory(self.receiving / name / "settled")
-        os.replace(self.receiving / name / "settled", final)
-        synced_directory(self.ready)
+        move((self.receiving / name / "settled", final))
         try:
             self._record(final, self._series[name].hashes)
         except OSError as error:  # it is made again at the next start
-            _log.error("Series %s cannot be remembered: %s [%s]", name, error.strerror, _CANNOT_WRITE)
+            _log.error("Series %s cannot be remembered: %s [%s]", name, error.strerror or error, _CANNOT_WRITE)
         _log.info("Series %s is whole: %d images", name, len(self._series[name].settled))
         self._drop(name)
         return final
@@ -320,9 +313,7 @@ class SeriesSpool:
         files = {file.name: file for file in ready.glob("*.dcm")}
         if not set(files) <= set(record):
             found = {name: (hashes or {}).get(name) or dataset_sha256(file) for name, file in files.items()}
-            partial = path.with_suffix(".part")
-            write_synced(partial, [json.dumps({**record, **found}).encode()])
-            os.replace(partial, path)
+            replace_text(path, json.dumps({**record, **found}))
 
     def _forget_old(self) -> None:
         now = time.time()

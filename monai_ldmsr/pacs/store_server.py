@@ -29,9 +29,9 @@ from monai_ldmsr.pacs.dimse import (
     on_established,
     on_hang_up,
 )
-from monai_ldmsr.pacs.instances import write_synced
 from monai_ldmsr.pacs.peers import check_ae_title
 from monai_ldmsr.pacs.tls import TlsSettings
+from monai_ldmsr.storage import write_synced
 
 __all__ = [
     "DEFAULT_RECEIVER_LIMITS",

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.storage import replace_text
 
 __all__ = [
     "RESEARCH_NOTICE",
@@ -239,10 +240,7 @@ class SRReport:
             OutputError: when the file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"The report {Path(path).name} cannot be written: {error.strerror}.") from error
+        replace_text(Path(path), text)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SRReport:

@@ -1,13 +1,13 @@
 """Go on where a training stopped, and find out in time that there is no room to save one.
 
-MONAI's ``CheckpointSaver`` writes straight to the final name, and ignite's ``Checkpoint`` removes the last file before
-it writes the next; so a killed training or a full disk would leave none that is whole. Hence the class below.
+MONAI's ``CheckpointSaver`` writes straight to the final name, so a killed training or a full disk would leave none that
+is whole. Ignite's ``Checkpoint`` would do with an atomic saver and two files kept, but removes only files of its own
+process: each training that goes on would leave two more. Hence the class below.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ from ignite.handlers import Checkpoint
 from torch import nn
 
 from monai_ldmsr.errors import OutputError, WeightsError
-from monai_ldmsr.networks.weights import MISFITS, read_state
+from monai_ldmsr.networks.weights import MISFITS, read_state, write_state
+from monai_ldmsr.storage import make_writable, replaced_files
 from monai_ldmsr.training.distributed import is_first_process
 
 __all__ = ["SafeCheckpoints", "check_disk_space", "newest_checkpoint", "resume_training"]
@@ -65,19 +66,17 @@ class SafeCheckpoints:
             OutputError: it cannot be written; the last one stays.
         """
         target = self.folder / f"{self.stage}_checkpoint_iteration={engine.state.iteration}.pt"
-        partial = target.with_name(f".{self.stage}_checkpoint.part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({name: _plain(item).state_dict() for name, item in self.training_state.items()}, partial)
-            os.replace(partial, target)
+            with replaced_files(target) as (partial,):
+                states = {name: _plain(item).state_dict() for name, item in self.training_state.items()}
+                write_state(states, partial)
             for path in self.folder.glob(f"{self.stage}_checkpoint_iteration=*.pt"):
                 if path != target:
                     path.unlink()
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
+        except OSError as error:
             raise OutputError(
-                f"The checkpoint '{target.name}' cannot be written ({type(error).__name__}); the last one is whole. "
-                "Make room on the disk and go on from it."
+                f"The checkpoint '{target.name}' cannot be written; the last one is whole. Make room on the disk and "
+                "go on from it."
             ) from error
 
 
@@ -95,16 +94,8 @@ def check_disk_space(folder: str | Path, needed_bytes: int = 500_000_000) -> Non
     Raises:
         OutputError: it cannot be written, or has less room.
     """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        probe = Path(folder) / ".part"
-        probe.touch()
-        probe.unlink()
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise OutputError(
-            f"The training folder cannot be written: {error.strerror}. Choose another output folder."
-        ) from error
+    make_writable(Path(folder), "The training folder")
+    free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(
             f"The disk of the output folder has {free / 1e6:.0f} MB left, but training needs {needed_bytes / 1e6:.0f} "

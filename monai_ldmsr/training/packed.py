@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training.slice_codec import MAX_STEPS, decode_slices
 from monai_ldmsr.training.volumes import SPLITS, FloatImage, TrainingVolume
 from monai_ldmsr.transforms.intensity import IntensityMap

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from monai_ldmsr.errors import OutputError, SettingsError
-from monai_ldmsr.file_hash import file_sha256
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.partial_folder import partial_folder
+from monai_ldmsr.storage import file_sha256, partial_folder
 from monai_ldmsr.training.packed import INDEX, check_packed, index_text, is_packed
 from monai_ldmsr.training.slice_choice import SizedVolume, fitting_counts, spread_evenly
 from monai_ldmsr.training.slice_codec import encode_slices, quantisation_step, quantise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.errors import OutputError, SettingsError
-from monai_ldmsr.file_hash import file_sha256
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.partial_folder import replace_text
+from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
 from monai_ldmsr.training.packed import is_packed, packed_splits
 from monai_ldmsr.training.slices import check_split, load_training_volumes
@@ -233,21 +231,16 @@ def pack_bundle(
     Raises:
         OutputError: it cannot be written.
     """
-    try:
+    with output_errors(f"The bundle '{target.name}'", "Make room, or choose another folder."):
         shutil.copytree(source / "configs", target / "configs", dirs_exist_ok=True)
         if (source / "LICENSE").is_file():
             shutil.copy2(source / "LICENSE", target / "LICENSE")
         (target / "models").mkdir(exist_ok=True)
         for name, path in weights.items():
-            partial = target / "models" / f".{name}.part"
-            shutil.copyfile(path, partial)
-            os.replace(partial, target / "models" / f"{name}.pt")
+            with replaced_files(target / "models" / f"{name}.pt") as (partial,):
+                shutil.copyfile(path, partial)
         _set_values(target / "configs" / "inference.yaml", network or {})
         _write_metadata(target, list(weights))
-    except OSError as error:
-        raise OutputError(
-            f"The bundle '{target.name}' cannot be written: {error.strerror}. Make room, or choose another folder."
-        ) from error
 
 
 def _time(seconds: float) -> str:

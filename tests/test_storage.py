@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from monai_ldmsr.errors import OutputError, SettingsError
-from monai_ldmsr.io import partial_folder as module
-from monai_ldmsr.io.partial_folder import clear_left_over, partial_folder, replace_text
+from monai_ldmsr.storage import (
+    OutputLock,
+    clear_left_over,
+    left_over,
+    locks,
+    make_writable,
+    partial_folder,
+    replace_text,
+    replaced_files,
+    write_synced,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -130,7 +139,7 @@ def test_left_over_folders_are_cleared_without_a_new_result(tmp_path: Path) -> N
 def test_a_folder_that_another_process_is_writing_is_left_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WAIT_S", 0.1)
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
     with partial_folder(tmp_path / "result") as folder:
         (folder / "a.txt").write_text("whole")
         # Locks are of open files: this second one is as good as another process.
@@ -144,6 +153,12 @@ def test_a_folder_that_another_process_is_writing_is_left_to_it(
     assert names(tmp_path / "result") == ["b.txt"]
 
 
+def test_what_a_killed_process_left_is_found_by_its_names(tmp_path: Path) -> None:
+    for name in (".a.part", ".b.old", ".lock", "c.part", ".d"):
+        (tmp_path / name).mkdir()
+    assert left_over(tmp_path) == {"a", "b"}
+
+
 def test_a_text_that_cannot_take_its_place_leaves_the_earlier_one_alone(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     replace_text(path, "first")
@@ -151,3 +166,90 @@ def test_a_text_that_cannot_take_its_place_leaves_the_earlier_one_alone(tmp_path
         replace_text(path, "half \ud800")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_take_their_places_together_once_they_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("move"), replace(a, b)))
+    finals = (tmp_path / "new" / "a.pt", tmp_path / "new" / "a.yaml")
+    with replaced_files(*finals) as partials:
+        for partial in partials:
+            partial.write_text("whole")
+            assert partial.parent == tmp_path / "new"
+        assert not any(final.exists() for final in finals)
+    assert names(tmp_path / "new") == ["a.pt", "a.yaml"]
+    assert events == ["sync", "sync", "move", "move", "sync"]
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda path: OSError(28, "No space left on device"),
+        lambda path: PermissionError(13, "Permission denied", str(path)),
+    ],
+    ids=["full disk", "permission"],
+)
+def test_a_file_that_cannot_be_written_is_an_output_error_and_leaves_nothing(tmp_path: Path, fail) -> None:
+    (tmp_path / "a.pt").write_text("earlier")
+    with (  # noqa: PT012
+        pytest.raises(OutputError, match=r"^a\.pt cannot be written: (No space|Permission)") as caught,
+        replaced_files(tmp_path / "a.pt") as (partial,),
+    ):
+        partial.write_text("half")
+        raise fail(partial)
+    assert str(tmp_path) not in str(caught.value)
+    assert (tmp_path / "a.pt").read_text() == "earlier"
+    assert names(tmp_path) == ["a.pt"]
+
+
+def test_an_error_about_what_a_file_is_made_from_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replaced_files(tmp_path / "a.pt") as (partial,):
+        partial.write_bytes((tmp_path / "source").read_bytes())
+    assert names(tmp_path) == []
+
+
+def test_a_synced_file_that_fails_is_removed(tmp_path: Path) -> None:
+    def chunks():
+        yield b"half"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_synced(tmp_path / "a.dcm", chunks())
+    write_synced(tmp_path / "b.dcm", [b"wh", b"ole"])
+    assert names(tmp_path) == ["b.dcm"]
+    assert (tmp_path / "b.dcm").read_bytes() == b"whole"
+
+
+def test_a_folder_is_made_and_holds_files(tmp_path: Path) -> None:
+    make_writable(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"^The output folder cannot be written: "):
+        make_writable(tmp_path / "file" / "b")
+
+
+def test_an_output_folder_has_one_holder(tmp_path: Path) -> None:
+    with OutputLock(tmp_path / "out") as lock:
+        heir = os.dup(lock.fileno())  # as a worker inherits it
+        with pytest.raises(OutputError, match="Another batch or service"):
+            OutputLock(tmp_path / "out", wait_s=0.1)
+    with pytest.raises(OutputError, match="Another batch or service"):
+        OutputLock(tmp_path / "out", wait_s=0)
+    os.close(heir)
+    OutputLock(tmp_path / "out").close()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    with pytest.raises(OutputError, match=r"Operation not supported.*file system with locks"):
+        OutputLock(tmp_path / "out")
+    with partial_folder(tmp_path / "result") as folder:
+        (folder / "a.txt").touch()
+    assert names(tmp_path / "result") == ["a.txt"]

@@ -1,0 +1,40 @@
+"""What is written whole or not at all, locked, and known again by its hash: the only room that replaces files."""
+
+from monai_ldmsr.storage.hashes import file_sha256, file_stamp, rest_sha256
+from monai_ldmsr.storage.locks import OutputLock
+from monai_ldmsr.storage.whole import (
+    clear_left_over,
+    clear_passing_files,
+    left_over,
+    make_writable,
+    move,
+    output_errors,
+    partial_folder,
+    passing_name,
+    replace_text,
+    replaced_files,
+    synced_file,
+    write_synced,
+)
+from monai_ldmsr.storage.working_folders import clear_working_folders, working_folder
+
+__all__ = [
+    "OutputLock",
+    "clear_left_over",
+    "clear_passing_files",
+    "clear_working_folders",
+    "file_sha256",
+    "file_stamp",
+    "left_over",
+    "make_writable",
+    "move",
+    "output_errors",
+    "partial_folder",
+    "passing_name",
+    "replace_text",
+    "replaced_files",
+    "rest_sha256",
+    "synced_file",
+    "working_folder",
+    "write_synced",
+]
