@@ -39,7 +39,48 @@ LAYERS = [
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
-TORCH_FREE = ("batch", "errors", "geometry", "io", "reason_codes", "reference", "report", "run_summary", "storage")
+TORCH_FREE = (
+    "batch",
+    "bundle_folder",
+    "errors",
+    "geometry",
+    "io",
+    "pacs",
+    "reason_codes",
+    "reference",
+    "report",
+    "run_summary",
+    "storage",
+)
+
+#: Which rooms import which package of others; those that every room may use are in EVERYWHERE.
+OWNERS = {
+    "PIL": {"evaluation", "report", "training"},
+    "SimpleITK": {"evaluation", "io"},  # evaluation: the cubic spline of its rows
+    "fastapi": {"label"},
+    "filelock": {"label"},
+    "ignite": {"training"},
+    "jinja2": {"evaluation", "report"},
+    "matplotlib": {"evaluation"},
+    "monailabel": {"cli", "label"},
+    "nibabel": {"io"},
+    "pydicom": {
+        "io",
+        "label",
+        "pacs",
+        "reference",
+    },  # label: which of its modules MONAI Label lacks; reference: names of tags
+    "pynetdicom": {"pacs"},
+    "requests": {"label", "pacs"},
+    "rich": {"cli"},
+    "starlette": {"label"},
+    "tornado": {"batch"},
+    "typing_extensions": {"errors"},
+    "yaml": {"networks"},
+}
+
+#: Packages that any room may use.
+EVERYWHERE = {"monai", "monai_ldmsr", "numpy", "torch"}
 
 
 def modules() -> list[str]:
@@ -66,6 +107,23 @@ def imported(module: str) -> set[str]:
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module} has a relative import"
         found |= {room(name) for name in names if name.startswith("monai_ldmsr.")}
     return found
+
+
+def test_packages_of_others_have_owners() -> None:
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for name in imported_packages(path) - EVERYWHERE - set(sys.stdlib_module_names):
+            found.setdefault(name, set()).add(here)
+    assert found == OWNERS
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[0] for name in names}
 
 
 @pytest.mark.parametrize("module", modules())
@@ -154,9 +212,11 @@ def test_no_class_or_function_has_a_name_of_monai() -> None:
         if any(part in name for part in (".apps.", "monai.apps", "test")):
             continue
         try:
-            theirs |= {key for key, _ in inspect.getmembers(importlib.import_module(name)) if not key.startswith("_")}
+            members = inspect.getmembers(importlib.import_module(name))
         except Exception:  # an optional dependency of MONAI that is not here
             continue
+        made = [(key, member) for key, member in members if inspect.isclass(member) or inspect.isfunction(member)]
+        theirs |= {key for key, member in made if member.__module__.startswith("monai.")}
     assert len(theirs) > 1000
     for module in modules():
         try:
@@ -167,5 +227,5 @@ def test_no_class_or_function_has_a_name_of_monai() -> None:
             continue
         for name in getattr(loaded, "__all__", []):
             member = getattr(loaded, name)
-            if inspect.isclass(member) and member.__module__.startswith("monai_ldmsr"):
+            if (inspect.isclass(member) or inspect.isfunction(member)) and member.__module__.startswith("monai_ldmsr"):
                 assert name not in theirs, f"{module}.{name}"
