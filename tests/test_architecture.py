@@ -75,12 +75,11 @@ OWNERS = {
     "rich": {"cli"},
     "starlette": {"label"},
     "tornado": {"batch"},
-    "typing_extensions": {"errors"},
     "yaml": {"networks"},
 }
 
 #: Packages that any room may use.
-EVERYWHERE = {"monai", "monai_ldmsr", "numpy", "torch"}
+EVERYWHERE = {"monai", "monai_ldmsr", "numpy", "torch", "typing_extensions"}
 
 
 def modules() -> list[str]:
