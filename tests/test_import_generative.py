@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import pickle
 import re
 import sys
 from collections.abc import Callable
@@ -25,7 +28,7 @@ from monai_ldmsr import import_generative
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import LdmsrError, OutputError, SettingsError, WeightsError
 from monai_ldmsr.networks import generative_weights
-from monai_ldmsr.networks.generative_names import monai_arguments, monai_keys
+from monai_ldmsr.networks.generative_weights import monai_arguments, monai_keys
 from monai_ldmsr.storage import file_sha256
 
 __all__ = ["one_thread"]
@@ -87,7 +90,7 @@ def test_names_are_those_of_monai(name: str) -> None:
     original = trained(CASES[name])
     target = CASES[name]["_target_"].rpartition(".")[2]
     given = {key: value for key, value in CASES[name].items() if key != "_target_"}
-    network = getattr(nets, target)(**monai_arguments(target, type(original), given))
+    network = getattr(nets, target)(**monai_arguments(type(original), given))
     with redirect_stdout(StringIO()):
         network.load_old_state_dict(deepcopy(original.state_dict()))
     mine = monai_keys(original.state_dict())
@@ -238,27 +241,16 @@ def test_the_written_file_is_what_is_proved(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("changed", "match"),
+    ("network", "match"),
     [
-        ({"use_convtranspose": True}, "kernels of 3 pixels, MONAI's of 2"),
-        ({**CASES["unet with context"], "use_flash_attention": True}, "drops out in evaluation"),
+        # Transposed convolutions of generative have kernels of 3 pixels, MONAI's of 2.
+        ({**CODEC, "use_convtranspose": True}, "not those of MONAI"),
+        # MONAI's flash attention drops out in evaluation, too.
+        ({**CASES["unet with context"], "use_flash_attention": True}, "'output' .* differs"),
     ],
 )
-def test_what_monai_lacks_is_refused(changed: dict[str, Any], match: str, tmp_path: Path) -> None:
-    refused({**CODEC, **changed} if "_target_" not in changed else changed, tmp_path, SettingsError, match)
-
-
-def test_flash_attention_of_monai_drops_out_in_evaluation() -> None:
-    """Why it is refused; should a later MONAI mend it, the refusal can go."""
-    network = nets.DiffusionModelUNet(
-        2, 1, 1, num_res_blocks=1, channels=(8, 8), attention_levels=(False, True), num_head_channels=4,
-        norm_num_groups=4, with_conditioning=True, cross_attention_dim=5, dropout_cattn=0.5, use_flash_attention=True,
-    ).eval()  # fmt: skip
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    inputs = torch.randn(1, 1, 16, 16), torch.tensor([5]), torch.randn(1, 2, 5)
-    with torch.no_grad():
-        assert not torch.equal(network(*inputs), network(*inputs))
+def test_what_monai_does_otherwise_is_refused(network: dict[str, Any], match: str, tmp_path: Path) -> None:
+    refused(network, tmp_path, match=match)
 
 
 # Arguments
@@ -267,10 +259,13 @@ def test_flash_attention_of_monai_drops_out_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("network", "match"),
     [
-        ({**CODEC, "channels": [8, 16]}, "unknown: channels"),
-        ({key: value for key, value in UNET.items() if key != "in_channels"}, "missing: in_channels"),
-        ({**CODEC, "norm_num_groups": 3}, "generative's AutoencoderKL cannot be built"),
-        ({**CODEC, "norm_eps": "1e-6"}, "does not run on an input"),
+        ({**CODEC, "channels": [8, 16]}, "unexpected keyword argument .channels"),
+        (
+            {key: value for key, value in UNET.items() if key != "in_channels"},
+            "missing a required argument: .in_channels",
+        ),
+        ({**CODEC, "norm_num_groups": 3}, "AutoencoderKL of generative cannot be built"),
+        ({**CODEC, "norm_eps": "1e-6"}, "does not run on"),
         ({**CODEC, "_target_": "monai.networks.nets.AutoencoderKL"}, "none of generative.networks.nets"),
         ({**CODEC, "_target_": "generative.networks.nets.ControlNet"}, "none of generative.networks.nets"),
         ({**CODEC, "in_channels": np.int64(2)}, "no plain value"),
@@ -320,9 +315,9 @@ def test_too_little_memory_and_a_full_disk_are_told_apart(
     source, config = save_checkpoint(CODEC, tmp_path / "old.pt"), tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CODEC))
     with monkeypatch.context() as patch:
-        patch.setattr("monai_ldmsr.networks.generative_weights.output_differences", fail)
+        patch.setattr(nets.AutoencoderKL, "encode", fail)
         assert main(["import-generative", str(source), str(tmp_path / "new.pt"), "--network", str(config)]) == 8
-        assert "OUT_OF_MEMORY" in capsys.readouterr().err
+        assert "Out of memory" in capsys.readouterr().err
     monkeypatch.setattr(torch, "save", lambda *_: fail() if isinstance(error, RuntimeError) else _full())
     with pytest.raises(OutputError, match=r"new\.pt cannot be written"):
         import_generative(source, tmp_path / "new.pt", CODEC)
@@ -345,22 +340,145 @@ def test_a_view_is_written_without_the_rest(tmp_path: Path) -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, config = save_checkpoint(CODEC, tmp_path / "old.pt"), tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"autoencoder_def": CODEC, "network_def": UNET}))
+    config.write_text(yaml.safe_dump(CODEC))
     new = tmp_path / "made" / "codec.pt"
     command = ["import-generative", str(source), str(new), "--network", str(config)]
-    assert main(command) == 1
-    assert "--network-id" in capsys.readouterr().err
-    assert main([*command, "--network-id", "network_def"]) == 1
+    assert main([*command, "--key", "model"]) == 1
     assert "[BAD_WEIGHTS]" in capsys.readouterr().err
-    assert main([*command, "--network-id", "autoencoder_def"]) == 0
+    assert main(command) == 0
     printed = capsys.readouterr().out
     assert file_sha256(new) in printed
     assert re.search(r"decoded differs by \d\.\de[+-]\d\d of its largest value", printed)
-    assert main([*command, "--network-id", "autoencoder_def"]) == 7
-    assert main([*command, "--network-id", "autoencoder_def", "--overwrite"]) == 0
+    assert main(command) == 7
+    assert main([*command, "--overwrite"]) == 0
     clash = [*command[:2], str(config.with_suffix(".pt")), "--network", str(config), "--overwrite"]
-    assert main([*clash, "--network-id", "autoencoder_def"]) == 1
-    assert "autoencoder_def" in config.read_text()
+    assert main(clash) == 1
+    assert "_target_" in config.read_text()
+
+
+def test_a_config_as_json(tmp_path: Path) -> None:
+    source, config = save_checkpoint(CODEC, tmp_path / "old.pt"), tmp_path / "config.json"
+    config.write_text(json.dumps(CODEC))
+    assert main(["import-generative", str(source), str(tmp_path / "new.pt"), "--network", str(config)]) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!python/object/apply:os.mkdir [ran]",
+        "[" * 100_000,
+        "_target_: VQVAE\nact: &a [*a]",
+        "- 1",
+        "a: 2026-01-01",
+        None,
+    ],
+)
+def test_configs_that_are_hostile_or_broken(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    assert main(["import-generative", "old.pt", "new.pt", "--network", "c.yaml"]) == 1
+    assert "The config 'c.yaml'" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"c.yaml"}
+
+
+@pytest.mark.parametrize(
+    "hidden", ["$__import__('os').mkdir('ran')", {"_target_": "os.mkdir", "path": "ran"}, "%other.yaml::a", "@a"]
+)
+def test_nothing_is_written_that_monai_would_run(hidden: object, tmp_path: Path) -> None:
+    """Both networks take any value for ``inplace``; MONAI's parser would act on it when it reads the new config."""
+    refused({**CASES["vqvae"], "act": ["RELU", {"inplace": hidden}]}, tmp_path, SettingsError, "Write the value itself")
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (dict, None),
+        (lambda state: {f"module.{key}": value for key, value in state.items()}, None),
+        (lambda state: {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, "state_dict"),
+        (lambda state: {"nets": {"codec": state}, "bare": torch.zeros(2)}, "nets/codec"),
+        (lambda state: {key: value.half() for key, value in state.items()}, None),
+    ],
+)
+def test_where_checkpoints_keep_tensors(
+    content: Callable[[dict[str, Tensor]], object], key: str | None, tmp_path: Path
+) -> None:
+    source = save_checkpoint(CODEC, tmp_path / "old.pt", content)
+    imported = import_generative(source, tmp_path / "new.pt", CODEC, key=key)
+    assert imported.n_unused == sum(".proj_attn." in key for key in trained(CODEC).state_dict()) > 0
+    written = torch.load(tmp_path / "new.pt", weights_only=True)
+    original = monai_keys(trained(CODEC).state_dict())
+    assert written.keys() == original.keys()
+    assert len(written) == imported.n_tensors
+    assert all(torch.equal(value, original[key].to(value.dtype)) for key, value in written.items())
+
+
+def without(state: dict[str, Tensor], word: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if word not in key}
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (lambda s: without(s, "post_quant_conv"), "Missing .*post_quant_conv.conv.bias"),
+        (lambda s: {**s, "more": torch.zeros(1)}, "Unexpected .*more"),
+        (lambda s: {**s, "epoch": 3}, "is not of this network"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.zeros(7)}, r"size mismatch for post_quant_conv.conv.bias"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.full((3,), torch.nan)}, "these weights, 'decoded' .* nan"),
+        (lambda s: {**s, "quant_conv_mu.conv.bias": torch.full((3,), torch.inf)}, "these weights, 'mean' .* nan"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.ones(3).to_sparse()}, "is not of this network"),
+        (lambda s: {**s, "post_quant_conv.conv.bias": torch.ones(3, device="meta")}, "not those of MONAI"),
+        (lambda s: {"epoch": 3, "state_dict": s}, "Its keys there: epoch, state_dict. Say by --key"),
+        (lambda s: [1, 2], "no named tensors"),
+        (lambda s: torch.zeros(3), "no named tensors"),
+        (lambda s: trained(CASES["critic"]).state_dict(), "Missing"),
+        (monai_keys, "Missing"),
+    ],
+)
+def test_checkpoints_of_something_else(
+    content: Callable[[dict[str, Tensor]], object], match: str, tmp_path: Path
+) -> None:
+    source = save_checkpoint(CODEC, tmp_path / "old.pt", content)
+    with pytest.raises(WeightsError, match=match):
+        import_generative(source, tmp_path / "new.pt", CODEC)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
+
+
+class Program:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("kind", ["program", "network", "pickle", "cut", "empty", "text", "missing"])
+def test_files_that_are_hostile_or_broken(kind: str, tmp_path: Path) -> None:
+    source = save_checkpoint(CODEC, tmp_path / "old.pt")
+    if kind == "program":
+        torch.save({"state_dict": trained(CODEC).state_dict(), "hyper": Program(tmp_path / "ran")}, source)
+    elif kind == "network":
+        torch.save(trained(CODEC), source)
+    elif kind == "pickle":
+        source.write_bytes(pickle.dumps(Program(tmp_path / "ran")))
+    elif kind == "cut":
+        source.write_bytes(source.read_bytes()[:-2000])
+    elif kind == "missing":
+        source.unlink()
+    else:
+        source.write_text("" if kind == "empty" else "weights")
+    match = "does not exist" if kind == "missing" else r"state_dict\(\) alone"
+    with pytest.raises(WeightsError, match=match) as caught:
+        import_generative(source, tmp_path / "new.pt", CODEC)
+    assert str(tmp_path) not in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"old.pt"}
 
 
 def test_the_extra_is_named_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

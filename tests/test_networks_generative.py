@@ -93,7 +93,7 @@ def test_other_weights_are_refused(content: str, theirs: SuperResolver, tmp_path
     }[content]
     torch.save(changed, tmp_path / "model.pt")
     sha256 = "0" * 64 if content == "altered" else file_sha256(tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="altered" if content == "altered" else "does not fit this network of gener"):
+    with pytest.raises(WeightsError, match="altered" if content == "altered" else "does not fit this network"):
         load_into_generative(theirs.generator, tmp_path / "model.pt", sha256)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from monai_ldmsr.cli.arguments import Commands, add_command
 from monai_ldmsr.errors import SettingsError
@@ -29,29 +32,27 @@ def add(commands: Commands) -> None:
         metavar="CONFIG",
         type=Path,
         required=True,
-        help="YAML or JSON file with _target_ and arguments of generative's network, such as a bundle's config",
+        help="YAML or JSON file with _target_ and arguments of generative's network, as plain values",
     )
     importing.add_argument(
-        "--network-id", metavar="ID", help="which network of CONFIG, as autoencoder_def (default: its only one)"
+        "--key", help="where in SRC the tensors stand, such as model or nets/unet (default: its top)"
     )
-    importing.add_argument("--key", help="which tensors of SRC, where several fit, as model or state_dict")
     importing.add_argument("--overwrite", action="store_true", help="replace DST and its config")
     importing.set_defaults(command=_import_generative)
 
 
 def _import_generative(arguments: argparse.Namespace) -> int:
-    from monai_ldmsr.networks.generative_config import read_generative_network
-    from monai_ldmsr.networks.generative_weights import import_generative
+    from monai_ldmsr.networks import import_generative
 
     if arguments.destination.with_suffix(".yaml").resolve() == arguments.network.resolve():
         raise SettingsError(
             "The config of MONAI's network would take the place of CONFIG. Choose another name for DST."
         )
-    network = read_generative_network(arguments.network, arguments.network_id)
+    network = _read_config(arguments.network)
     imported = import_generative(
         arguments.source, arguments.destination, network, key=arguments.key, overwrite=arguments.overwrite
     )
-    print(f"{network['_target_']} ({imported.place}) is now {imported.target}")
+    print(f"{network['_target_']} is now {imported.target}")
     print(f"  {imported.n_tensors} tensors; {imported.n_unused} that generative never uses were left out")
     for output, difference in imported.differences.items():
         print(f"  {output} differs by {difference:.1e} of its largest value at most")
@@ -59,3 +60,19 @@ def _import_generative(arguments: argparse.Namespace) -> int:
     print(f"weights: {arguments.destination}, sha256 {imported.sha256}")
     print(f"config:  {arguments.destination.with_suffix('.yaml')}")
     return 0
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        # By way of JSON, which has neither circles nor dates.
+        config = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(
+            f"The config '{path.name}' cannot be read as YAML or JSON ({type(error).__name__}). Check its name and "
+            "content."
+        ) from error
+    if not isinstance(config, Mapping):
+        raise SettingsError(f"The config '{path.name}' has no _target_ and arguments. See docs/generative.md.")
+    return config

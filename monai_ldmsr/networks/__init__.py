@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from monai_ldmsr.networks.conditional_unet import CONDITIONS, FACTORS, ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.critic import ConditionalCritic
-from monai_ldmsr.networks.generative_config import read_generative_network
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
@@ -30,7 +29,6 @@ __all__ = [
     "load_initial_weights",
     "load_into_generative",
     "load_weights",
-    "read_generative_network",
     "save_weights",
     "upsample_bicubic",
 ]

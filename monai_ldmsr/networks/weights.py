@@ -6,11 +6,12 @@ import errno
 import logging
 import pickle
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.storage import file_sha256, replaced_files
@@ -20,7 +21,6 @@ __all__ = [
     "load_initial_weights",
     "load_weights",
     "read_state",
-    "read_verified",
     "save_weights",
     "write_state",
 ]
@@ -107,17 +107,24 @@ def read_state(path: str | Path, kind: str = "weights file", map_location: str |
         return torch.load(path, map_location=map_location, weights_only=True)
     except MISFITS as error:
         raise WeightsError(
-            f"The {kind} '{name}' is damaged, or no plain state dictionary ({type(error).__name__}). Restore it."
+            f"The {kind} '{name}' is damaged, or no plain state dictionary ({type(error).__name__}). Restore it, or "
+            "save the network's state_dict() alone; objects are not loaded, since they could execute anything."
         ) from error
 
 
-def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None) -> str:
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    sha256: str | None = None,
+    renamed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+) -> str:
     """Load a state dictionary into a network, strictly and safely.
 
     Args:
         network: takes the values in its own precision.
         path: file of :func:`save_weights`.
         sha256: the expected hash; not checked when None.
+        renamed: gives the state that is read the names of the network's, where those differ.
 
     Returns:
         The file's sha256.
@@ -125,34 +132,18 @@ def load_weights(network: nn.Module, path: str | Path, sha256: str | None = None
     Raises:
         WeightsError: the file is missing, has another hash, is no plain state dictionary, or does not fit the network.
     """
-    state, found = read_verified(path, sha256)
-    try:
-        network.load_state_dict(state)
-    except MISFITS as error:
-        raise WeightsError(
-            f"The weights file '{Path(path).name}' does not fit this network ({type(error).__name__}). Use the weights "
-            "of the same bundle version."
-        ) from error
-    return found
-
-
-def read_verified(path: str | Path, sha256: str | None = None) -> tuple[Any, str]:
-    """:func:`read_state` of a file with a known hash.
-
-    Args:
-        path: file of :func:`save_weights`.
-        sha256: the expected hash; not checked when None.
-
-    Returns:
-        What the file holds, and its sha256.
-
-    Raises:
-        WeightsError: the file is missing, has another hash, or is no plain state dictionary.
-    """
     found = file_sha256(path) if Path(path).is_file() else ""
     if found and sha256 is not None and found != sha256:
         raise WeightsError(
             f"The weights file '{Path(path).name}' has sha256 {found[:12]}..., but the metadata says {sha256[:12]}.... "
             "It was altered or is incomplete; restore it."
         )
-    return read_state(path), found
+    state = read_state(path)
+    try:
+        network.load_state_dict(renamed(state) if renamed else state)
+    except MISFITS as error:
+        raise WeightsError(
+            f"The weights file '{Path(path).name}' does not fit this network ({type(error).__name__}). Use the weights "
+            "of the same bundle version."
+        ) from error
+    return found
