@@ -95,12 +95,12 @@ def stored(server: LabelServer) -> dict[str, Any]:
 def test_a_result_is_an_image_of_the_datastore(
     server: LabelServer, studies: Path, tmp_path: Path, image: str, name: str, factor: int
 ) -> None:
-    file, told = server.client.infer("ldm_sr", image, {"factor": factor, "seed": 3})
+    file, record = server.client.infer("ldm_sr", image, {"factor": factor, "seed": 3})
 
     # Against this environment's own result; float may differ in the last places, for numpy is another.
     case = super_resolved_here(studies / name, tmp_path / "out", factor=factor, seed=3)
     expected = nibabel.load(case / f"{case.name}_sr.nii.gz")
-    for path in (studies / f"{told['image']}.nii.gz", Path(file)):
+    for path in (studies / f"{record['image']}.nii.gz", Path(file)):
         found = nibabel.load(path)
         assert found.shape == (24 * factor, 32 * factor, 2)
         assert found.get_data_dtype() == expected.get_data_dtype() != np.uint8
@@ -116,18 +116,18 @@ def test_a_result_is_an_image_of_the_datastore(
     np.testing.assert_allclose(means, source, atol=1.0)
 
     known = stored(server)
-    assert told["image"] in known[image]["super_resolved_as"]
-    link = known[told["image"]]["super_resolution"]
+    assert record["image"] in known[image]["super_resolved_as"]
+    link = known[record["image"]]["super_resolution"]
     assert link["source"] == image
     assert "not for diagnosis" in link["notice"]
     assert link["report"]["factor"] == factor
     assert link["report"]["seed"] == 3
-    assert (studies / told["report_page"]).read_text().startswith("<!DOCTYPE html>")
+    assert (studies / record["report_page"]).read_text().startswith("<!DOCTYPE html>")
 
 
 def test_nrrd_stays_nrrd_and_goes_out_as_asked(server: LabelServer, studies: Path) -> None:
-    file, told = server.client.infer("ldm_sr", "nearly raw", {"result_extension": ".nii.gz"})
-    kept = SimpleITK.ReadImage(str(studies / f"{told['image']}.nrrd"))
+    file, record = server.client.infer("ldm_sr", "nearly raw", {"result_extension": ".nii.gz"})
+    kept = SimpleITK.ReadImage(str(studies / f"{record['image']}.nrrd"))
     sent = SimpleITK.ReadImage(file)
     assert file.endswith(".nii.gz")
     assert sent.GetPixelID() == kept.GetPixelID() == SimpleITK.sitkInt16
@@ -163,19 +163,19 @@ def test_a_viewer_that_takes_labels_gets_none_and_finds_the_image(server: LabelS
     offered = server.client.info()["models"]["ldm_sr"]
     assert offered["type"] == "segmentation"  # others have no button there
     options = {key: value[0] if isinstance(value, list) else value for key, value in offered["config"].items()}
-    file, told = server.client.infer(
+    file, record = server.client.infer(
         "ldm_sr", "more2", {**options, "result_extension": ".nrrd", "result_dtype": "uint8"}
     )
     labels, source = SimpleITK.ReadImage(file), SimpleITK.ReadImage(str(studies / "more2.nii.gz"))
     assert labels.GetPixelID() == SimpleITK.sitkUInt8
     assert not SimpleITK.GetArrayViewFromImage(labels).any()
     assert labels.GetSize() == source.GetSize()
-    assert told["label_names"] == {}
+    assert record["label_names"] == {}
     np.testing.assert_allclose(labels.GetOrigin(), source.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(labels.GetSpacing(), source.GetSpacing(), atol=1e-5)
     np.testing.assert_allclose(labels.GetDirection(), source.GetDirection(), atol=1e-5)
-    assert server.client.next_sample("newest_result", {})["id"] == told["image"]
-    assert requests.get(f"{server.url}/datastore/image", {"image": told["image"]}, timeout=60).status_code == 200
+    assert server.client.next_sample("newest_result", {})["id"] == record["image"]
+    assert requests.get(f"{server.url}/datastore/image", {"image": record["image"]}, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_other_broken_requests(server: LabelServer) -> None:
     no_model = requests.post(f"{url}unet", params={"image": "short"}, timeout=60)
     found = [server.refusal(answer) for answer in (bad_json, no_object, too_deep, no_labels, nothing, no_model)]
     assert found == [(400, "BAD_SETTINGS")] * 5 + [(404, "NO_SUCH_SOURCE")]
-    # What else fails in MONAI Label is told too, and no log gets it.
+    # What else fails in MONAI Label is reported too, and no log gets it.
     assert server.refusal(requests.get(f"{server.url}/datastore/dataset", timeout=60)) == (500, "INTERNAL_ERROR")
     assert "Traceback" not in server.log
 
@@ -276,11 +276,11 @@ def test_results_are_no_sources(server: LabelServer) -> None:
 
 def test_an_uploaded_file_comes_back_and_is_not_stored(server: LabelServer, studies: Path, tmp_path: Path) -> None:
     path, before = small_brain(tmp_path / "own.nii.gz", shift=12), content(studies)
-    file, told = server.client.infer("ldm_sr", "", {}, file=str(path))
+    file, record = server.client.infer("ldm_sr", "", {}, file=str(path))
     assert nibabel.load(file).shape == (48, 64, 2)
-    assert told["image"] == ""
+    assert record["image"] == ""
     session = server.client.create_session(str(path))["session_id"]
-    file, told = server.client.infer("ldm_sr", "", {"factor": 3}, session_id=session)
+    file, record = server.client.infer("ldm_sr", "", {"factor": 3}, session_id=session)
     assert nibabel.load(file).shape == (72, 96, 2)
     assert content(studies) == before
 
@@ -298,9 +298,9 @@ def test_two_at_once_and_others_meanwhile(label_server: Any, tmp_path: Path) -> 
         while not all(request.done() for request in [*same, other]):
             answers_before_the_end += server.answers()
             time.sleep(0.1)
-    told = [request.result().json() for request in same]
-    assert told[0]["image"] == told[1]["image"]
-    assert sorted(one["is_new"] for one in told) == [False, True]
+    record = [request.result().json() for request in same]
+    assert record[0]["image"] == record[1]["image"]
+    assert sorted(one["is_new"] for one in record) == [False, True]
     assert other.result().json()["is_new"]
     assert answers_before_the_end > 0
     assert len([name for name in content(studies) if name.startswith("image")]) == 4
@@ -436,10 +436,10 @@ def test_a_batch_takes_sources_only_and_goes_on_after_a_refusal(label_server: An
     server.infer("image0")
     for _ in range(2):
         url = f"{server.url}/batch/infer/ldm_sr"
-        told = requests.post(url, params={"run_sync": "true"}, json={"device": "cpu"}, timeout=300).json()
-        assert sorted(told) == ["broken", "image0", "image1"]
-        assert "UNREADABLE_FILE" in told["broken"]["params"]["error"]
-        assert told["image1"]["params"]["image"].startswith("image1_x2_")
+        record = requests.post(url, params={"run_sync": "true"}, json={"device": "cpu"}, timeout=300).json()
+        assert sorted(record) == ["broken", "image0", "image1"]
+        assert "UNREADABLE_FILE" in record["broken"]["params"]["error"]
+        assert record["image1"]["params"]["image"].startswith("image1_x2_")
     assert len([name for name in content(studies) if name.endswith(".nii.gz")]) == 5
     # In the background it is another process that stores, at the same time as this one.
     requests.post(f"{server.url}/batch/infer/ldm_sr", json={"device": "cpu", "seed": 5}, timeout=60)

@@ -65,18 +65,18 @@ def test_the_derived_series_lies_beside_its_source(
     server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path], tmp_path: Path
 ) -> None:
     uid, folder = source
-    told = server.infer(uid, {"factor": 2, "seed": 4}).json()
-    assert told["is_new"]
-    assert told["source"] == uid
-    assert told["image"] == told["series"][0]["series"]
-    found = images_of(orthanc, told["image"], tmp_path)
-    assert len(found) == SHAPE[2] == told["series"][0]["n_images"]
+    record = server.infer(uid, {"factor": 2, "seed": 4}).json()
+    assert record["is_new"]
+    assert record["source"] == uid
+    assert record["image"] == record["series"][0]["series"]
+    found = images_of(orthanc, record["image"], tmp_path)
+    assert len(found) == SHAPE[2] == record["series"][0]["n_images"]
 
     case = super_resolved_here(folder, tmp_path / "out", factor=2, seed=4)
     expected = sorted((pydicom.dcmread(path) for path in case.rglob("*.dcm")), key=lambda one: int(one.InstanceNumber))
     for stored, wanted in zip(found, expected, strict=True):
         assert stored.SOPInstanceUID == wanted.SOPInstanceUID
-        assert stored.StudyInstanceUID == told["study"]
+        assert stored.StudyInstanceUID == record["study"]
         assert stored.ImagePositionPatient == wanted.ImagePositionPatient
         assert stored.PixelSpacing == wanted.PixelSpacing
         assert stored.ImageType[0] == "DERIVED"
@@ -181,9 +181,9 @@ def test_a_service_that_drops_an_image_and_says_nothing(
     orthanc.restart(LuaScripts=[str(rule)])
     assert server.refusal(server.infer(uid)) == (502, "PACS_INCOMPLETE")
     orthanc.restart()
-    told = server.infer(uid).json()
-    assert told["is_new"]
-    assert len(orthanc.instance_uids(told["image"])) == SHAPE[2]
+    record = server.infer(uid).json()
+    assert record["is_new"]
+    assert len(orthanc.instance_uids(record["image"])) == SHAPE[2]
 
 
 def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, source: tuple[str, Path]) -> None:
@@ -204,9 +204,9 @@ def test_a_service_that_is_gone(server: LabelServer, orthanc: OrthancServer, sou
     assert server.refusal(answers[0]) == (502, "PACS_UNREACHABLE")
     orthanc.start()
     assert orthanc.instance_uids() == held
-    told = server.infer(uid, {"factor": 4, "seed": 1}).json()
-    assert told["is_new"]
-    assert len(orthanc.instance_uids(told["image"])) == SHAPE[2]
+    record = server.infer(uid, {"factor": 4, "seed": 1}).json()
+    assert record["is_new"]
+    assert len(orthanc.instance_uids(record["image"])) == SHAPE[2]
 
 
 def wait_for_a_fetch(server: LabelServer) -> None:

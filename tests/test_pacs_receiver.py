@@ -470,7 +470,7 @@ def test_own_results_are_taken_and_not_worked_on(tmp_path: Path) -> None:
 
 def test_a_series_that_nobody_sends_again_is_removed(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 2)
-    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.15, doubtful_s=0.6)) as received:
+    with receiving(tmp_path, times=SpoolTimes(quiet_s=0.15, incomplete_s=0.6)) as received:
         send(received.peer, images, end="abort")
         assert received.receiver.spool.n_receiving
         received.settle()

@@ -31,7 +31,7 @@ from monai_ldmsr.label.inference import InferenceTurn, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.local_results import LocalResults
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings
-from monai_ldmsr.label.results import ClientFile, ResultStore, told_of
+from monai_ldmsr.label.results import ClientFile, ResultStore, record_of
 from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, is_dicomweb, parse_peer
 from monai_ldmsr.pacs.tls import TlsSettings
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -117,8 +117,8 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             if _is_upload(image, self._sessions.store_path if self._sessions else ""):
                 return self._uploaded(Path(image), settings, wanted)
             result = self._results.super_resolved(image, settings)
-            file = wanted.written(partial(self._results.image_file, result.image), result.told["report"]["source"])
-            return _answer(file, {**result.told, "is_new": result.is_new})
+            file = wanted.written(partial(self._results.image_file, result.image), result.record["report"]["source"])
+            return _answer(file, {**result.record, "is_new": result.is_new})
 
     def _uploaded(self, path: Path, settings: WorkSettings, wanted: ClientFile) -> dict[str, Any]:
         """A file that is in no datastore, as one sends with the request or in a session: its result only goes back."""
@@ -132,9 +132,9 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
             raise SkippedSourceError(message, ReasonCode.NOT_AN_IMAGE)
         with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
             inferred = infer(path, "upload", Path(folder), settings)
-            told = told_of("", "", inferred.report)
-            file = wanted.written(lambda: next(inferred.folder.glob("upload_sr.*")), told["report"]["source"])
-        return _answer(file, {**told, "is_new": True})
+            record = record_of("", "", inferred.report)
+            file = wanted.written(lambda: next(inferred.folder.glob("upload_sr.*")), record["report"]["source"])
+        return _answer(file, {**record, "is_new": True})
 
     def newest_result(self) -> str | None:
         """Identifier of the result that was stored last."""
@@ -159,7 +159,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
 
 
 class _SuperResolutionTask(InferTask):  # type: ignore[misc]
-    """What clients are told of the model; the app itself does the work, for it knows where results go."""
+    """What clients get of the model; the app itself does the work, for it knows where results go."""
 
     def __init__(self, description: str) -> None:
         options = {"device": device_list(), **offered_options()}
@@ -203,9 +203,9 @@ def _attempted(infer: _Infer, request: Mapping[str, Any], datastore: Datastore) 
         return {"params": {"image": None, "source": request["image"], "error": error.detail}}
 
 
-def _answer(file: str | None, told: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(file: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
     """As MONAI Label wants it; the file is removed once it is sent."""
-    return {"label": None, "tag": "", "file": file, "params": {**told, "label_names": {}}}
+    return {"label": None, "tag": "", "file": file, "params": {**record, "label_names": {}}}
 
 
 def _is_upload(image: str, sessions: str) -> bool:

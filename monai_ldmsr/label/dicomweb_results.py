@@ -25,7 +25,7 @@ from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.options import settings_digest
-from monai_ldmsr.label.results import LabelResult, told_of
+from monai_ldmsr.label.results import LabelResult, record_of
 from monai_ldmsr.pacs.dicomweb import DicomwebClient, value_of
 from monai_ldmsr.pacs.dimse import failure_of
 from monai_ldmsr.pacs.fetching import fetch
@@ -47,9 +47,9 @@ _STUDY, _SERIES = "0020000D", "0020000E"
 class DicomwebResults:
     """See :class:`~monai_ldmsr.label.results.ResultStore`.
 
-    An image is a series, named by its Series Instance UID. What was stored is noted in a folder, under a digest of the
-    source's images, the settings and the weights; a note counts only while the service still lists what it names. The
-    derived UIDs follow from the same, so that even without a note a series is never stored a second time.
+    An image is a series, named by its Series Instance UID. What was stored is recorded in a folder, under a digest of
+    the source's images, the settings and the weights; a note counts only while the service still lists what it names.
+    The derived UIDs follow from the same, so that even without a note a series is never stored a second time.
 
     Args:
         datastore: of the app, from which clients get volume files.
@@ -75,26 +75,26 @@ class DicomwebResults:
             source = _found_series(client, image)
             name = settings_digest(settings, self._peer.url, source.study, image, *source.uids)
             with self._turn.taken():
-                told = self._noted(name)
-                if told is not None and _is_there(client, source.study, told["series"]):
-                    return LabelResult(told["image"], told, is_new=False)
+                record = self._recorded(name)
+                if record is not None and _is_there(client, source.study, record["series"]):
+                    return LabelResult(record["image"], record, is_new=False)
                 with TemporaryDirectory(prefix="ldmsr-") as folder:
                     inferred = self._inferred(source, Path(folder), settings)
-                    told = _told_of(source, inferred)
-                    with self._noting(name, told, inferred):
+                    record = _record_of(source, inferred)
+                    with self._recording(name, record, inferred):
                         _store(client, [result.folder for result in inferred])
-                        _check_stored(client, source.study, told["series"])
+                        _check_stored(client, source.study, record["series"])
         self._datastore.list_images.cache.clear()  # MONAI Label lists the service's series only every two hours
-        return LabelResult(told["image"], told, is_new=True)
+        return LabelResult(record["image"], record, is_new=True)
 
     def sources_among(self, images: Iterable[str]) -> list[str]:
         """See :class:`~monai_ldmsr.label.results.ResultStore`; known of what this server stored."""
-        stored = {series["series"] for told in self._all_notes() for series in told["series"]}
+        stored = {series["series"] for record in self._all_records() for series in record["series"]}
         return [image for image in images if image not in stored]
 
     def newest_result(self) -> str | None:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
-        newest = max(self._all_notes(), key=lambda told: str(told["report"]["created"]), default=None)
+        newest = max(self._all_records(), key=lambda record: str(record["report"]["created"]), default=None)
         return None if newest is None else str(newest["image"])
 
     def image_file(self, image: str) -> Path:
@@ -148,26 +148,28 @@ class DicomwebResults:
         return [infer(series, series.case, folder / "results", settings) for series in found]
 
     @contextmanager
-    def _noting(self, name: str, told: Mapping[str, Any], inferred: Sequence[Inferred]) -> Iterator[None]:
+    def _recording(self, name: str, record: Mapping[str, Any], inferred: Sequence[Inferred]) -> Iterator[None]:
         """Write a note that counts when the block has stored what it names; where none can be, nothing is stored."""
         with partial_folder(self._notes / name) as folder:
-            (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
+            (folder / "told.json").write_text(json.dumps(record), encoding="utf-8")
             for n, result in enumerate(inferred, 1):
                 (folder / f"report{n}.html").write_bytes((result.folder / "report.html").read_bytes())
             yield
 
-    def _noted(self, name: str) -> dict[str, Any] | None:
-        """What was noted; None where nothing was, or it is damaged."""
+    def _recorded(self, name: str) -> dict[str, Any] | None:
+        """What was recorded; None where nothing was, or it is damaged."""
         try:
-            told: dict[str, Any] = json.loads((self._notes / name / "told.json").read_text(encoding="utf-8"))
-            is_whole = bool(told["image"] and told["report"]["created"] and [one["series"] for one in told["series"]])
+            record: dict[str, Any] = json.loads((self._notes / name / "told.json").read_text(encoding="utf-8"))
+            is_whole = bool(
+                record["image"] and record["report"]["created"] and [one["series"] for one in record["series"]]
+            )
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        return told if is_whole else None
+        return record if is_whole else None
 
-    def _all_notes(self) -> list[dict[str, Any]]:
+    def _all_records(self) -> list[dict[str, Any]]:
         names = [path.parent.name for path in self._notes.glob("[!.]*/told.json")]
-        return [told for told in map(self._noted, names) if told is not None]
+        return [record for record in map(self._recorded, names) if record is not None]
 
 
 class _TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests carries no types
@@ -193,10 +195,10 @@ def _make_impatient(datastore: DICOMWebDatastore, timeout_s: float) -> None:
         datastore._client._session.mount(scheme, _TimedAdapter(timeout_s))
 
 
-def _told_of(source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
+def _record_of(source: FoundSeries, inferred: Sequence[Inferred]) -> dict[str, Any]:
     series = [{"series": result.series_uid, "n_images": result.report["result"]["shape"][2]} for result in inferred]
     first = inferred[0]
-    return told_of(first.series_uid, source.series, first.report, study=source.study, series=series)
+    return record_of(first.series_uid, source.series, first.report, study=source.study, series=series)
 
 
 def _found_series(client: DicomwebClient, series: str) -> FoundSeries:

@@ -36,7 +36,7 @@ _STATUS = {
     ),
 }
 
-#: Of a client that is told to come again.
+#: Of a client that is asked to come again.
 _RETRY_AFTER_S = 30
 
 
@@ -76,6 +76,6 @@ def _service_error(error: requests.RequestException) -> HTTPException:
         return http_error(ReasonCode.PACS_UNREACHABLE, message)
     status = error.response.status_code
     if status in (401, 403):
-        message = f"{service} lets us not in (HTTP status {status}). Check user and password."
+        message = f"{service} refused access (HTTP status {status}). Check user and password."
         return http_error(ReasonCode.PACS_REJECTED, message)
     return http_error(ReasonCode.PACS_REFUSED, f"{service} refused the request (HTTP status {status}).")

@@ -197,7 +197,7 @@ def _read(path: Path) -> LocalDatastoreModel:
     except ValueError:  # it quotes what it read
         raise SettingsError(
             f"{_LIST}, the list of images of the studies folder, is damaged. Mend it, or take it away: images are "
-            "found again without it, but not what was noted of them."
+            "found again without it, but not what was recorded of them."
         ) from None
 
 

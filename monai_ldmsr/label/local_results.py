@@ -16,13 +16,13 @@ from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.options import settings_digest
-from monai_ldmsr.label.results import LabelResult, told_of
+from monai_ldmsr.label.results import LabelResult, record_of
 from monai_ldmsr.storage import clear_working_folders, file_sha256, move, working_folder
 
 __all__ = ["LocalResults"]
 
 #: Entry of a result's information: what it was made from, and how.
-_TOLD = "super_resolution"
+_RECORD = "super_resolution"
 #: Entry of a source's information: its results.
 _RESULTS = "super_resolved_as"
 
@@ -62,14 +62,14 @@ class LocalResults:
         name = f"{image}_{case}"
         with self._turn.taken():
             self._datastore.read_again()
-            told = self._told(name)
-            if told is not None and (self._studies / f"{name}{extension}").is_file():
-                return LabelResult(name, told, is_new=False)
+            record = self._record(name)
+            if record is not None and (self._studies / f"{name}{extension}").is_file():
+                return LabelResult(name, record, is_new=False)
             with self._working_folder() as folder:
                 inferred = infer(path, case, folder, settings)
-                told = told_of(name, image, inferred.report, report_page=_page(name))
-                self._store(inferred, name, extension, told)
-        return LabelResult(name, told, is_new=True)
+                record = record_of(name, image, inferred.report, report_page=_page(name))
+                self._store(inferred, name, extension, record)
+        return LabelResult(name, record, is_new=True)
 
     def sources_among(self, images: Iterable[str]) -> list[str]:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -78,8 +78,8 @@ class LocalResults:
     def newest_result(self) -> str | None:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
         made = {image: self._datastore.get_image_info(image) for image in self._datastore.list_images()}
-        results = {image: info for image, info in made.items() if _TOLD in info}
-        return max(results, key=lambda image: (results[image][_TOLD]["report"]["created"], image), default=None)
+        results = {image: info for image, info in made.items() if _RECORD in info}
+        return max(results, key=lambda image: (results[image][_RECORD]["report"]["created"], image), default=None)
 
     def image_file(self, image: str) -> Path:
         """See :class:`~monai_ldmsr.label.results.ResultStore`."""
@@ -93,11 +93,11 @@ class LocalResults:
 
     def _is_result(self, image: str) -> bool:
         # Where the list of images was lost, there is still the page.
-        return self._told(image) is not None or (self._studies / _page(image)).is_file()
+        return self._record(image) is not None or (self._studies / _page(image)).is_file()
 
-    def _told(self, image: str) -> dict[str, Any] | None:
-        told: dict[str, Any] | None = self._datastore.get_image_info(image).get(_TOLD)
-        return told
+    def _record(self, image: str) -> dict[str, Any] | None:
+        record: dict[str, Any] | None = self._datastore.get_image_info(image).get(_RECORD)
+        return record
 
     @contextmanager
     def _working_folder(self) -> Iterator[Path]:
@@ -107,11 +107,13 @@ class LocalResults:
         with working_folder(self._studies) as folder:
             yield folder
 
-    def _store(self, inferred: Inferred, name: str, extension: str, told: dict[str, Any]) -> None:
-        page = self._studies / told["report_page"]
+    def _store(self, inferred: Inferred, name: str, extension: str, record: dict[str, Any]) -> None:
+        page = self._studies / record["report_page"]
         (written,) = inferred.folder.glob(f"*{extension}")
-        others = [other for other in self._datastore.get_image_info(told["source"]).get(_RESULTS, []) if other != name]
-        links: dict[str, dict[str, Any]] = {name: {_TOLD: told}, told["source"]: {_RESULTS: [*others, name]}}
+        others = [
+            other for other in self._datastore.get_image_info(record["source"]).get(_RESULTS, []) if other != name
+        ]
+        links: dict[str, dict[str, Any]] = {name: {_RECORD: record}, record["source"]: {_RESULTS: [*others, name]}}
         try:
             page.parent.mkdir(exist_ok=True)
             move((inferred.folder / "report.html", page))

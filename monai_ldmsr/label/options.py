@@ -43,7 +43,7 @@ def requested_settings(
 ) -> WorkSettings:
     """Read the options of a request; ``steps`` is another word for ``num_inference_steps``.
 
-    A client may send back what :func:`offered_options` told it: a list means its first value, numbers may come as text,
+    A client may send back what :func:`offered_options` sent it: a list means its first value, numbers may come as text,
     and "" asks for the bundle's.
 
     Args:
@@ -78,9 +78,9 @@ def requested_name(request: Mapping[str, Any], name: str) -> str:
 
 def settings_digest(settings: WorkSettings, *more: str) -> str:
     """Ten hexadecimal digits of settings, weights and what else a result depends on, but not where it is computed."""
-    told = {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_EFFECT}
+    given = {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_EFFECT}
     weights = bundle_info(settings.bundle).weights_sha256
-    return case_digest(json.dumps([told, *more, weights], sort_keys=True), digits=10)
+    return case_digest(json.dumps([given, *more, weights], sort_keys=True), digits=10)
 
 
 def _first(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a client is told of a result, and which file it gets."""
+"""The record of a result that a client gets, and which file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.report import RESEARCH_NOTICE
 
-__all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "told_of"]
+__all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "record_of"]
 
 #: Of volume files that clients ask for and datastores hold.
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -30,12 +30,12 @@ class LabelResult:
 
     Args:
         image: its identifier in the datastore; for a DICOM series its Series Instance UID.
-        told: what clients are told, as JSON; see :func:`told_of`.
+        record: what clients get of it, as JSON; see :func:`record_of`.
         is_new: it was computed for this request.
     """
 
     image: str
-    told: Mapping[str, Any]
+    record: Mapping[str, Any]
     is_new: bool
 
 
@@ -63,8 +63,8 @@ class ResultStore(Protocol):
         """
 
 
-def told_of(image: str, source: str, report: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What clients are told of a result, and what is kept of it.
+def record_of(image: str, source: str, report: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What clients get of a result, and what is kept of it.
 
     Args:
         image: identifier of the result.

@@ -122,7 +122,7 @@ class _AnsweredErrors:
             await answer(scope, receive, send)
 
 
-def _told(request: Request, error: Exception) -> JSONResponse:
+def _answered(request: Request, error: Exception) -> JSONResponse:
     """MONAI Label answers its own errors with 500 and no word of what they are."""
     assert isinstance(error, MONAILabelException)
     status = 404 if "not found" in error.msg.lower() else 400
@@ -140,6 +140,6 @@ _image_route = APIRoute(
     f"{settings.MONAI_LABEL_API_STR}/datastore/image", _add_image, methods=["PUT"], tags=["Datastore"]
 )
 app.router.routes[:0] = [_infer_route, _image_route]
-app.add_exception_handler(MONAILabelException, _told)
+app.add_exception_handler(MONAILabelException, _answered)
 # Innermost, so that these answers too have the headers that a browser needs.
 app.user_middleware.append(Middleware(_AnsweredErrors))

@@ -1,6 +1,6 @@
 """How sharp an image is, without a reference: Laplacian variance, and what a Fourier high-pass leaves.
 
-Both work on grey levels 0..255 (`to_grey8`), and both grow with detail and with noise alike, so neither tells
+Both work on grey levels 0..255 (`to_grey8`), and both grow with detail and with noise alike, so neither says
 whether detail is true. Compare values only between images on the same grid, of the same grey range.
 """
 

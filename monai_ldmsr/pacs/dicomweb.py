@@ -61,7 +61,7 @@ class DicomwebClient:
     def __init__(self, peer: DicomwebPeer, caller: Caller = DEFAULT_CALLER) -> None:
         self._url, self._timeout_s = peer.url, caller.timeout_s
         if caller.tls.ca_file or caller.tls.certificate:
-            caller.tls.client_context()  # requests would tell only when it connects, with the file's path
+            caller.tls.client_context()  # requests would report them only when it connects, with the file's path
         self._session = _session(caller)
 
     def __enter__(self) -> DicomwebClient:

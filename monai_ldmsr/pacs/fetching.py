@@ -103,7 +103,7 @@ def fetch(
         move: see :class:`MoveTarget`.
         limits: of one image.
         dry_run: find and count only.
-        progress: told after each series.
+        progress: called after each series.
 
     Raises:
         SettingsError: the method does not go with the peer, or an argument is impossible.

@@ -84,7 +84,7 @@ def instance_name(uid: str) -> str:
 
 
 def dataset_sha256(path: Path) -> str:
-    """Hash of a file's data set, without the file meta information, which tells who wrote the file."""
+    """Hash of a file's data set, without the file meta information, which names who wrote the file."""
     with path.open("rb") as file:
         start = file.read(_META_AT)
         file.seek(_META_AT + int.from_bytes(start[_META_LENGTH_AT:_META_AT], "little"))

@@ -133,7 +133,7 @@ class SeriesReceiver:
         return Refusal(NOT_UNDERSTOOD, conflict, "Another image is known under its SOP Instance UID.")
 
     def refused(self, image: IncomingImage, refusal: Refusal) -> None:
-        """Take note of a refusal; one of a known series is noted with it already."""
+        """Record a refusal; one of a known series is recorded with it already."""
         if refusal.reason is not ReasonCode.DUPLICATE_UID_CONFLICT:
             self.spool.refused(image.association, image.uid)
 
@@ -143,7 +143,7 @@ class SeriesReceiver:
             self.spool.released(association)
         except OSError as error:
             _log.error(
-                "What an association brought is in doubt until it comes again: %s [%s]",
+                "What an association brought is incomplete until it comes again: %s [%s]",
                 error.strerror,
                 ReasonCode.CANNOT_WRITE.value,
             )

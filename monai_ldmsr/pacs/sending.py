@@ -60,7 +60,7 @@ class StoreDelivery:
         self.name = str(peer)
         self._peer, self._caller = peer, caller
         if caller.dicom_tls:
-            caller.tls.client_context()  # certificates that cannot be used are told at once
+            caller.tls.client_context()  # certificates that cannot be used are reported at once
 
     def deliver(self, folder: Path) -> DeliveryOutcome:
         """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.delivery.Delivery`."""
@@ -110,7 +110,7 @@ class StowDelivery:
     def __init__(self, peer: DicomwebPeer, caller: Caller = DEFAULT_CALLER) -> None:
         self.name = str(peer)
         self._peer, self._caller = peer, caller
-        DicomwebClient(peer, caller)  # certificates that cannot be used are told at once
+        DicomwebClient(peer, caller)  # certificates that cannot be used are reported at once
 
     def deliver(self, folder: Path) -> DeliveryOutcome:
         """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.delivery.Delivery`."""

@@ -25,13 +25,13 @@ _log = logging.getLogger(__name__)
 #: Folders of whole series, from the receiver's thread to the service's.
 Inbox = queue.SimpleQueue[Path]
 
-#: A file in the output folder whose time of change tells that the service goes on.
+#: A file in the output folder whose time of change shows that the service goes on.
 HEARTBEAT = ".alive"
 
 _BEAT_EVERY_S, _DEAD_AFTER_S = 5.0, 120.0
 
-#: A result that could not be written, for want of space perhaps, is tried again after the first of these, then after
-#: twice as long, up to the last.
+#: A result that could not be written, perhaps because the disk is full, is tried again after the first of these, then
+#: after twice as long, up to the last.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
 
 #: Thousands of series may wait for a destination that is down, so they are not looked through all the time.
@@ -40,7 +40,7 @@ _LOOK_EVERY_S, _FINISH_EVERY_S = 0.25, 1.0
 
 @dataclass
 class _Received:
-    """A whole series in the spool: its units, and when to try anew those that could not be written."""
+    """A whole series in the spool: its units, and when to try again those that could not be written."""
 
     units: tuple[str, ...]
     is_refused: bool = False

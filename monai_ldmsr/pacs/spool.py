@@ -7,8 +7,8 @@ Below the spool's folder:
 - ``ready/<series>/``: whole series, moved there at once; they wait to be worked on, also over a restart;
 - ``handed_on/<series>.json``: hashes of what became ready, by which a series is known when it comes again.
 
-A series with images in doubt is not whole. An image is in doubt when its association was aborted, broke off, or had
-another image of the series refused; it is no more when it comes again by one that ends well.
+A series with unconfirmed images is incomplete. An image is unconfirmed when its association was aborted, broke off, or
+had another image of the series refused; it is no more when it comes again by one that ends well.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class SpoolTimes:
     Args:
         quiet_s: since the last image, or the last end of an association, where all its associations ended well.
         open_quiet_s: since the last image, where an association that brought some is still open.
-        doubtful_s: since the last image; a series in doubt that nobody sent again is then removed.
+        incomplete_s: since the last image; an incomplete series that nobody sent again is then removed.
         remember_s: how long a series that was handed on is known by its hashes.
     """
 
     quiet_s: float = 10.0
     open_quiet_s: float = 120.0
-    doubtful_s: float = 7 * 86400.0
+    incomplete_s: float = 7 * 86400.0
     remember_s: float = 90 * 86400.0
 
 
@@ -140,7 +140,7 @@ class SeriesSpool:
         return None
 
     def refused(self, association: int, uid: str, header: InstanceHeader | None = None) -> None:
-        """Note that an image was not taken: what the association brought is in doubt until that image comes."""
+        """Note that an image was not taken: what the association brought is unconfirmed until that image comes."""
         with self._lock:
             series = None if header is None else series_digest(header.study, header.series)
             self._association(association).refused[instance_name(uid)] = series
@@ -155,7 +155,7 @@ class SeriesSpool:
         """Move the series that are whole to ``ready/``.
 
         Args:
-            open_associations: tells the numbers of those that may still bring images.
+            open_associations: gives the numbers of those that may still bring images.
 
         Returns:
             Their folders.
@@ -260,7 +260,7 @@ class SeriesSpool:
         still_open = [found for found in self._associations.values() if not found.is_released]
         coming = {image for found in still_open for image in found.brought.get(name, ()) if found.has_whole(name)}
         if series.unsettled - coming:
-            if idle_s >= self.times.doubtful_s:
+            if idle_s >= self.times.incomplete_s:
                 _log.warning("Series %s was never sent again whole: removed [%s]", name, _INCOMPLETE)
                 self._drop(name)
             return None

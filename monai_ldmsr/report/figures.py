@@ -21,7 +21,7 @@ __all__ = ["DIFFERENCE_COLOURS", "DetailBox", "PanelFigures", "SlicePanel", "dra
 FloatImage = npt.NDArray[np.floating]
 ByteImage = npt.NDArray[np.uint8]
 
-#: Diverging, dark where nothing changed, told apart by colour-blind readers: lower is blue, higher is orange.
+#: Diverging, dark where nothing changed, distinguished by colour-blind readers: lower is blue, higher is orange.
 DIFFERENCE_COLOURS = ("#8fd0ff", "#1f6fb5", "#0d0f12", "#b5541a", "#ffc48a")
 
 #: Colour limits hold this share of the differences, so that a few extreme pixels do not darken the rest.

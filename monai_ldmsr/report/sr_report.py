@@ -34,7 +34,7 @@ __all__ = [
 #: Every report carries this text; no setting removes it.
 RESEARCH_NOTICE: Final = "This result was made by an algorithm. For research only, not for diagnosis."
 
-#: Grows when a field changes its name or meaning, so that readers of old reports can tell.
+#: Grows when a field changes its name or meaning, so that readers of old reports notice.
 SCHEMA_VERSION: Final = 1
 
 Affine = tuple[tuple[float, ...], ...]
