@@ -36,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from dicom_fixtures import make_series
 
 from monai_ldmsr.batch import Batch, UnitResult, UnitTask, WorkSettings
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.io.written_files import verified_files
 from monai_ldmsr.storage import partial_folder
 
@@ -77,9 +76,7 @@ def run(source: Path, output: Path) -> tuple[float, float, int]:
     start, start_cpu = time.perf_counter(), time.process_time()
     batch = Batch(output, WorkSettings(), stand_in, 3)
     try:
-        sources = UnitSources(source, output / ".work", known=batch.memory())
-        found, skipped = sources.find(batch.wanted)
-        batch.enqueue(found, sources.learned, sources.forgotten, skipped)
+        batch.search(source)
         summary = batch.run()
     finally:
         batch.close()

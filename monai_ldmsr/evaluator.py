@@ -15,15 +15,16 @@ from monai.data import Dataset
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_ldmsr.io import AnySource, ReadLimits, find_sources, on_disk, split_volumes
-from monai_ldmsr.io.case_names import check_naming
+from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem
+from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
-from monai_ldmsr.io.named_sources import named_sources
+from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.number_settings import plain_settings
 from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
 from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case, skipped_case
-from monai_ldmsr.source_table import SourceTable
+from monai_ldmsr.source_table import SourceTable, source_rows
 
 __all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
 
@@ -35,9 +36,17 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
     """The sources below a path as MONAI data set: item ``n`` is read when asked for; a 4D NIfTI file is several.
 
     Args:
-        source: folder or file; None when sources are given one by one to :meth:`read`.
-        transform: maps ``{"image": SeriesFiles, Path or NiftiVolume}`` to what the evaluator needs.
+        source: see :func:`~monai_ldmsr.io.find_sources`; None when sources are given one by one to :meth:`read`.
+        transform: maps ``{"image": source}``, beginning with ``ReadSourced``, to what the evaluator needs.
         limits: the largest source that is read.
+        names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+        output_dir: of results; archives are unpacked in its folder ``.work``, a source at a time. None: among the
+            system's temporary files.
+
+    Attributes:
+        root: folder that places of sources are relative to.
+        found: the sources with the names of their results.
+        skipped: what is left out.
     """
 
     def __init__(
@@ -45,19 +54,23 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         source: str | Path | None,
         transform: Callable[..., Any] | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
+        names: str | None = None,
+        output_dir: str | Path | None = None,
     ) -> None:
-        self.root, self.limits = Path("." if source is None else source), limits
-        if not self.root.is_dir():
-            self.root = self.root.parent
-        found, self.skipped = ([], []) if source is None else find_sources(source, limits)
-        items = [{"image": item} for item in split_volumes(found, limits)]
-        super().__init__(data=items, transform=transform)
+        self.root, self.limits = Path(), limits
+        self.work_dir = None if output_dir is None else Path(output_dir) / WORK_DIR
+        self.found: list[NamedSource[AnySource]] = []
+        self.skipped: list[SkippedItem] = []
+        if source is not None:
+            listing = list_files(Path(source), limits)
+            self.root = listing.root
+            self.found, self.skipped = search(listing, limits, names=names, work_dir=self.work_dir)
+        super().__init__(data=[{"image": one.source} for one in self.found], transform=transform)
 
     def read(self, source: AnySource) -> dict[str, Any]:
-        """Read one source, as if it were an item; it may also lie in an archive."""
-        with on_disk(source) as unpacked:
-            data: dict[str, Any] = {"image": unpacked}
-            return data if self.transform is None else self.transform(data)
+        """Read one source, as if it were an item."""
+        data: dict[str, Any] = {"image": source}
+        return data if self.transform is None else self.transform(data)
 
 
 class SeriesEvaluator:
@@ -75,13 +88,9 @@ class SeriesEvaluator:
         settings: every number that changes the result, for report and derivation.
         device: where the network runs.
         created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
-        names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
         series_number: of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
     """
-
-    #: Of results; see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
-    names: str | None = None
 
     def __init__(
         self,
@@ -94,12 +103,9 @@ class SeriesEvaluator:
         settings: Mapping[str, Any],
         device: str | torch.device = "cpu",
         created: datetime | str | None = None,
-        names: str | None = None,
         series_number: int | None = None,
         series_description: str | None = None,
     ) -> None:
-        check_naming(names)
-        self.names = names
         self.dataset = dataset
         self.network = network.to(device).eval()
         self.inferer = inferer
@@ -121,24 +127,26 @@ class SeriesEvaluator:
             OutputError: when not even the summary can be written.
         """
         log = logging.getLogger(__name__)
-        sources = [item["image"] for item in self.dataset.data]
-        named, copies = named_sources(sources, self.dataset.root, self.names, self.dataset.limits)
-        skipped = [*self.dataset.skipped, *copies]
-        cases = [skipped_case(item) for item in skipped]
+        found = self.dataset.found
+        cases = [skipped_case(item) for item in self.dataset.skipped]
+        if self.dataset.work_dir is not None:
+            remove_unpacked(self.dataset.work_dir)
         # Written before the first slice is computed: an output folder that is no good is found out at once.
         self.summary = RunSummary(tuple(cases))
         self.summary.write_json(self.output_dir / "summary.json")
-        rows = [] if table is None else table.rows_of(named, skipped, self.dataset.root, self.dataset.limits)
+        rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)
         if table is not None:
             table.write(rows, self.summary)
-        for n, (case, source) in enumerate((one.name, one.source) for one in named):
-            log.info("%d of %d: %s", n + 1, len(named), case)
-            cases.append(self._attempt(source, case, _slice_counter(progress, case, n + 1, len(named))))
-            log.info("%s: %s %s", case, cases[-1].status, cases[-1].message)
+        for n, one in enumerate(found, start=1):
+            log.info("%d of %d: %s", n, len(found), one.name)
+            cases.append(self._attempt(one.source, one.name, _slice_counter(progress, one.name, n, len(found))))
+            log.info("%s: %s %s", one.name, cases[-1].status, cases[-1].message)
             self.summary = RunSummary(tuple(cases))
             self.summary.write_json(self.output_dir / "summary.json")
         if table is not None:
             table.write(rows, self.summary)
+        if self.dataset.work_dir is not None:
+            remove_unpacked(self.dataset.work_dir)
         return self.summary
 
     def leave(self) -> None:

@@ -11,21 +11,21 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.io import ReadLimits, SeriesFiles, SkippedItem
+from monai_ldmsr.errors import OutputError, SettingsError, SourceError
+from monai_ldmsr.io import AnySource, ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource, series_folder
 from monai_ldmsr.io.dicom_header import read_header, text
+from monai_ldmsr.io.packed_source import first_file, listed
 from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.storage import output_errors, replace_text, replaced_files
 
-__all__ = ["PRIVATE_FOLDER", "SourceRow", "SourceTable", "rows_of_skips", "source_row"]
+__all__ = ["PRIVATE_FOLDER", "SourceRow", "SourceTable", "source_rows"]
 
 #: Folder in the output folder where the table is written unless another place is named.
 PRIVATE_FOLDER = "private"
@@ -79,20 +79,6 @@ class SourceTable:
         if os.path.lexists(self._file) and not self._is_ours():
             raise SettingsError(f"'{self._file}' is there and is no table of sources, so it is not replaced.")
 
-    def rows_of(
-        self, named: Iterable[NamedSource[Any]], skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits
-    ) -> list[SourceRow]:
-        """Rows of a run's sources, with what their headers tell.
-
-        Args:
-            named: what is worked on.
-            skipped: what is left out.
-            root: folder that paths are relative to.
-            limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        """
-        rows = [source_row(one.name, one.paths, root, limits, isinstance(one.source, SeriesFiles)) for one in named]
-        return rows + rows_of_skips(skipped, root, limits)
-
     def write(self, rows: Sequence[SourceRow], summary: RunSummary) -> None:
         """Write the file, replaced as a whole; only its owner may read it.
 
@@ -127,44 +113,46 @@ class SourceTable:
             return False
 
 
-def rows_of_skips(skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits) -> list[SourceRow]:
-    """A row for each file that was left out; see :meth:`SourceTable.rows_of`."""
-    rows = []
+def source_rows(
+    found: Iterable[NamedSource[AnySource]], skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits
+) -> list[SourceRow]:
+    """Rows of a run's sources, with what their headers tell.
+
+    Args:
+        found: what is worked on.
+        skipped: what is left out; a row for each file.
+        root: folder that paths are relative to.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+    """
+    rows = [_found_row(one, root, limits) for one in found]
     for item in skipped:
-        rows += [source_row(item.case, [path], root, limits) for path in item.paths]
+        for path in item.paths:
+            rows.append(SourceRow(item.case, os.path.relpath(path, root), *_series_words(path, limits)))
         if not item.paths:
             rows.append(SourceRow(item.case, "", n_files=item.n_files))
     return rows
 
 
-def source_row(
-    case: str,
-    paths: Sequence[Path],
-    root: Path,
-    limits: ReadLimits,
-    is_series: bool = False,
-    on_disk: Callable[[], AbstractContextManager[Path]] | None = None,
-) -> SourceRow:
-    """Row of one source.
+def _found_row(one: NamedSource[AnySource], root: Path, limits: ReadLimits) -> SourceRow:
+    """Of a series the folder (or archive) is named, and not its one file."""
+    files = list(dict.fromkeys(one.paths))
+    if not isinstance(listed(one.source), SeriesFiles):
+        return SourceRow(one.name, os.path.relpath(files[0], root), n_files=len(files))
+    words = ("", "")
+    with suppress(SourceError, OutputError), first_file(one.source) as path:
+        words = _series_words(path, limits)
+    return SourceRow(one.name, os.path.relpath(series_folder(files), root), *words, len(files))
 
-    Args:
-        case: see :class:`SourceRow`.
-        paths: its files.
-        root: folder that paths are relative to.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        is_series: its folder is named, and not its one file.
-        on_disk: gives the first file where it has to be unpacked.
-    """
-    files = list(dict.fromkeys(paths))
-    place = series_folder(files) if is_series else files[0]
-    number, description = "", ""
+
+def _series_words(path: Path, limits: ReadLimits) -> tuple[str, str]:
+    """Series Number and Series Description of a DICOM file."""
     # A link may lead out of the source, where nothing is read.
-    if volume_extension(files[0]) is None and not files[0].is_symlink():
-        with suppress(Exception), (on_disk or (lambda: nullcontext(files[0])))() as path:
+    if volume_extension(path) is None and not path.is_symlink():
+        with suppress(Exception):
             header = read_header(path, limits)
             if header is not None:
-                number, description = text(header, "SeriesNumber"), text(header, "SeriesDescription")
-    return SourceRow(case, os.path.relpath(place, root), number, description, len(files))
+                return text(header, "SeriesNumber"), text(header, "SeriesDescription")
+    return "", ""
 
 
 def safe_cell(value: str) -> str:

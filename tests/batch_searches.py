@@ -9,9 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from monai_ldmsr.batch.sources import UnitSources
-from monai_ldmsr.batch.unit import FoundUnit
-from monai_ldmsr.io import SkippedItem
+from monai_ldmsr.batch import search_memory
+from monai_ldmsr.batch.search_memory import SearchMemory
+from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem, find_sources
+from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
+
+Units = dict[str, NamedSource[AnySource]]
 
 #: Rows, columns, slices of a series that costs next to nothing.
 SHAPE = (6, 8, 3)
@@ -23,24 +27,24 @@ class Searches:
     def __init__(self, source: Path, work_dir: Path) -> None:
         self.source, self.work_dir = source, work_dir
         self.memory: dict[str, str] = {}
-        self.n_learned = 0
 
-    def find(self, **how) -> tuple[dict[str, FoundUnit], list[SkippedItem]]:
-        sources = UnitSources(self.source, self.work_dir, known=self.memory, **how)
-        units, skipped = sources.find()
-        self.memory = {k: v for k, v in self.memory.items() if k not in sources.forgotten} | sources.learned
-        self.n_learned = len(sources.learned)
+    def find(
+        self, limits: ReadLimits = DEFAULT_LIMITS, names: str | None = None, again: bool = False
+    ) -> tuple[Units, list[SkippedItem]]:
+        memory = SearchMemory(self.memory)
+        units, skipped = memory.find(self.source, limits, names=names, work_dir=self.work_dir, again=again)
+        self.memory = memory.rows
         assert not self.work_dir.exists() or not list(self.work_dir.iterdir())
-        assert len({unit.unit.lower() for unit in units}) == len(units)
-        return {unit.unit: unit for unit in units}, skipped
+        assert len({unit.name.lower() for unit in units}) == len(units)
+        return {unit.name: unit for unit in units}, skipped
 
-    def fresh(self) -> tuple[dict[str, FoundUnit], list[SkippedItem]]:
-        units, skipped = UnitSources(self.source, self.work_dir).find()
-        return {unit.unit: unit for unit in units}, skipped
+    def fresh(self) -> tuple[Units, list[SkippedItem]]:
+        units, skipped = find_sources(self.source, work_dir=self.work_dir)
+        return {unit.name: unit for unit in units}, skipped
 
 
-def prints(units: dict[str, FoundUnit]) -> dict[str, str]:
-    return {name: unit.fingerprint for name, unit in units.items()}
+def prints(units: Units) -> dict[str, str]:
+    return {name: unit.content() for name, unit in units.items()}
 
 
 def write_nifti(path: Path, n_volumes: int = 1, value: int = 0) -> Path:
@@ -61,4 +65,17 @@ def count_parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return parse(*args, **kwargs)
 
     monkeypatch.setattr(pydicom, "dcmread", counted)
+    return calls
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows with each file of which the content is hashed."""
+    calls: list[str] = []
+    hashed = search_memory.file_sha256
+
+    def counted(path):
+        calls.append("")
+        return hashed(path)
+
+    monkeypatch.setattr(search_memory, "file_sha256", counted)
     return calls

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from monai_ldmsr.batch import Batch, DeliveryOutcome, FileMark, FoundUnit, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch import Batch, DeliveryOutcome, FileMark, UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.written_files import verified_files
 from monai_ldmsr.storage import partial_folder
 
@@ -47,12 +49,15 @@ def cheap_unit(task: UnitTask) -> UnitResult:
     return UnitResult(task.unit, "done", series_uid="2.25.1", n_slices=1, files=files, duration_s=0.1)
 
 
-def found(folder: Path, orders: dict[str, str]) -> list[FoundUnit]:
+def found(folder: Path, orders: dict[str, str]) -> list[NamedSource[Path]]:
     """Write sources that order something, and list them as a search does."""
     folder.mkdir(exist_ok=True)
     for unit, order in orders.items():
         (folder / unit).write_text(order)
-    return [FoundUnit(unit, f"fingerprint of {order}", folder / unit) for unit, order in orders.items()]
+    return [
+        NamedSource(unit, partial(str, f"fingerprint of {order}"), (folder / unit,), folder / unit)
+        for unit, order in orders.items()
+    ]
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ def junk_and_index(folder: Path) -> None:
     (folder / "zeros").write_bytes(bytes(4000))
     index = Dataset()
     index.SOPInstanceUID, index.SOPClassUID, index.FileSetID = "1.2.3", "1.2.840.10008.1.3.10", "X"
+    index.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity, index.DirectoryRecordSequence = 0, Sequence()
     save(index, folder / "DICOMDIR")
 
 
@@ -350,9 +351,9 @@ def _skipped() -> Iterator[OddInput]:
         make = beside(series("MR", (20, 24, 2)), series("CT", (20, 24, 2), **overrides))
         yield OddInput(f"{name} beside MR", make, (2,), (reason,))
         yield OddInput(f"{name} alone", series("CT", (20, 24, 2), **overrides), (), (reason,), 2)
-    both = ("NOT_AN_IMAGE", "NOT_AN_IMAGE")
-    yield OddInput("junk and DICOMDIR beside MR", beside(series("MR"), junk_and_index), (5,), both)
-    yield OddInput("junk and DICOMDIR alone", junk_and_index, (), both, 2)
+    junk = ("NOT_AN_IMAGE",)
+    yield OddInput("junk and empty DICOMDIR beside MR", beside(series("MR"), junk_and_index), (5,), junk)
+    yield OddInput("junk and empty DICOMDIR alone", junk_and_index, (), junk, 2)
     for name, damage in (
         ("emptied", lambda c: b""),
         ("zeroed", lambda c: bytes(len(c))),

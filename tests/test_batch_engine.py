@@ -167,10 +167,11 @@ def test_summary_and_exit_code_are_of_what_was_found_now(tmp_path: Path, threads
 
 def test_what_was_learned_is_remembered_with_the_units(tmp_path: Path, threads: Executor) -> None:
     with opened(tmp_path / "out", threads) as batch:
-        batch.enqueue(found(tmp_path / "in", THREE), {"k": "v", "l": "w"})
-        batch.enqueue([], {"k": "x"}, {"l"})
+        batch.enqueue(found(tmp_path / "in", THREE), memory={"k": "v", "l": "w"})
+        batch.enqueue([], memory={"k": "x"})
+        batch.enqueue([])
     with opened(tmp_path / "out", threads) as batch:
-        assert batch.memory() == {"k": "x"}
+        assert batch.ledger.memory() == {"k": "x"}
         assert {row.state for row in batch.ledger.units()} == {"queued"}
 
 
@@ -178,7 +179,7 @@ def test_a_unit_of_which_the_source_was_not_asked_for_still_counts(tmp_path: Pat
     worked(tmp_path, threads, THREE)
     with opened(tmp_path / "out", threads) as batch:
         units = [replace(unit, source=None) for unit in found(tmp_path / "in", THREE)]
-        assert not any(batch.wanted(unit.unit, unit.fingerprint) for unit in units)
+        assert not any(batch.wanted(unit.name, unit.content()) for unit in units)
         batch.enqueue(units)
         assert [case.status for case in batch.run().cases] == ["done"] * 3
 

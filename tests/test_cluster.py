@@ -22,7 +22,7 @@ from monai_ldmsr.batch import UnitResult, UnitTask, Workers, WorkSettings, proce
 from monai_ldmsr.batch import cluster as cluster_module
 from monai_ldmsr.batch.cluster import SlurmOptions, open_dask, open_slurm
 from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
-from monai_ldmsr.io import SeriesFiles, find_sources
+from monai_ldmsr.io import find_dicom_series
 
 WAIT_S = 60
 
@@ -213,8 +213,7 @@ def slowly(task: UnitTask) -> UnitResult:
 
 def tasks_of(source: Path, output: Path) -> list[UnitTask]:
     settings = WorkSettings(num_inference_steps=1, device="cpu")
-    series, _ = find_sources(source)
-    assert all(isinstance(item, SeriesFiles) for item in series)
+    series, _ = find_dicom_series(source)
     return [UnitTask(item.case, item, output, settings) for item in series]
 
 

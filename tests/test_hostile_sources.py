@@ -40,8 +40,8 @@ def reason(path):
     try:
         found, skipped = find_sources(path)
         for item in found:
-            read = read_dicom_series if isinstance(item, SeriesFiles) else read_volume_file
-            read(item)
+            read = read_dicom_series if isinstance(item.source, SeriesFiles) else read_volume_file
+            read(item.source)
         return [item.reason.value for item in skipped] or ["done"]
     except LdmsrError as error:
         return [error.reason.value]

@@ -12,18 +12,16 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from batch_searches import write_nifti
+from batch_searches import Searches, write_nifti
 from dicom_fixtures import make_series
 from odd_inputs import volumes
 from odd_run import run
 from odd_volumes import nifti, values
 from pydicom.uid import generate_uid
 
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.cli import main
-from monai_ldmsr.evaluator import SourceDataset
+from monai_ldmsr.io import find_dicom_series, find_sources
 from monai_ldmsr.io.case_names import NAMINGS
-from monai_ldmsr.io.named_sources import named_sources
 from monai_ldmsr.io.readable_names import readable
 
 SHAPE = (8, 9, 3)
@@ -33,20 +31,16 @@ pytestmark = pytest.mark.usefixtures("nearest_neighbour")
 
 def names_in_run(source: Path, naming: str | None = None) -> dict[str, list[str]]:
     """Names of results, and reasons of what is left out."""
-    dataset = SourceDataset(source)
-    named, copies = named_sources([item["image"] for item in dataset.data], dataset.root, naming)
-    reasons = sorted(item.reason.value for item in [*dataset.skipped, *copies])
-    return {"named": sorted(one.name for one in named), "left out": reasons}
+    found, skipped = find_sources(source, names=naming)
+    return {"named": sorted(one.name for one in found), "left out": sorted(item.reason.value for item in skipped)}
 
 
 def names_in_batch(source: Path, work_dir: Path, naming: str | None = None) -> dict[str, list[str]]:
-    sources = UnitSources(source, work_dir, names=naming)
-    units, skipped = sources.find()
-    again, _ = UnitSources(source, work_dir, names=naming, known=sources.learned).find()
-    assert [unit.unit for unit in again] == [unit.unit for unit in units]
-    told = str(sources.learned)
-    assert naming != "hash" or not re.search(r"imaging|time|detached", told), "no stem of a file is remembered"
-    return {"named": sorted(unit.unit for unit in units), "left out": sorted(item.reason.value for item in skipped)}
+    searches = Searches(source, work_dir)
+    units, skipped = searches.find(names=naming)
+    assert searches.find(names=naming)[0].keys() == units.keys()
+    assert naming != "hash" or not re.search(r"imaging|time|detached", str(searches.memory)), "no stem is remembered"
+    return {"named": sorted(units), "left out": sorted(item.reason.value for item in skipped)}
 
 
 @pytest.fixture
@@ -139,7 +133,7 @@ def test_volumes_that_would_share_a_name_keep_it_in_any_order(tmp_path: Path) ->
     volumes("MR", {"PixelSpacing": [0.701, 0.9]}, {"PixelSpacing": [0.7035, 0.9]})(folder)
 
     def named() -> dict[str, float]:
-        found = [item["image"] for item in SourceDataset(folder).data]
+        found, _ = find_dicom_series(folder)
         return {series.case: float(pydicom.dcmread(series.paths[0]).PixelSpacing[0]) for series in found}
 
     first = named()

@@ -25,7 +25,7 @@ from pacs_fixtures import ResultArchive, send, wait_until
 
 from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
 from monai_ldmsr.cli import main
-from monai_ldmsr.io import find_sources
+from monai_ldmsr.io import find_dicom_series
 from monai_ldmsr.pacs import service as service_module
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
@@ -199,7 +199,7 @@ def test_what_could_not_be_written_is_tried_again(
 ) -> None:
     monkeypatch.setattr(service_module, "_FIRST_PAUSE_S", 0.3)
     made = make_series(tmp_path / "in", "CT", SHAPE)
-    (series,), _ = find_sources(tmp_path / "in")
+    (series,), _ = find_dicom_series(tmp_path / "in")
     blocker = tmp_path / "out" / series.case / "mine.txt"
     blocker.parent.mkdir(parents=True)
     blocker.touch()

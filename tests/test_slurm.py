@@ -14,7 +14,6 @@ from slurm_cluster import SlurmServer
 
 from monai_ldmsr.batch import Batch, WorkSettings
 from monai_ldmsr.batch.cluster import SlurmOptions, open_slurm
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.errors import SettingsError
 
 pytestmark = pytest.mark.slurm
@@ -45,8 +44,7 @@ def test_a_batch_by_jobs(slurm: SlurmServer, tmp_path: Path) -> None:
     try:
         settings = WorkSettings(num_inference_steps=1, device="cpu")
         batch = Batch(output, settings, workers.executor, workers.capacity)
-        found, skipped = UnitSources(tmp_path / "in", output / ".work").find(batch.wanted)
-        batch.enqueue(found, skipped=skipped)
+        batch.search(tmp_path / "in")
         summary = batch.run()
         batch.close()
         told = slurm.ask("squeue", "--noheader", "--format=%j %T %C")

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_searches import Searches
 from dicom_fixtures import make_series
 from odd_volumes import nifti
 
 from monai_ldmsr import super_resolve
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import find_sources
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.tree import check_apart
-from monai_ldmsr.run_summary import CaseResult, RunSummary
-from monai_ldmsr.source_table import SourceRow, SourceTable, safe_cell
+from monai_ldmsr.run_summary import RunSummary
+from monai_ldmsr.source_table import SourceRow, SourceTable, safe_cell, source_rows
 
 SHAPE = (8, 9, 3)
 
@@ -99,30 +99,27 @@ def test_nothing_else_tells_who_is_who(source: Path, tmp_path: Path, bundle: Pat
 
 def test_a_batch_tells_the_same(source: Path, tmp_path: Path) -> None:
     (source / "outside").unlink()
-    work = tmp_path / "w"
-    sources = UnitSources(source, work, with_rows=True)
-    units, skipped = sources.find()
-    cases = [CaseResult(unit.unit, "done") for unit in units]
-    cases += [CaseResult(item.case, "failed" if item.failed else "skipped", item.reason.value) for item in skipped]
-    table = SourceTable(tmp_path / "who.csv", tmp_path)
-    table.write(sources.rows or [], RunSummary(tuple(cases)))
-    found = told(rows(tmp_path / "who.csv"))
-    wanted = {row for row in expected(source) if row[2] != "outside"}
-    # what cannot be read rightly is found out when it is worked on
-    assert found == {("done", "", *row[2:]) if row[1] == "NO_GEOMETRY" else row for row in wanted}
-    again = UnitSources(source, work, known=sources.learned, with_rows=True)
-    again.find(lambda *_: False)
-    assert again.rows == sources.rows, "also of what is done already"
-    assert UnitSources(source, work).rows is None
+    searches = Searches(source, tmp_path / "w")
+    units, skipped = searches.find()
+    table = source_rows(units.values(), skipped, source, DEFAULT_LIMITS)
+    assert {(row.source, row.number) for row in table} == {
+        (place.replace("'-notes .txt", "-notes\n.txt"), number)
+        for _, _, place, number, _ in expected(source)
+        if place != "outside"
+    }
+    again, skipped = searches.find()
+    assert source_rows(again.values(), skipped, source, DEFAULT_LIMITS) == table, "also of what is done already"
 
 
-def test_a_batch_tells_of_archives(tmp_path: Path) -> None:
+def test_archives_are_named(tmp_path: Path) -> None:
     make_series(tmp_path / "in" / "deep", "MR", SHAPE, SeriesNumber=7)
     (tmp_path / "s").mkdir()
     shutil.make_archive(str(tmp_path / "s" / "study"), "zip", tmp_path / "in")
-    sources = UnitSources(tmp_path / "s", tmp_path / "w", with_rows=True)
-    [unit], _ = sources.find()
-    assert sources.rows == [SourceRow(unit.unit, "study.zip", "7", "Phantom MR", 3)]
+    searches = Searches(tmp_path / "s", tmp_path / "w")
+    for _ in range(2):
+        [unit], skipped = searches.find()[0].values(), []
+        rows = source_rows([unit], skipped, tmp_path / "s", DEFAULT_LIMITS)
+        assert rows == [SourceRow(unit.name, "study.zip", "7", "Phantom MR", 3)]
     assert not list((tmp_path / "w").iterdir())
 
 
@@ -176,22 +173,16 @@ def listed(tmp_path: Path) -> Path:
 def test_a_list_names_sources(listed: Path, tmp_path: Path) -> None:
     found, skipped = find_sources(listed)
     assert len(found) == 3
-    assert [len(item.paths) for item in found[:2]] == [3, 3], "what is named twice is read once"
+    assert [len(one.paths) for one in found[:2]] == [3, 3], "what is named twice is read once"
     assert {(item.reason, item.failed) for item in skipped} == {(ReasonCode.NO_SUCH_SOURCE, True)}
     assert sorted(item.message.split(" of ")[0] for item in skipped) == ["Line 6", "Line 8"]
     assert not any("MARKER" in item.message for item in skipped)
-    sources = UnitSources(listed, tmp_path / "w", with_rows=True)
-    units, left_out = sources.find()
-    assert len(units) == 3
-    assert sorted(left_out, key=str) == sorted(skipped, key=str)
-    assert {row.source for row in sources.rows or []} >= {
-        "../a b/t1",
-        "../elsewhere/ct",
-        "../#1.nii",
-        "../MARKER missing",
+    assert {row.source for row in source_rows(found, skipped, listed.parent, DEFAULT_LIMITS)} >= {
+        *("../a b/t1", "../elsewhere/ct", "../#1.nii", "../MARKER missing"),
     }
-    again, _ = UnitSources(listed, tmp_path / "w", known=sources.learned).find()
-    assert [(unit.unit, unit.fingerprint) for unit in again] == [(unit.unit, unit.fingerprint) for unit in units]
+    searches = Searches(listed, tmp_path / "w")
+    for _ in range(2):
+        assert searches.find()[0].keys() == {one.name for one in found}
 
 
 def test_a_list_can_be_run(listed: Path, tmp_path: Path, bundle: Path) -> None:
@@ -212,8 +203,6 @@ def test_a_text_that_names_nothing_is_no_list(tmp_path: Path, content: bytes) ->
     (tmp_path / "notes.txt").write_bytes(content)
     found, [skipped] = find_sources(tmp_path / "notes.txt")
     assert (found, skipped.reason) == ([], ReasonCode.NOT_AN_IMAGE)
-    units, [skipped] = UnitSources(tmp_path / "notes.txt", tmp_path / "w").find()
-    assert (units, skipped.reason) == ([], ReasonCode.NOT_AN_IMAGE)
 
 
 def test_an_empty_list_is_an_error(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from monai_ldmsr.training.discovery import SPLITS, split_subjects
 from monai_ldmsr.training.plan import parse_budget
 
 
-def make_volume(path: Path, shape: tuple[int, int, int] = (64, 60, 2), bad: float | None = None) -> Path:
+def make_volume(path: Path, shape: tuple[int, int, int] = (64, 60, 2), bad: float | None = None, seed: int = 0) -> Path:
     x, y, _ = np.meshgrid(*(np.linspace(0, 9, n) for n in shape), indexing="ij")
-    voxels = (500 * np.sin(x) * np.cos(y) + np.random.default_rng(0).normal(0, 80, shape)).astype(np.float32)
+    voxels = (500 * np.sin(x) * np.cos(y) + np.random.default_rng(seed).normal(0, 80, shape)).astype(np.float32)
     if bad is not None:
         voxels[0, 0, 0] = bad
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
 
 def test_any_folder_is_split_by_patient(tmp_path: Path) -> None:
     for n in range(4):
-        make_volume(tmp_path / f"patient{n}" / "first.nii.gz")
-        make_volume(tmp_path / f"patient{n}" / "later" / "second.nii.gz")
+        make_volume(tmp_path / f"patient{n}" / "first.nii.gz", seed=n)
+        make_volume(tmp_path / f"patient{n}" / "later" / "second.nii.gz", seed=n)
     make_volume(tmp_path / "alone.nii")
     make_series(tmp_path / "dicom" / "mr", "MR", (48, 40, 3))
     by_split = {split: find_entries(tmp_path, split) for split in SPLITS}

@@ -21,7 +21,7 @@ from odd_volumes import four_volumes, image_file, nifti, renamed, values
 from test_batch_command import batch, in_this_process, outcomes
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io import ReadLimits, find_sources, on_disk, read_volume_file
+from monai_ldmsr.io import ReadLimits, find_dicom_series, find_sources, on_disk, read_volume_file
 from monai_ldmsr.io.volume_file import VolumeFile
 from monai_ldmsr.transforms import ReadSourced
 
@@ -208,11 +208,13 @@ SETS: dict[str, tuple[Make, str]] = {
 def test_the_files_of_a_volume_are_one_source(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
     SETS[name][0](tmp_path / "in")
-    (path,), skipped = find_sources(tmp_path / "in")
+    [found], skipped = find_sources(tmp_path / "in")
+    path = found.source
     assert skipped == []
     for file in (tmp_path / "in").iterdir():
         if file == path or file.suffix.lower() == ".img":
-            assert find_sources(file) == ([path], [])
+            [alone], skipped = find_sources(file)
+            assert (alone.name, alone.source, skipped) == (found.name, path, [])
             np.testing.assert_array_equal(ReadSourced("image")({"image": str(file)})["source"].voxels, values())
     assert len(Searches(path, tmp_path / "w").find()[0]) == 1
     np.testing.assert_array_equal(read_volume_file(path).voxels, values())
@@ -296,7 +298,7 @@ def test_an_image_that_a_header_names_for_its_voxels_is_still_found(tmp_path: Pa
     (tmp_path / "made" / "in").mkdir(parents=True)
     detached("v.mhd", "IM0001.dcm")(tmp_path / "made" / "in")
     shutil.move(tmp_path / "made" / "in" / "v.mhd", tmp_path / "v.mhd")
-    (series,) = (item for item in find_sources(tmp_path)[0] if not isinstance(item, Path))
+    (series,) = find_dicom_series(tmp_path)[0]
     assert len(series.paths) == 3
 
 

@@ -30,7 +30,7 @@ from series_by_hand import along_normal, read_images, rescaled
 from monai_ldmsr import result_writer, super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError, SourceError, WeightsError
-from monai_ldmsr.io.named_sources import named_sources
+from monai_ldmsr.io import find_sources
 from monai_ldmsr.report import RESEARCH_NOTICE, SRReport
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.workflow import bundle_info, find_bundle, load_super_resolver
@@ -406,7 +406,7 @@ def test_an_error_of_ours_stops_one_case_only(tmp_path: Path, monkeypatch: pytes
 
 def test_only_an_earlier_result_is_replaced(tmp_path: Path) -> None:
     make_nifti(tmp_path / "v.nii")
-    [named], _ = named_sources([tmp_path / "v.nii"], tmp_path)
+    [named], _ = find_sources(tmp_path / "v.nii")
     mine = tmp_path / "out" / named.name / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")

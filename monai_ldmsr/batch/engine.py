@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from monai_ldmsr.batch.delivery import Delivery
 from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
 from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.batch.overview import OverviewRow, write_overview
-from monai_ldmsr.batch.unit import FoundUnit, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch.search_memory import SearchMemory
+from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
-from monai_ldmsr.io import SkippedItem
-from monai_ldmsr.io.packed_source import remove_unpacked
+from monai_ldmsr.io import AnySource, SkippedItem
+from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
 
-__all__ = ["WORK_DIR", "Batch", "BatchProgress", "overview_rows"]
-
-#: Folder in the output folder where workers unpack archives.
-WORK_DIR = ".work"
+__all__ = ["Batch", "BatchProgress", "Searched", "overview_rows"]
 
 #: Between two writings of the overview, while the batch is at work.
 OVERVIEW_EVERY_S = 30.0
@@ -50,6 +50,20 @@ class BatchProgress:
     n_worked: int
     n_running: int
     result: UnitResult | None = None
+
+
+class Searched(NamedTuple):
+    """What a batch has found below a source.
+
+    Args:
+        found: its units, whether they are done already or not.
+        skipped: what was left out.
+        root: folder that places of sources are relative to.
+    """
+
+    found: list[NamedSource[AnySource]]
+    skipped: list[SkippedItem]
+    root: Path
 
 
 class Batch:
@@ -93,7 +107,6 @@ class Batch:
         self._retry, self._verify, self._progress = retry, verify, progress
         self._own_lock = None if lock else OutputLock(output_dir)
         self._next_overview = 0.0
-        self._judged: dict[tuple[str, str], bool] = {}
         self._present: dict[str, None] = {}
         self._worked: Counter[str] = Counter()
         try:
@@ -111,9 +124,21 @@ class Batch:
         """To be read."""
         return self._ledger
 
-    def memory(self) -> dict[str, str]:
-        """What earlier searches for sources have learned."""
-        return self._ledger.memory()
+    def search(self, source: Path, names: str | None = None) -> Searched:
+        """Find the units below a source and take in those that are not done.
+
+        Args:
+            source: see :func:`~monai_ldmsr.io.find_sources`.
+            names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+
+        Raises:
+            LdmsrError: see :func:`~monai_ldmsr.io.find_sources`.
+        """
+        memory = SearchMemory(self._ledger.memory())
+        limits, work_dir = self._settings.limits or DEFAULT_LIMITS, self._output_dir / WORK_DIR
+        found, skipped = memory.find(source, limits, names=names, work_dir=work_dir, again=self._retry)
+        self.enqueue(found, skipped, memory.rows)
+        return Searched(found, skipped, memory.root)
 
     def wanted(self, unit: str, fingerprint: str) -> bool:
         """Whether a unit has to be worked on: never done, or source, settings or result have changed since.
@@ -124,12 +149,6 @@ class Batch:
         """
         if self._work.holds(unit, fingerprint):
             return False
-        place = unit, fingerprint
-        if place not in self._judged:
-            self._judged[place] = self._is_wanted(unit, fingerprint)
-        return self._judged[place]
-
-    def _is_wanted(self, unit: str, fingerprint: str) -> bool:
         known = self._ledger.unit(unit)
         if known is None or (known.source_fingerprint, known.settings_fingerprint) != (fingerprint, self._fingerprint):
             return True
@@ -143,30 +162,29 @@ class Batch:
 
     def enqueue(
         self,
-        found: Iterable[FoundUnit],
-        learned: Mapping[str, str] | None = None,
-        forgotten: Collection[str] = (),
+        found: Iterable[NamedSource[AnySource]],
         skipped: Sequence[SkippedItem] | None = None,
+        memory: Mapping[str, str] | None = None,
     ) -> None:
         """Take units in; those that are done already only count.
 
         Args:
-            found: units; the source of one that is wanted must be there.
-            learned: of files, to be remembered together with the units.
-            forgotten: keys of what no longer holds.
+            found: units.
             skipped: what was left out; None leaves that of the last time.
+            memory: of the search, to be kept together with the units; None leaves that of the last time.
         """
         with self._ledger.writing():
-            self._ledger.learn(learned or {}, forgotten)
+            if memory is not None:
+                self._ledger.remember(memory)
             if skipped is not None:
                 self._ledger.skip(skipped)
             for item in found:
-                self._present[item.unit] = None
-                if item.source is not None and self.wanted(item.unit, item.fingerprint):
-                    task = UnitTask(item.unit, item.source, self._output_dir, self._settings)
-                    self._ledger.queue(item.unit, item.fingerprint, self._fingerprint)
-                    self._work.put(QueuedUnit(task, item.fingerprint))
-        self._judged.clear()
+                self._present[item.name] = None
+                fingerprint = item.content()
+                if self.wanted(item.name, fingerprint):
+                    task = UnitTask(item.name, item.source, self._output_dir, self._settings)
+                    self._ledger.queue(item.name, fingerprint, self._fingerprint)
+                    self._work.put(QueuedUnit(task, fingerprint))
         self._write_overview(at_once=True)
         self._tell()
 

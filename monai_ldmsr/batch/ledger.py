@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -215,14 +215,15 @@ class Ledger:
             database.execute("UPDATE units SET state = 'queued' WHERE state = 'running'")
 
     def memory(self) -> dict[str, str]:
-        """What was learned about files of sources: digests to digests."""
+        """What is remembered of the last search, see :mod:`~monai_ldmsr.batch.search_memory`."""
         return dict(self.ask("SELECT key, value FROM memory"))
 
-    def learn(self, learned: Mapping[str, str], forgotten: Collection[str]) -> None:
-        """Change the memory of files."""
+    def remember(self, rows: Mapping[str, str]) -> None:
+        """Replace what is remembered of the last search."""
         with self.writing() as database:
-            database.executemany("DELETE FROM memory WHERE key = ?", [(key,) for key in forgotten])
-            database.executemany("INSERT OR REPLACE INTO memory VALUES (?, ?)", learned.items())
+            known = self.memory()
+            database.executemany("DELETE FROM memory WHERE key = ?", [(key,) for key in known.keys() - rows.keys()])
+            database.executemany("INSERT OR REPLACE INTO memory VALUES (?, ?)", rows.items() - known.items())
 
     def skipped(self) -> list[SkippedItem]:
         """What was left out when sources were last searched."""

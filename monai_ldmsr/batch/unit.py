@@ -11,22 +11,7 @@ from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
 from monai_ldmsr.io import AnySource, ReadLimits
 from monai_ldmsr.io.written_files import FileMark
 
-__all__ = ["FileMark", "FoundUnit", "UnitResult", "UnitTask", "WorkSettings"]
-
-
-@dataclass(frozen=True)
-class FoundUnit:
-    """A unit below the source of a batch.
-
-    Args:
-        unit: name of the result folder; the same when other files come or go.
-        fingerprint: differs when a file of the source has come, gone or changed.
-        source: what to read; None where it was not asked for.
-    """
-
-    unit: str
-    fingerprint: str
-    source: AnySource | None = field(default=None, repr=False)
+__all__ = ["FileMark", "UnitResult", "UnitTask", "WorkSettings"]
 
 
 @dataclass(frozen=True)

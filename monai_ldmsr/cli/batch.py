@@ -55,10 +55,9 @@ def _batch(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from monai_ldmsr.batch import OutputLock
-    from monai_ldmsr.batch.sources import UnitSources
     from monai_ldmsr.cli.batch_view import BatchView, print_summary
     from monai_ldmsr.io.tree import check_apart
-    from monai_ldmsr.source_table import SourceTable
+    from monai_ldmsr.source_table import SourceTable, source_rows
 
     source, output = arguments.source, arguments.output
     check_apart(source, output)
@@ -76,22 +75,13 @@ def _batch(arguments: argparse.Namespace) -> int:
             progress=view.update,
         ) as batch,
     ):
-        sources = UnitSources(
-            source,
-            output / ".work",
-            limits_of(arguments),
-            known=batch.memory(),
-            again=arguments.retry,
-            names=arguments.names,
-            with_rows=table is not None,
-        )
-        found, skipped = sources.find(batch.wanted)
-        batch.enqueue(found, sources.learned, sources.forgotten, skipped)
+        searched = batch.search(source, arguments.names)
+        rows = [] if table is None else source_rows(*searched, limits_of(arguments))
         if table is not None:
-            table.write(sources.rows or [], batch.summary())
+            table.write(rows, batch.summary())
         summary = batch.run()
         if table is not None:
-            table.write(sources.rows or [], summary)
+            table.write(rows, summary)
         n_undelivered = batch.undelivered()
     print_summary(summary, output, n_undelivered)
     return summary.exit_code or (8 if n_undelivered else 0)

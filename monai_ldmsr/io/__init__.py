@@ -9,10 +9,11 @@ from monai_ldmsr.lazy_names import lazy_names
 if TYPE_CHECKING:
     from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_derived_series
     from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
-    from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series, find_sources
+    from monai_ldmsr.io.discovery import find_dicom_series, find_sources
     from monai_ldmsr.io.limits import ReadLimits
     from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes, split_volumes
     from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
+    from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
     from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
 
 __all__ = [
@@ -43,10 +44,11 @@ __getattr__ = lazy_names(
     {
         "derived_series": ["Derivation", "WrittenSeries", "write_derived_series"],
         "dicom_series": ["DicomSeries", "read_dicom_series"],
-        "discovery": ["SeriesFiles", "SkippedItem", "find_dicom_series", "find_sources"],
+        "discovery": ["find_dicom_series", "find_sources"],
         "limits": ["ReadLimits"],
         "nifti_file": ["NiftiVolume", "nifti_volumes", "split_volumes"],
         "packed_source": ["AnySource", "PackedSource", "on_disk"],
+        "series_grouping": ["SeriesFiles", "SkippedItem"],
         "volume_file": ["VolumeFile", "read_volume_file", "volume_case", "write_volume_file"],
     },
 )

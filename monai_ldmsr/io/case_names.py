@@ -11,17 +11,14 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
 from monai_ldmsr.errors import ReasonCode, SettingsError
-from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
+from monai_ldmsr.io.series_grouping import SkippedItem, case_digest
 from monai_ldmsr.io.value_kind import lies_among_labels
 from monai_ldmsr.io.volume_file import volume_case, volume_extension
-from monai_ldmsr.io.volume_parts import part_names
-from monai_ldmsr.storage import file_sha256
 
 __all__ = [
     "NAMINGS",
@@ -29,11 +26,9 @@ __all__ = [
     "case_name",
     "check_naming",
     "distinct",
-    "series_content",
     "series_folder",
     "series_place",
     "stem_digest",
-    "volume_contents",
     "volume_digest",
 ]
 
@@ -55,15 +50,15 @@ class NamedSource(Generic[_T]):
 
     Args:
         name: see :func:`case_name`.
-        content: asked only where two names are the same.
-        paths: its files.
+        content: digest of its files' contents, wherever they lie; they are read when it is asked for.
+        paths: its files; kept out of ``repr``: names may be patients' names.
         source: what is named.
     """
 
     name: str
-    content: Callable[[], str]
-    paths: tuple[Path, ...]
-    source: _T
+    content: Callable[[], str] = field(repr=False)
+    paths: tuple[Path, ...] = field(repr=False)
+    source: _T = field(repr=False)
 
 
 def check_naming(naming: str | None) -> None:
@@ -120,26 +115,9 @@ def volume_digest(stem: str, contents: Sequence[str]) -> str:
 
     Args:
         stem: see :func:`stem_digest`.
-        contents: see :func:`volume_contents`.
+        contents: SHA-256 of the file, and of the files that belong to it; nothing of what is not there.
     """
     return case_digest("volume", stem, *contents)
-
-
-def volume_contents(path: Path, limits: ReadLimits) -> list[str]:
-    """SHA-256 of a volume file on disk, and of the files that belong to it; nothing of what cannot be read."""
-    contents = []
-    for file in (path, *(path.with_name(name) for name in part_names(path, limits) if name)):
-        try:
-            contents.append(file_sha256(file) if file.is_file() else "")
-        except OSError:
-            contents.append("")
-    return contents
-
-
-def series_content(files: SeriesFiles) -> str:
-    """Digest of the files of a series, wherever they lie and whatever they are called."""
-    frames = files.frames or (0,) * len(files.paths)
-    return case_digest(*sorted(f"{file_sha256(path)} {n}" for path, n in zip(files.paths, frames, strict=True)))
 
 
 def distinct(found: Iterable[NamedSource[_T]]) -> tuple[list[NamedSource[_T]], list[SkippedItem]]:

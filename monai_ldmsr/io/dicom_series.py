@@ -27,10 +27,11 @@ from monai_ldmsr.io.dicom_header import (
     text,
 )
 from monai_ldmsr.io.dicom_pixels import StoredType, padding_range, stored_pixels
-from monai_ldmsr.io.discovery import SeriesFiles, SkippedItem, find_dicom_series
+from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel
 from monai_ldmsr.io.value_meaning import may_be_scale

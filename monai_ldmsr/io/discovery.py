@@ -1,103 +1,87 @@
-"""Find what can be worked on below a folder: DICOM files grouped into series, and other volume files."""
+"""Find what can be worked on: series and volume files in folders, on media with a DICOMDIR and in zip archives."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence, Set
-from dataclasses import replace
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.case_names import NamedSource, distinct, series_content
-from monai_ldmsr.io.dicom_file import is_gzip
-from monai_ldmsr.io.dicom_header import image_plane, quiet_pydicom, read_header, text
-from monai_ldmsr.io.enhanced_multiframe import images_of
-from monai_ldmsr.io.image_kind import CUT_SHORT, skip_reason
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.series_grouping import (
-    SeriesFiles,
-    SeriesImage,
-    SkippedItem,
-    case_digest,
-    same_content,
-    series_image,
+from monai_ldmsr.io.case_names import (
+    NamedSource,
+    case_name,
+    check_naming,
+    distinct,
+    series_place,
+    stem_digest,
+    volume_digest,
 )
+from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
+from monai_ldmsr.io.file_scan import CUT_SHORT_SKIP, FileScan, VolumeItem
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.nifti_file import NiftiVolume
+from monai_ldmsr.io.packed_source import AnySource, PackedMember, PackedSource, packed_path
+from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
 from monai_ldmsr.io.series_volumes import volumes_of
-from monai_ldmsr.io.tree import empty_source, files_of, given_sources
-from monai_ldmsr.io.volume_format import EXTENSIONS, volume_extension
+from monai_ldmsr.io.tree import Others, empty_source, files_below, files_of, given_sources
+from monai_ldmsr.io.volume_file import volume_case
+from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.io.volume_parts import parts_beside
 
-__all__ = [
-    "CUT_SHORT_SKIP",
-    "DAMAGE",
-    "SeriesFiles",
-    "Skip",
-    "SkippedItem",
-    "bucket_of",
-    "cut_short",
-    "find_dicom_series",
-    "find_sources",
-    "judged",
-]
+__all__ = ["Listing", "find_dicom_series", "find_sources", "list_files", "search"]
 
-#: Series Instance UID (or nothing), reason and message of what is left out.
-Skip = tuple[str, ReasonCode, str]
-
-CUT_SHORT_SKIP: Skip = ("", ReasonCode.UNREADABLE_FILE, CUT_SHORT)
-
-#: After these, an image of some series of the folder may be missing.
-DAMAGE = (ReasonCode.UNREADABLE_FILE, ReasonCode.TOO_LARGE)
-
-#: Of these reasons, single images may stand in the place of a slice of their series.
-_ODD_ONES = (
-    ReasonCode.UNSUPPORTED_MODALITY,
-    ReasonCode.UNSUPPORTED_PIXELS,
-    ReasonCode.UNSUPPORTED_SOP_CLASS,
-    ReasonCode.PHASE_IMAGE,
-    ReasonCode.LOCALIZER,
+_MISSING = (
+    "A DICOMDIR lists images of this series that are missing, cannot be read or lie outside of its folder. Copy the "
+    "medium again, or remove the DICOMDIR if they were left out on purpose."
 )
 
-#: A file named so that is no DICOM file was one before it was emptied or overwritten: a slice may be missing.
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-_NAMED_DICOM = "A file is named as DICOM files are, but it is empty or its beginning is damaged. Fetch it again."
 
-_OTHER_GZIP = "A gzip file that holds no DICOM file. If it holds an archive or another volume, unpack it."
-_NOT_DICOM = f"Not a DICOM file and not a volume file ({', '.join(EXTENSIONS)})."
-_HALF = "Not a DICOM file: the voxels of a pair of .hdr and .img, whose .hdr file is not beside it. Put both together."
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a source.
+
+    Args:
+        root: folder that places are relative to.
+        files: to be looked at, in a fixed order.
+        others: what is not, by reason and message.
+    """
+
+    root: Path = field(repr=False)
+    files: tuple[Path, ...] = field(repr=False)
+    others: Others = field(repr=False)
 
 
 def find_sources(
-    source: str | Path, limits: ReadLimits = DEFAULT_LIMITS
-) -> tuple[list[SeriesFiles | Path], list[SkippedItem]]:
+    source: str | Path,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    *,
+    names: str | None = None,
+    work_dir: Path | None = None,
+) -> tuple[list[NamedSource[AnySource]], list[SkippedItem]]:
     """Find everything that one run works on.
 
     Args:
-        source: a folder (searched through, DICOM and volume files mixed), a volume file, or one DICOM file,
-            which is then a series of one slice; or a ``.txt`` file that lists such. Links below it are not followed out
-            of it, nor into folders.
+        source: a folder (searched through with its archives, DICOM and volume files mixed), a volume file, a zip
+            archive, or one DICOM file, which is then a series of one slice; a DICOMDIR, of which only the files that it
+            lists are taken; or a ``.txt`` file that lists such. Links below it are not followed out of it, nor into
+            folders.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+        names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+        work_dir: where archives are unpacked, a file at a time here, a source at a time when it is read; None: among
+            the system's temporary files.
 
     Returns:
-        Series and paths of volume files, in a fixed order; and what was left out.
+        Series, volume files and volumes of 4D files with the names of their results, in a fixed order; and what was
+        left out.
 
     Raises:
+        SettingsError: there is no such way to name results.
         SourceError: ``NO_SUCH_SOURCE`` when it does not exist, ``EMPTY_SOURCE`` when it holds no file.
     """
-    source = Path(source)
-    sources, missing = given_sources(source)
-    files, others = files_of(sources)
-    others = {**missing, **others}
-    if not files and not others:
-        raise empty_source(source)
-    volumes = [path for path in files if volume_extension(path)]
-    parts = {part for path in volumes for part in parts_beside(path, limits)}
-    series, skipped = _find_series([path for path in files if not volume_extension(path)], limits, parts)
-    skipped += [
-        SkippedItem(case_digest(message), reason, message, len(paths), tuple(paths))
-        for (reason, message), paths in sorted(others.items())
-    ]
-    return [*series, *volumes], skipped
+    return search(list_files(Path(source), limits), limits, names=names, work_dir=work_dir)
 
 
 def find_dicom_series(
@@ -113,92 +97,162 @@ def find_dicom_series(
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Returns:
-        Series in a fixed order, and what was left out. Volume files are in neither list.
+        Series in a fixed order, and what was left out. Volume files, and series of which files lie in zip archives,
+        are in neither list.
 
     Raises:
         SourceError: ``NO_SUCH_SOURCE`` or ``EMPTY_SOURCE``.
     """
     found, skipped = find_sources(folder, limits)
-    return [item for item in found if isinstance(item, SeriesFiles)], skipped
+    return [one.source for one in found if isinstance(one.source, SeriesFiles)], skipped
 
 
-def _find_series(
-    files: Sequence[Path], limits: ReadLimits, parts: Set[Path] = frozenset()
-) -> tuple[list[SeriesFiles], list[SkippedItem]]:
-    """Series among ``files``, of which ``parts`` belong to volume files unless they are images themselves."""
-    buckets: dict[str, list[SeriesImage]] = defaultdict(list)
-    skips: dict[Skip, list[Path]] = defaultdict(list)
-    damaged_folders: Counter[Path] = Counter()
-    with quiet_pydicom():
-        for path in files:
-            images, reasons = judged(path, limits)
-            if path in parts and not images:
-                continue
-            for image in images:
-                buckets[bucket_of(image)].append(image)
-            for reason in reasons:
-                skips[reason].append(path)
-            damaged_folders[path.parent] += sum(reason in DAMAGE for _, reason, _ in reasons)
-        found: list[SeriesFiles] = []
-        for key in [key for key, images in buckets.items() if cut_short(images)]:
-            for image in buckets.pop(key):
-                skips[CUT_SHORT_SKIP].append(image.path)
-                damaged_folders[image.path.parent] += 1
-        for images in buckets.values():
-            volumes, refused = volumes_of(images, damaged_folders, partial(same_content, limits=limits))
-            found += volumes
-            for item in refused:
-                skips[(images[0].series, item.reason, item.message)] += item.paths
-    found.sort(key=lambda item: item.paths[0])
-    skipped = [
-        SkippedItem(case_digest(*key), key[1], key[2], len(paths), tuple(paths)) for key, paths in sorted(skips.items())
-    ]
-    kept, left_out = distinct(NamedSource(item.case, partial(series_content, item), item.paths, item) for item in found)
-    return [one.source for one in kept], [*skipped, *left_out]
+def list_files(source: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Listing:
+    """List the files of a source; see :func:`find_sources`."""
+    sources, others = given_sources(source)
+    media = [path for path in sources if is_dicomdir_name(path.name) and path.is_file()]
+    found, more = files_of(path for path in sources if path not in media)
+    others = {**others, **more}
+    alone = [path for path in found if path in sources and volume_extension(path)]
+    parts = [part for path in alone for part in parts_beside(path, limits)]
+    listed = [path for medium in media for path in _listed_by(medium, limits)]
+    files = tuple(dict.fromkeys([*listed, *found, *parts]))
+    if not files and not others:
+        raise empty_source(source)
+    return Listing(source if source.is_dir() else source.parent, files, others)
 
 
-def judged(path: Path, limits: ReadLimits, listed_as: Path | None = None) -> tuple[list[SeriesImage], set[Skip]]:
-    """Images of a file to group (also some to skip), and why the rest of it (most often all or nothing) is skipped.
+def _listed_by(dicomdir: Path, limits: ReadLimits) -> list[Path]:
+    """The DICOMDIR and the files that it lists; all of its folder when it cannot be read."""
+    files, _ = files_below(dicomdir.parent)
+    try:
+        images = read_dicomdir(dicomdir, limits)
+    except SourceError:
+        return files
+    listed = {_fold(dicomdir.parent / image.name) for image in images if image.name}
+    return [path for path in files if path == dicomdir or _fold(path) in listed]
+
+
+def _fold(path: Path) -> str:
+    """By what a DICOMDIR and a file are compared: some media are copied with small letters."""
+    return os.path.abspath(path).lower()
+
+
+def search(
+    listing: Listing,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    *,
+    names: str | None = None,
+    work_dir: Path | None = None,
+    contents: Mapping[Path, str] | None = None,
+) -> tuple[list[NamedSource[AnySource]], list[SkippedItem]]:
+    """Look at files that were listed, group and name what they hold; see :func:`find_sources`.
 
     Args:
-        path: a regular file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        listed_as: where the file has its place, when it was unpacked from there.
+        listing: of :func:`list_files`.
+        limits: see :func:`find_sources`.
+        names: see :func:`find_sources`.
+        work_dir: see :func:`find_sources`.
+        contents: SHA-256 of files, where they are known.
     """
-    listed_as = listed_as or path
-    try:
-        header = read_header(path, limits)
-    except SourceError as error:
-        return [], {("", error.reason, str(error))}
-    if header is None:
-        return [], {("", *_foreign(path, listed_as))}
-    images, skips = [], set()
-    for image in images_of(header):
-        reason = skip_reason(image)
-        if reason is None:
-            images.append(series_image(listed_as, image))
-        elif reason[0] in _ODD_ONES and text(header, "SeriesInstanceUID") and image_plane(image) is not None:
-            images.append(replace(series_image(listed_as, image), skip=reason))
-        else:
-            skips.add((text(header, "SeriesInstanceUID"), *reason))
-    return images, skips
+    check_naming(names)
+    scan = FileScan(limits, work_dir, contents)
+    scan.look(listing.files)
+    series, refused = _complete_series(scan)
+    kept, copies = distinct(
+        NamedSource(files.case, partial(_series_content, scan, files), files.paths, files) for files in series
+    )
+    naming = _Naming(scan, listing.root, names)
+    volume_files, more_copies = distinct(map(naming.volume_file, scan.volumes))
+    skips = [
+        *((case_digest(*skip), *skip[1:], paths) for skip, paths in sorted(scan.skips.items())),
+        *(
+            (case_digest(message), reason, message, paths)
+            for (reason, message), paths in sorted(listing.others.items())
+        ),
+    ]
+    skipped = [SkippedItem(case, reason, message, len(paths), tuple(paths)) for case, reason, message, paths in skips]
+    found = [*map(naming.series, kept), *(one for item in volume_files for one in naming.volumes(item))]
+    return found, [*skipped, *refused, *copies, *more_copies]
 
 
-def _foreign(path: Path, listed_as: Path) -> tuple[ReasonCode, str]:
-    """What a file is that does not begin as DICOM."""
-    name = listed_as.name.lower()
-    if name.removesuffix(".gz").endswith(_DICOM_SUFFIXES):
-        return ReasonCode.UNREADABLE_FILE, _NAMED_DICOM
-    if name.endswith((".img", ".img.gz")):
-        return ReasonCode.NOT_AN_IMAGE, _HALF
-    return ReasonCode.NOT_AN_IMAGE, _OTHER_GZIP if path.is_file() and is_gzip(path) else _NOT_DICOM
+def _complete_series(scan: FileScan) -> tuple[list[SeriesFiles], list[SkippedItem]]:
+    """Volumes of all series, and the series that are refused as a DICOMDIR lists more of them than can be read."""
+    for bucket in [bucket for bucket, images in scan.images.items() if not any(image.grid[2] for image in images)]:
+        for image in scan.images.pop(bucket):  # none has Rows: cut short, perhaps within the UID itself
+            scan.leave_out(CUT_SHORT_SKIP, image.path)
+    missing = _missing(scan)
+    damaged = Counter(path.parent for path in scan.damaged)
+    found: list[SeriesFiles] = []
+    refused: list[SkippedItem] = []
+    for bucket, images in scan.images.items():
+        images.sort(key=lambda image: (image.path, image.frame))
+        volumes, left_out = volumes_of(images, damaged, scan.same)
+        for item in left_out:
+            scan.skips[images[0].series, item.reason, item.message] += item.paths
+        n_missing = missing[bucket]
+        cases = [files.case for files in volumes] or [case_digest("series", bucket)] if n_missing else []
+        refused += [SkippedItem(case, ReasonCode.MISSING_FILE, _MISSING, n_missing) for case in cases]
+        found += [] if n_missing else volumes
+    for series in missing.keys() - scan.images.keys():
+        refused.append(SkippedItem(case_digest("series", series), ReasonCode.MISSING_FILE, _MISSING, missing[series]))
+    return sorted(found, key=lambda files: files.paths[0]), refused
 
 
-def bucket_of(image: SeriesImage) -> str:
-    """What holds the images of a series together: without a Series Instance UID, the folder."""
-    return image.series or f"folder {image.path.parent}"
+def _missing(scan: FileScan) -> Counter[str]:
+    """How many files a DICOMDIR lists that cannot be read, by Series Instance UID."""
+    if not scan.listed:
+        return Counter()
+    readable = {_fold(path) for path in set(scan.seen) - set(scan.damaged)}
+    return Counter(series for series, path in set(scan.listed) if path is None or _fold(path) not in readable)
 
 
-def cut_short(images: Sequence[SeriesImage]) -> bool:
-    """No image has Rows: files cut within the header, perhaps within the Series Instance UID itself."""
-    return not any(image.grid[2] for image in images)
+def _series_content(scan: FileScan, files: SeriesFiles) -> str:
+    """Digest of a series' files, wherever they lie and whatever they are called, and of what it calls the volume."""
+    frames = files.frames or (0,) * len(files.paths)
+    told = [files.volume, files.label] if files.volume else []
+    parts = sorted(f"{scan.content(path)} {n}" for path, n in zip(files.paths, frames, strict=True))
+    return case_digest("series", *told, *parts, digits=24)
+
+
+class _Naming:
+    """Names what a scan has found, and says how it is read."""
+
+    def __init__(self, scan: FileScan, root: Path, names: str | None) -> None:
+        self._scan, self._root, self._names = scan, root, names
+
+    def series(self, one: NamedSource[SeriesFiles]) -> NamedSource[AnySource]:
+        """A series that lies in folders or archives."""
+        packed = self._scan.members(one.paths)
+        shown = {path: packed_path(member, "image.dcm") for path, member in packed.items()}
+        files = replace(one.source, paths=tuple(shown.get(path, path) for path in one.paths))
+        name = case_name(self._names, files.case, series_place(files.paths, self._root), is_series=True)
+        source = self._source(files, {shown[path]: member for path, member in packed.items()})
+        return NamedSource(name, one.content, files.paths, source)
+
+    def volume_file(self, item: VolumeItem) -> NamedSource[VolumeItem]:
+        """A volume file, with the name that its volumes begin with."""
+        contents = [self._scan.content(path) for path in (item.path, *item.parts)]
+        digest = volume_digest(stem_digest(item.path), contents)
+        member = self._scan.packed.get(item.path)
+        place = os.path.relpath(item.path if member is None else member.archive / item.path.name, self._root)
+        name = case_name(self._names, digest, PurePath(place), is_series=False)
+        return NamedSource(name, lambda: digest, (item.path,), item)
+
+    def volumes(self, one: NamedSource[VolumeItem]) -> Iterator[NamedSource[AnySource]]:
+        """Each volume of a file."""
+        path, packed = one.source.path, self._scan.members((one.source.path, *one.source.parts))
+        stem = "volume" if self._names == "hash" else volume_case(path)
+        shown = {place: packed_path(member, f"{stem}{place.suffix}") for place, member in packed.items()}
+        if path in shown:
+            shown[path] = packed_path(packed[path], f"{stem}{volume_extension(path)}")
+        members = {shown[place]: member for place, member in packed.items()}
+        for volume in one.source.volumes:
+            number, suffix = (volume.number, volume.suffix) if isinstance(volume, NiftiVolume) else (0, "")
+            source = self._source(shown[path], members, number) if members else volume
+            yield NamedSource(f"{one.name}{suffix}", one.content, (shown.get(path, path),), source)
+
+    def _source(
+        self, source: SeriesFiles | Path, members: dict[Path, PackedMember], volume: int = 0
+    ) -> SeriesFiles | Path | PackedSource:
+        return PackedSource(source, members, volume, self._scan.work_dir, self._scan.limits) if members else source

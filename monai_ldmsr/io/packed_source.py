@@ -18,7 +18,20 @@ from monai_ldmsr.io.volume_parts import part_names
 from monai_ldmsr.io.zip_archive import open_zip
 from monai_ldmsr.storage import clear_working_folders, file_stamp, working_folder
 
-__all__ = ["AnySource", "PackedMember", "PackedSource", "on_disk", "remove_unpacked"]
+__all__ = [
+    "WORK_DIR",
+    "AnySource",
+    "PackedMember",
+    "PackedSource",
+    "first_file",
+    "listed",
+    "on_disk",
+    "packed_path",
+    "remove_unpacked",
+]
+
+#: Folder in an output folder where archives are unpacked.
+WORK_DIR = ".work"
 
 _SIDECAR = ".json"
 
@@ -57,6 +70,11 @@ class PackedSource:
     limits: ReadLimits
 
 
+def packed_path(member: PackedMember, name: str) -> Path:
+    """Where a packed file would be if archives were folders: it is called by its number there, and ``name``."""
+    return member.archive / f"{member.index:06d}-{name}"
+
+
 #: What one result is made from: a series' files, a volume file, one volume of a 4D file, or such within an archive.
 AnySource: TypeAlias = SeriesFiles | NiftiVolume | Path | PackedSource
 
@@ -86,6 +104,25 @@ def on_disk(source: Any) -> Iterator[Any]:
         else:
             path = _volume(source, source.source, folder)
             yield NiftiVolume(NiftiFile(path, source.limits), source.volume) if source.volume else path
+
+
+def listed(source: AnySource) -> SeriesFiles | Path:
+    """The series or volume file that a source is, or is a volume of; of a packed one as if archives were folders."""
+    if isinstance(source, PackedSource):
+        return source.source
+    return source.file.path if isinstance(source, NiftiVolume) else source
+
+
+@contextmanager
+def first_file(series: AnySource) -> Iterator[Path]:
+    """The first file of a series, unpacked for as long as the block lasts where it lies in an archive."""
+    if isinstance(series, PackedSource) and isinstance(series.source, SeriesFiles):
+        path = series.source.paths[0]
+        alone = replace(series.source, paths=(path,), frames=())
+        members = {path: series.members[path]} if path in series.members else {}
+        series = replace(series, source=alone, members=members)
+    with on_disk(series) as unpacked:
+        yield unpacked.paths[0]
 
 
 def _volume(source: PackedSource, listed: Path, folder: Path) -> Path:

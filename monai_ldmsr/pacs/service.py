@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_ldmsr.batch import Batch
-from monai_ldmsr.batch.sources import UnitSources
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io import ReadLimits, SkippedItem
+from monai_ldmsr.io import ReadLimits, SkippedItem, find_sources
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.io.packed_source import WORK_DIR
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.storage import output_errors
 
@@ -111,16 +111,16 @@ class SeriesService:
             self._received[series] = _Received(())
             return
         try:
-            found, skipped = UnitSources(series, self._output_dir / ".work", self._read_limits).find(self._batch.wanted)
+            found, skipped = find_sources(series, self._read_limits, work_dir=self._output_dir / WORK_DIR)
         except (SourceError, OSError) as error:
             _log.error("Series %s cannot be read from the spool: %s", series.name, type(error).__name__)
             return
         self._skipped.update(dict.fromkeys(skipped))
-        self._batch.enqueue(found, skipped=list(self._skipped))
+        self._batch.enqueue(found, list(self._skipped))
         is_refused = any(item.failed for item in skipped)
         earlier = self._received.get(series)
         pause_s = _FIRST_PAUSE_S if earlier is None else earlier.pause_s
-        self._received[series] = _Received(tuple(unit.unit for unit in found), is_refused, pause_s)
+        self._received[series] = _Received(tuple(one.name for one in found), is_refused, pause_s)
         _log_skips(series, skipped)
 
     def _finish(self) -> None:

@@ -15,13 +15,14 @@ import csv
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io import SeriesFiles, find_sources, volume_case
+from monai_ldmsr.io import AnySource, PackedSource, SeriesFiles, find_sources, volume_case
 from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.packed_source import first_file, listed
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.training.volumes import MANIFEST, SPLITS
 from monai_ldmsr.transforms.intensity import check_modality
@@ -45,7 +46,7 @@ class DatasetEntry:
         listed: whether a manifest names it; what is only found may be left out.
     """
 
-    source: SeriesFiles | Path = field(repr=False)
+    source: AnySource = field(repr=False)
     name: str
     modality: str | None
     subject: str
@@ -128,7 +129,9 @@ def split_subjects(subjects: Sequence[str]) -> dict[str, str]:
 
 
 def _found(folder: Path, split: str, limits: ReadLimits) -> list[DatasetEntry]:
-    sources, skipped = find_sources(folder, limits)
+    found, skipped = find_sources(folder, limits)
+    # A 4D file is given as a whole, which its reader refuses: its volumes are too much alike.
+    sources = list({one.paths: _whole(one.source) for one in found}.values())
     log = logging.getLogger(__name__)
     for item in skipped:
         log.warning("%d files (%s) are left out: %s", item.n_files, item.case, item.message)
@@ -140,37 +143,42 @@ def _found(folder: Path, split: str, limits: ReadLimits) -> list[DatasetEntry]:
     splits = split_subjects(subjects) if split != "all" else dict.fromkeys(subjects, "all")
     log.info("%d volumes of %d patients found", len(sources), len(splits))
     return [
-        DatasetEntry(
-            source=source,
-            name=source.case if isinstance(source, SeriesFiles) else source.name,
-            modality=source.modality if isinstance(source, SeriesFiles) else None,
-            subject=subject,
-            split=splits[subject],
-            listed=False,
-        )
+        DatasetEntry(source, *_name_and_modality(source), subject, splits[subject], listed=False)
         for source, subject in zip(sources, subjects, strict=True)
     ]
 
 
-def _subjects(sources: Sequence[SeriesFiles | Path], folder: Path, limits: ReadLimits) -> list[str]:
+def _whole(source: AnySource) -> AnySource:
+    return replace(source, volume=0) if isinstance(source, PackedSource) else listed(source)
+
+
+def _name_and_modality(source: AnySource) -> tuple[str, str | None]:
+    item = listed(source)
+    return (item.case, item.modality) if isinstance(item, SeriesFiles) else (item.name, None)
+
+
+def _subjects(sources: Sequence[AnySource], folder: Path, limits: ReadLimits) -> list[str]:
     """A patient's hash for each source; a volume file beside DICOM series of one patient is that patient's."""
     by_folder: dict[str, set[str]] = defaultdict(set)
+    subjects: list[str] = []
     for source in sources:
-        if isinstance(source, SeriesFiles):
-            by_folder[_top(source.paths[0], folder)].add(_dicom_subject(source, folder, limits))
-    subjects = []
-    for source in sources:
-        if isinstance(source, SeriesFiles):
-            subjects.append(_dicom_subject(source, folder, limits))
-            continue
-        top = _top(source, folder)
-        beside = by_folder.get(top, set()) if top else set()
-        subjects.append(next(iter(beside)) if len(beside) == 1 else case_digest(top or volume_case(source)))
+        item = listed(source)
+        if isinstance(item, SeriesFiles):
+            subjects.append(_dicom_subject(source, item, folder, limits))
+            by_folder[_top(item.paths[0], folder)].add(subjects[-1])
+        else:
+            subjects.append("")
+    for n, item in enumerate(map(listed, sources)):
+        if isinstance(item, Path):
+            top = _top(item, folder)
+            beside = by_folder.get(top, set()) if top else set()
+            subjects[n] = next(iter(beside)) if len(beside) == 1 else case_digest(top or volume_case(item))
     return subjects
 
 
-def _dicom_subject(series: SeriesFiles, folder: Path, limits: ReadLimits) -> str:
-    header = read_header(series.paths[0], limits)
+def _dicom_subject(source: AnySource, series: SeriesFiles, folder: Path, limits: ReadLimits) -> str:
+    with first_file(source) as path:
+        header = read_header(path, limits)
     patient = "" if header is None else text(header, "PatientID")
     return case_digest(patient or _top(series.paths[0], folder) or series.case)
 

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from monai_ldmsr.consistency import neighbourhood_range, overshoot_share, project_within
 from monai_ldmsr.degradation import named_operator, repeat_blocks, whole_factor
-from monai_ldmsr.io import DicomSeries, NiftiVolume, SeriesFiles, VolumeFile, read_dicom_series, read_volume_file
+from monai_ldmsr.io import (
+    DicomSeries,
+    NiftiVolume,
+    SeriesFiles,
+    VolumeFile,
+    on_disk,
+    read_dicom_series,
+    read_volume_file,
+)
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.volume_format import header_beside, volume_extension
 from monai_ldmsr.number_settings import real_number
@@ -51,7 +59,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Replace a path, or the files of a series, by the volume, and keep the source object as ``source_key``.
 
     Args:
-        keys: paths, files of a series, or volumes of a 4D NIfTI file.
+        keys: paths, files of a series, volumes of a 4D NIfTI file, or any of these in archives.
         modality: of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or ``PT``;
             None for what header or JSON file beside say, with a warning when nothing does. DICOM tells its own.
         source_key: where the source is kept.
@@ -79,7 +87,8 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         """Read each key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            source = self._read(result[key])
+            with on_disk(result[key]) as item:
+                source = self._read(item)
             result[self.source_key] = source
             result[key] = volume_of(source)
         return result
