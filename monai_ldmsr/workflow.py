@@ -79,7 +79,8 @@ def super_resolve(
     for each case, and ``output_dir/summary.json``. Sources that cannot be read are listed there with a reason.
 
     Args:
-        source: folder or file; DICOM, NIfTI, NRRD or MetaImage; or a ``.txt`` file that lists such, one a line.
+        source: folder or file; DICOM, NIfTI, NRRD or MetaImage, a DICOMDIR or a zip archive; or a ``.txt`` file that
+            lists such, one a line.
         output_dir: made when missing; must not lie inside the source.
         factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
         num_inference_steps: evaluations of the network for each slice; None takes the bundle's.

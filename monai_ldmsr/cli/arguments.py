@@ -37,7 +37,10 @@ exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 inp
 """
 
 
-SOURCE_HELP = "folder, DICOM file, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), or a .txt that lists such"
+SOURCE_HELP = (
+    "folder, DICOM file, DICOMDIR, zip archive, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), "
+    "or a .txt that lists such"
+)
 
 MODALITIES = ("CT", "MR", "PT")
 

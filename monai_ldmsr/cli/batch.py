@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_ldmsr.cli.arguments import (
+    SOURCE_HELP,
     Commands,
     add_command,
     add_model_options,
@@ -31,9 +32,7 @@ def add(commands: Commands) -> None:
         "done. The same command goes on where it was interrupted, and does anew what has changed. "
         "'ldmsr batch OUT --status' tells how far it is, also meanwhile.",
     )
-    batch.add_argument(
-        "source", metavar="SRC", type=Path, help="folder, zip or file; or a .txt that lists such; with --status: OUT"
-    )
+    batch.add_argument("source", metavar="SRC", type=Path, help=f"{SOURCE_HELP}; with --status: OUT")
     batch.add_argument("output", metavar="OUT", type=Path, nargs="?", help="folder for results; made when missing")
     batch.add_argument("--status", action="store_true", help="print what became of each series, and end")
     batch.add_argument("--retry", action="store_true", help="do again what failed")
