@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import requests
 from orthanc_server import free_port
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv-label"
 READY_WITHIN_S = 120.0
 HOW_TO_RUN = "MONAI Label is not installed: make servers label test-label"

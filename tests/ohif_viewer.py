@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 from orthanc_server import OrthancServer, free_port
 from PIL import Image, ImageOps
+from places import ROOT
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
@@ -27,7 +28,6 @@ from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 
-ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "deploy" / "ohif"
 HOW_TO_RUN = "the web viewer is not installed: make viewer test-viewer"
 WITHIN_S = 60.0

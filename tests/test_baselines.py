@@ -10,13 +10,12 @@ import torch
 from generator_fixtures import described, make_critic
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
+from places import BUNDLES
 from torch import nn
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights, upsample_bicubic
 from monai_ldmsr.training import TimeBudget
-
-BUNDLES = Path(__file__).parents[1] / "bundles"
 
 
 def lively_generator(factor: int = 4) -> SRResNetGenerator:

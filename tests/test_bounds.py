@@ -11,6 +11,7 @@ import pydicom
 import pytest
 import torch
 from dicom_fixtures import make_series
+from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr import fit_intensity_map, load_super_resolver, project_volume, super_resolve
@@ -22,7 +23,7 @@ from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.transforms import ProjectOntoSourced, possible_range
 
 FACTORS = (2, 3, 4)
-SAMPLE = Path(__file__).resolve().parents[1] / "sample_data" / "dicom" / "ct_abdomen"
+SAMPLE = SAMPLES / "dicom" / "ct_abdomen"
 
 
 def blocks(result: np.ndarray, factor: int) -> np.ndarray:

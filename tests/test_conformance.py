@@ -16,13 +16,14 @@ from dicom_fixtures import (
     run_dciodvfy_warnings,
 )
 from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm, source_corners_ras_mm
+from places import SAMPLES
 from pydicom.valuerep import DSfloat
 from series_by_hand import DERIVATION, along_normal, read_images, repeated, rescaled, series_by_hand
 
 from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
 from monai_ldmsr.io.dicom_series import DicomSeries
 
-SAMPLES = Path(__file__).parents[1] / "sample_data" / "dicom"
+DICOM_SAMPLES = SAMPLES / "dicom"
 MEAN_TOLERANCE = 0.005
 
 #: PS3.3 C.12.1 has Device UID in Contributing Equipment Sequence (type 3); dicom3tools does not know it yet.
@@ -49,7 +50,7 @@ class Case:
 
 def make_case(name: str, folder: Path) -> Case:
     kind, _, which = name.partition("-")
-    source_dir = folder / "source" if kind == "made" else SAMPLES / which
+    source_dir = folder / "source" if kind == "made" else DICOM_SAMPLES / which
     if kind == "made":
         make_series(source_dir, which, (40, 48, 5), SmallestImagePixelValue=0, LargestImagePixelValue=1)
     series = series_by_hand(source_dir)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import ROOT
 
 from monai_ldmsr.cli import _parser
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -18,13 +18,13 @@ from dicom_fixtures import (
     run_dciodvfy,
     save,
 )
+from places import ROOT
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
 from monai_ldmsr.io.discovery import find_dicom_series
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-REAL_FOLDERS = [REPOSITORY / "sample_data" / "dicom", REPOSITORY.parent / "shared" / "data" / "dicom"]
+REAL_FOLDERS = [ROOT / "sample_data" / "dicom", ROOT.parent / "shared" / "data" / "dicom"]
 REAL_SERIES = sorted(path for root in REAL_FOLDERS if root.is_dir() for path in root.iterdir() if path.is_dir())
 MODALITIES = ["CT", "MR", "PT"]
 

@@ -18,6 +18,7 @@ import SimpleITK
 from dicom_fixtures import MARKER, has_validators, make_series, run_dcentvfy, run_dciodvfy
 from enhanced_fixtures import MadeObject, item, make_enhanced
 from independent_readers import READERS, check_corners, corners_ras_mm
+from places import ROOT
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.datadict import tag_for_keyword
@@ -39,10 +40,9 @@ from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
 from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
 from monai_ldmsr.io.discovery import find_dicom_series
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = [
     path
-    for root in (REPOSITORY / "sample_data", REPOSITORY.parent / "shared" / "data")
+    for root in (ROOT / "sample_data", ROOT.parent / "shared" / "data")
     for path in (root / "dicom" / "mr_enhanced_multiframe").glob("*.dcm")
 ][:1]
 

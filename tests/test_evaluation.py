@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
@@ -27,9 +28,6 @@ from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
 from monai_ldmsr.training.slices import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
-
-BUNDLES = Path(__file__).parents[1] / "bundles"
-SAMPLE = Path(__file__).parents[1] / "sample_data"
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -176,7 +174,7 @@ def _has_structure_and_native(table: dict[str, Any], out: Path) -> None:
 
 
 def test_dicom_series_are_taken_and_patients_are_not_named() -> None:
-    (volume,) = load_evaluation_volumes(SAMPLE / "dicom" / "mr_t1_sagittal")
+    (volume,) = load_evaluation_volumes(SAMPLES / "dicom" / "mr_t1_sagittal")
     assert volume.modality == "MR"
     assert len(volume.slices) == 16
     assert len(volume.subject) == 12

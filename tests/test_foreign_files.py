@@ -9,8 +9,9 @@ from pathlib import Path
 import pydicom
 import pytest
 from odd_run import check_output, check_result, run
+from places import TESTS
 
-TABLE = Path(__file__).parent / "foreign_files.csv"
+TABLE = TESTS / "foreign_files.csv"
 
 
 def folder_of(package: str, *below: str) -> Path | None:

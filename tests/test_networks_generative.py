@@ -19,6 +19,7 @@ from generative_networks import needs_generative, one_thread
 from independent_readers import read_by_simpleitk
 from monai.bundle import ConfigParser
 from monai.networks import nets
+from places import ROOT
 from series_by_hand import along_normal
 
 from monai_ldmsr import super_resolve
@@ -29,7 +30,6 @@ from monai_ldmsr.workflow import bundle_info, find_bundle
 
 __all__ = ["one_thread"]
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "bundles" / "ldm_sr" / "configs"
 SAMPLES = ROOT / "sample_data"
 WEIGHTS = ROOT / "bundles" / "ldm_sr" / "models" / "model.pt"

@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from places import BUNDLES
 
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import CorruptSourceError, OutputError, SettingsError, SourceError
@@ -27,7 +28,7 @@ from monai_ldmsr.training.slice_codec import decode_slices, encode_slices, quant
 from monai_ldmsr.training.volumes import SPLITS, TrainingVolume
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap
 
-BUNDLE = Path(__file__).parents[1] / "bundles" / "ldm_sr"
+BUNDLE = BUNDLES / "ldm_sr"
 
 #: einops is not among them: MONAI's attention, which the middle of its U-Net always has, needs it.
 MISSING = ("SimpleITK", "pydicom", "highdicom", "nibabel", "matplotlib", "jinja2", "PIL", "rich", "fire", "scipy")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from odd_conformance import check_by_readers, check_conformance
 from odd_run import check_output, check_result, run
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = sorted((ROOT / "sample_data" / "dicom").iterdir())
 
 #: Further series that are too large to ship, beside the repository; enhanced multi-frame has tests of its own.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES
 from monai_ldmsr.reference import PAGES
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 CODECS = ("gdcm", "jpeg_ls", "openjpeg")
 

@@ -10,11 +10,11 @@ import pydicom
 import pytest
 from dicom_fixtures import has_validators, run_dcentvfy, run_dciodvfy
 from independent_readers import READERS, check_corners, corners_ras_mm, source_corners_ras_mm
+from places import SAMPLES
 from series_by_hand import along_normal, read_images, rescaled
 
 from monai_ldmsr import super_resolve
 
-SAMPLES = Path(__file__).parents[1] / "sample_data"
 MEAN_TOLERANCE = 0.005
 N_SLICES = 3
 

@@ -22,6 +22,7 @@ import pydicom
 import pytest
 from dicom_fixtures import MARKER, MARKER_ID, make_series
 from pacs_fixtures import ResultArchive, send, wait_until
+from places import TESTS
 
 from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
 from monai_ldmsr.cli import main
@@ -223,7 +224,7 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(
     options += ["--spool", str(tmp_path / "spool"), "--device", "cpu", "--bundle", str(bundle)]
     with ResultArchive().listening() as probe:
         port = probe.port
-    script = Path(__file__).with_name("cheap_service.py")
+    script = TESTS / "cheap_service.py"
     command = [sys.executable, str(script), str(hold), "serve", str(tmp_path / "out"), "--port", str(port), *options]
     environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
 

@@ -18,8 +18,8 @@ import pytest
 from dicom_fixtures import make_series
 from orthanc_server import HOW_TO_RUN, OrthancServer, free_port, has_orthanc
 from pacs_fixtures import wait_until
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 WITHIN_S = 120.0
 
 pytestmark = pytest.mark.orthanc

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK
+from places import SAMPLES
 from series_by_hand import DERIVATION, repeated, series_by_hand
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.io.derived_series import write_derived_series
-
-SAMPLES = Path(__file__).parents[1] / "sample_data"
 
 _OUTSIDE = -1e9
 

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from places import BUNDLES
 
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
@@ -20,8 +21,6 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import save_weights
 from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import plan
-
-BUNDLES = Path(__file__).parents[1] / "bundles"
 
 #: Few small patches, a picture and a checkpoint early.
 FAST = {"sizes": [[96, 1]], "checkpoints::interval_s": 0}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, run
+from places import BUNDLES
 
 from monai_ldmsr.errors import TrainingError
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
@@ -18,7 +19,7 @@ from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import RandomPatches, TimeBudget, check_codec, load_training_volumes
 from monai_ldmsr.training.slices import high_frequency_share
 
-CONFIGS = Path(__file__).parents[1] / "bundles" / "ldm_sr" / "configs"
+CONFIGS = BUNDLES / "ldm_sr" / "configs"
 SPLITS = {"a": "train", "b": "train", "c": "test"}
 
 

@@ -8,13 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from odd_volumes import nifti
+from places import SHARED_DATA
 
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
 from monai_ldmsr.io.value_kind import label_warnings
 from monai_ldmsr.io.volume_file import read_volume_file
 
 #: Volumes as they were scanned, which are too large to ship, beside the repository.
-SCANNED = sorted((Path(__file__).parents[2] / "shared" / "data" / "volumes").rglob("*.nii.gz"))[::5]
+SCANNED = sorted((SHARED_DATA / "volumes").rglob("*.nii.gz"))[::5]
 
 II, JJ, KK = np.indices((32, 28, 6))
 NOISE = np.random.default_rng(0).normal(0, 1, II.shape)

@@ -14,6 +14,7 @@ from odd_run import narrow_bundle, use_nearest_neighbour
 from ohif_viewer import SIZE, OhifViewer, Viewport, has_ohif
 from orthanc_server import OrthancServer
 from PIL import Image
+from places import SAMPLES
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from scipy.ndimage import map_coordinates
@@ -24,7 +25,7 @@ from monai_ldmsr.pacs.sending import parse_destination
 
 pytestmark = pytest.mark.viewer
 
-SAMPLES = Path(__file__).parents[1] / "sample_data" / "dicom"
+DICOM_SAMPLES = SAMPLES / "dicom"
 FOLDERS = {"MR": "mr_t1_sagittal", "CT": "ct_abdomen", "PT": "pet_fdg"}
 N_SLICES = 3
 
@@ -52,7 +53,7 @@ class Study:
 
 def make_study(modality: str, folder: Path, orthanc: OrthancServer) -> Study:
     """Super-resolve a few slices, MR by the shipped network and the others by a nearest neighbour; store both."""
-    images = read_images(SAMPLES / FOLDERS[modality])
+    images = read_images(DICOM_SAMPLES / FOLDERS[modality])
     (folder / "in").mkdir(parents=True)
     first = (len(images) - N_SLICES) // 2
     chosen = [Path(shutil.copy(image.filename, folder / "in")) for image in images[first : first + N_SLICES]]
@@ -244,7 +245,7 @@ def new_study(folder: Path) -> tuple[str, list[Path]]:
     """Write a few slices of the PET under new UIDs."""
     folder.mkdir()
     uid, series_uid = generate_uid(), generate_uid()
-    images = read_images(SAMPLES / FOLDERS["PT"])[:N_SLICES]
+    images = read_images(DICOM_SAMPLES / FOLDERS["PT"])[:N_SLICES]
     for number, image in enumerate(images):
         image.StudyInstanceUID, image.SeriesInstanceUID = uid, series_uid
         image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()

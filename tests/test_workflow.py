@@ -25,6 +25,7 @@ from dicom_fixtures import (
     run_dcentvfy,
     run_dciodvfy,
 )
+from places import ROOT
 from series_by_hand import along_normal, read_images, rescaled
 
 from monai_ldmsr import result_writer, super_resolve
@@ -35,7 +36,6 @@ from monai_ldmsr.report import RESEARCH_NOTICE, SRReport
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.workflow import bundle_info, find_bundle, load_super_resolver
 
-ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles" / "ldm_sr"
 SHAPE = (40, 48, 3)
 FAST = {"num_inference_steps": 1, "device": "cpu"}
