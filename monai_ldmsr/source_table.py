@@ -20,8 +20,8 @@ from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.io import AnySource, ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource, series_folder
 from monai_ldmsr.io.dicom_header import read_header, text
+from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.io.packed_source import first_file, listed
-from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.storage import output_errors, replace_text, replaced_files
 

@@ -13,7 +13,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import ReadLimits, nifti_volumes, split_volumes
-from monai_ldmsr.io.volume_file import read_volume_file, volume_extension, write_volume_file
+from monai_ldmsr.io.formats import volume_extension
+from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
 
 SHAPE = (6, 5, 4)
 ANGLE = np.deg2rad(25)

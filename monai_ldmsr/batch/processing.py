@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
 from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
-from monai_ldmsr.io.nifti_file import NiftiFile
+from monai_ldmsr.io.formats import InspectedFile
 from monai_ldmsr.run_summary import failed_case
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 #: What this process keeps for the next unit: the network, and the 4D file whose next volume may be asked for.
 _evaluators: dict[WorkSettings, SeriesEvaluator] = {}
-_files: dict[object, NiftiFile] = {}
+_files: dict[object, InspectedFile] = {}
 _keeping = threading.Lock()
 
 

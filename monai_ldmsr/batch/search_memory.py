@@ -18,7 +18,7 @@ from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io import AnySource, NiftiVolume, PackedSource, ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import Listing, list_files, search
-from monai_ldmsr.io.nifti_file import NiftiFile
+from monai_ldmsr.io.formats import InspectedFile, inspect_file
 from monai_ldmsr.io.packed_source import PackedMember, listed, packed_path
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.storage import file_sha256, file_stamp
@@ -158,7 +158,7 @@ class _Places:
 
     def __init__(self, listing: Listing, limits: ReadLimits, work_dir: Path) -> None:
         self._paths, self._limits, self._work_dir = _all_paths(listing), limits, work_dir
-        self._files: dict[Path, NiftiFile] = {}
+        self._files: dict[Path, InspectedFile] = {}
         self._stamps: dict[int, tuple[int, int]] = {}
 
     def source(self, row: list[Any]) -> NamedSource[AnySource]:
@@ -178,7 +178,7 @@ class _Places:
             source = PackedSource(listed_as, members, number, self._work_dir, self._limits)
         elif number and isinstance(listed_as, Path):
             if listed_as not in self._files:
-                self._files[listed_as] = NiftiFile(listed_as, self._limits)
+                self._files[listed_as] = inspect_file(listed_as, self._limits)
             source = NiftiVolume(self._files[listed_as], number)
         return NamedSource(name, lambda: content, paths, source)
 

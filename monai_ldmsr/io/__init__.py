@@ -11,10 +11,17 @@ if TYPE_CHECKING:
     from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
     from monai_ldmsr.io.discovery import find_dicom_series, find_sources
     from monai_ldmsr.io.limits import ReadLimits
-    from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes, split_volumes
     from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
     from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
-    from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, volume_case, write_volume_file
+    from monai_ldmsr.io.volume_file import (
+        NiftiVolume,
+        VolumeFile,
+        nifti_volumes,
+        read_volume_file,
+        split_volumes,
+        volume_case,
+        write_volume_file,
+    )
 
 __all__ = [
     "AnySource",
@@ -46,9 +53,11 @@ __getattr__ = lazy_names(
         "dicom_series": ["DicomSeries", "read_dicom_series"],
         "discovery": ["find_dicom_series", "find_sources"],
         "limits": ["ReadLimits"],
-        "nifti_file": ["NiftiVolume", "nifti_volumes", "split_volumes"],
         "packed_source": ["AnySource", "PackedSource", "on_disk"],
         "series_grouping": ["SeriesFiles", "SkippedItem"],
-        "volume_file": ["VolumeFile", "read_volume_file", "volume_case", "write_volume_file"],
+        "volume_file": [
+            *("NiftiVolume", "VolumeFile", "nifti_volumes", "read_volume_file", "split_volumes"),
+            *("volume_case", "write_volume_file"),
+        ],
     },
 )

@@ -16,9 +16,11 @@ from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
 from monai_ldmsr.errors import ReasonCode, SettingsError
+from monai_ldmsr.io.formats import stem, volume_extension
+from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.series_grouping import SkippedItem, case_digest
 from monai_ldmsr.io.value_kind import lies_among_labels
-from monai_ldmsr.io.volume_file import volume_case, volume_extension
+from monai_ldmsr.io.volume_file import volume_case
 
 __all__ = [
     "NAMINGS",
@@ -84,8 +86,8 @@ def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool)
         return digest
     if naming == "path" and len(place.parts) > 1:
         place = PurePath("_".join(part for part in place.parts if part not in ("..", place.anchor)))
-    stem = volume_case(PurePath(f"{place.name}.nii") if is_series else place)
-    return f"{stem}-{digest}"
+    spelled = (readable(place.name) or "volume") if is_series else volume_case(place)
+    return f"{spelled}-{digest}"
 
 
 def series_folder(paths: Iterable[Path]) -> str:
@@ -105,19 +107,18 @@ def stem_digest(path: PurePath) -> str:
 
     Of its folder only this counts: a copy among label maps is no copy of an image.
     """
-    extension = volume_extension(path) or ""
-    stem = unicodedata.normalize("NFC", path.name[: len(path.name) - len(extension)])
-    return case_digest(stem, extension, "labels" if lies_among_labels(path) else "")
+    name = unicodedata.normalize("NFC", stem(path))
+    return case_digest(name, volume_extension(path) or "", "labels" if lies_among_labels(path) else "")
 
 
-def volume_digest(stem: str, contents: Sequence[str]) -> str:
+def volume_digest(of_stem: str, contents: Sequence[str]) -> str:
     """Digits that stand for a volume file.
 
     Args:
-        stem: see :func:`stem_digest`.
+        of_stem: see :func:`stem_digest`.
         contents: SHA-256 of the file, and of the files that belong to it; nothing of what is not there.
     """
-    return case_digest("volume", stem, *contents)
+    return case_digest("volume", of_stem, *contents)
 
 
 def distinct(found: Iterable[NamedSource[_T]]) -> tuple[list[NamedSource[_T]], list[SkippedItem]]:

@@ -9,7 +9,7 @@ import SimpleITK
 
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.io.formats import volume_extension
 
 __all__ = ["copy_volume_file", "write_empty_labels"]
 

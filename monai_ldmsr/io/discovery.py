@@ -21,15 +21,13 @@ from monai_ldmsr.io.case_names import (
 )
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.file_scan import CUT_SHORT_SKIP, FileScan, VolumeItem
+from monai_ldmsr.io.formats import parts_beside, volume_extension
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.nifti_file import NiftiVolume
 from monai_ldmsr.io.packed_source import AnySource, PackedMember, PackedSource, packed_path
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
 from monai_ldmsr.io.series_volumes import volumes_of
 from monai_ldmsr.io.tree import Others, empty_source, files_below, files_of, given_sources
-from monai_ldmsr.io.volume_file import volume_case
-from monai_ldmsr.io.volume_format import volume_extension
-from monai_ldmsr.io.volume_parts import parts_beside
+from monai_ldmsr.io.volume_file import NiftiVolume, volume_case
 
 __all__ = ["Listing", "find_dicom_series", "find_sources", "list_files", "search"]
 

@@ -18,13 +18,12 @@ from monai_ldmsr.io.dicom_file import is_gzip
 from monai_ldmsr.io.dicom_header import image_plane, quiet_pydicom, read_header, text
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
 from monai_ldmsr.io.enhanced_multiframe import images_of
+from monai_ldmsr.io.formats import EXTENSIONS, is_voxels_alone, part_names, volume_extension, voxels_beside
 from monai_ldmsr.io.image_kind import CUT_SHORT, skip_reason
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_file import NiftiVolume, split_volumes
 from monai_ldmsr.io.packed_source import PackedMember, PackedSource, first_file
 from monai_ldmsr.io.series_grouping import SeriesFiles, SeriesImage, same_content, series_image
-from monai_ldmsr.io.volume_format import EXTENSIONS, volume_extension, voxels_beside
-from monai_ldmsr.io.volume_parts import part_names
+from monai_ldmsr.io.volume_file import NiftiVolume, split_volumes
 from monai_ldmsr.io.zip_archive import ZipMember, is_zip_name, open_zip
 from monai_ldmsr.storage import file_sha256, file_stamp, working_folder
 
@@ -241,7 +240,7 @@ def _targets(member: ZipMember, by_name: Mapping[PurePosixPath, int], folder: Pa
     name = member.name
     target = folder / f"member{volume_extension(name) or name.suffix}"
     voxels, beside = voxels_beside(name.name), voxels_beside(target.name)
-    if voxels is None or beside is None or name.with_name(voxels) not in by_name:
+    if not voxels or not beside or name.with_name(voxels) not in by_name:
         return {member.index: target}
     return {member.index: target, by_name[name.with_name(voxels)]: folder / beside}
 
@@ -271,7 +270,7 @@ def _foreign(path: Path, listed_as: Path) -> tuple[ReasonCode, str]:
     name = listed_as.name.lower()
     if name.removesuffix(".gz").endswith(_DICOM_SUFFIXES):
         return ReasonCode.UNREADABLE_FILE, _NAMED_DICOM
-    if name.endswith((".img", ".img.gz")):
+    if is_voxels_alone(listed_as.name):
         return ReasonCode.NOT_AN_IMAGE, _HALF
     return ReasonCode.NOT_AN_IMAGE, _OTHER_GZIP if path.is_file() and is_gzip(path) else _NOT_DICOM
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
+from monai_ldmsr.io.formats import inspect_file, part_names, volume_extension
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_file import NiftiFile, NiftiVolume
 from monai_ldmsr.io.series_grouping import SeriesFiles
-from monai_ldmsr.io.volume_file import volume_case, volume_extension
-from monai_ldmsr.io.volume_parts import part_names
+from monai_ldmsr.io.volume_file import NiftiVolume, volume_case
 from monai_ldmsr.io.zip_archive import open_zip
 from monai_ldmsr.storage import clear_working_folders, file_stamp, working_folder
 
@@ -103,7 +102,7 @@ def on_disk(source: Any) -> Iterator[Any]:
             yield replace(source.source, paths=tuple(places.get(path, path) for path in source.source.paths))
         else:
             path = _volume(source, source.source, folder)
-            yield NiftiVolume(NiftiFile(path, source.limits), source.volume) if source.volume else path
+            yield NiftiVolume(inspect_file(path, source.limits), source.volume) if source.volume else path
 
 
 def listed(source: AnySource) -> SeriesFiles | Path:

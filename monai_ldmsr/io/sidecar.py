@@ -15,12 +15,12 @@ import numpy.typing as npt
 from pydicom.sr.codedict import codes
 
 from monai_ldmsr.io.dicom_header import PET_UNITS
+from monai_ldmsr.io.formats import stem
 from monai_ldmsr.io.image_kind import named_components
 from monai_ldmsr.io.padding import PADDING_HU
-from monai_ldmsr.io.value_kind import label_map, phase_image
-from monai_ldmsr.io.volume_format import sidecar_name
+from monai_ldmsr.io.refusals import label_map, phase_image
 
-__all__ = ["Sidecar", "header_modality", "read_sidecar", "unknown_modality"]
+__all__ = ["Sidecar", "modality_term", "read_sidecar", "unknown_modality"]
 
 #: dcm2niix writes some kilobytes; converters of whole headers some hundred.
 _MAX_BYTES = 2**20
@@ -59,7 +59,7 @@ def read_sidecar(path: Path) -> Sidecar:
     Raises:
         SkippedSourceError: ``LABEL_MAP`` or ``PHASE_IMAGE`` when it says that the volume is such.
     """
-    sidecar = path.with_name(sidecar_name(path.name))
+    sidecar = path.with_name(f"{stem(path)}.json")
     if not os.path.isfile(sidecar) or sidecar.is_symlink():  # its name may be too long for Path.is_file
         return Sidecar()
     try:
@@ -86,7 +86,7 @@ def _sidecar(said: Mapping[str, Any]) -> Sidecar:
     modality, image_type = said.get("Modality", ""), said.get("ImageType", [])
     if not isinstance(modality, str):
         unfit.append("Modality")
-    modality = _term(modality) if isinstance(modality, str) else ""
+    modality = modality_term(modality) if isinstance(modality, str) else ""
     words = _words(image_type)
     if words is None:
         unfit.append("ImageType")
@@ -120,12 +120,8 @@ def _refuse(modality: str, image_type: list[str]) -> None:
         raise phase_image("ImageType in the .json file beside it says so")
 
 
-def header_modality(fields: Mapping[str, str]) -> str:
-    """DICOM's term for the modality that a text header names; see :class:`Sidecar`."""
-    return _term(next((fields[name] for name in ("modality", "0008|0060") if name in fields), ""))
-
-
-def _term(word: str) -> str:
+def modality_term(word: str) -> str:
+    """DICOM's term for a modality that a header names; see :class:`Sidecar`."""
     word = word.strip().strip('"').upper().removeprefix("MET_MOD_")
     word = _OTHER_WORDS.get(word, word)
     return word if word in _TERMS else _NO_TERM

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.io.formats import header_beside
 from monai_ldmsr.io.source_list import is_source_list, listed_sources
-from monai_ldmsr.io.volume_format import header_beside
 
 __all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "given_sources", "no_such_source"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,22 +14,31 @@ import numpy.typing as npt
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.dicom_header import CLASSIC
-from monai_ldmsr.io.itk_file import read_itk, write_itk
+from monai_ldmsr.io.formats import (
+    EXTENSIONS,
+    InspectedFile,
+    ReadVolume,
+    Storage,
+    StoredResult,
+    format_of,
+    inspect_file,
+    stem,
+    volume_extension,
+)
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.nibabel_file import read_nibabel, write_nibabel
-from monai_ldmsr.io.nifti_file import NiftiVolume, nifti_volumes
 from monai_ldmsr.io.padding import mark_impossible
 from monai_ldmsr.io.readable_names import readable
-from monai_ldmsr.io.sidecar import Sidecar, read_sidecar, unknown_modality
-from monai_ldmsr.io.stored_bytes import check_compression
-from monai_ldmsr.io.value_kind import label_map, label_warnings
-from monai_ldmsr.io.volume_format import EXTENSIONS, NIBABEL, ReadVolume, Storage, volume_extension
+from monai_ldmsr.io.refusals import label_map
+from monai_ldmsr.io.sidecar import Sidecar, modality_term, read_sidecar, unknown_modality
+from monai_ldmsr.io.value_kind import label_warnings
 
 __all__ = [
+    "NiftiVolume",
     "VolumeFile",
+    "nifti_volumes",
     "read_volume_file",
+    "split_volumes",
     "volume_case",
-    "volume_extension",
     "write_volume_file",
 ]
 
@@ -49,7 +60,7 @@ class VolumeFile:
         padding: (I, J, K), true where a CT holds no measurement; ``None`` when nowhere. See :meth:`with_modality`.
         warnings: what was unusual, for the report.
         header: what :func:`write_volume_file` needs to write the same kind of file.
-        extension: one of :data:`~monai_ldmsr.io.volume_format.EXTENSIONS`.
+        extension: one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`.
         said_modality: what header and JSON file say, which may be a modality that is not worked on.
     """
 
@@ -90,15 +101,70 @@ class VolumeFile:
 
 def volume_case(path: PurePath) -> str:
     """The stem of a volume file in letters ``A-Z a-z 0-9 . _ -``, as names of results begin."""
-    return readable(path.name[: len(path.name) - len(volume_extension(path) or "")]) or "volume"
+    return readable(stem(path)) or "volume"
+
+
+@dataclass(frozen=True)
+class NiftiVolume:
+    """One volume of a file that may hold several: NIfTI, Analyze or MGH.
+
+    Args:
+        file: shared by all volumes of the file; kept out of ``repr``: file names may be patients' names.
+        number: of the volume, from 1.
+    """
+
+    file: InspectedFile = field(repr=False)
+    number: int
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the file's case; all suffixes of one file are of one length, and sort as the volumes do."""
+        n = self.file.n_volumes
+        return "" if n == 1 else f"-vol{self.number:0{max(4, len(str(n)))}d}"
+
+
+def nifti_volumes(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[NiftiVolume]:
+    """Volumes of a file, to be given to :func:`read_volume_file` in this order.
+
+    A 4D file (time, echo) is as many volumes. It is read through once here, so that its length and checksum are known
+    to be right.
+
+    Args:
+        path: of a file of one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+
+    Raises:
+        SourceError: see :func:`read_volume_file`.
+        Exception: whatever a library says of a damaged file.
+    """
+    file = inspect_file(Path(path), limits)
+    if file.n_volumes > 1:
+        file.check_whole()
+    return [NiftiVolume(file, number) for number in range(1, file.n_volumes + 1)]
+
+
+def split_volumes(found: Iterable[Any], limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Any]:
+    """What was found, with each 4D file replaced by its volumes; a damaged one stays, for its reader to refuse.
+
+    Args:
+        found: what :func:`~monai_ldmsr.io.discovery.find_sources` lists.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+    """
+    for item in found:
+        file_format = format_of(item) if isinstance(item, Path) else None
+        volumes = []
+        if file_format is not None and file_format.counts_volumes:
+            with suppress(Exception):  # as the reader meets it again, and says what it is
+                volumes = nifti_volumes(item, limits)
+        yield from volumes if len(volumes) > 1 else [item]
 
 
 def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
     """Read a 2D or 3D volume.
 
     Args:
-        source: a file of one of :data:`~monai_ldmsr.io.volume_format.EXTENSIONS`; or one volume of a 4D file, as
-            :func:`~monai_ldmsr.io.nifti_file.nifti_volumes` lists them.
+        source: a file of one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`; or one volume of a 4D file, as
+            :func:`nifti_volumes` lists them.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; of a listed volume, its file was checked when listed.
 
     Raises:
@@ -138,7 +204,7 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
 
 
 def _said_modality(read: ReadVolume, sidecar: Sidecar) -> str:
-    said = sidecar.modality or read.modality
+    said = sidecar.modality or modality_term(read.modality)
     if said in ("SEG", "RTSTRUCT"):
         raise label_map(f"its header gives modality {said}")
     return said
@@ -146,12 +212,8 @@ def _said_modality(read: ReadVolume, sidecar: Sidecar) -> str:
 
 def _read(source: Path | NiftiVolume, extension: str, limits: ReadLimits) -> ReadVolume:
     try:
-        if isinstance(source, NiftiVolume):
-            return read_nibabel(source)
-        if extension in NIBABEL:
-            return read_nibabel(_only_volume(source, limits))
-        check_compression(source)
-        return read_itk(source, limits)
+        volume = source if isinstance(source, NiftiVolume) else _only_volume(source, limits)
+        return volume.file.read(volume.number)
     except SourceError:
         raise
     except Exception:
@@ -192,17 +254,14 @@ def write_volume_file(
     if len(description.encode()) > 79:
         raise SettingsError(f"The description has {len(description.encode())} bytes; 79 is the most.")
     extension = volume_extension(path)
-    is_nibabel = extension in NIBABEL
-    if extension is None or is_nibabel != (volume.extension in NIBABEL):
+    file_format = format_of(path)
+    if file_format is None or volume.extension not in file_format.extensions:
         raise SettingsError(f"A {volume.extension} source is written as {volume.extension}, not as {path.suffix}.")
     factors = _factors(volume.geometry.shape, voxels)
     geometry = volume.geometry.upsampled(factors)
     stored, clipped = _stored(voxels, storage)
     try:
-        if is_nibabel:
-            write_nibabel(stored, volume.geometry, factors, storage, path, description)
-        else:
-            write_itk(stored, geometry, storage, path)
+        file_format.write(StoredResult(stored, volume.geometry, factors, storage, description), path)
     except Exception:
         raise OutputError(
             f"The {extension} result cannot be written. Check that the folder exists, may be written to and has space."

@@ -14,10 +14,8 @@ import pydicom
 
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io.dicom_header import quiet_pydicom
-from monai_ldmsr.io.itk_file import read_itk
+from monai_ldmsr.io.formats import inspect_file, volume_extension
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.io.nifti_file import NiftiFile
-from monai_ldmsr.io.volume_format import NIBABEL, volume_extension
 from monai_ldmsr.storage import file_sha256
 
 __all__ = ["FileMark", "intact_files", "verified_files"]
@@ -65,10 +63,8 @@ def _verified(path: Path, folder: Path) -> FileMark:
             _check_image(path.read_bytes())
         elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-        elif volume_extension(path) in NIBABEL:
-            NiftiFile(path, _UNLIMITED).check_whole()
         elif volume_extension(path):
-            read_itk(path, _UNLIMITED)
+            inspect_file(path, _UNLIMITED).check_whole()
         return _mark(path)
     except Exception:
         # Whatever a library says of the file may hold its path or quote it.

@@ -23,8 +23,8 @@ from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
+from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.io.limits import parse_limits
-from monai_ldmsr.io.volume_format import volume_extension
 from monai_ldmsr.label.dicomweb_results import DicomwebResults
 from monai_ldmsr.label.http_errors import answered_errors, http_error
 from monai_ldmsr.label.inference import InferenceTurn, infer

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
 from monai_ldmsr.io.discovery import find_dicom_series
+from monai_ldmsr.io.formats import CLIENT_EXTENSIONS
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.options import settings_digest
@@ -107,7 +108,7 @@ class DicomwebResults:
 
     def _converted(self, image: str) -> Path:
         folder = Path(self._datastore._datastore.image_path()) / image
-        volume = folder.with_name(f"{image}.nii.gz")
+        volume = folder.with_name(f"{image}{CLIENT_EXTENSIONS[0]}")
         try:
             if not volume.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # what was fetched before did perhaps not come to its end

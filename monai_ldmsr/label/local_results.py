@@ -12,7 +12,7 @@ from monailabel.config import settings as label_settings
 
 from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SkippedSourceError, SourceError
-from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.options import settings_digest

@@ -15,13 +15,13 @@ from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
-from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.io.formats import CLIENT_EXTENSIONS, volume_extension
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "record_of"]
 
 #: Of volume files that clients ask for and datastores hold.
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+EXTENSIONS = CLIENT_EXTENSIONS
 
 
 @dataclass(frozen=True)

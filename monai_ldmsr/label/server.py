@@ -23,7 +23,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monai_ldmsr.errors import ReasonCode
-from monai_ldmsr.io.volume_format import volume_extension
+from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.label.http_errors import answered_errors, http_error
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 

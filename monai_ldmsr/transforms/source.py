@@ -25,8 +25,8 @@ from monai_ldmsr.io import (
     read_dicom_series,
     read_volume_file,
 )
+from monai_ldmsr.io.formats import header_beside, volume_extension
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.volume_format import header_beside, volume_extension
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.transforms.intensity import check_modality
 
