@@ -260,7 +260,7 @@ class ResultWriter:
         source: DicomSeries | VolumeFile = data["source"]
         voxels = data["pred"].as_tensor()[0].cpu().numpy()
         if isinstance(source, VolumeFile):
-            clipped, _ = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
+            clipped = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
             return clipped, ""
         # Devices round differently, so each has UIDs of its own.
         settings = {**state.settings, "device": self.device.split(":")[0]}

@@ -22,7 +22,6 @@ DERIVATION = Derivation(
     weights_sha256="ab" * 32,
     seed=7,
     settings={"steps": 20, "guidance": 1.5, "sampler": "ddim"},
-    job="job-1",
 )
 
 

@@ -59,6 +59,7 @@ OWNERS = {
     "SimpleITK": {"evaluation", "io"},  # evaluation: the cubic spline of its rows
     "fastapi": {"label"},
     "filelock": {"label"},
+    "highdicom": {"io"},
     "ignite": {"training"},
     "jinja2": {"evaluation", "report"},
     "matplotlib": {"evaluation"},
@@ -75,7 +76,7 @@ OWNERS = {
     "rich": {"cli"},
     "starlette": {"label"},
     "tornado": {"batch"},
-    "yaml": {"networks"},
+    "yaml": {"cli", "networks"},  # cli: arguments of a network that are typed
 }
 
 #: Packages that any room may use.

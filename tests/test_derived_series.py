@@ -222,13 +222,6 @@ def test_sources_without_any_uid_do_not_share_one_result_uid(tmp_path: Path) -> 
 # Refusals
 
 
-def test_progress_counts_images(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "CT", (4, 5, 3))
-    series, seen = series_by_hand(tmp_path / "source"), []
-    write_derived_series(series, repeated(series.voxels), tmp_path / "result", DERIVATION, progress=seen.append)
-    assert seen == [1, 2, 3]
-
-
 @pytest.mark.parametrize(("factor", "word"), [(0, "whole number"), (3, r"\(15, 12, 3\)"), (20000, "makes")])
 def test_a_shape_that_does_not_fit_is_refused(tmp_path: Path, factor: int, word: str) -> None:
     make_series(tmp_path / "source", "CT", (4, 5, 3))

@@ -14,12 +14,12 @@ from datetime import datetime
 from itertools import pairwise
 from typing import cast
 
+from highdicom.sr import CodedConcept
 from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
-from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     HTJ2K,
@@ -38,7 +38,7 @@ from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
 from monai_ldmsr.io.dicom_header import text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
-from monai_ldmsr.io.patient_position import code_item, set_pet_orientation
+from monai_ldmsr.io.patient_position import set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
 from monai_ldmsr.io.value_meaning import carry_private_scales
 
@@ -75,7 +75,6 @@ class Derivation:
         weights_sha256: identity of the model, 64 hexadecimal digits.
         seed: of the random numbers.
         settings: everything else that changes the result, by name.
-        job: the same job gives the same UIDs; does not reach the header.
         made_at: with its time zone; now when None. Has no part in the UIDs.
         series_number: of the result, from which several volumes of one series count up; None takes the usual one.
         series_description: of the result, without what tells volumes apart; None takes the usual one.
@@ -87,7 +86,6 @@ class Derivation:
     weights_sha256: str
     seed: int
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
-    job: str = ""
     made_at: datetime | None = None
     series_number: int | None = None
     series_description: str | None = None
@@ -143,7 +141,6 @@ def shared_header(
             sorted((key, repr(value)) for key, value in derivation.settings.items()),
             [derivation.factor, derivation.method, derivation.software_version],
             derivation.seed,
-            derivation.job,
             *(() if is_usual else (number, description)),
         ]
     )
@@ -337,12 +334,12 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
         if isinstance(source, FrameHeader):
             reference.ReferencedSOPClassUID = source.object_class
             reference.ReferencedFrameNumber = source.frame_number
-        purpose = Code("121322", "DCM", "Source image for image processing operation")
-        reference.PurposeOfReferenceCodeSequence = [code_item(purpose)]
+        purpose = CodedConcept("121322", "DCM", "Source image for image processing operation")
+        reference.PurposeOfReferenceCodeSequence = [purpose]
         header.SourceImageSequence = [reference]
     header.DerivationCodeSequence = [
         *(_copied(item) for item in source.get("DerivationCodeSequence") or []),
-        code_item(Code("113085", "DCM", "Spatial resampling")),
+        CodedConcept("113085", "DCM", "Spatial resampling"),
     ]
     header.DerivationDescription = _derivation_description(source, derivation)
     header.ContributingEquipmentSequence = [
@@ -355,7 +352,7 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
 def _equipment(derivation: Derivation) -> Dataset:
     """Item of Contributing Equipment Sequence: this software with these weights."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [code_item(Code("109102", "DCM", "Processing Equipment"))]
+    item.PurposeOfReferenceCodeSequence = [CodedConcept("109102", "DCM", "Processing Equipment")]
     item.Manufacturer = "monai_ldmsr"
     item.ManufacturerModelName = "ldmsr"
     item.SoftwareVersions = derivation.software_version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,6 @@ def write_derived_series(
     voxels: npt.NDArray[np.float32],
     output_dir: str | Path,
     derivation: Derivation,
-    *,
-    progress: Callable[[int], None] | None = None,
 ) -> WrittenSeries:
     """Write ``voxels`` as explicit VR little endian images ``IM0001.dcm`` ... along the normal.
 
@@ -65,9 +63,8 @@ def write_derived_series(
     Args:
         series: the source.
         voxels: (factor * I, factor * J, K) in the unit of the source; C or Fortran order.
-        output_dir: made when missing; use :func:`monai_ldmsr.io.partial_folder.partial_folder` around it.
+        output_dir: made when missing; use :func:`monai_ldmsr.storage.partial_folder` around it.
         derivation: what made the result.
-        progress: called with the number of images written so far.
 
     Raises:
         SettingsError: the factor is no whole number from 1, or the shape does not fit it.
@@ -87,8 +84,6 @@ def write_derived_series(
         n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             paths.append(_written(image, output_dir, k))
-        if progress is not None:
-            progress(k + 1)
     geometry = series.geometry.upsampled((derivation.factor, derivation.factor, 1))
     return WrittenSeries(tuple(paths), shared.series_instance_uid, geometry, n_clipped, int(voxels.size))
 

@@ -16,7 +16,6 @@ from pydicom.uid import JPEGTransferSyntaxes, RLELossless
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.codestream import check_frame, is_known_process, precision
 from monai_ldmsr.io.decoder_messages import refuse_damage_in_print
-from monai_ldmsr.io.dicom_doubts import check_pixel_length
 from monai_ldmsr.io.dicom_header import matrix_size, number_list, quiet_pydicom, read_header, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader, FramePixels
 from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES, itk_pixels
@@ -220,7 +219,7 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
             ReasonCode.TRUNCATED_PIXELS,
         )
     if not compressed:
-        check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
+        _check_pixel_length(data, least_bytes, least_bytes // shape[0], place)
     syntax, is_known = dataset.file_meta.TransferSyntaxUID, True
     try:
         if compressed:
@@ -257,6 +256,27 @@ def _check_precision(n_bits: int, dataset: pydicom.Dataset, place: str) -> None:
             f"{place} is compressed with {n_bits} bits a value, but (0028,0101) 'Bits Stored' says {stored}: high bits "
             "of values would be lost. Repair the header, or export the series uncompressed.",
             ReasonCode.UNSUPPORTED_PIXELS,
+        )
+
+
+def _check_pixel_length(data: bytes, n_bytes: int, row_bytes: int, place: str) -> None:
+    """Refuse uncompressed pixels that are more than the header says: read as it says, each row could slip.
+
+    Args:
+        data: value of Pixel Data.
+        n_bytes: that Rows, Columns and Bits Allocated make.
+        row_bytes: of one row; fewer zeros than these are taken for padding.
+        place: such as ``"Image 3 of 12"``.
+
+    Raises:
+        CorruptSourceError: ``UNDECODABLE_PIXELS``.
+    """
+    excess = data[n_bytes:]
+    if len(excess) > 1 and (len(excess) >= row_bytes or any(excess)):
+        raise CorruptSourceError(
+            f"{place} holds {len(data)} bytes of pixels, but Rows, Columns and Bits Allocated make {n_bytes}: one of "
+            "them is wrong, so pixels would stand at wrong places. Fetch the series again.",
+            ReasonCode.UNDECODABLE_PIXELS,
         )
 
 

@@ -14,7 +14,6 @@ from pydicom.tag import Tag
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.dicom_doubts import LARGEST_VALUE, LEAST_SLOPE, Resolution, doubts, negative_pet
 from monai_ldmsr.io.dicom_header import (
     PET_UNITS,
     ImagePlane,
@@ -30,7 +29,14 @@ from monai_ldmsr.io.dicom_pixels import StoredType, padding_range, stored_pixels
 from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.enhanced_multiframe import FramePixels, image_headers
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.plausible_values import (
+    LARGEST_VALUE,
+    LEAST_SLOPE,
+    Resolution,
+    doubts,
+    mark_impossible,
+    negative_pet,
+)
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel

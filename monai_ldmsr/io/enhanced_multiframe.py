@@ -1,6 +1,9 @@
 """Enhanced multi-frame CT and MR: each frame as the header of a classic image, and its pixels one frame at a time.
 
 Everything after this file works on single images: grouping, checks, decoding and writing are those of classic series.
+
+``highdicom.io.ImageFileReader`` reads single frames as well, but neither files without a preamble nor deflated ones,
+and it prints the path of a file that it cannot read on standard error.
 """
 
 from __future__ import annotations

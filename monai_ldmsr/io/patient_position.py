@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
-__all__ = ["code_item", "set_pet_orientation"]
+__all__ = ["set_pet_orientation"]
 
 _GANTRY = {"HF": codes.SCT.Headfirst, "FF": codes.SCT.FeetFirst}
 _LYING = {
@@ -15,13 +15,6 @@ _LYING = {
     "DR": codes.SCT.RightLateralDecubitus,
     "DL": codes.SCT.LeftLateralDecubitus,
 }
-
-
-def code_item(code: Code) -> Dataset:
-    """Item of a code sequence."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-    return item
 
 
 def set_pet_orientation(header: Dataset, position: str) -> None:
@@ -40,8 +33,8 @@ def set_pet_orientation(header: Dataset, position: str) -> None:
                 delattr(header, keyword)
         header.PatientPosition = position
         return
-    recumbent = code_item(codes.SCT.Recumbent)
-    recumbent.PatientOrientationModifierCodeSequence = [code_item(lying)]
+    recumbent = CodedConcept.from_code(codes.SCT.Recumbent)
+    recumbent.PatientOrientationModifierCodeSequence = [CodedConcept.from_code(lying)]
     header.PatientOrientationCodeSequence = [recumbent]
     if not header.get("PatientGantryRelationshipCodeSequence"):
-        header.PatientGantryRelationshipCodeSequence = [code_item(gantry)]
+        header.PatientGantryRelationshipCodeSequence = [CodedConcept.from_code(gantry)]

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes
 from monai_ldmsr.io.dicom_header import PET_UNITS
 from monai_ldmsr.io.formats import stem
 from monai_ldmsr.io.image_kind import named_components
-from monai_ldmsr.io.padding import PADDING_HU
+from monai_ldmsr.io.plausible_values import PADDING_HU
 from monai_ldmsr.io.refusals import label_map, phase_image
 
 __all__ = ["Sidecar", "modality_term", "read_sidecar", "unknown_modality"]

@@ -26,7 +26,7 @@ from monai_ldmsr.io.formats import (
     volume_extension,
 )
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
-from monai_ldmsr.io.padding import mark_impossible
+from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.refusals import label_map
 from monai_ldmsr.io.sidecar import Sidecar, modality_term, read_sidecar, unknown_modality
@@ -225,9 +225,7 @@ def _read(source: Path | NiftiVolume, extension: str, limits: ReadLimits) -> Rea
         ) from None
 
 
-def write_volume_file(
-    volume: VolumeFile, voxels: npt.NDArray[np.float32], path: str | Path, description: str
-) -> tuple[int, VolumeGeometry]:
+def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path: str | Path, description: str) -> int:
     """Write the super-resolved voxels of a volume file as the same kind of file.
 
     Integer types stay: values are rounded to the source's stored grid and clipped to its range. Floats become
@@ -240,7 +238,7 @@ def write_volume_file(
         description: fixed text of at most 79 bytes for NIfTI's ``descrip``, such as ``"research only"``.
 
     Returns:
-        Number of voxels clipped, and the geometry written.
+        Number of voxels clipped.
 
     Raises:
         SettingsError: when the shape is no multiple of the source's, a value is not finite, the extension
@@ -258,7 +256,6 @@ def write_volume_file(
     if file_format is None or volume.extension not in file_format.extensions:
         raise SettingsError(f"A {volume.extension} source is written as {volume.extension}, not as {path.suffix}.")
     factors = _factors(volume.geometry.shape, voxels)
-    geometry = volume.geometry.upsampled(factors)
     stored, clipped = _stored(voxels, storage)
     try:
         file_format.write(StoredResult(stored, volume.geometry, factors, storage, description), path)
@@ -266,7 +263,7 @@ def write_volume_file(
         raise OutputError(
             f"The {extension} result cannot be written. Check that the folder exists, may be written to and has space."
         ) from None
-    return clipped, geometry
+    return clipped
 
 
 def _only_volume(path: Path, limits: ReadLimits) -> NiftiVolume:

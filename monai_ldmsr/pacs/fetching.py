@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, PeerError, ReasonCode, SettingsError
+from monai_ldmsr.io.dicom_header import CLASSIC
+from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import IMAGE_CLASSES
 from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicom, find_by_dicomweb
-from monai_ldmsr.pacs.instances import instance_name, series_digest, study_digest
+from monai_ldmsr.pacs.instances import instance_name, series_digest
 from monai_ldmsr.pacs.peers import DEFAULT_CALLER, Caller, DicomPeer, DicomwebPeer
 from monai_ldmsr.pacs.retrieval import (
     DEFAULT_MOVE_TARGET,
@@ -29,8 +31,6 @@ from monai_ldmsr.storage import output_errors, partial_folder
 __all__ = ["METHODS", "FetchSummary", "FetchedSeries", "MoveTarget", "SeriesQuery", "fetch"]
 
 METHODS = ("get", "move", "wado")
-
-_MODALITIES = ("CT", "MR", "PT")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Work:
 
 
 def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSeries:
-    study, series = study_digest(found.study), series_digest(found.study, found.series)
+    study, series = case_digest(found.study), series_digest(found.study, found.series)
     result = FetchedSeries(f"{study}/{series}", "failed", found.modality, len(found.uids))
     skipped = _skip_reason(found)
     if skipped is not None:
@@ -165,7 +165,7 @@ def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSerie
 
 
 def _skip_reason(found: FoundSeries) -> tuple[ReasonCode, str] | None:
-    if found.modality not in _MODALITIES:
+    if found.modality not in CLASSIC.values():
         return ReasonCode.UNSUPPORTED_MODALITY, "Only series of the modalities CT, MR and PT are fetched."
     if found.classes and not found.classes <= set(IMAGE_CLASSES):
         return ReasonCode.UNSUPPORTED_SOP_CLASS, "The series holds other objects than CT, MR and PET images."

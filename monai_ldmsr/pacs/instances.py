@@ -19,7 +19,6 @@ __all__ = [
     "is_uid",
     "read_instance",
     "series_digest",
-    "study_digest",
 ]
 
 #: Preamble, magic word, then the element (0002,0000) whose value is how many bytes of group 0002 follow it.
@@ -66,11 +65,6 @@ def read_instance(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> InstanceHe
 def is_uid(value: str) -> bool:
     """Whether a text is a DICOM UID, so that it is no pattern and no list when it is asked for."""
     return 0 < len(value) <= 64 and value.isascii() and all(part.isdigit() for part in value.split("."))
-
-
-def study_digest(study: str) -> str:
-    """Name that stands for a study."""
-    return case_digest(study)
 
 
 def series_digest(study: str, series: str) -> str:

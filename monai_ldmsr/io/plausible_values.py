@@ -8,14 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import number_list
 
-__all__ = ["LARGEST_VALUE", "LEAST_SLOPE", "Resolution", "check_pixel_length", "doubts", "negative_pet"]
+__all__ = ["LARGEST_VALUE", "LEAST_SLOPE", "PADDING_HU", "Resolution", "doubts", "mark_impossible", "negative_pet"]
 
 #: Greatest absolute value, and least absolute slope, with which single precision can still be calculated.
 LARGEST_VALUE = 1e37
 LEAST_SLOPE = 1e-30
+
+#: No tissue, nor air, measures such values (HU) or lower ones: scanners write them outside the field of view.
+PADDING_HU = -2000.0
+
+_UNDECLARED = "(0028,0120) 'Pixel Padding Value' does not name them"
 
 #: Steps of stored values that single precision cuts into fewer parts than these are told in the report.
 _LEAST_PARTS = 8
@@ -49,27 +54,6 @@ def doubts(modality: str, headers: Sequence[Dataset], least_value: float) -> lis
             "Images may be missing."
         )
     return found
-
-
-def check_pixel_length(data: bytes, n_bytes: int, row_bytes: int, place: str) -> None:
-    """Refuse uncompressed pixels that are more than the header says: read as it says, each row could slip.
-
-    Args:
-        data: value of Pixel Data.
-        n_bytes: that Rows, Columns and Bits Allocated make.
-        row_bytes: of one row; fewer zeros than these are taken for padding.
-        place: such as ``"Image 3 of 12"``.
-
-    Raises:
-        CorruptSourceError: ``UNDECODABLE_PIXELS``.
-    """
-    excess = data[n_bytes:]
-    if len(excess) > 1 and (len(excess) >= row_bytes or any(excess)):
-        raise CorruptSourceError(
-            f"{place} holds {len(data)} bytes of pixels, but Rows, Columns and Bits Allocated make {n_bytes}: one of "
-            "them is wrong, so pixels would stand at wrong places. Fetch the series again.",
-            ReasonCode.UNDECODABLE_PIXELS,
-        )
 
 
 class Resolution:
@@ -136,4 +120,30 @@ def negative_pet(
     return [
         f"{n_lost} voxels of the PET are below 0, stored unsigned with a negative (0028,1052) 'Rescale Intercept'. The "
         "intercept of a PET result is 0, so where the result is below 0 it is written as 0."
+    ]
+
+
+def mark_impossible(
+    voxels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_], undeclared: str = _UNDECLARED
+) -> list[str]:
+    """Add to ``padding``, in place, the voxels of at most ``PADDING_HU``: de-identification loses the tag.
+
+    Args:
+        voxels: (I, J, K) in HU.
+        padding: (I, J, K), true where the header declares padding.
+        undeclared: why the header does not declare these, for the warning.
+
+    Returns:
+        One warning where there were any, for the report.
+    """
+    count = 0
+    for k in range(voxels.shape[2]):
+        impossible = (voxels[:, :, k] <= PADDING_HU) & ~padding[:, :, k]
+        padding[:, :, k] |= impossible
+        count += int(impossible.sum())
+    if not count:
+        return []
+    return [
+        f"{count} voxels are {PADDING_HU:.0f} HU or less, which nothing measures, and {undeclared}: they "
+        "are taken for padding and kept as they are."
     ]
