@@ -3,14 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test servers test-servers label test-label viewer test-viewer check clean
+.PHONY: demo test test-all servers test-servers label test-label viewer test-viewer check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
 	@echo "The new series and its report lie below demo_output; open report.html in a browser."
 
+# Two tests at a time, each with one thread, so that two cores have enough to do and not more.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# All but what takes long, and but what needs servers, a viewer or MONAI Label: some minutes.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What takes long too.
+test-all: $(VENV)/.test
+	$(PYTEST) -m "not (label or orthanc or slurm or viewer)"
+
+# The same, and how much of the package ran; less than what setup.cfg says fails.
+coverage: $(VENV)/.test
+	$(PYTEST) -m "not (label or orthanc or slurm or viewer)" --cov --cov-report=term:skip-covered
 
 # Orthanc, dcmtk and Slurm from the system's packages, as root.
 servers:

@@ -18,6 +18,7 @@ __all__ = ["label_environment", "label_server", "ohif", "orthanc", "slurm"]
 
 #: What a marker's tests need, and how it is installed and they are run.
 ON_REQUEST = {
+    "slow": "time: make test-all",
     "label": "MONAI Label and real servers: make servers label test-label",
     "orthanc": "real servers: make servers test-servers",
     "slurm": "real servers: make servers test-servers",
@@ -26,7 +27,7 @@ ON_REQUEST = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a real server or viewer, unless it was asked for by ``-m``."""
+    """Leave out what takes long or needs a real server or viewer, unless ``-m`` asks for it."""
     if config.option.markexpr:
         return
     for name, needs in ON_REQUEST.items():
