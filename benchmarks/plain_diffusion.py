@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gaussian_diffusion import sample_gaussian_diffusion
 from torch import Tensor
 
 from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.evaluation import load_evaluation_volumes, measure
 from monai_ldmsr.networks import describe_degradation, load_weights, upsample_bicubic
-from monai_ldmsr.samplers import sample_anchored_flow, sample_gaussian_diffusion
+from monai_ldmsr.samplers import AnchoredFlow, Velocity, posterior_mean
 from monai_ldmsr.workflow import load_network
 
 FACTOR, SIDE = 4, 192
@@ -32,9 +33,15 @@ START_NOISE = 0.7
 
 Sampler = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor], Tensor]
 
+
+def anchored_flow(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
+    """The flow from the low-resolution image."""
+    return AnchoredFlow(steps, START_NOISE)(velocity, posterior_mean(velocity, noise), noise)
+
+
 SAMPLERS: dict[str, tuple[int, Sampler]] = {
     **{
-        f"anchored flow, {n}": (n, lambda velocity, noise, n=n: sample_anchored_flow(velocity, noise, n, START_NOISE))
+        f"anchored flow, {n}": (n, lambda velocity, noise, n=n: anchored_flow(velocity, noise, n))
         for n in (1, 2, 4)
     },
     **{

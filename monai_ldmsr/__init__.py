@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.inferers import VolumeInferer
     from monai_ldmsr.io import DicomSeries, find_dicom_series, read_dicom_series, write_derived_series
     from monai_ldmsr.networks import LatentCodec, import_generative
+    from monai_ldmsr.noise_level import volume_noise
     from monai_ldmsr.report import SRReport
     from monai_ldmsr.result_writer import derivation_of
     from monai_ldmsr.transforms import fit_intensity_map, possible_range, project_volume, volume_of
@@ -38,6 +39,7 @@ __all__ = [
     "project_volume",
     "read_dicom_series",
     "super_resolve",
+    "volume_noise",
     "volume_of",
     "write_derived_series",
 ]
@@ -50,6 +52,7 @@ __getattr__ = lazy_names(
         "inferers": ["VolumeInferer"],
         "io": ["DicomSeries", "find_dicom_series", "read_dicom_series", "write_derived_series"],
         "networks": ["LatentCodec", "import_generative"],
+        "noise_level": ["volume_noise"],
         "report": ["SRReport"],
         "result_writer": ["derivation_of"],
         "transforms": ["fit_intensity_map", "possible_range", "project_volume", "volume_of"],

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, repeat_blocks, whole_factor
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, factor_pair, repeat_blocks
 
 __all__ = [
     "OVERSHOOT_SHARES",
@@ -75,7 +75,7 @@ def project_within(
     Returns:
         Number of pixels that lay outside, before or after the projection.
     """
-    least, most = (repeat_blocks(end, whole_factor(operator.factor)) for end in (low, high))
+    least, most = (repeat_blocks(end, operator.factor) for end in (low, high))
     outside = (result < least - tolerance) | (result > most + tolerance)
     result.clamp_(least, most)
     project_onto_source(result, source, operator, weight)
@@ -111,14 +111,14 @@ def neighbourhood_range(source: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return low - allowed, high + allowed
 
 
-def overshoot_share(factor: float) -> float:
-    """Share of :func:`neighbourhood_range` for a factor; between and beyond those of :data:`OVERSHOOT_SHARES` linear.
+def overshoot_share(factor: Factor) -> float:
+    """Share of :func:`neighbourhood_range` for the greater factor, linear between those of :data:`OVERSHOOT_SHARES`.
 
     Example:
-        >>> overshoot_share(2), overshoot_share(1)
+        >>> overshoot_share(2), overshoot_share((1, 1))
         (0.13, 0.0)
     """
-    return float(np.interp(factor, [1.0, *OVERSHOOT_SHARES], [0.0, *OVERSHOOT_SHARES.values()]))
+    return float(np.interp(max(factor_pair(factor)), [1.0, *OVERSHOOT_SHARES], [0.0, *OVERSHOOT_SHARES.values()]))
 
 
 def clip_keeping_means(result: Tensor, low: Tensor, high: Tensor, operator: AreaOperator) -> None:
@@ -140,14 +140,13 @@ def clip_keeping_means(result: Tensor, low: Tensor, high: Tensor, operator: Area
         >>> [round(v, 3) for v in x.flatten().tolist()]
         [0.0, 1.333, 1.333, 5.333]
     """
-    factor = whole_factor(operator.factor)
-    least, most = (repeat_blocks(end, factor) for end in (low, high))
+    least, most = (repeat_blocks(end, operator.factor) for end in (low, high))
     wanted = operator(result).clamp(low, high)
     result.clamp_(least, most)
     found = operator(result)
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
     to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
     to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
-    result += repeat_blocks(to_low, factor) * (least - result)
-    result += repeat_blocks(to_high, factor) * (most - result)
+    result += repeat_blocks(to_low, operator.factor) * (least - result)
+    result += repeat_blocks(to_high, operator.factor) * (most - result)
     result.clamp_(least, most)

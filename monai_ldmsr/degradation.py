@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.number_settings import real_number
+from monai_ldmsr.geometry import Factors
 
 __all__ = [
     "OPERATORS",
@@ -30,10 +29,8 @@ __all__ = [
     "named_operator",
     "operator_matrix",
     "operator_place",
-    "plain_factor",
     "repeat_blocks",
     "smooth_inverse_matrix",
-    "whole_factor",
 ]
 
 #: The named operators, in the order in which networks count them, and what each assumes of a source.
@@ -62,42 +59,6 @@ def factor_pair(factor: Factor) -> tuple[float, float]:
         ((2, 2), (1, 3.5))
     """
     return factor if isinstance(factor, tuple) else (factor, factor)
-
-
-def plain_factor(factor: Any) -> Factor:
-    """A factor, or a pair of them, as config or user gave it: whole numbers as such, text as numbers.
-
-    Raises:
-        SettingsError: it is no number.
-
-    Example:
-        >>> plain_factor("2.0"), plain_factor([2, 1.5])
-        (2, (2, 1.5))
-    """
-    if isinstance(factor, tuple | list) and len(factor) == 2:
-        return _plain_number(factor[0]), _plain_number(factor[1])
-    return _plain_number(factor)
-
-
-def _plain_number(factor: Any) -> float:
-    number = real_number("factor", factor)
-    return int(number) if number == int(number) else number
-
-
-def whole_factor(factor: Any) -> int:
-    """The factor as a whole number, for what needs blocks of as many rows as columns.
-
-    Raises:
-        SettingsError: it is not whole, or rows and columns differ.
-
-    Example:
-        >>> whole_factor(4.0), whole_factor((2, 2))
-        (4, 2)
-    """
-    rows, columns = factor_pair(plain_factor(factor))
-    if rows != columns or rows != int(rows):
-        raise SettingsError(f"factor is {factor}, but this needs a whole one that rows and columns share.")
-    return int(rows)
 
 
 class DegradationOperator:
@@ -207,9 +168,13 @@ def named_operator(name: str, factor: Factor) -> DegradationOperator:
     return AreaOperator(factor) if name == "area" else DegradationOperator(name, factor)
 
 
-def repeat_blocks(image: Tensor, factor: int) -> Tensor:
-    """Each pixel over its block: (B, C, h, w) to (B, C, f h, f w)."""
-    return functional.interpolate(image, scale_factor=factor, mode="nearest")
+def repeat_blocks(image: Tensor, factor: Factor) -> Tensor:
+    """Each pixel over its block: (B, C, h, w) to (B, C, f h, f w).
+
+    Raises:
+        SettingsError: a factor is not whole, so there are no blocks.
+    """
+    return functional.interpolate(image, scale_factor=Factors.of(factor).whole[:2], mode="nearest")
 
 
 def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:

@@ -20,7 +20,9 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
-from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.networks import SliceNetwork
+from monai_ldmsr.networks.interface import on_device
+from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.number_settings import plain_settings
 from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
 from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case, skipped_case
@@ -80,7 +82,7 @@ class SeriesEvaluator:
 
     Args:
         dataset: a :class:`SourceDataset`.
-        network: LR slices (B, 1, h, w) to SR slices (B, 1, fh, fw).
+        network: super-resolves slices.
         inferer: applies the network to a volume (1, 1, I, J, K).
         postprocessing: maps the data with the result under ``pred`` to the source's unit.
         output_dir: gets one folder a case, and ``summary.json``.
@@ -95,7 +97,7 @@ class SeriesEvaluator:
     def __init__(
         self,
         dataset: SourceDataset,
-        network: SuperResolver,
+        network: SliceNetwork,
         inferer: Inferer,
         postprocessing: Callable[..., Any],
         output_dir: str | Path,
@@ -107,14 +109,14 @@ class SeriesEvaluator:
         series_description: str | None = None,
     ) -> None:
         self.dataset = dataset
-        self.network = network.to(device).eval()
+        self.network = on_device(network, device)
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
         header = HeaderTexts(moment(created), series_number, series_description)
-        self.writer = ResultWriter(model, network, plain_settings(settings), str(device), header)
+        self.writer = ResultWriter(model, self.network, plain_settings(settings), str(device), header)
         self.summary = RunSummary(())
-        self._network_is_free = threading.Lock()
+        self._device_is_free = threading.Lock()
 
     def run(self, progress: Progress | None = None, table: SourceTable | None = None) -> RunSummary:
         """Work on all sources.
@@ -170,7 +172,7 @@ class SeriesEvaluator:
     ) -> WrittenCase:
         """Work on one source.
 
-        Several threads may call this: the network takes one volume at a time, while others are read and written.
+        Several threads may call this: the device takes one volume at a time, while others are read and written.
 
         Args:
             source: series, volume file or volume of a 4D file.
@@ -185,22 +187,22 @@ class SeriesEvaluator:
         start = time.perf_counter()
         data = self.dataset.read(source)
         read = time.perf_counter()
-        with self._network_is_free:
-            waited = time.perf_counter() - read
-            if isinstance(self.network, SuperResolver):
-                self.network.use_volume(data["image"][None], data["source"].modality)
-            data["pred"] = self.inferer(data["image"][None], self._counting(data["image"].shape[-1], progress))[0]
-            state = self.writer.network_state()
+        volume = data["image"][None]
+        known = (data["source"].modality, volume_noise(volume))
+        ready = time.perf_counter()
+        with self._device_is_free:
+            waited = time.perf_counter() - ready
+            data["pred"] = self.inferer(volume, self._counting(volume.shape[-1], progress), *known)[0]
         data = self.postprocessing(data)
         times = (start + waited, read + waited, time.perf_counter())
-        return self.writer.write(data, case, output_dir, times, state)
+        return self.writer.write(data, case, output_dir, times, self.network.describe(*known))
 
-    def _counting(self, n_slices: int, progress: Callable[[int, int], None] | None) -> Callable[[Tensor], Tensor]:
+    def _counting(self, n_slices: int, progress: Callable[[int, int], None] | None) -> Callable[..., Tensor]:
         done = 0
 
-        def network(slices: Tensor) -> Tensor:
+        def network(slices: Tensor, modality: str, noise: float) -> Tensor:
             nonlocal done
-            result: Tensor = self.network(slices)
+            result = self.network(slices, modality, noise)
             done += len(slices)
             if progress is not None:
                 progress(done, n_slices)

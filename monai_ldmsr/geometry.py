@@ -7,13 +7,15 @@ Axes: voxel indices are ``(i, j, k)``; ``i`` is the DICOM column index, ``j`` th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.number_settings import real_number
 
-__all__ = ["VolumeGeometry", "lps_to_ras", "spread_slices"]
+__all__ = ["Factors", "VolumeGeometry", "lps_to_ras", "spread_slices"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -39,6 +41,63 @@ def spread_slices(n_slices: int, wanted: int) -> list[int]:
     if n_slices <= wanted:
         return list(range(n_slices))
     return sorted({round(float(k)) for k in np.linspace(0, n_slices - 1, wanted + 2)[1:-1]})
+
+
+class Factors(NamedTuple):
+    """How many times finer a result's grid is than its source's.
+
+    Args:
+        i: along the first axis of volumes (DICOM columns), which is that of a slice's rows as networks see it.
+        j: along the second axis.
+        k: across slices.
+
+    Example:
+        >>> Factors.of("2.0"), Factors.of([2, 1.5]), str(Factors.of(4)), str(Factors.of((2, 2, 3)))
+        (Factors(i=2, j=2, k=1), Factors(i=2, j=1.5, k=1), '4', '2x2x3')
+    """
+
+    i: float
+    j: float
+    k: float = 1
+
+    @classmethod
+    def of(cls, given: Any) -> Factors:
+        """Factors as a config or user gave them: one within slices, a pair of them, or all three.
+
+        Raises:
+            SettingsError: one is no number from 1.
+        """
+        if not isinstance(given, tuple | list):
+            given = (given, given)
+        if len(given) not in (2, 3):
+            raise SettingsError(f"factor has {len(given)} numbers; give one, or two or three of them.")
+        return cls(*(_plain_factor(value) for value in given))
+
+    @property
+    def in_plane(self) -> tuple[float, float]:
+        """Those of a slice's rows and columns, as networks and degradations see it."""
+        return self.i, self.j
+
+    @property
+    def whole(self) -> tuple[int, int, int]:
+        """The same as whole numbers, for what needs blocks of voxels.
+
+        Raises:
+            SettingsError: one is not whole.
+        """
+        if any(value != int(value) for value in self):
+            raise SettingsError(f"factor is {self}, but this needs whole ones.")
+        return int(self.i), int(self.j), int(self.k)
+
+    def __str__(self) -> str:
+        """One number where slices are made finer alike in both directions, and stay as many."""
+        is_plain = self.i == self.j and self.k == 1
+        return f"{self.i:g}" if is_plain else "x".join(f"{value:g}" for value in self)
+
+
+def _plain_factor(given: Any) -> float:
+    number = real_number("factor", given, 1.0)
+    return int(number) if number == int(number) else number
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["GREY_LEVELS", "MAX_NOISE", "estimate_noise"]
+from monai_ldmsr.geometry import spread_slices
+
+__all__ = ["GREY_LEVELS", "MAX_NOISE", "estimate_noise", "volume_noise"]
 
 #: Grey levels of 255 beyond which noise counts as this much.
 MAX_NOISE = 40.0
 
 #: Grey levels of 0..255 in a unit of the model range -1..1.
 GREY_LEVELS = 127.5
+
+#: Noise of a volume is the median over this many spread slices.
+_NOISE_SLICES = 12
 
 #: Side of the windows, and the share of them (flattest first) whose greatest noise is taken.
 _WINDOW, _FLATTEST = 6, 0.2
@@ -22,6 +27,13 @@ _DARKEST = 0.4
 
 #: What the flattest fifth of windows of white noise have, over its standard deviation; by simulation.
 _BIAS = 0.81
+
+
+def volume_noise(volume: Tensor) -> float:
+    """Noise of a volume (1, 1, I, J, K) in model range, in grey levels of 255; slices lie across the last axis."""
+    places = spread_slices(volume.shape[-1], _NOISE_SLICES)
+    found = [float(estimate_noise(volume[..., k])) for k in places]
+    return sorted(found)[len(found) // 2]
 
 
 def estimate_noise(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
-from monai_ldmsr.degradation import OPERATORS, whole_factor
+from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import (
     Derivation,
@@ -30,7 +30,8 @@ from monai_ldmsr.io.series_labels import check_description, check_number
 from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
-from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.networks import SliceNetwork
+from monai_ldmsr.networks.interface import count_parameters
 from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     DegradationSummary,
@@ -48,7 +49,6 @@ __all__ = [
     "METHOD",
     "BundleModel",
     "HeaderTexts",
-    "NetworkState",
     "ResultWriter",
     "WrittenCase",
     "derivation_of",
@@ -63,6 +63,9 @@ _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity ran
 
 #: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
 _MANY_BOUNDED = 0.05
+
+#: What a network says of itself that has a place of its own in the report.
+_NO_SETTINGS = ("seed", "evaluations_per_slice")
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
@@ -82,19 +85,6 @@ class BundleModel:
     version: str
     weights_sha256: str
     method: str = METHOD
-
-
-@dataclass(frozen=True)
-class NetworkState:
-    """What of a network depends on the volume that it was run on; the network itself may be at the next one by now.
-
-    Args:
-        settings: every number that changes the result; noise is that of the volume, as given or estimated.
-        evaluations_per_slice: how often the denoiser ran for each slice.
-    """
-
-    settings: Mapping[str, Any]
-    evaluations_per_slice: int
 
 
 @dataclass(frozen=True)
@@ -170,18 +160,18 @@ class HeaderTexts:
 
 def derivation_of(
     model: BundleModel,
-    network: SuperResolver,
+    network: SliceNetwork,
     settings: Mapping[str, Any] | None = None,
     texts: HeaderTexts = HeaderTexts(),
 ) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
     plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
     return Derivation(
-        factor=whole_factor(network.factor),
+        factor=network.factors.whole[0],
         method=model.method,
         software_version=__version__,
         weights_sha256=model.weights_sha256,
-        seed=int(network.seed),
+        seed=network.describe().get("seed"),
         settings=plain,
         made_at=texts.created,
         series_number=texts.series_number,
@@ -194,7 +184,7 @@ class ResultWriter:
 
     Args:
         model: identity of the weights.
-        network: the super-resolver; gives factor, seed and steps.
+        network: what super-resolved; gives factors and number of weights.
         settings: every number that changes the result.
         device: where the network runs.
         texts: what the user sets in headers.
@@ -203,7 +193,7 @@ class ResultWriter:
     def __init__(
         self,
         model: BundleModel,
-        network: SuperResolver,
+        network: SliceNetwork,
         settings: Mapping[str, Any],
         device: str,
         texts: HeaderTexts = HeaderTexts(),
@@ -214,19 +204,13 @@ class ResultWriter:
         self.device = device
         self.texts = texts
 
-    def network_state(self) -> NetworkState:
-        """What the network is at present, for the volume that it was last told of."""
-        noise = getattr(self.network, "noise_in_use", None)
-        effective = {} if noise is None else {"detail": self.network.detail, "noise": round(float(noise), 3)}
-        return NetworkState({**self._settings, **effective}, self.network.evaluations_per_slice)
-
     def write(
         self,
         data: Mapping[str, Any],
         case: str,
         output_dir: Path,
         times: tuple[float, float, float],
-        state: NetworkState,
+        described: Mapping[str, Any],
     ) -> WrittenCase:
         """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
 
@@ -236,7 +220,7 @@ class ResultWriter:
             case: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
-            state: of the network when it had made the result.
+            described: by the network, for the call that made the result.
 
         Raises:
             OutputError: when the folder cannot be written, or does not read back as written; nothing is left of it
@@ -246,8 +230,8 @@ class ResultWriter:
         _refuse_foreign(output_dir / case, data["source"])
         files: dict[str, FileMark] = {}
         with partial_folder(output_dir / case, lambda written: files.update(verified_files(written))) as folder:
-            clipped, series_uid = self._write_voxels(data, case, folder, state)
-            report = self._report(data, case, clipped, times, state)
+            clipped, series_uid = self._write_voxels(data, case, folder, described)
+            report = self._report(data, case, clipped, times, described)
             source = volume_of(data["source"], hide_padding=False)
             modality = data["source"].modality
             panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
@@ -255,7 +239,9 @@ class ResultWriter:
             (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
         return WrittenCase(report, files, series_uid)
 
-    def _write_voxels(self, data: Mapping[str, Any], case: str, folder: Path, state: NetworkState) -> tuple[int, str]:
+    def _write_voxels(
+        self, data: Mapping[str, Any], case: str, folder: Path, described: Mapping[str, Any]
+    ) -> tuple[int, str]:
         """Write the result's voxels; how many were clipped on the way to the stored type, and the new series' UID."""
         source: DicomSeries | VolumeFile = data["source"]
         voxels = data["pred"].as_tensor()[0].cpu().numpy()
@@ -263,7 +249,7 @@ class ResultWriter:
             clipped = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
             return clipped, ""
         # Devices round differently, so each has UIDs of its own.
-        settings = {**state.settings, "device": self.device.split(":")[0]}
+        settings = {**self._all_settings(described), "device": self.device.split(":")[0]}
         derivation = derivation_of(self.model, self.network, settings, self.texts)
         written = write_derived_series(source, voxels, folder / "dicom", derivation)
         return written.n_clipped, written.series_instance_uid
@@ -274,12 +260,12 @@ class ResultWriter:
         case: str,
         n_clipped: int,
         times: tuple[float, float, float],
-        state: NetworkState,
+        described: Mapping[str, Any],
     ) -> SRReport:
         source: DicomSeries | VolumeFile = data["source"]
         pred: MetaTensor = data["pred"]
-        factor = whole_factor(self.network.factor)
-        result = source.geometry.upsampled((factor, factor, 1))
+        factor = self.network.factors.whole[0]
+        result = source.geometry.upsampled(self.network.factors.whole)
         kind = "DICOM" if isinstance(source, DicomSeries) else source.extension.lstrip(".")
         n_images = len(source.headers) if isinstance(source, DicomSeries) else 1
         source_grid, result_grid = (
@@ -307,7 +293,7 @@ class ResultWriter:
             volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed, operator
         )
         settings = {
-            **state.settings,
+            **self._all_settings(described),
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
         }
@@ -316,8 +302,8 @@ class ResultWriter:
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_bounded=n_bounded, n_voxels=pred.numel(),
                                  overshoot=data["pred_overshoot"]),
-            factor=factor, settings=settings, seed=int(self.network.seed),
-            model=self._model_summary(state.evaluations_per_slice), versions=_versions(), device=self.device,
+            factor=factor, settings=settings, seed=described.get("seed"),
+            model=self._model_summary(described), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
             warnings=tuple(warnings),
@@ -325,13 +311,16 @@ class ResultWriter:
         created = self.texts.created
         return report if created is None else replace(report, created=created.isoformat(timespec="seconds"))
 
-    def _model_summary(self, evaluations_per_slice: int) -> ModelSummary:
+    def _all_settings(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._settings, **{key: value for key, value in described.items() if key not in _NO_SETTINGS}}
+
+    def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
         return ModelSummary(
             self.model.name,
             self.model.version,
             self.model.weights_sha256,
-            sum(p.numel() for p in self.network.parameters()),
-            evaluations_per_slice,
+            count_parameters(self.network),
+            described.get("evaluations_per_slice", 1),
         )
 
 

@@ -23,7 +23,6 @@ from monai_ldmsr.bundle_folder import (
 from monai_ldmsr.errors import LdmsrError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
-from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.run_settings import checked_settings
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
     from monai_ldmsr.evaluator import Progress, SeriesEvaluator
     from monai_ldmsr.io import ReadLimits
+    from monai_ldmsr.networks import SliceNetwork
     from monai_ldmsr.result_writer import BundleModel
     from monai_ldmsr.run_summary import RunSummary
 
@@ -169,7 +169,7 @@ def open_evaluator(
 
 def load_super_resolver(
     bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any
-) -> tuple[SuperResolver, BundleModel]:
+) -> tuple[SliceNetwork, BundleModel]:
     """Build a bundle's network with its verified weights.
 
     Args:
@@ -181,6 +181,7 @@ def load_super_resolver(
         SettingsError: an argument is outside what is possible.
         WeightsError: the weights are missing or altered.
     """
+    from monai_ldmsr.networks.interface import on_device
     from monai_ldmsr.result_writer import BundleModel
 
     folder = find_bundle(bundle)
@@ -191,12 +192,12 @@ def load_super_resolver(
     workflow = _workflow(folder, **chosen)
     with _unwrapped():
         sha256 = workflow.parser.get_parsed_content("loaded_sha256")
-        network: SuperResolver = workflow.network_def
+        network: SliceNetwork = workflow.network_def
     info = bundle_info(folder)
-    return network.eval(), BundleModel(info.name, info.version, sha256)
+    return on_device(network, "cpu"), BundleModel(info.name, info.version, sha256)
 
 
-def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SuperResolver:
+def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SliceNetwork:
     """The network alone, for configs."""
     return load_super_resolver(bundle, weights, **settings)[0]
 

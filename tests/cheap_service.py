@@ -25,10 +25,10 @@ def serve(hold: Path, arguments: list[str]) -> int:
         use_nearest_neighbour(monkeypatch)
         repeat = SuperResolver.forward
 
-        def held(self: SuperResolver, image: object) -> object:
+        def held(self: SuperResolver, *call: object) -> object:
             while hold.exists():
                 time.sleep(0.02)
-            return repeat(self, image)  # type: ignore[arg-type]
+            return repeat(self, *call)  # type: ignore[arg-type]
 
         monkeypatch.setattr(SuperResolver, "forward", held)
         pool = ThreadPoolExecutor(1)

@@ -18,6 +18,7 @@ from monai_ldmsr.networks import (
     describe_degradation,
     upsample_bicubic,
 )
+from monai_ldmsr.samplers import AnchoredFlow
 from monai_ldmsr.training.intensities import knots_of
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap
 
@@ -35,7 +36,7 @@ def make_codec() -> LatentCodec:
     return LatentCodec(autoencoder)
 
 
-def make_generator(start_noise: float = 0.2, num_inference_steps: int = 2, lively: bool = True) -> LatentGenerator:
+def make_generator(lively: bool = True) -> LatentGenerator:
     """Networks whose parts all do something, or (not ``lively``) as they are before training."""
     torch.manual_seed(0)
     unet = DiffusionModelUNet(
@@ -54,11 +55,12 @@ def make_generator(start_noise: float = 0.2, num_inference_steps: int = 2, livel
         for decoder in decoders:
             for parameter in decoder.parameters():
                 nn.init.normal_(parameter, std=0.1)
-    return LatentGenerator(codec, denoiser, *decoders, start_noise, num_inference_steps)
+    return LatentGenerator(codec, denoiser, *decoders)
 
 
 def make_resolver(start_noise: float = 0.2, num_inference_steps: int = 2, **settings: object) -> SuperResolver:
-    return SuperResolver(make_generator(start_noise, num_inference_steps), **settings).eval()  # type: ignore[arg-type]
+    sampler = AnchoredFlow(num_inference_steps, start_noise)
+    return SuperResolver(make_generator(), sampler, **settings).eval()  # type: ignore[arg-type]
 
 
 def make_critic() -> ConditionalCritic:

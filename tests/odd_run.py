@@ -45,8 +45,9 @@ def narrow_bundle(parent: Path) -> Path:
 def use_nearest_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a nearest neighbour in the network's place, load no weights and draw no pictures."""
 
-    def repeat(self: SuperResolver, image: Tensor) -> Tensor:
-        return image.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+    def repeat(self: SuperResolver, image: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        factor = self.factors.whole[0]
+        return image.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
     monkeypatch.setattr(SuperResolver, "forward", repeat)
     monkeypatch.setattr("monai_ldmsr.networks.load_weights", lambda network, path, sha256: sha256)

@@ -25,11 +25,11 @@ from batch_work import Inbox
 from dicom_fixtures import make_series
 from test_privacy import add_bad_sources, marked_series, secrets_in, told
 
+from monai_ldmsr import noise_level
 from monai_ldmsr.batch import Workers, processing
 from monai_ldmsr.cli import main
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import derived_series
-from monai_ldmsr.networks import super_resolver
 from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ReadSourced
 
@@ -90,7 +90,7 @@ def test_reports_tell_the_noise_of_their_own_volume_though_the_network_is_at_the
     """Noise is estimated for each volume, and a result is written while the network computes another."""
     for rows, modality in enumerate(("CT", "MR", "PT"), start=16):
         make_series(tmp_path / "in" / modality, modality, (rows, 18, 2))
-    monkeypatch.setattr(super_resolver, "estimate_noise", lambda image: torch.full((len(image),), image.shape[-1] / 8))
+    monkeypatch.setattr(noise_level, "estimate_noise", lambda image: torch.full((len(image),), image.shape[-1] / 8))
     write, order = ResultWriter.write, threading.Barrier(3, timeout=20)
 
     def write_when_all_are_computed(self: ResultWriter, *args: Any) -> Any:

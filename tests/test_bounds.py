@@ -14,7 +14,7 @@ from dicom_fixtures import make_series
 from places import SAMPLES
 from scipy import ndimage
 
-from monai_ldmsr import fit_intensity_map, load_super_resolver, project_volume, super_resolve
+from monai_ldmsr import fit_intensity_map, load_super_resolver, project_volume, super_resolve, volume_noise
 from monai_ldmsr.consistency import clip_keeping_means, neighbourhood_range, overshoot_share
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.errors import SettingsError
@@ -151,9 +151,10 @@ def test_dense_and_hot_objects_do_not_overshoot(name: str, factor: int) -> None:
     intensity = fit_intensity_map(volume, modality)
     for detail in (0.0, 1.0):
         network = shipped(factor, detail)
-        network.use_volume(intensity.forward(volume)[None], modality)
+        noise = volume_noise(intensity.forward(volume)[None])
         with torch.no_grad():
-            result = intensity.inverse(network(intensity.forward(volume)[..., 0][None]))[0][..., None].contiguous()
+            found = network(intensity.forward(volume)[..., 0][None], modality, noise)
+            result = intensity.inverse(found)[0][..., None].contiguous()
         before = result[0, ..., 0].numpy().copy()
         project_volume(result, volume, factor, value_range=(least, np.inf))
         check(result[0, ..., 0].numpy(), image, factor, overshoot_share(factor), least)

@@ -19,7 +19,6 @@ from monai_ldmsr.degradation import (
     operator_matrix,
     repeat_blocks,
     smooth_inverse_matrix,
-    whole_factor,
 )
 from monai_ldmsr.errors import SettingsError
 
@@ -209,11 +208,11 @@ def test_an_unknown_operator_is_named() -> None:
             make("blur", 2)
 
 
-@pytest.mark.parametrize("factor", [2.5, (2, 3), (1, 4)])
+@pytest.mark.parametrize("factor", [2.5, (2, 1.5)])
 def test_blocks_need_a_whole_factor(factor: Factor) -> None:
     with pytest.raises(SettingsError, match="whole"):
-        whole_factor(factor)
-    assert whole_factor((3.0, 3)) == 3
+        repeat_blocks(torch.zeros(1, 1, 2, 2), factor)
+    assert repeat_blocks(torch.zeros(1, 1, 2, 2), (3.0, 2)).shape == (1, 1, 6, 4)
 
 
 @pytest.mark.parametrize("factor", FACTORS)

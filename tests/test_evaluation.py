@@ -17,7 +17,7 @@ from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
-from monai_ldmsr.degradation import named_operator
+from monai_ldmsr.degradation import named_operator, repeat_blocks
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.evaluation import SplitEvaluation, interpolate_bilinear, interpolate_bspline, measure
 from monai_ldmsr.evaluation.figures import FREQUENCIES, radial_power
@@ -25,6 +25,7 @@ from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
 from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
 from monai_ldmsr.training.slices import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
@@ -268,11 +269,14 @@ class Nearest(torch.nn.Module):
 
     def __init__(self, factor: int, added: float = 0.0) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = Factors.of(factor)
         self.added = added
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1) + self.added
+    def forward(self, slices: torch.Tensor, modality: str | None = None, noise: float | None = None) -> torch.Tensor:
+        return repeat_blocks(slices, self.factors.in_plane) + self.added
+
+    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, object]:
+        return {"added": self.added}
 
 
 def volume(slices: list[np.ndarray], modality: str, name: str = "v") -> TrainingVolume:
@@ -306,8 +310,8 @@ def test_native_magnitudes_do_not_fall_below_zero(modality: str, offset: float, 
     """As a run clips MR and PET without negative values; the projection onto a weight of 0 is left out."""
 
     class Darker(Nearest):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return source.intensity.forward(source.intensity.inverse(super().forward(image)) - 50)
+        def forward(self, *call: object) -> torch.Tensor:
+            return source.intensity.forward(source.intensity.inverse(super().forward(*call)) - 50)  # type: ignore[arg-type]
 
     source = volume([np.abs(1000 * texture(96, 96)) + offset], modality)
     images = dict(NativeEvaluation([source], {"net": Darker(2)}, named_operator("area", 2), 1, 0.0).results(source, 0))

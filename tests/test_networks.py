@@ -23,8 +23,8 @@ from monai_ldmsr.networks import (
     upsample_bicubic,
 )
 from monai_ldmsr.networks.latent_codec import block_dct_basis
-from monai_ldmsr.noise_level import estimate_noise
-from monai_ldmsr.samplers import sample_anchored_flow
+from monai_ldmsr.noise_level import estimate_noise, volume_noise
+from monai_ldmsr.samplers import AnchoredFlow, posterior_mean
 from monai_ldmsr.training import resume_training
 
 
@@ -130,7 +130,8 @@ def test_the_samples_loss_does_not_reach_the_mean() -> None:
     generator, seen = make_generator(), []
     generator.denoiser.register_forward_hook(lambda module, given, result: seen.append((given, result)))
     image = torch.rand(2, 1, 32, 32)
-    mean, log_scale, sample = generator(image, described(2), torch.randn(2, 16, 8, 8), torch.randn(2, 1, 32, 32))
+    noise = torch.randn(2, 16, 8, 8), torch.randn(2, 1, 32, 32)
+    mean, log_scale, sample = generator(image, described(2), AnchoredFlow(), *noise)
     assert [float(given[2][0]) for given, _ in seen] == [1000.0, 500.0]
     assert not bool(seen[0][0][0].any()), "the first evaluation starts at the low-resolution image"
     outputs = [out for _, out in seen]
@@ -158,9 +159,9 @@ def test_the_expected_error_stays_within_reason(bias: float, expected: float) ->
 @pytest.mark.parametrize(
     ("settings", "word"), [({"num_inference_steps": 0}, "num_inf"), ({"start_noise": -0.1}, "start")]
 )
-def test_numbers_of_the_generator_out_of_range(settings: dict[str, float], word: str) -> None:
+def test_numbers_of_the_sampler_out_of_range(settings: dict[str, float], word: str) -> None:
     with pytest.raises(SettingsError, match=word):
-        make_generator(**settings)  # type: ignore[arg-type]
+        AnchoredFlow(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 1.3, 2.75, 6.0, (1, 3), (3.5, 1.0)])
@@ -249,7 +250,7 @@ def test_sampler_reaches_a_narrow_posterior(steps: int) -> None:
         return mu + covariance / variance * (state - t * mu)
 
     noise = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sample = sample_anchored_flow(velocity, noise, steps, start)
+    sample = AnchoredFlow(steps, start)(velocity, posterior_mean(velocity, noise), noise)
     assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
     assert float(sample.std()) < 0.06
     assert steps < 20 or float(sample.std()) == pytest.approx(spread, rel=0.3)
@@ -268,7 +269,7 @@ def test_a_sample_has_the_spread_of_the_truth() -> None:
     noise = torch.randn(16, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for steps, expected in ((1, 0.0), (50, spread)):
         calls.clear()
-        sample = sample_anchored_flow(velocity, noise, steps, start)
+        sample = AnchoredFlow(steps, start)(velocity, posterior_mean(velocity, noise), noise)
         assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
         assert float(sample.std()) == pytest.approx(expected, abs=0.02)
         assert len(calls) == steps
@@ -297,10 +298,10 @@ def test_detail_leads_from_the_mean_to_the_sample() -> None:
             resolver.generator.denoiser.register_forward_hook(lambda *given: calls.append(1))
             calls.clear()
             torch.testing.assert_close(resolver(image), mean + detail * (sample - mean), atol=1e-5, rtol=0)
-            assert len(calls) == resolver.evaluations_per_slice == (2 if detail else 1)
+            assert len(calls) == resolver.describe()["evaluations_per_slice"] == (2 if detail else 1)
         one = make_resolver(num_inference_steps=1)
         assert torch.equal(one(image), make_resolver(detail=0.0)(image))
-        assert one.evaluations_per_slice == 1
+        assert one.describe()["evaluations_per_slice"] == 1
     assert log_scale.shape == mean.shape == sample.shape
     assert float((sample - mean).abs().mean()) > 1e-3
 
@@ -311,20 +312,20 @@ def test_noise_is_estimated_once_a_volume_or_given() -> None:
     sigmas = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]) / 127.5
     volume = torch.randn(1, 1, 48, 48, 5) * sigmas
     image, resolver = volume[..., 0], make_resolver()
-    assert resolver.noise_in_use is None
-    alone = resolver(image)
-    resolver.use_volume(volume, "MR")
-    assert resolver.noise_in_use == pytest.approx(float(estimate_noise(volume[..., 2])))
-    assert resolver.noise_in_use == pytest.approx(4.0, rel=0.2)
-    of_volume = resolver(image)
-    assert torch.equal(of_volume, make_resolver(noise=resolver.noise_in_use)(image))
+    assert resolver.describe()["noise"] is None
+    alone, noise = resolver(image), volume_noise(volume)
+    assert noise == pytest.approx(float(estimate_noise(volume[..., 2])))
+    assert noise == pytest.approx(4.0, rel=0.2)
+    of_volume = resolver(image, "MR", noise)
+    assert resolver.describe("MR", noise)["noise"] == round(noise, 3)
+    assert torch.equal(of_volume, make_resolver(noise=noise)(image))
+    assert torch.equal(resolver(image), alone), "a call leaves nothing behind"
     assert float((of_volume - alone).detach().abs().max()) > 1e-5
     torch.testing.assert_close(alone, make_resolver(noise=float(estimate_noise(image)))(image), atol=1e-6, rtol=0)
     given = make_resolver(noise=0.0)
-    given.use_volume(volume, "MR")
-    assert given.noise_in_use == 0.0
-    resolver.use_volume(volume[..., 4:], "MR")
-    assert resolver.noise_in_use == pytest.approx(16.0, rel=0.2)
+    assert given.describe("MR", noise)["noise"] == 0.0
+    assert torch.equal(given(image, "MR", noise), given(image))
+    assert volume_noise(volume[..., 4:]) == pytest.approx(16.0, rel=0.2)
 
 
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:
@@ -382,14 +383,15 @@ def test_weights_of_an_earlier_architecture_are_refused_with_a_remedy(tmp_path: 
 def test_the_dials_default_goes_by_modality() -> None:
     table = {"CT": 0.5, "MR": 1.0, "PT": 0.0}
     resolver = make_resolver(default_detail=table)
-    volume = torch.zeros(1, 1, 16, 16, 2)
     found = {}
     for modality in ("CT", "MR", "PT", "US", None):
-        resolver.use_volume(volume, modality)
-        found[modality] = (resolver.detail, resolver.evaluations_per_slice)
+        described = resolver.describe(modality)
+        found[modality] = (described["detail"], described["evaluations_per_slice"])
     assert found == {"CT": (0.5, 2), "MR": (1.0, 2), "PT": (0.0, 1), "US": (0.0, 1), None: (0.0, 1)}
-    assert make_resolver(default_detail=table, modality="MR").detail == 1.0
-    assert make_resolver(default_detail=table, detail=0.25, modality="MR").detail == 0.25, "what is given counts"
-    assert make_resolver().detail == 1.0
+    assert make_resolver(default_detail=table, modality="MR").describe()["detail"] == 1.0
+    assert make_resolver(default_detail=table, detail=0.25, modality="MR").describe("CT")["detail"] == 0.25, (
+        "what is given counts"
+    )
+    assert make_resolver().describe()["detail"] == 1.0
     with pytest.raises(SettingsError, match="detail"):
         make_resolver(default_detail={"CT": 1.5})

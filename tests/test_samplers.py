@@ -7,13 +7,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from gaussian_diffusion import epsilon_from_velocity, flow_coordinates, sample_gaussian_diffusion
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.samplers import sample_anchored_flow, sample_gaussian_diffusion
-from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
-from monai_ldmsr.samplers.gaussian_diffusion import epsilon_from_velocity, flow_coordinates
+from monai_ldmsr.samplers import AnchoredFlow, posterior_mean
 
 #: Truth of two channels, one narrower and one wider than the start; and the start.
 MEAN = torch.tensor([0.8, -1.7], dtype=torch.float64).view(1, 2, 1, 1)
@@ -160,7 +159,7 @@ def test_the_anchored_flow_refines_the_mean() -> None:
     wrong = {}
     for steps in (2, 8, 32, 128):
         velocity = GaussianVelocity()
-        wrong[steps] = misfit(refine_mean(velocity, MEAN.expand(4, 2, 64, 64), normal(), steps, START))
+        wrong[steps] = misfit(AnchoredFlow(steps, START)(velocity, MEAN.expand(4, 2, 64, 64), normal()))
         assert velocity.timesteps == [1000 * (1 - n / steps) for n in range(1, steps)], "the first is not repeated"
     assert all(mean < 1e-6 for mean, _ in wrong.values())
     spreads = [spread for _, spread in wrong.values()]
@@ -170,6 +169,7 @@ def test_the_anchored_flow_refines_the_mean() -> None:
 
 def test_flow_and_diffusion_agree_on_every_pixel() -> None:
     """Both follow the same ordinary differential equation: the same noise ends in the same sample."""
-    flow = sample_anchored_flow(GaussianVelocity(), normal(), 500, START)
+    velocity, noise = GaussianVelocity(), normal()
+    flow = AnchoredFlow(500, START)(velocity, posterior_mean(velocity, noise), noise)
     diffusion = sample_gaussian_diffusion(GaussianVelocity(), normal(), 500, "ddim", START)
     torch.testing.assert_close(flow, diffusion, atol=0.05, rtol=0)

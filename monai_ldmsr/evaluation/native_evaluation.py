@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import DegradationOperator
@@ -15,7 +15,7 @@ from monai_ldmsr.evaluation.rows import super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.evaluation.volumes import measured_slices, shown_slices
 from monai_ldmsr.metrics.native import native_figures
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
 from monai_ldmsr.training.slices import TrainingVolume
 
 __all__ = ["NativeEvaluation"]
@@ -28,7 +28,7 @@ class NativeEvaluation:
 
     Args:
         volumes: as they are.
-        networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range, on ``device``.
+        networks: row name to network, on ``device``.
         operator: assumed degradation, with the factor of all networks.
         slices_per_volume: evenly spread slices of each volume; 0 measures nothing.
         consistency: weight of the networks' projection onto the source.
@@ -41,7 +41,7 @@ class NativeEvaluation:
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
-        networks: Mapping[str, nn.Module],
+        networks: Mapping[str, SliceNetwork],
         operator: DegradationOperator,
         slices_per_volume: int = 1,
         consistency: float = 1.0,

@@ -6,11 +6,12 @@ import math
 
 import SimpleITK as sitk  # noqa: N813  # as SimpleITK's own documentation
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, whole_factor
-from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.degradation import DegradationOperator
+from monai_ldmsr.networks import SliceNetwork
+from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.slices import TrainingVolume
 from monai_ldmsr.transforms.source import project_volume
 
@@ -53,7 +54,7 @@ def interpolate_bspline(image: Tensor, factor: int) -> Tensor:
 
 
 def super_resolved(
-    network: nn.Module,
+    network: SliceNetwork,
     source: Tensor,
     volume: TrainingVolume,
     operator: DegradationOperator,
@@ -65,7 +66,7 @@ def super_resolved(
     What a file's integers could not hold is not known here, and not clipped; nothing is rounded.
 
     Args:
-        network: (1, 1, h, w) to (1, 1, f h, f w) in model range, on ``device``.
+        network: on ``device``.
         source: (1, 1, h, w) in the source's unit.
         volume: what the slice is of: its modality and map of intensities.
         operator: assumed degradation.
@@ -76,11 +77,10 @@ def super_resolved(
         (1, 1, f h, f w) in the source's unit.
     """
     scaled = volume.intensity.forward(source).to(device)
-    if isinstance(network, SuperResolver):
-        network.use_volume(scaled[..., None], volume.modality)
-    result = volume.intensity.inverse(network(scaled).to(source.device))
+    found = network(scaled, volume.modality, volume_noise(scaled[..., None]))
+    result = volume.intensity.inverse(found.to(source.device))
     is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
     limits = (0.0 if is_magnitude else -math.inf, math.inf)
     fine, coarse = (image[0].unsqueeze(-1) for image in (result, source))
-    project_volume(fine, coarse, whole_factor(operator.factor), consistency, operator.name, value_range=limits)
+    project_volume(fine, coarse, operator.factor, consistency, operator.name, value_range=limits)
     return result

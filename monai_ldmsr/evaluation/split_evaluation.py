@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import named_operator
@@ -23,7 +23,8 @@ from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bsplin
 from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.evaluation.volumes import MIN_SIDE, measured_slices, shown_slices
 from monai_ldmsr.metrics.structure import structure_figures
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
+from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.storage import make_writable
 from monai_ldmsr.training.slices import FloatImage, TrainingVolume
 
@@ -55,7 +56,7 @@ class SplitEvaluation:
 
     Args:
         volumes: volumes that are sharp already.
-        networks: row name to network, (B, 1, h, w) to (B, 1, f h, f w) in model range.
+        networks: row name to network.
         factor: of all networks.
         slices_per_volume: evenly spread slices of each volume that are degraded.
         operator: degradation, one of ``degradation.OPERATORS``; what the networks were told of it stands with them.
@@ -77,7 +78,7 @@ class SplitEvaluation:
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
-        networks: Mapping[str, nn.Module],
+        networks: Mapping[str, SliceNetwork],
         factor: int,
         slices_per_volume: int = 4,
         operator: str = "area",
@@ -92,7 +93,7 @@ class SplitEvaluation:
         native_side: int = 256,
     ) -> None:
         self.volumes = volumes
-        self.networks = {name: network.to(device).eval() for name, network in networks.items()}
+        self.networks = {name: on_device(network, device) for name, network in networks.items()}
         self.factor = factor
         self.slices_per_volume = slices_per_volume
         self.operator = named_operator(operator, factor)
@@ -129,7 +130,7 @@ class SplitEvaluation:
             "consistency": consistency,
             "seed": seed,
             **(settings or {}),
-            **{f"{name}_{key}": value for name, network in networks.items() for key, value in _numbers(network)},
+            **{f"{name}_{key}": value for name, net in networks.items() for key, value in net.describe().items()},
         }
 
     @torch.inference_mode()
@@ -232,10 +233,6 @@ class SplitEvaluation:
                 yield _Case(volume, n, high, low)
 
 
-def _numbers(network: nn.Module) -> list[tuple[str, float]]:
-    """The settings that a network was built with and that change its result."""
-    keys = ("detail", "operator", "noise", "seed")
-    return [(key, getattr(network, key)) for key in keys if hasattr(network, key)]
 
 
 def _cropped(image: FloatImage, factor: int) -> Tensor:

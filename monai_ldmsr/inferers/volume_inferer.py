@@ -44,17 +44,14 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
 
         Args:
             inputs: (1, 1, I, J, K) volume; slices lie across the last axis.
-            network: (B, 1, I, J) to (B, 1, fI, fJ); one with ``measure_noise`` is shown the whole volume first.
-            args: passed to the network.
+            network: (B, 1, I, J) to (B, 1, fI, fJ).
+            args: passed to the network, such as a ``SliceNetwork``'s modality and noise.
             kwargs: passed to the network.
 
         Returns:
             (1, 1, fI, fJ, K) on the inputs' device, each slice contiguous in memory.
         """
         # (K, 1, I, J) view: a batch of slices is then a plain range.
-        measure_noise = getattr(network, "measure_noise", None)
-        if measure_noise is not None:
-            measure_noise(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)
         slices = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0].movedim(-1, 0)
         with torch.no_grad():
             first = network(slices[:1].to(self.device), *args, **kwargs).to(slices.device)

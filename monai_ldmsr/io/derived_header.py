@@ -73,7 +73,7 @@ class Derivation:
         method: for example ``"conditional latent diffusion super-resolution"``.
         software_version: of this package.
         weights_sha256: identity of the model, 64 hexadecimal digits.
-        seed: of the random numbers.
+        seed: of the random numbers; None where none are drawn.
         settings: everything else that changes the result, by name.
         made_at: with its time zone; now when None. Has no part in the UIDs.
         series_number: of the result, from which several volumes of one series count up; None takes the usual one.
@@ -84,7 +84,7 @@ class Derivation:
     method: str
     software_version: str
     weights_sha256: str
-    seed: int
+    seed: int | None
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
     made_at: datetime | None = None
     series_number: int | None = None
@@ -366,8 +366,9 @@ def _derivation_description(source: Dataset, derivation: Derivation) -> str:
     settings = ", ".join(f"{key}={value}" for key, value in sorted(derivation.settings.items()))
     step = (
         f"monai_ldmsr {derivation.software_version}: x{derivation.factor} in-plane, {derivation.method}; "
-        f"weights sha256 {derivation.weights_sha256}; seed {derivation.seed}"
+        f"weights sha256 {derivation.weights_sha256}"
     )
+    step = step if derivation.seed is None else f"{step}; seed {derivation.seed}"
     step = f"{step}; {settings}. {RESEARCH_MARK}" if settings else f"{step}. {RESEARCH_MARK}"
     step = step.encode("ascii", "replace").decode("ascii")[:_MAX_DERIVATION]
     earlier = _text(source, "DerivationDescription")[: max(0, _MAX_DERIVATION - len(step) - 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monai_ldmsr.networks.conditional_unet import CONDITIONS, FACTORS, ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
+from monai_ldmsr.networks.interface import SliceNetwork
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
@@ -23,6 +24,7 @@ __all__ = [
     "PixelDecoder",
     "Prediction",
     "SRResNetGenerator",
+    "SliceNetwork",
     "SuperResolver",
     "describe_degradation",
     "import_generative",

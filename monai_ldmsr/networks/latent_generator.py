@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from monai_ldmsr.networks.conditional_unet import ConditionalUNet
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
-from monai_ldmsr.number_settings import real_number, whole_number
-from monai_ldmsr.samplers.anchored_flow import posterior_mean, refine_mean
+from monai_ldmsr.samplers import LatentSampler, posterior_mean
 
 __all__ = ["LatentGenerator", "Prediction"]
 
@@ -46,11 +45,6 @@ class LatentGenerator(nn.Module):
         denoiser: velocity network.
         mean_decoder: two channels: the mean, and the logarithm of its expected absolute error.
         sample_decoder: one channel; takes noise.
-        start_noise: standard deviation of latent noise in the second evaluation's start, in units of the residual's.
-        num_inference_steps: evaluations for each slice; one gives the mean alone.
-
-    Raises:
-        SettingsError: when a number is outside its range.
     """
 
     def __init__(
@@ -59,18 +53,12 @@ class LatentGenerator(nn.Module):
         denoiser: ConditionalUNet,
         mean_decoder: PixelDecoder,
         sample_decoder: PixelDecoder,
-        start_noise: float = 0.2,
-        num_inference_steps: int = 2,
     ) -> None:
         super().__init__()
-        num_inference_steps = whole_number("num_inference_steps", num_inference_steps, 1)
-        start_noise = real_number("start_noise", start_noise, 0.0)
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
         self.mean_decoder = mean_decoder
         self.sample_decoder = sample_decoder
-        self.start_noise = start_noise
-        self.num_inference_steps = num_inference_steps
 
     @property
     def unit(self) -> int:
@@ -81,6 +69,7 @@ class LatentGenerator(nn.Module):
         self,
         image: Tensor,
         degradation: Tensor,
+        sampler: LatentSampler | None = None,
         latent_noise: Tensor | None = None,
         pixel_noise: Tensor | None = None,
         with_mean: bool = True,
@@ -90,7 +79,8 @@ class LatentGenerator(nn.Module):
         Args:
             image: (B, 1, H, W) low-resolution slices on the target grid, in model range.
             degradation: (B, CONDITIONS) of ``describe_degradation``.
-            latent_noise: (B, Z, H/block, W/block) standard normal; None for the mean alone.
+            sampler: makes the sample; None for the mean alone.
+            latent_noise: (B, Z, H/block, W/block) standard normal; likewise.
             pixel_noise: (B, 1, H, W) standard normal; likewise.
             with_mean: whether the mean is decoded; without it a sample takes a quarter less time.
         """
@@ -110,9 +100,9 @@ class LatentGenerator(nn.Module):
         if with_mean:
             both = self.mean_decoder(decode(expected), image, degradation)
             mean, log_scale = both[:, :1], both[:, 1:].clamp(*_LOG_SCALE)
-        if latent_noise is None or pixel_noise is None or self.num_inference_steps == 1:
+        if sampler is None or latent_noise is None or pixel_noise is None:
             return Prediction(mean, log_scale, None)
         # What makes the sample sharp shall not bend the mean.
-        drawn = refine_mean(velocity, expected.detach(), latent_noise, self.num_inference_steps, self.start_noise)
+        drawn = sampler(velocity, expected.detach(), latent_noise)
         sample = self.sample_decoder(decode(drawn), image, degradation, pixel_noise)
         return Prediction(mean, log_scale, sample)

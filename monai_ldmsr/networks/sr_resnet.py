@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import whole_factor
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import FACTORS
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 
@@ -29,7 +30,7 @@ class SRResNetGenerator(nn.Module):
     each factor; and the network predicts what the bicubic image lacks.
 
     Args:
-        factor: 2, 3 or 4; can be changed between calls.
+        factor: one of ``FACTORS``, of rows and columns alike.
         features: channels of the residual blocks.
         num_blocks: residual blocks of two 3x3 convolutions each.
         margin: low-resolution pixels of edge padding on each side at least.
@@ -44,12 +45,10 @@ class SRResNetGenerator(nn.Module):
 
     def __init__(self, factor: int = 4, features: int = 64, num_blocks: int = 16, margin: int = 4) -> None:
         super().__init__()
-        factor = whole_factor(factor)
-        if factor not in FACTORS:
-            raise SettingsError(f"factor is {factor}, but this model super-resolves by 2, 3 or 4.")
-        self.factor = factor
+        self.factors = Factors.of(factor)
+        if self.factors not in [Factors(f, f) for f in FACTORS]:
+            raise SettingsError(f"factor is {self.factors}, but this model super-resolves by {FACTORS}.")
         self.margin = margin
-        self.seed = 0  # nothing is drawn; reports and headers name one
         self.head = nn.Sequential(nn.Conv2d(_BLOCK**2 + len(FACTORS), features, 5, padding=2), nn.PReLU())
         self.body = nn.Sequential(
             *(_ResidualBlock(features) for _ in range(num_blocks)), nn.Conv2d(features, features, 3, padding=1)
@@ -66,21 +65,21 @@ class SRResNetGenerator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def evaluations_per_slice(self) -> int:
-        """How often the network runs for each slice."""
-        return 1
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Super-resolve (B, 1, h, w) in model range to (B, 1, f h, f w)."""
-        height, width = (n * self.factor for n in image.shape[-2:])
-        unit = _BLOCK // math.gcd(_BLOCK, self.factor)
-        (top, bottom), (left, right) = (self._padding(n, unit) for n in image.shape[-2:])
-        padded = functional.pad(image, (left, right, top, bottom), mode="replicate")
-        factor = torch.full((image.shape[0],), self.factor, device=image.device)
-        result = self.refine(upsample_bicubic(padded, self.factor), factor)
-        top, left = top * self.factor, left * self.factor
+    def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), whatever they show and however noisy they are."""
+        factor = self.factors.whole[0]
+        height, width = (n * factor for n in slices.shape[-2:])
+        unit = _BLOCK // math.gcd(_BLOCK, factor)
+        (top, bottom), (left, right) = (self._padding(n, unit) for n in slices.shape[-2:])
+        padded = functional.pad(slices, (left, right, top, bottom), mode="replicate")
+        factors = torch.full((slices.shape[0],), factor, device=slices.device)
+        result = self.refine(upsample_bicubic(padded, factor), factors)
+        top, left = top * factor, left * factor
         return result[..., top : top + height, left : left + width]
+
+    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
+        """Nothing: its weights and the factor say all, and no noise is drawn."""
+        return {}
 
     def refine(self, upsampled: Tensor, factor: Tensor) -> Tensor:
         """Sharpen slices that bicubic interpolation brought to the target grid.

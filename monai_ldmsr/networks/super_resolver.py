@@ -10,18 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import Factor, factor_pair, operator_place, plain_factor
+from monai_ldmsr.degradation import Factor, factor_pair, operator_place
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.geometry import spread_slices
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.noise_level import MAX_NOISE, estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
+from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
 __all__ = ["SuperResolver", "upsample_bicubic"]
-
-#: Noise of a volume is the median over this many spread slices.
-_NOISE_SLICES = 12
 
 
 def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
@@ -32,7 +30,7 @@ def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
 
 
 class SuperResolver(nn.Module):
-    """Conditional latent diffusion super-resolution of single slices.
+    """Conditional latent diffusion super-resolution of single slices; a ``SliceNetwork``.
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
     that samples are made of depends on the seed and the slice's size alone and is the same for each slice, so that a
@@ -41,14 +39,15 @@ class SuperResolver(nn.Module):
 
     Args:
         generator: the networks.
-        factor: of rows and columns, 1 to 6, whole or not; a pair where they differ.
+        sampler: algorithm that makes a sample with them; None takes ``AnchoredFlow()``.
+        factor: how many times finer slices become, 1 to 6, whole or not; a pair where rows and columns differ.
         detail: dial from the mean (0: truest, smoothest) to the sample (1: sharpest, least certain); None takes that of
             the modality.
         default_detail: dial by DICOM's modality; one that is not in it, or not known, takes the least. None is 1.
-        modality: what the first slices show; see :meth:`use_volume`.
+        modality: what slices show of which a call does not say it.
         operator: how the slices are assumed to have been degraded, one of ``degradation.OPERATORS``.
-        noise: standard deviation of the noise in the slices, in grey levels of 255 (the model range -1 to 1); None
-            estimates it, once a volume by :meth:`use_volume`, else slice by slice.
+        noise: standard deviation of the noise in the slices, in grey levels of 255 (the model range -1 to 1), whatever
+            was measured; None takes what a call says, and where it says nothing, estimates it slice by slice.
         seed: seed of the noise that samples are made of.
         margin: pixels of padding on each side at least, on the target grid.
 
@@ -59,6 +58,7 @@ class SuperResolver(nn.Module):
     def __init__(
         self,
         generator: LatentGenerator,
+        sampler: LatentSampler | None = None,
         factor: Factor = 2,
         detail: float | None = None,
         default_detail: Mapping[str, float] | None = None,
@@ -69,22 +69,18 @@ class SuperResolver(nn.Module):
         margin: int = 16,
     ) -> None:
         super().__init__()
-        factor, seed = plain_factor(factor), whole_number("seed", seed)
-        if not all(1.0 <= f <= MAX_FACTOR for f in factor_pair(factor)):
-            raise SettingsError(f"factor is {factor}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
-        detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
-        noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
+        self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
+        if max(self.factors) > MAX_FACTOR or self.factors.k != 1:
+            raise SettingsError(f"factor is {self.factors}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
         self._operator_place = operator_place(operator)
+        self.operator = operator
         self.generator = generator
-        self.factor = factor
-        self._detail = detail
+        self.sampler = AnchoredFlow() if sampler is None else sampler
+        self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
         dials = (default_detail or {}).items()
         self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
         self._modality = modality
-        self.operator = operator
-        self.noise = noise
-        self._noise_of_volume: float | None = None
-        self.seed = seed
+        self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
         self.margin = margin
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,65 +95,54 @@ class SuperResolver(nn.Module):
         """Load weights of the generator."""
         return self.generator.load_state_dict(state_dict, strict, assign)
 
-    @property
-    def detail(self) -> float:
-        """The dial as given, or that of the present modality."""
-        if self._detail is not None:
-            return self._detail
-        return self._default_detail.get(self._modality or "", min(self._default_detail.values(), default=1.0))
-
-    @property
-    def evaluations_per_slice(self) -> int:
-        """How often the denoiser runs for each slice."""
-        return self.generator.num_inference_steps if self.detail else 1
-
-    @property
-    def noise_in_use(self) -> float | None:
-        """Noise as given, or as estimated of the volume at hand, in grey levels; None before the first volume."""
-        return self._noise_of_volume if self.noise is None else self.noise
-
-    def use_volume(self, volume: Tensor, modality: str | None) -> None:
-        """Tell of the volume whose slices come next: noise is estimated, and the dial set, where they were not given.
-
-        Args:
-            volume: (1, 1, I, J, K) in model range; slices lie across the last axis.
-            modality: DICOM's term, or None.
-        """
-        self._modality = modality
-        self.measure_noise(volume)
-
-    def measure_noise(self, volume: Tensor) -> None:
-        """Estimate the noise of the volume (1, 1, I, J, K) whose slices come next; ``VolumeInferer`` does so, too."""
-        places = spread_slices(volume.shape[-1], _NOISE_SLICES)
-        found = [float(estimate_noise(volume[..., k])) for k in places]
-        self._noise_of_volume = sorted(found)[len(found) // 2]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Super-resolve slices.
-
-        Args:
-            image: (B, 1, h, w) low-resolution slices in model range (about -1 to 1).
-
-        Returns:
-            (B, 1, f h, f w) in model range, between the same outer faces.
-        """
-        with_sample = self.evaluations_per_slice > 1
-        mean, _, sample = self.predict(image, not with_sample or self.detail < 1.0, with_sample)
+    def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``."""
+        detail = self._dial(modality)
+        with_sample = self._evaluations(detail) > 1
+        mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
-        return mean + self.detail * (sample - mean)
+        return mean + detail * (sample - mean)
 
-    def predict(self, image: Tensor, with_mean: bool = True, with_sample: bool = True) -> Prediction:
+    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
+        """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
+        detail, known = self._dial(modality), self._known_noise(noise)
+        return {
+            **self.sampler.describe(),
+            "detail": detail,
+            "noise": None if known is None else round(known, 3),
+            "operator": self.operator,
+            "seed": self.seed,
+            "evaluations_per_slice": self._evaluations(detail),
+        }
+
+    def predict(
+        self, slices: Tensor, noise: float | None = None, with_mean: bool = True, with_sample: bool = True
+    ) -> Prediction:
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
-        upsampled = upsample_bicubic(image, self.factor)
+        upsampled = upsample_bicubic(slices, self.factors.in_plane)
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = self._padding(height), self._padding(width)
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
-        noise = self._draw(padded) if with_sample else (None, None)
-        prediction = self.generator(padded, self._describe(image), *noise, with_mean)
+        drawn = (self.sampler, *self._draw(padded)) if with_sample else (None, None, None)
+        prediction = self.generator(padded, self._degradation(slices, noise), *drawn, with_mean)
         inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
         return Prediction(mean, log_scale, sample)
+
+    def _dial(self, modality: str | None) -> float:
+        """The dial as given, or that of the modality."""
+        if self._detail is not None:
+            return self._detail
+        term = modality or self._modality or ""
+        return self._default_detail.get(term, min(self._default_detail.values(), default=1.0))
+
+    def _evaluations(self, detail: float) -> int:
+        """How often the denoiser runs for each slice."""
+        return self.sampler.evaluations if detail else 1
+
+    def _known_noise(self, measured: float | None) -> float | None:
+        return measured if self._noise is None else self._noise
 
     def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The same standard normal fields for each slice, drawn on the CPU so that every device sees the same."""
@@ -169,11 +154,11 @@ class SuperResolver(nn.Module):
         )
         return latent, pixels
 
-    def _describe(self, image: Tensor) -> Tensor:
-        factors = image.new_tensor(factor_pair(self.factor)).expand(len(image), 2)
-        operator = torch.full((len(image),), self._operator_place, device=image.device)
-        known = self.noise_in_use
-        noise = estimate_noise(image) if known is None else image.new_full((len(image),), known)
+    def _degradation(self, slices: Tensor, measured_noise: float | None) -> Tensor:
+        factors = slices.new_tensor(self.factors.in_plane).expand(len(slices), 2)
+        operator = torch.full((len(slices),), self._operator_place, device=slices.device)
+        known = self._known_noise(measured_noise)
+        noise = estimate_noise(slices) if known is None else slices.new_full((len(slices),), known)
         return describe_degradation(factors, operator, noise)
 
     def _padding(self, size: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""Diffusion and flow algorithms, one a file: functions of a denoiser and noise."""
+"""Diffusion and flow algorithms, one a file; a bundle's config names the one that its super-resolver uses."""
 
 from __future__ import annotations
 
-from monai_ldmsr.samplers.anchored_flow import sample_anchored_flow
-from monai_ldmsr.samplers.gaussian_diffusion import sample_gaussian_diffusion
+from monai_ldmsr.samplers.anchored_flow import AnchoredFlow, posterior_mean
+from monai_ldmsr.samplers.interface import LatentSampler, Velocity
 
-__all__ = ["sample_anchored_flow", "sample_gaussian_diffusion"]
+__all__ = ["AnchoredFlow", "LatentSampler", "Velocity", "posterior_mean"]

@@ -16,16 +16,63 @@ is missing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from monai.networks.schedulers import RFlowScheduler
 from torch import Tensor
 
-__all__ = ["posterior_mean", "refine_mean", "sample_anchored_flow"]
+from monai_ldmsr.number_settings import real_number, whole_number
+from monai_ldmsr.samplers.interface import Velocity
 
-#: Maps a state (B, Z, h, w) and timesteps (B,) to the velocity, shape of the state.
-Velocity = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["AnchoredFlow", "posterior_mean"]
+
+
+class AnchoredFlow:
+    """Euler steps of a flow whose first step leads from noise towards the posterior mean, which is known already.
+
+    Args:
+        num_inference_steps: steps; each but the first is one evaluation of the network, and so is the mean. One step
+            gives the mean.
+        start_noise: standard deviation of the noise at the start, in units of the residual's.
+
+    Raises:
+        SettingsError: a number is outside its range.
+
+    Example:
+        A velocity that knows its only goal arrives there in any number of steps.
+
+        >>> goal = torch.full((1, 1, 2, 2), 3.0)
+        >>> def exact(state, timesteps):
+        ...     return (goal - state) / (timesteps.view(-1, 1, 1, 1) / 1000)
+        >>> mean = posterior_mean(exact, goal)
+        >>> AnchoredFlow(3, 0.7)(exact, mean, torch.randn(1, 1, 2, 2)).round(decimals=4).unique()
+        tensor([3.])
+    """
+
+    def __init__(self, num_inference_steps: int = 2, start_noise: float = 0.2) -> None:
+        self.evaluations = whole_number("num_inference_steps", num_inference_steps, 1)
+        self.start_noise = real_number("start_noise", start_noise, 0.0)
+
+    def __call__(self, velocity: Velocity, mean: Tensor, noise: Tensor) -> Tensor:
+        """Sample X_1, see :class:`~monai_ldmsr.samplers.interface.LatentSampler`."""
+        steps = self.evaluations
+        if steps == 1:
+            return mean
+        scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False)
+        scheduler.set_timesteps(steps)
+        # MONAI keeps its timesteps in float16; the same values in float64 make the last step arrive exactly.
+        timesteps = [1000.0 * (1 - n / steps) for n in range(steps)]
+        state = self.start_noise * noise
+        predicted = mean - state
+        for n, timestep in enumerate(timesteps):
+            predicted = velocity(state, _timesteps(state, timestep)) if n else predicted
+            state, _ = scheduler.step(predicted, timestep, state)
+        return state
+
+    def describe(self) -> Mapping[str, float]:
+        """Steps and noise, under the names of the arguments."""
+        return {"num_inference_steps": self.evaluations, "start_noise": self.start_noise}
 
 
 def posterior_mean(velocity: Velocity, like: Tensor) -> Tensor:
@@ -35,59 +82,10 @@ def posterior_mean(velocity: Velocity, like: Tensor) -> Tensor:
     Without noise the state is zero, and the velocity is the mean itself.
 
     Args:
-        velocity: see :func:`sample_anchored_flow`.
+        velocity: the network.
         like: (B, Z, h, w), gives shape and device.
     """
     return velocity(torch.zeros_like(like), _timesteps(like, 1000.0))
-
-
-def refine_mean(
-    velocity: Velocity, mean: Tensor, noise: Tensor, num_inference_steps: int, start_noise: float
-) -> Tensor:
-    """Sample X_1 by a flow whose first step led from noise towards the mean.
-
-    Args:
-        velocity: see :func:`sample_anchored_flow`.
-        mean: (B, Z, h, w), of :func:`posterior_mean`.
-        noise: (B, Z, h, w) standard normal.
-        num_inference_steps: Euler steps, of which the first is known from the mean; at least 2.
-        start_noise: see :func:`sample_anchored_flow`.
-    """
-    scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False)
-    scheduler.set_timesteps(num_inference_steps)
-    # MONAI keeps its timesteps in float16; the same values in float64 make the last step arrive exactly.
-    timesteps = [1000.0 * (1 - n / num_inference_steps) for n in range(num_inference_steps)]
-    state = start_noise * noise
-    predicted = mean - state
-    for n, timestep in enumerate(timesteps):
-        predicted = velocity(state, _timesteps(state, timestep)) if n else predicted
-        state, _ = scheduler.step(predicted, timestep, state)
-    return state
-
-
-def sample_anchored_flow(velocity: Velocity, noise: Tensor, num_inference_steps: int, start_noise: float) -> Tensor:
-    """Integrate the flow from the low-resolution image to a high-resolution residual.
-
-    Args:
-        velocity: maps state (B, Z, h, w) and timesteps (B,) to the velocity, shape of the state.
-        noise: (B, Z, h, w) standard normal.
-        num_inference_steps: Euler steps; each is one evaluation of ``velocity``. One gives the posterior mean.
-        start_noise: standard deviation of the start in units of the residual's.
-
-    Returns:
-        (B, Z, h, w) sample of X_1.
-
-    Example:
-        A velocity that knows its only goal arrives there in any number of steps.
-
-        >>> goal = torch.full((1, 1, 2, 2), 3.0)
-        >>> def exact(state, timesteps):
-        ...     return (goal - state) / (timesteps.view(-1, 1, 1, 1) / 1000)
-        >>> sample_anchored_flow(exact, torch.randn(1, 1, 2, 2), 3, 0.7).round(decimals=4).unique()
-        tensor([3.])
-    """
-    mean = posterior_mean(velocity, noise)
-    return refine_mean(velocity, mean, noise, num_inference_steps, start_noise) if num_inference_steps > 1 else mean
 
 
 def _timesteps(state: Tensor, timestep: float) -> Tensor:

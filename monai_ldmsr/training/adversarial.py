@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from monai_ldmsr.degradation import AreaOperator, operator_place
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
+from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recordable
 
@@ -26,18 +27,20 @@ class StudentObjective(nn.Module):
 
     Args:
         generator: the networks; the codec stays as it is.
+        sampler: with which the networks are to be used; None takes ``AnchoredFlow()``.
     """
 
-    def __init__(self, generator: LatentGenerator) -> None:
+    def __init__(self, generator: LatentGenerator, sampler: LatentSampler | None = None) -> None:
         super().__init__()
         self.generator = generator
+        self.sampler = AnchoredFlow() if sampler is None else sampler
 
     def forward(self, batch: Batch) -> Prediction:
         """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
         image = batch["image"]
         block = self.generator.codec.block
         latent = image.new_empty(len(image), block**2, *(n // block for n in image.shape[-2:])).normal_()
-        found = self.generator(image, _degradation(batch), latent, torch.randn_like(image))
+        found = self.generator(image, _degradation(batch), self.sampler, latent, torch.randn_like(image))
         sample = None if found.sample is None else projected(found.sample, batch)
         return Prediction(projected(found.mean, batch), found.log_scale, sample)
 

@@ -15,7 +15,8 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.consistency import neighbourhood_range, overshoot_share, project_within
-from monai_ldmsr.degradation import named_operator, repeat_blocks, whole_factor
+from monai_ldmsr.degradation import Factor, named_operator, repeat_blocks
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import (
     DicomSeries,
     NiftiVolume,
@@ -121,7 +122,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
     def __init__(
         self,
         keys: KeysCollection,
-        factor: int,
+        factor: Factor,
         weight: float = 1.0,
         operator: str = "area",
         overshoot: float | None = None,
@@ -129,7 +130,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = whole_factor(factor)
+        self.factor = Factors.of(factor).in_plane
         self.weight = real_number("consistency", weight, 0.0, 1.0)
         self.operator = operator
         share = overshoot_share(self.factor) if overshoot is None else overshoot
@@ -153,7 +154,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
 def project_volume(
     result: Tensor,
     source: Tensor,
-    factor: int,
+    factor: Factor,
     weight: float = 1.0,
     operator: str = "area",
     overshoot: float | None = None,
@@ -215,10 +216,10 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
     """
 
     def __init__(
-        self, keys: KeysCollection, factor: int, source_key: str = "source", allow_missing_keys: bool = False
+        self, keys: KeysCollection, factor: Factor, source_key: str = "source", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.factor = whole_factor(factor)
+        self.factor = Factors.of(factor).in_plane
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -29,18 +29,15 @@ is 0 / 0: a network that predicts eps cannot start there. The schedule here ends
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.samplers import Velocity
 
 __all__ = ["epsilon_from_velocity", "flow_coordinates", "sample_gaussian_diffusion"]
-
-#: Maps a state (B, Z, h, w) and timesteps (B,) to the velocity, shape of the state.
-Velocity = Callable[[Tensor, Tensor], Tensor]
 
 #: Steps of the schedule that DDPM was published with (beta from 1e-4 to 0.02).
 _SCHEDULE_STEPS = 1000

@@ -1,0 +1,73 @@
+"""What a network must have to super-resolve volumes slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from monai_ldmsr.geometry import Factors
+
+__all__ = ["SliceNetwork", "count_parameters", "on_device"]
+
+
+class SliceNetwork(Protocol):
+    """A pure call from low-resolution slices to super-resolved ones: nothing is kept from one call to the next.
+
+    What is known of the volume that the slices belong to comes with each call, so that several threads may use one
+    network, each for a volume of its own. A bundle's ``network_def`` is such a network.
+
+    Example:
+        >>> class Nearest(nn.Module):
+        ...     factors = Factors(2, 2, 1)
+        ...     def forward(self, slices, modality=None, noise=None):
+        ...         return nn.functional.interpolate(slices, scale_factor=2)
+        ...     def describe(self, modality=None, noise=None):
+        ...         return {}
+        >>> network: SliceNetwork = Nearest()
+        >>> network(torch.zeros(1, 1, 5, 4), "MR", noise=2.0).shape
+        torch.Size([1, 1, 10, 8])
+    """
+
+    @property
+    def factors(self) -> Factors:
+        """How many times finer the result's grid is."""
+
+    def __call__(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        """Super-resolve.
+
+        Args:
+            slices: (B, 1, h, w) in model range (about -1 to 1).
+            modality: what the volume shows, in DICOM's term; None where that is not known.
+            noise: standard deviation of the noise that was measured in the volume, in grey levels of 255 (the model
+                range); None where it was not measured.
+
+        Returns:
+            (B, 1, f h, f w) in model range, between the same outer faces.
+        """
+
+    def describe(self, modality: str | None = None, noise: float | None = None) -> Mapping[str, Any]:
+        """What a report and a DICOM header say of a call with these arguments.
+
+        Returns:
+            Every number that changes the result, by name. ``seed`` (where noise is drawn) and
+            ``evaluations_per_slice`` (1 where it is missing) have places of their own; the others are settings.
+        """
+
+
+AnyNetwork = TypeVar("AnyNetwork", bound=SliceNetwork)
+
+
+def on_device(network: AnyNetwork, device: str | torch.device) -> AnyNetwork:
+    """The network ready for inference; one that is no torch module, such as another engine's, is left as it is."""
+    module: object = network
+    if isinstance(module, nn.Module):
+        module.to(device).eval()
+    return network
+
+
+def count_parameters(network: object) -> int:
+    """Number of weights of a torch module; 0 for others."""
+    return sum(p.numel() for p in network.parameters()) if isinstance(network, nn.Module) else 0
