@@ -40,10 +40,7 @@ def anchored_flow(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
 
 
 SAMPLERS: dict[str, tuple[int, Sampler]] = {
-    **{
-        f"anchored flow, {n}": (n, lambda velocity, noise, n=n: anchored_flow(velocity, noise, n))
-        for n in (1, 2, 4)
-    },
+    **{f"anchored flow, {n}": (n, lambda velocity, noise, n=n: anchored_flow(velocity, noise, n)) for n in (1, 2, 4)},
     **{
         f"{method.upper()}, {n}": (
             n,

@@ -48,7 +48,7 @@ def assess(
         intensity: the volume's map; sharpness is taken on grey levels 0..255 of its model range -1..1.
         unit: of intensities, for the report.
         rms_before_projection: what ``ProjectOntoSourced`` measured.
-        operator: assumed degradation, one of ``degradation.OPERATORS``.
+        operator: assumed degradation, one of ``operators.OPERATORS``.
     """
     source, result = plain(source), plain(result)
     rows: dict[str, list[tuple[float, float]]] = {"source": [], "bicubic": [], "result": []}

@@ -7,7 +7,6 @@ have a factor each, from 1 up, whole or not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -15,37 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
+from monai_ldmsr.operators import OPERATORS, operator_matrix, operator_place
 
 __all__ = [
-    "OPERATORS",
     "AreaOperator",
     "DegradationOperator",
     "Factor",
-    "cosine_matrix",
     "factor_pair",
     "matrix_on",
     "named_operator",
-    "operator_matrix",
-    "operator_place",
     "repeat_blocks",
     "smooth_inverse_matrix",
 ]
-
-#: The named operators, in the order in which networks count them, and what each assumes of a source.
-OPERATORS = {
-    "area": "Each pixel of the source is the mean over its block of finer pixels.",
-    "gaussian": "Each pixel of the source is a Gaussian mean around its centre, half as high at half a pixel.",
-    "kspace": "The source's k-space is the central part of the finer image's, as of a smaller acquisition matrix.",
-}
-
-#: Standard deviation of the named Gaussian point spread function, in low-resolution pixels: a width at half height of
-#: one pixel.
-GAUSSIAN_SIGMA = 0.42
-
-#: What a point spread function has weakened to less than about this is not brought back in full, or noise would be too.
-_WEAKEST = {"area": 0.0, "gaussian": 0.03, "kspace": 0.03}
 
 #: One factor for rows and columns alike, or (rows, columns).
 Factor = float | tuple[float, float]
@@ -65,7 +46,7 @@ class DegradationOperator:
     """A linear map from (B, C, H, W) to (B, C, h, w), one matrix for rows and one for columns.
 
     Args:
-        name: one of :data:`OPERATORS`.
+        name: one of ``operators.OPERATORS``.
         factor: H/h and W/w.
 
     Raises:
@@ -144,19 +125,8 @@ class AreaOperator(DegradationOperator):
         return super().__call__(image)
 
 
-def operator_place(name: str) -> int:
-    """Place of an operator in :data:`OPERATORS`, as networks count it.
-
-    Raises:
-        SettingsError: there is no such operator.
-    """
-    if name not in OPERATORS:
-        raise SettingsError(f"operator is {name!r}; choose one of {', '.join(OPERATORS)}.")
-    return list(OPERATORS).index(name)
-
-
 def named_operator(name: str, factor: Factor) -> DegradationOperator:
-    """One of :data:`OPERATORS`, fixed and without noise, as evaluations and projections use it.
+    """One of ``operators.OPERATORS``, fixed and without noise, as evaluations and projections use it.
 
     Args:
         name: ``area``, ``gaussian`` (standard deviation 0.42 low-resolution pixels) or ``kspace``.
@@ -177,42 +147,12 @@ def repeat_blocks(image: Tensor, factor: Factor) -> Tensor:
     return functional.interpolate(image, scale_factor=Factors.of(factor).whole[:2], mode="nearest")
 
 
-def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:
-    """One axis of an operator as a (coarse, fine) float64 matrix.
-
-    Args:
-        name: one of :data:`OPERATORS`.
-        fine: high-resolution pixels between the outer faces.
-        coarse: low-resolution pixels between the same faces, at most as many.
-        sigma: of the Gaussian, in low-resolution pixels.
-
-    Example:
-        >>> operator_matrix("area", 3, 2)
-        tensor([[0.6667, 0.3333, 0.0000],
-                [0.0000, 0.3333, 0.6667]], dtype=torch.float64)
-    """
-    factor = fine / coarse
-    if name == "kspace":
-        # The spectrum of the slice and its mirror image (a cosine transform): no jump from one edge to the other.
-        kept = cosine_matrix(coarse).T @ cosine_matrix(fine)[:coarse]
-        return kept * math.sqrt(coarse / fine)
-    edges = torch.arange(coarse + 1, dtype=torch.float64) * factor
-    pixels = torch.arange(fine, dtype=torch.float64)
-    if name == "area":
-        overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
-        weight = overlap.clamp(min=0.0)
-    else:
-        centre = (edges[:-1, None] + edges[1:, None]) / 2
-        weight = torch.exp(-0.5 * ((pixels + 0.5 - centre) / (sigma * factor)).square())
-    return weight / weight.sum(dim=1, keepdim=True)
-
-
 def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     """One axis of :meth:`DegradationOperator.smooth_inverse` as a (fine, coarse) float64 matrix."""
     columns = torch.eye(coarse, dtype=torch.float64)[None, :, :, None]
     interpolation = functional.interpolate(columns, size=(fine, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
     both = operator_matrix(name, fine, coarse) @ interpolation
-    damped = both.T @ both + _WEAKEST[name] ** 2 * torch.eye(coarse, dtype=torch.float64)
+    damped = both.T @ both + OPERATORS[name].weakest ** 2 * torch.eye(coarse, dtype=torch.float64)
     solution: Tensor = interpolation @ torch.linalg.solve(damped, both.T)
     return solution
 
@@ -234,11 +174,3 @@ def matrix_on(
 def _apply(matrices: list[Tensor], image: Tensor) -> Tensor:
     rows, columns = matrices
     return rows @ image @ columns.T
-
-
-def cosine_matrix(size: int) -> Tensor:
-    """Orthonormal DCT-II as a (size, size) matrix."""
-    n = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / size) * math.sqrt(2.0 / size)
-    rows[0] /= math.sqrt(2.0)
-    return rows

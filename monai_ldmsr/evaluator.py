@@ -23,7 +23,6 @@ from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.noise_level import volume_noise
-from monai_ldmsr.number_settings import plain_settings
 from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
 from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case, skipped_case
 from monai_ldmsr.source_table import SourceTable, source_rows
@@ -87,7 +86,7 @@ class SeriesEvaluator:
         postprocessing: maps the data with the result under ``pred`` to the source's unit.
         output_dir: gets one folder a case, and ``summary.json``.
         model: identity of the weights.
-        settings: every number that changes the result, for report and derivation.
+        settings: what changes the result beside what network, inferer and projection say of themselves.
         device: where the network runs.
         created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
         series_number: of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
@@ -114,7 +113,7 @@ class SeriesEvaluator:
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
         header = HeaderTexts(moment(created), series_number, series_description)
-        self.writer = ResultWriter(model, self.network, plain_settings(settings), str(device), header)
+        self.writer = ResultWriter(model, self.network, settings, str(device), header)
         self.summary = RunSummary(())
         self._device_is_free = threading.Lock()
 
@@ -193,9 +192,10 @@ class SeriesEvaluator:
         with self._device_is_free:
             waited = time.perf_counter() - ready
             data["pred"] = self.inferer(volume, self._counting(volume.shape[-1], progress), *known)[0]
+        described = {**self.network.describe(*known), **getattr(self.inferer, "describe", dict)()}
         data = self.postprocessing(data)
         times = (start + waited, read + waited, time.perf_counter())
-        return self.writer.write(data, case, output_dir, times, self.network.describe(*known))
+        return self.writer.write(data, case, output_dir, times, described)
 
     def _counting(self, n_slices: int, progress: Callable[[int, int], None] | None) -> Callable[..., Tensor]:
         done = 0

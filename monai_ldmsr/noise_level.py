@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_ldmsr.choices import MAX_NOISE
 from monai_ldmsr.geometry import spread_slices
 
-__all__ = ["GREY_LEVELS", "MAX_NOISE", "estimate_noise", "volume_noise"]
-
-#: Grey levels of 255 beyond which noise counts as this much.
-MAX_NOISE = 40.0
+__all__ = ["GREY_LEVELS", "estimate_noise", "volume_noise"]
 
 #: Grey levels of 0..255 in a unit of the model range -1..1.
 GREY_LEVELS = 127.5

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from monai_ldmsr.errors import SettingsError
 
-__all__ = ["plain_settings", "real_number", "whole_number"]
-
-_WHOLE = ("num_inference_steps", "batch_size")
-_REAL = ("start_noise", "detail", "noise", "consistency", "overshoot")
+__all__ = ["real_number", "said", "whole_number"]
 
 
 def real_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
@@ -35,7 +31,7 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
     if number is None or not low <= number <= high:
         most = "" if math.isinf(high) else f" to {high:g}"
         least = "" if math.isinf(low) else f" from {low:g}{most}"
-        raise SettingsError(f"{name} is {_said(value)}; give a number{least}.")
+        raise SettingsError(f"{name} is {said(value)}; give a number{least}.")
     return float(number)
 
 
@@ -51,31 +47,15 @@ def whole_number(name: str, value: Any, low: int = 0) -> int:
     """
     number = _number(value)
     if number is None or number != int(number) or number < low:
-        raise SettingsError(f"{name} is {_said(value)}; give a whole number, {low} or more.")
+        raise SettingsError(f"{name} is {said(value)}; give a whole number, {low} or more.")
     return int(number)
 
 
-def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for report and UIDs, with the same number for each way to give it; None stays.
-
-    Raises:
-        SettingsError: one that must be a number is none.
-    """
-    readers: dict[str, Callable[[str, Any], float]] = {
-        **dict.fromkeys(_WHOLE, whole_number),
-        **dict.fromkeys(_REAL, real_number),
-    }
-    return {
-        key: readers[key](key, value) if key in readers and value is not None else value
-        for key, value in settings.items()
-    }
-
-
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
     """The value where it is short and plain; a client of a server may have sent anything."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "too large"
-    return repr(value) if re.fullmatch(r"[\w.+-]{0,20}", str(value)) else "no such number"
+    return repr(value) if re.fullmatch(r"[\w.+-]{0,20}", str(value)) else "nothing that can be used"
 
 
 def _number(value: Any) -> float | None:

@@ -16,7 +16,6 @@ from monai.data import MetaTensor
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
-from monai_ldmsr.degradation import OPERATORS
 from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.io import (
     Derivation,
@@ -26,12 +25,12 @@ from monai_ldmsr.io import (
     write_volume_file,
 )
 from monai_ldmsr.io.earlier_result import is_of_another_source
-from monai_ldmsr.io.series_labels import check_description, check_number
 from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
 from monai_ldmsr.metrics.sharpness import DEFINITIONS
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import count_parameters
+from monai_ldmsr.operators import OPERATORS
 from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     DegradationSummary,
@@ -42,8 +41,10 @@ from monai_ldmsr.report import (
     SRReport,
     render_html,
 )
+from monai_ldmsr.settings import checked
 from monai_ldmsr.storage import partial_folder
 from monai_ldmsr.transforms import volume_of
+from monai_ldmsr.transforms.source import SourceProjection
 
 __all__ = [
     "METHOD",
@@ -154,8 +155,7 @@ class HeaderTexts:
     series_description: str | None = None
 
     def __post_init__(self) -> None:
-        check_description(self.series_description)
-        check_number(self.series_number)
+        checked({"series_number": self.series_number, "series_description": self.series_description})
 
 
 def derivation_of(
@@ -185,7 +185,7 @@ class ResultWriter:
     Args:
         model: identity of the weights.
         network: what super-resolved; gives factors and number of weights.
-        settings: every number that changes the result.
+        settings: what changes the result beside what network, inferer and projection say of themselves.
         device: where the network runs.
         texts: what the user sets in headers.
     """
@@ -215,12 +215,11 @@ class ResultWriter:
         """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
 
         Args:
-            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity``, ``pred_n_bounded`` and
-                ``pred_overshoot``.
+            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity`` and ``pred_projection``.
             case: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
-            described: by the network, for the call that made the result.
+            described: what network and inferer say of the call that made the result.
 
         Raises:
             OutputError: when the folder cannot be written, or does not read back as written; nothing is left of it
@@ -249,7 +248,7 @@ class ResultWriter:
             clipped = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
             return clipped, ""
         # Devices round differently, so each has UIDs of its own.
-        settings = {**self._all_settings(described), "device": self.device.split(":")[0]}
+        settings = {**self._all_settings(data, described), "device": self.device.split(":")[0]}
         derivation = derivation_of(self.model, self.network, settings, self.texts)
         written = write_derived_series(source, voxels, folder / "dicom", derivation)
         return written.n_clipped, written.series_instance_uid
@@ -281,19 +280,25 @@ class ResultWriter:
         warnings = [*source.warnings]
         if isinstance(source, DicomSeries):
             warnings += lost_meaning(source.headers, source.modality)
-        n_bounded = data["pred_n_bounded"]
+        projection: SourceProjection = data["pred_projection"]
+        n_bounded = projection.n_bounded
         if n_bounded > _MANY_BOUNDED * pred.numel():
             warnings.append(
                 f"The network set {100 * n_bounded / pred.numel():.2g} % of voxels to values that the source around "
                 "them rules out. They were brought back; the mean of each block of pixels was kept."
             )
-        strayed = data.get("pred_disagreement")
-        operator = str(self._settings.get("operator", "area"))
+        operator = projection.settings["operator"]
         metrics = assess(
-            volume_of(source, hide_padding=False), pred, factor, data["image_intensity"], source.unit, strayed, operator
+            volume_of(source, hide_padding=False),
+            pred,
+            factor,
+            data["image_intensity"],
+            source.unit,
+            projection.disagreement,
+            operator,
         )
         settings = {
-            **self._all_settings(described),
+            **self._all_settings(data, described),
             "intensity_values": data["image_intensity"].values,
             "intensity_levels": data["image_intensity"].levels,
         }
@@ -301,18 +306,19 @@ class ResultWriter:
             case=case, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**source_grid),
             result=ResultSummary(**result_grid, n_clipped=n_clipped, n_bounded=n_bounded, n_voxels=pred.numel(),
-                                 overshoot=data["pred_overshoot"]),
+                                 overshoot=projection.overshoot),
             factor=factor, settings=settings, seed=described.get("seed"),
             model=self._model_summary(described), versions=_versions(), device=self.device,
-            degradation=DegradationSummary(operator, OPERATORS[operator]), metrics=metrics,
+            degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
             definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
             warnings=tuple(warnings),
         )  # fmt: skip
         created = self.texts.created
         return report if created is None else replace(report, created=created.isoformat(timespec="seconds"))
 
-    def _all_settings(self, described: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self._settings, **{key: value for key, value in described.items() if key not in _NO_SETTINGS}}
+    def _all_settings(self, data: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+        of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
+        return {**self._settings, **of_call, **data["pred_projection"].settings}
 
     def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
         return ModelSummary(

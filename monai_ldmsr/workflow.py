@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai.bundle import ConfigWorkflow
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundlePropertyConfig
 
 from monai_ldmsr.bundle_folder import (
     DEFAULT_BUNDLE,
@@ -20,10 +26,10 @@ from monai_ldmsr.bundle_folder import (
     find_bundle,
     weights_sha256,
 )
-from monai_ldmsr.errors import LdmsrError
+from monai_ldmsr.errors import LdmsrError, SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
-from monai_ldmsr.run_settings import checked_settings
+from monai_ldmsr.settings import WorkSettings, checked, described, takes_settings
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ __all__ = [
     "BundleInfo",
     "available_bundles",
     "bundle_info",
+    "check_config",
     "evaluate",
     "find_bundle",
     "load_network",
@@ -50,28 +57,19 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+#: Keys that MONAI reads though nothing refers to them.
+_MONAI_KEYS = {"run", "initialize", "finalize", "imports", "_meta_", "save_execute_config"}
 
+
+@takes_settings
 def super_resolve(
     source: str | Path,
     output_dir: str | Path,
     *,
-    factor: int = 2,
-    num_inference_steps: int | None = None,
-    detail: float | None = None,
-    consistency: float | None = None,
-    operator: str | None = None,
-    noise: float | None = None,
-    seed: int = 0,
-    modality: str | None = None,
-    device: str | None = None,
-    bundle: str | Path = DEFAULT_BUNDLE,
-    limits: ReadLimits | None = None,
-    created: datetime | str | None = None,
     names: str | None = None,
-    series_number: int | None = None,
-    series_description: str | None = None,
     sources_csv: str | Path | bool = False,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> RunSummary:
     """Super-resolve every clinical volume below a path, and write results and reports.
 
@@ -82,25 +80,11 @@ def super_resolve(
         source: folder or file; DICOM, NIfTI, NRRD or MetaImage, a DICOMDIR or a zip archive; or a ``.txt`` file that
             lists such, one a line.
         output_dir: made when missing; must not lie inside the source.
-        factor: 2, 3 or 4: how many times finer each slice becomes in both directions.
-        num_inference_steps: evaluations of the network for each slice; None takes the bundle's.
-        detail: 0 (the mean: truest, smoothest) to 1 (a sample: sharpest, least certain); None takes the bundle's.
-        consistency: weight of the projection onto the source, 0 to 1; None takes the bundle's.
-        operator: how the source is assumed to have been degraded: ``area`` (each pixel the mean over its area; None
-            takes it), ``gaussian`` or ``kspace``; see ``degradation.OPERATORS``.
-        noise: standard deviation of the source's noise, grey levels of 255; None estimates it for each volume.
-        seed: same seed, same result.
-        modality: of volume files: ``CT`` (in HU), ``MR`` or ``PT``; None for what header or JSON file say, as in DICOM.
-        device: torch device; None takes CUDA when there is one. Another processor may round a value here and there.
-        bundle: name of a bundle that comes with the package, or a bundle's folder.
-        limits: the largest source that is read; larger ones, and files that only claim to be large, are refused.
-        created: when results say that they were made (ISO 8601, UTC by default); None: ``SOURCE_DATE_EPOCH``, or now.
         names: of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a digest;
             None takes ``hash`` for DICOM and ``stem`` for volume files.
-        series_number: of DICOM results; several volumes of one series count up from it.
-        series_description: of DICOM results, followed by what tells volumes of one series apart.
         sources_csv: write who is who into this file; True for ``output_dir/private/sources.csv``. It may name patients.
         progress: called after each batch of slices.
+        settings: all of ``WorkSettings``.
 
     Returns:
         One entry for each source that was found; its ``exit_code`` says whether all went well.
@@ -118,49 +102,35 @@ def super_resolve(
     """
     from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
 
+    chosen = WorkSettings(**settings)
     check_apart(Path(source), Path(output_dir))
     table = sources_csv and SourceTable(None if sources_csv is True else Path(sources_csv), Path(output_dir))
-    network: dict[str, Any] = {"num_inference_steps": num_inference_steps, "detail": detail, "seed": seed}
-    assumed: dict[str, Any] = {"consistency": consistency, "operator": operator, "noise": noise}
-    header: dict[str, Any] = {
-        "created": created,
-        "series_number": series_number,
-        "series_description": series_description,
-    }
-    where: dict[str, Any] = {"modality": modality, "limits": limits, "device": device, "bundle": bundle}
-    evaluator = open_evaluator(source, output_dir, factor=factor, names=names, **network, **assumed, **header, **where)
-    return evaluator.run(progress, table or None)
+    return open_evaluator(source, output_dir, chosen, names).run(progress, table or None)
 
 
 def open_evaluator(
-    source: str | Path | None,
-    output_dir: str | Path,
-    *,
-    bundle: str | Path = DEFAULT_BUNDLE,
-    created: datetime | str | None = None,
-    **settings: Any,
+    source: str | Path | None, output_dir: str | Path, settings: WorkSettings, names: str | None = None
 ) -> SeriesEvaluator:
     """Build what super-resolves, with its verified weights.
 
     Args:
         source: folder or file; None to give sources one by one to ``process``.
         output_dir: parent of the result folders.
-        bundle: see :func:`super_resolve`.
-        created: see :func:`super_resolve`.
-        settings: its other arguments; None takes the bundle's.
+        settings: where one is None, the bundle's is taken.
+        names: see :func:`super_resolve`.
 
     Raises:
         LdmsrError: see :func:`super_resolve`.
     """
     from monai_ldmsr.result_writer import moment, source_date
 
-    settings["created"] = moment(created) or source_date()
+    given = {**vars(settings), "names": names, "created": moment(settings.created) or source_date()}
     workflow = _workflow(
-        find_bundle(bundle),
+        find_bundle(given.pop("bundle")),
         # Path objects, not text: MONAI would execute a text that begins with "$".
         dataset_dir=None if source is None else Path(source),
         output_dir=Path(output_dir),
-        **{key: value for key, value in settings.items() if value is not None},
+        **{key: value for key, value in given.items() if value is not None},
     )
     with _unwrapped():
         evaluator: SeriesEvaluator = workflow.evaluator
@@ -225,11 +195,11 @@ def evaluate(
     Args:
         dataset_dir: see ``load_evaluation_volumes``.
         output_dir: made when missing.
-        factor: 2, 3 or 4.
+        factor: see :func:`super_resolve`.
         split: see ``load_evaluation_volumes``.
-        operator: degradation, ``area``, ``gaussian`` or ``kspace``.
+        operator: degradation, one of ``operators.OPERATORS``.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
-        modality: of volume files without a manifest: ``CT``, ``MR`` or ``PT``.
+        modality: of volume files without a manifest.
         slices_per_volume: evenly spread slices of each volume.
         native_slices_per_volume: likewise, as scanned.
         device: torch device; None takes CUDA when there is one.
@@ -291,7 +261,7 @@ def train(
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
         seed: of all stages.
-        modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
+        modality: of volume files of which nothing else says it.
         size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); see ``training.plan.SIZES``.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
         stages: names of those to be run, of ``training.plan.STAGES``; empty for all.
@@ -312,7 +282,7 @@ def train(
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
     check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
-    checked_settings({**common, "seed": seed, "modality": modality})
+    _checked({**common, "seed": seed, "modality": modality})
     settings = {"": common, **(overrides or {})}
     begin = None if start is None else Path(start)
     seconds = parse_budget(budget)
@@ -340,7 +310,7 @@ def _run_training(config: Path, settings: Mapping[str, Any]) -> None:
 def _workflow(
     folder: Path, config: str = "inference.yaml", workflow_type: str = "inference", **overrides: Any
 ) -> ConfigWorkflow:
-    overrides = checked_settings(overrides)
+    overrides = _checked(overrides)
     configs = folder / "configs"
     with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
         # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
@@ -353,8 +323,53 @@ def _workflow(
             bundle_root=folder,
             **overrides,
         )
-        workflow.initialize()
+        try:
+            workflow.initialize()
+        except SystemExit as refusal:
+            raise SettingsError(str(refusal)) from None
     return workflow
+
+
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings among config values as they are read; only these and a device's name may enter a config as text."""
+    found = checked(given)
+    try:
+        torch.empty(0, device=torch.device(found.get("device", "cpu")))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f"The device '{found['device']}' is not available here. Use cpu, or cuda where there is one."
+        ) from error
+    return found
+
+
+def check_config() -> None:
+    """Refuse wrong settings, and overrides of keys that are not there; the first of each config's ``initialize``.
+
+    MONAI adds an override of any name to the config, and what nothing refers to changes nothing: ``--factr 4`` would go
+    unnoticed. What a config calls is given no view of the config, so its parser is looked for among the callers.
+
+    Raises:
+        SystemExit: with the message alone, since MONAI wraps exceptions into others of its own.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigParser):
+        frame = frame.f_back
+    config = {} if frame is None else frame.f_locals["self"].config
+    try:
+        _refuse_unused(config)
+        _checked({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
+    except SettingsError as error:
+        raise SystemExit(f"{error} [{error.reason.value}]") from None
+
+
+def _refuse_unused(config: Mapping[str, Any]) -> None:
+    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
+    of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
+    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | described(WorkSettings).keys()
+    for key in config.keys() - known:
+        near = difflib.get_close_matches(key, known & config.keys(), 1)
+        advice = f"did you mean {near[0]}?" if near else "leave it away."
+        raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet, PatchDiscriminator
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, factor_pair, operator_place
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, factor_pair
 from monai_ldmsr.networks import (
     CONDITIONS,
     ConditionalCritic,
@@ -18,6 +18,7 @@ from monai_ldmsr.networks import (
     describe_degradation,
     upsample_bicubic,
 )
+from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow
 from monai_ldmsr.training.intensities import knots_of
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap

@@ -19,17 +19,18 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
-    {"_version", "reason_codes", "lazy_names"},
+    {"_version", "reason_codes", "lazy_names", "choices"},
     {"errors"},
-    {"number_settings", "storage"},
+    {"number_settings", "operators", "storage"},
     {"geometry", "bundle_folder"},
     {"degradation", "noise_level"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
+    {"settings"},
     {"consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
     {"training", "assessment", "source_table"},
     {"result_writer", "evaluation"},
-    {"evaluator", "run_settings"},
+    {"evaluator"},
     {"workflow"},
     {"batch"},
     {"pacs"},
@@ -43,14 +44,17 @@ ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 TORCH_FREE = (
     "batch",
     "bundle_folder",
+    "choices",
     "errors",
     "geometry",
     "io",
+    "operators",
     "pacs",
     "reason_codes",
     "reference",
     "report",
     "run_summary",
+    "settings",
     "storage",
 )
 

@@ -194,8 +194,8 @@ def test_what_is_bounded_is_counted(tmp_path: Path, modality: str) -> None:
     make_series(tmp_path, modality, (16, 20, 3))
     series = read_dicom_series(tmp_path)
     data = ProjectOntoSourced(keys="pred", factor=2, weight=0)({"pred": odd_pred(series), "source": series})
-    assert data["pred_n_bounded"] == 2
-    assert data["pred_overshoot"] == overshoot_share(2)
+    assert data["pred_projection"].n_bounded == 2
+    assert data["pred_projection"].overshoot == overshoot_share(2)
     data = ProjectOntoSourced(keys="pred", factor=2, overshoot=0)({"pred": odd_pred(series), "source": series})
     for k in range(3):
         check(data["pred"][0, ..., k].numpy(), series.voxels[..., k], 2, 0.0, series.value_range[0])

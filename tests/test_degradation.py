@@ -9,18 +9,17 @@ from scipy.fft import dctn, idctn
 
 from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import (
-    OPERATORS,
     AreaOperator,
     DegradationOperator,
     Factor,
     factor_pair,
     matrix_on,
     named_operator,
-    operator_matrix,
     repeat_blocks,
     smooth_inverse_matrix,
 )
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.operators import OPERATORS, operator_matrix
 
 FACTORS = (2, 3, 4)
 

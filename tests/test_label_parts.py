@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
@@ -24,6 +23,7 @@ from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.label.inference import InferenceTurn
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings, settings_digest
 from monai_ldmsr.label.results import ClientFile
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import clear_working_folders, working_folder
 
 
@@ -34,7 +34,7 @@ def settings_of(**request: object) -> WorkSettings:
 def test_options_come_as_clients_send_them() -> None:
     assert settings_of() == WorkSettings()
     # The lists that the server offers mean their first values; "" is the bundle's.
-    assert settings_of(**offered_options()) == WorkSettings(operator="area")
+    assert settings_of(**offered_options()) == WorkSettings()
     told = settings_of(
         factor="4", steps="1", seed=7.0, detail="0.5", consistency=1, operator="kspace", noise="2.5", modality="CT"
     )

@@ -10,7 +10,7 @@ import torch
 from generator_fixtures import described, make_codec, make_generator, make_resolver
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import OPERATORS, Factor, factor_pair
+from monai_ldmsr.degradation import Factor, factor_pair
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import (
@@ -24,6 +24,7 @@ from monai_ldmsr.networks import (
 )
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.noise_level import estimate_noise, volume_noise
+from monai_ldmsr.operators import OPERATORS
 from monai_ldmsr.samplers import AnchoredFlow, posterior_mean
 from monai_ldmsr.training import resume_training
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.noise_level import MAX_NOISE, estimate_noise
+from monai_ldmsr.choices import MAX_NOISE
+from monai_ldmsr.noise_level import estimate_noise
 
 
 def white(grey: float, size: tuple[int, int] = (160, 144), seed: int = 0) -> Tensor:

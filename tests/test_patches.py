@@ -11,9 +11,11 @@ from generator_fixtures import CT, MR
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import AreaOperator, named_operator, operator_place
-from monai_ldmsr.networks import FACTORS, upsample_bicubic
+from monai_ldmsr.choices import FACTORS
+from monai_ldmsr.degradation import AreaOperator, named_operator
+from monai_ldmsr.networks import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
+from monai_ldmsr.operators import operator_place
 from monai_ldmsr.training import PatchRecipe, RandomPatches
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.intensities import PatchIntensities, knots_of

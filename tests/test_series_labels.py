@@ -17,7 +17,7 @@ from monai_ldmsr import super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import SeriesFiles, find_dicom_series
-from monai_ldmsr.io.series_labels import VolumeTraits, check_description, check_number, label_volumes
+from monai_ldmsr.io.series_labels import VolumeTraits, checked_description, checked_number, label_volumes
 
 pytestmark = pytest.mark.usefixtures("nearest_neighbour")
 
@@ -130,7 +130,7 @@ def test_number_and_description_can_be_set(tmp_path: Path, bundle: Path) -> None
 @pytest.mark.parametrize("text", ["", "  ", "x" * 65, "Größe", "a\\b", "$print(1)", "@seed", "a\nb", 5])
 def test_descriptions_that_not_every_study_can_hold_are_refused(tmp_path: Path, text: object) -> None:
     with pytest.raises(SettingsError, match="series_description"):
-        check_description(text)
+        checked_description("series_description", text)
     make_series(tmp_path / "in", "CT", (8, 9, 3))
     with pytest.raises(SettingsError, match="series_description"):
         super_resolve(tmp_path / "in", tmp_path / "out", device="cpu", series_description=text)  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def test_descriptions_that_not_every_study_can_hold_are_refused(tmp_path: Path, 
 def test_numbers_that_no_header_can_hold_are_refused() -> None:
     for number in (-1, 2**31):
         with pytest.raises(SettingsError, match="series_number"):
-            check_number(number)
+            checked_number("series_number", number)
 
 
 def test_labels_are_always_different() -> None:

@@ -61,7 +61,7 @@ def test_scaling_comes_back_and_projection_uses_the_source(tmp_path: Path) -> No
     data["pred"] = data["image"].as_tensor().repeat_interleave(2, 1).repeat_interleave(2, 2).contiguous() + 0.1
     data = ScaleFromModelRanged(keys="pred")(data)
     data = ProjectOntoSourced(keys="pred", factor=2)(data)
-    assert data["pred_disagreement"] > 0
+    assert data["pred_projection"].disagreement > 0
     means = data["pred"][0].numpy().reshape(20, 2, 16, 2, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(means, data["source"].voxels, rtol=1e-4, atol=1e-3)
     # A shift of everything is taken back everywhere, where the map of intensities is straight.

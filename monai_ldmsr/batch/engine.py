@@ -17,7 +17,7 @@ from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.batch.overview import OverviewRow, write_overview
 from monai_ldmsr.batch.search_memory import SearchMemory
-from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import UnitResult, UnitTask
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
@@ -25,6 +25,7 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
 
 __all__ = ["Batch", "BatchProgress", "Searched", "overview_rows"]

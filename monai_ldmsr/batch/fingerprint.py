@@ -7,13 +7,11 @@ import json
 from collections.abc import Mapping
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.unit import FileMark, WorkSettings
+from monai_ldmsr.batch.unit import FileMark
 from monai_ldmsr.bundle_folder import bundle_info
+from monai_ldmsr.settings import WorkSettings
 
 __all__ = ["images_digest", "settings_fingerprint"]
-
-#: What changes no voxel: the time is only written down, and limits only refuse.
-_WITHOUT_EFFECT = ("bundle", "limits", "created")
 
 
 def settings_fingerprint(settings: WorkSettings) -> str:
@@ -24,7 +22,7 @@ def settings_fingerprint(settings: WorkSettings) -> str:
         WeightsError: its metadata does not name the weights.
     """
     info = bundle_info(settings.bundle)
-    said = {key: value for key, value in vars(settings).items() if key not in _WITHOUT_EFFECT}
+    said = settings.changing("voxels", "headers")
     said["device"] = (settings.device or "").split(":")[0]  # which GPU it was makes no difference
     said["config"] = hashlib.sha256((info.folder / "configs" / "inference.yaml").read_bytes()).hexdigest()
     said |= {"weights": info.weights_sha256, "bundle": info.version, "version": __version__}

@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.batch.unit import UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import UnitResult, UnitTask
 from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.formats import InspectedFile
 from monai_ldmsr.run_summary import failed_case
+from monai_ldmsr.settings import WorkSettings
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
@@ -76,7 +77,7 @@ def _evaluator(task: UnitTask) -> SeriesEvaluator:
     with _keeping:
         if task.settings not in _evaluators:
             _evaluators.clear()
-            _evaluators[task.settings] = open_evaluator(None, task.output_dir, **vars(task.settings))
+            _evaluators[task.settings] = open_evaluator(None, task.output_dir, task.settings)
         return _evaluators[task.settings]
 
 

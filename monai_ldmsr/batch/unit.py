@@ -4,34 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
-from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.io import AnySource, ReadLimits
+from monai_ldmsr.io import AnySource
 from monai_ldmsr.io.written_files import FileMark
+from monai_ldmsr.settings import WorkSettings
 
-__all__ = ["FileMark", "UnitResult", "UnitTask", "WorkSettings"]
-
-
-@dataclass(frozen=True)
-class WorkSettings:
-    """How every unit of a batch is super-resolved: the arguments of :func:`~monai_ldmsr.super_resolve`."""
-
-    factor: int = 2
-    num_inference_steps: int | None = None
-    detail: float | None = None
-    consistency: float | None = None
-    operator: str | None = None
-    noise: float | None = None
-    seed: int = 0
-    modality: str | None = None
-    device: str | None = None
-    bundle: str | Path = DEFAULT_BUNDLE
-    limits: ReadLimits | None = None
-    created: datetime | str | None = None
-    series_number: int | None = None
-    series_description: str | None = None
+__all__ = ["FileMark", "UnitResult", "UnitTask"]
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from monai_ldmsr.io.limits import ReadLimits, parse_limits, spoken_limits
 from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.settings import WorkSettings, described, phrase
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 __all__ = [
     "EPILOG",
-    "MODALITIES",
     "SOURCE_HELP",
     "Commands",
     "Parser",
@@ -24,6 +25,7 @@ __all__ = [
     "add_limit_option",
     "add_model_options",
     "add_naming_options",
+    "add_setting_options",
     "limits_of",
     "model_settings",
     "source_table_of",
@@ -41,8 +43,6 @@ SOURCE_HELP = (
     "folder, DICOM file, DICOMDIR, zip archive, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), "
     "or a .txt that lists such"
 )
-
-MODALITIES = ("CT", "MR", "PT")
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,40 +73,26 @@ def add_command(commands: Commands, name: str, summary: str, description: str) -
 
 def add_model_options(parser: Parser) -> None:
     """What changes a result: of ``run`` and every command that works as it does."""
-    parser.add_argument("--factor", type=int, default=2, help="2, 3 or 4 times finer in-plane (default: 2)")
-    parser.add_argument("--steps", type=int, help="network evaluations a slice (default: the bundle's)")
-    parser.add_argument("--detail", type=float, help="0 truest and smoothest, to 1 sharpest (default: the bundle's)")
-    parser.add_argument(
-        "--consistency", type=float, help="0 to 1: how strictly the result must agree with SRC when degraded"
-    )
-    parser.add_argument(
-        "--operator", choices=["area", "gaussian", "kspace"], help="how SRC is assumed to be blurred (default: area)"
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        help="standard deviation of SRC's noise, in grey levels of 255 of the model range; 5 HU are 1.3 in CT's soft "
-        "tissue (default: estimated for each volume)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
-    parser.add_argument(
-        "--modality", choices=MODALITIES, help="of volume files (CT in HU), if neither header nor .json file tells"
-    )
-    parser.add_argument(
-        "--series-number",
-        type=int,
-        metavar="N",
-        help="Series Number of DICOM results; several volumes of one series count up N, N+1, ... (default: 100 times "
-        "the source's plus the factor)",
-    )
-    parser.add_argument(
-        "--series-description",
-        metavar="TEXT",
-        help="Series Description of DICOM results, followed by what tells volumes of one series apart (default: 'SR x2 "
-        "(research)' and the source's); ASCII without backslash, $, @ and %%",
-    )
+    settings = described(WorkSettings).items()
+    add_setting_options(parser, *(name for name, (one, _) in settings if one.changes != "nothing"))
     add_limit_option(parser)
     add_bundle_options(parser)
+
+
+def add_setting_options(parser: Parser, *names: str, **defaults: Any) -> None:
+    """Options of settings, by their names; ``defaults`` are other ones than the settings' own.
+
+    What is given is read and checked by the settings, so that ``--factor 2.0`` is 2 here too.
+    """
+    for name in names:
+        one, default = described(WorkSettings)[name]
+        default = defaults.get(name, default)
+        if one.word != "":
+            flag = f"--{(one.word or name).replace('_', '-')}"
+            values = "{" + ",".join(map(str, one.choices)) + "}"
+            metavar = values if one.choices else (one.word or name).rpartition("_")[2].upper()
+            text = phrase(replace(one, choices=()), default).replace("%", "%%")
+            parser.add_argument(flag, dest=name, default=default, metavar=metavar, help=text)
 
 
 def add_naming_options(parser: Parser) -> None:
@@ -156,24 +142,10 @@ def limits_of(arguments: argparse.Namespace) -> ReadLimits:
 
 def add_bundle_options(parser: Parser) -> None:
     """Which networks run, and where."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
-    parser.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+    add_setting_options(parser, "device", "bundle")
 
 
 def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options of :func:`add_model_options` say, as :func:`~monai_ldmsr.super_resolve` takes it."""
-    return {
-        "factor": arguments.factor,
-        "num_inference_steps": arguments.steps,
-        "detail": arguments.detail,
-        "consistency": arguments.consistency,
-        "operator": arguments.operator,
-        "noise": arguments.noise,
-        "seed": arguments.seed,
-        "modality": arguments.modality,
-        "series_number": arguments.series_number,
-        "series_description": arguments.series_description,
-        "limits": limits_of(arguments),
-        "device": arguments.device,
-        "bundle": arguments.bundle,
-    }
+    given = {name: getattr(arguments, name) for name in described(WorkSettings) if hasattr(arguments, name)}
+    return {**given, "limits": limits_of(arguments)}

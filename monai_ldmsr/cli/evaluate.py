@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_bundle_options, add_command, add_limit_option, limits_of
+from monai_ldmsr.cli.arguments import (
+    Commands,
+    add_bundle_options,
+    add_command,
+    add_limit_option,
+    add_setting_options,
+    limits_of,
+)
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -39,13 +46,11 @@ def add(commands: Commands) -> None:
     )
     evaluate.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     evaluate.add_argument("output", metavar="OUT", type=Path, help="folder for the table; made when missing")
-    evaluate.add_argument("--factor", type=int, default=4, help="2, 3 or 4 (default: 4)")
+    add_setting_options(evaluate, "factor", "operator", "modality", factor=4, operator="area")
     evaluate.add_argument("--split", help="train, calibration, test, all (default: test; all without a manifest)")
-    evaluate.add_argument("--operator", default="area", choices=["area", "gaussian", "kspace"])
     evaluate.add_argument(
         "--noise", type=float, default=0.0, help="added to the degraded slices, in grey levels of 255"
     )
-    evaluate.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
     evaluate.add_argument("--slices", type=int, default=4, help="slices a volume (default: 4)")
     evaluate.add_argument(
         "--native-slices",

@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, limits_of
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, add_setting_options, limits_of
 from monai_ldmsr.errors import OutputError, SettingsError
 
 __all__ = ["add"]
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     label.add_argument("--studies", required=True, metavar="DIR", help="folder of volume files, or http(s)://HOST/PATH")
     label.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     label.add_argument("--port", type=int, default=8000, help="TCP port to listen on (default: 8000)")
-    label.add_argument("--bundle", default="ldm_sr", help="bundle name or folder (default: ldm_sr)")
+    add_setting_options(label, "bundle")
     label.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities that sign the service's certificate")
     label.add_argument("--app-dir", type=Path, metavar="DIR", help="folder for logs and notes (default: in the cache)")
     add_limit_option(label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command, add_limit_option, limits_of
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, add_setting_options, limits_of
 
 __all__ = ["add"]
 
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         help="which splits to pack (default: all three)",
     )
     pack.add_argument("--part-megabytes", type=float, default=30.0, help="size of a file at most (default: 30)")
-    pack.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
+    add_setting_options(pack, "modality")
     add_limit_option(pack)
     pack.set_defaults(command=_pack)
 

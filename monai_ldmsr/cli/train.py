@@ -6,7 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from monai_ldmsr.cli.arguments import MODALITIES, Commands, add_command, add_limit_option, limits_of
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, add_setting_options, limits_of
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -27,10 +27,8 @@ def add(commands: Commands) -> None:
     train.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     train.add_argument("output", metavar="OUT", type=Path, help="folder outside DATA; made when missing")
     train.add_argument("--budget", default="2h", help="time of all stages: 90s, 30m, 2h (default: 2h)")
-    train.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA when there is one)")
     train.add_argument("--size", default="small", choices=["small", "large"], help="small: CPU (default); large: GPU")
-    train.add_argument("--modality", choices=MODALITIES, help="of volume files without a manifest")
-    train.add_argument("--seed", type=int, default=0, help="seed of all stages (default: 0)")
+    add_setting_options(train, "modality", "seed", "device", "bundle")
     train.add_argument(
         "--stages",
         type=lambda names: tuple(names.split(",")),
@@ -38,7 +36,6 @@ def add(commands: Commands) -> None:
         help="of autoencoder,diffusion,adversarial,srresnet,srgan, those to be run (default: all)",
     )
     train.add_argument("--start", type=Path, help="weights of a whole model (a bundle's model.pt) to go on from")
-    train.add_argument("--bundle", default="ldm_sr", help="bundle whose training configs are run (default: ldm_sr)")
     add_limit_option(train)
     train.set_defaults(command=_train)
 

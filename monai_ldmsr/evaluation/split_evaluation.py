@@ -59,7 +59,7 @@ class SplitEvaluation:
         networks: row name to network.
         factor: of all networks.
         slices_per_volume: evenly spread slices of each volume that are degraded.
-        operator: degradation, one of ``degradation.OPERATORS``; what the networks were told of it stands with them.
+        operator: degradation, one of ``operators.OPERATORS``; what the networks were told of it stands with them.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         consistency: weight of the networks' projection onto the input, see ``project_onto_source``.
         device: where the networks run.
@@ -231,8 +231,6 @@ class SplitEvaluation:
                     noise = self.noise_grey / 127.5 * torch.randn(low.shape, generator=generator)
                     low = volume.intensity.inverse(volume.intensity.forward(low) + noise)
                 yield _Case(volume, n, high, low)
-
-
 
 
 def _cropped(image: FloatImage, factor: int) -> Tensor:

@@ -39,6 +39,10 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         self.max_batch_pixels = whole_number("max_batch_pixels", max_batch_pixels, 1)
         self.device = torch.device(device)
 
+    def describe(self) -> dict[str, int]:
+        """What of it may change a result, if only by rounding, for the report."""
+        return {"batch_size": self.batch_size}
+
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Super-resolve.
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
+from monai_ldmsr.choices import MODALITIES
+
 __all__ = ["ATTRIBUTE_RULES", "AttributeRule", "Fate", "empty_when_missing", "kept_keywords"]
 
 
@@ -47,7 +49,7 @@ class AttributeRule:
     type_2: bool = False
 
 
-_ALL = ("CT", "MR", "PT")
+_ALL = MODALITIES
 _CT_MR = ("CT", "MR")
 
 #: (module, modalities, keywords kept as they are). ``/2`` marks type 2: added empty where missing.

@@ -9,14 +9,12 @@ from pathlib import Path, PurePosixPath
 import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from monai_ldmsr.choices import MODALITIES
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
 __all__ = ["ListedImage", "is_dicomdir_name", "read_dicomdir"]
-
-#: What a series may be that is worked on; an empty value may be anything.
-_MODALITIES = ("CT", "MR", "PT", "")
 
 #: A DICOMDIR is nothing but a header: this many bytes hold about 200,000 records.
 _MOST_BYTES = 2**28
@@ -89,7 +87,7 @@ def _images(records: Iterable[pydicom.Dataset]) -> Iterator[ListedImage]:
             series = ""
         elif kind == "SERIES":
             series, modality = text(record, "SeriesInstanceUID") if in_use else "", text(record, "Modality")
-        elif kind == "IMAGE" and in_use and series and modality in _MODALITIES:
+        elif kind == "IMAGE" and in_use and series and modality in (*MODALITIES, ""):
             parts = text(record, "ReferencedFileID").split("\\")
             if parts != [""]:
                 yield ListedImage(series, _inside(parts))

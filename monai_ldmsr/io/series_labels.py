@@ -12,8 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.number_settings import said, whole_number
 
-__all__ = ["VolumeTraits", "check_description", "check_number", "label_volumes", "result_description", "result_number"]
+__all__ = [
+    "VolumeTraits",
+    "checked_description",
+    "checked_number",
+    "label_volumes",
+    "result_description",
+    "result_number",
+]
 
 #: Words for a number, by keyword.
 _MEASURED = {
@@ -130,31 +138,31 @@ def result_description(source: str, factor: int, label: str = "", given: str | N
     return " ".join(filter(None, words))[:_MAX_DESCRIPTION].strip()
 
 
-def check_description(text: Any) -> None:
-    """Refuse a Series Description that not every study can hold, or that a config would execute.
+def checked_description(name: str, text: Any) -> str:
+    """A Series Description that every study can hold, and that no config would execute.
 
     Raises:
         SettingsError: it is no text of 1 to 64 printable ASCII characters without backslash, ``$``, ``@`` and ``%``.
     """
-    if text is None:
-        return
     is_plain = isinstance(text, str) and text.isascii() and text.isprintable() and not set(text) & set("\\$@%")
     if is_plain and text.strip() and len(text) <= _MAX_DESCRIPTION:
-        return
+        return str(text)
     raise SettingsError(
-        "series_description must be text of 1 to 64 letters, digits and signs of ASCII without backslash, $, @ and %: "
-        "not every study has a character set for more."
+        f"{name} must be text of 1 to 64 letters, digits and signs of ASCII without backslash, $, @ and %: not every "
+        "study has a character set for more."
     )
 
 
-def check_number(number: Any) -> None:
-    """Refuse a Series Number that an integer string cannot hold.
+def checked_number(name: str, number: Any) -> int:
+    """A Series Number that an integer string can hold.
 
     Raises:
-        SettingsError: it is below 0, or too large for the volumes of a series to count up from it.
+        SettingsError: it is no whole number, below 0, or too large for the volumes of a series to count up from it.
     """
-    if number is not None and not 0 <= number <= _MAX_INTEGER_STRING - 10**6:
-        raise SettingsError(f"series_number is {number}; give 0 to {_MAX_INTEGER_STRING - 10**6}.")
+    found = whole_number(name, number)
+    if found > _MAX_INTEGER_STRING - 10**6:
+        raise SettingsError(f"{name} is {said(number)}; give 0 to {_MAX_INTEGER_STRING - 10**6}.")
+    return found
 
 
 def _words(own: Sequence[VolumeTraits]) -> list[str]:

@@ -20,7 +20,6 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
 from monai_ldmsr.io.formats import volume_extension
@@ -35,6 +34,7 @@ from monai_ldmsr.label.results import ClientFile, ResultStore, record_of
 from monai_ldmsr.pacs.peers import Caller, Credentials, DicomwebPeer, is_dicomweb, parse_peer
 from monai_ldmsr.pacs.tls import TlsSettings
 from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.settings import WorkSettings
 
 __all__ = ["SuperResolutionApp"]
 

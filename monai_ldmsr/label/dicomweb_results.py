@@ -19,7 +19,6 @@ from monailabel.datastore.utils.convert import dicom_to_nifti
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from requests.adapters import HTTPAdapter
 
-from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode, SourceError
 from monai_ldmsr.io.discovery import find_dicom_series
 from monai_ldmsr.io.formats import CLIENT_EXTENSIONS
@@ -35,6 +34,7 @@ from monai_ldmsr.pacs.instances import is_uid
 from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.sending import images_below, instance_uid
 from monai_ldmsr.pacs.store_server import ReceiverLimits
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import partial_folder
 
 __all__ = ["DicomwebResults"]

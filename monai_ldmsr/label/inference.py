@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import UnitTask, WorkSettings
+from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.errors import LdmsrError, ReasonCode
 from monai_ldmsr.io import AnySource
+from monai_ldmsr.settings import WorkSettings
 
 __all__ = ["InferenceTurn", "Inferred", "infer"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from monailabel.config import settings as label_settings
 
-from monai_ldmsr.batch.unit import WorkSettings
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SkippedSourceError, SourceError
 from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.label.inference import InferenceTurn, Inferred, infer
 from monai_ldmsr.label.local_datastore import GuardedDatastore
 from monai_ldmsr.label.options import settings_digest
 from monai_ldmsr.label.results import LabelResult, record_of
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import clear_working_folders, file_sha256, move, working_folder
 
 __all__ = ["LocalResults"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_ldmsr.networks.conditional_unet import CONDITIONS, FACTORS, ConditionalUNet, describe_degradation
+from monai_ldmsr.networks.conditional_unet import CONDITIONS, ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
 from monai_ldmsr.networks.interface import SliceNetwork
@@ -15,7 +15,6 @@ from monai_ldmsr.networks.weights import load_initial_weights, load_weights, sav
 
 __all__ = [
     "CONDITIONS",
-    "FACTORS",
     "ConditionalCritic",
     "ConditionalUNet",
     "ImportedNetwork",

@@ -7,18 +7,15 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import OPERATORS
+from monai_ldmsr.operators import OPERATORS
 
-__all__ = ["CONDITIONS", "FACTORS", "MAX_FACTOR", "ConditionalUNet", "describe_degradation"]
-
-#: The factors that volumes are super-resolved by, rows and columns alike.
-FACTORS = (2, 3, 4)
+__all__ = ["CONDITIONS", "MAX_FACTOR", "ConditionalUNet", "describe_degradation"]
 
 #: The greatest factor of rows or columns that the networks are trained for; the least is 1. They need not be whole.
 MAX_FACTOR = 6.0
 
 #: Numbers that describe how a slice was degraded: two factors, one plane an operator, and noise.
-CONDITIONS = 2 + len(OPERATORS) + 1
+CONDITIONS = 2 + len({operator.plane for operator in OPERATORS.values()}) + 1
 
 
 def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Tensor:
@@ -26,7 +23,7 @@ def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Te
 
     Args:
         factors: (B, 2) factors of rows (H) and columns (W), 1 to :data:`MAX_FACTOR`.
-        operator: (B,) places in ``degradation.OPERATORS``.
+        operator: (B,) places in ``operators.OPERATORS``.
         noise: (B,) standard deviation of the low-resolution slice's noise, in grey levels of 255.
 
     Returns:
@@ -36,7 +33,8 @@ def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Te
         >>> describe_degradation(torch.tensor([[4.0, 1.0]]), torch.tensor([0]), torch.tensor([3.0]))
         tensor([[1., 0., 1., 0., 0., 1.]])
     """
-    planes = functional.one_hot(operator.to(torch.long), len(OPERATORS)).to(factors)
+    seen_as = torch.tensor([one.plane for one in OPERATORS.values()], device=operator.device)[operator.to(torch.long)]
+    planes = functional.one_hot(seen_as, CONDITIONS - 3).to(factors)
     return torch.cat([factors.log2() / 2, planes, (1 + noise)[:, None].log2() / 2], dim=1)
 
 

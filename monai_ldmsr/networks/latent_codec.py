@@ -7,7 +7,7 @@ from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import cosine_matrix
+from monai_ldmsr.operators import cosine_matrix
 
 __all__ = ["LatentCodec", "block_dct_basis"]
 

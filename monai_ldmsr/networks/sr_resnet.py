@@ -10,9 +10,9 @@ from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
-from monai_ldmsr.networks.conditional_unet import FACTORS
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 
 __all__ = ["SRResNetGenerator"]

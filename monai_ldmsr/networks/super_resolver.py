@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from monai_ldmsr.degradation import Factor, factor_pair, operator_place
+from monai_ldmsr.choices import MAX_NOISE
+from monai_ldmsr.degradation import Factor, factor_pair
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
-from monai_ldmsr.noise_level import MAX_NOISE, estimate_noise
+from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
+from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
 __all__ = ["SuperResolver", "upsample_bicubic"]
@@ -45,7 +47,7 @@ class SuperResolver(nn.Module):
             the modality.
         default_detail: dial by DICOM's modality; one that is not in it, or not known, takes the least. None is 1.
         modality: what slices show of which a call does not say it.
-        operator: how the slices are assumed to have been degraded, one of ``degradation.OPERATORS``.
+        operator: how the slices are assumed to have been degraded, one of ``operators.OPERATORS``.
         noise: standard deviation of the noise in the slices, in grey levels of 255 (the model range -1 to 1), whatever
             was measured; None takes what a call says, and where it says nothing, estimates it slice by slice.
         seed: seed of the noise that samples are made of.

@@ -9,9 +9,10 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from monai_ldmsr.degradation import AreaOperator, operator_place
+from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
+from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recordable

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import OPERATORS, matrix_on, operator_matrix, operator_place, smooth_inverse_matrix
+from monai_ldmsr.degradation import matrix_on, smooth_inverse_matrix
 from monai_ldmsr.noise_level import GREY_LEVELS
+from monai_ldmsr.operators import OPERATORS, operator_matrix, operator_place
 from monai_ldmsr.training.slice_store import DrawnPatches
 
 __all__ = ["PatchDegradation", "draw_noise", "vary_sharpness"]
@@ -32,7 +33,7 @@ class PatchDegradation:
     """Operators of a batch, one for each patch, between one fine and one coarse grid.
 
     Args:
-        operator: (B,) places in ``degradation.OPERATORS``.
+        operator: (B,) places in ``operators.OPERATORS``.
         rows: (B, h, S) matrices of the rows.
         columns: (B, w, S) matrices of the columns.
         back: smooth inverses (S, h) and (S, w) of the area operator, which keep what they are given.

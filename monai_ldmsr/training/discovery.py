@@ -24,8 +24,8 @@ from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.packed_source import first_file, listed
 from monai_ldmsr.io.series_grouping import case_digest
+from monai_ldmsr.settings import checked
 from monai_ldmsr.training.volumes import MANIFEST, SPLITS
-from monai_ldmsr.transforms.intensity import check_modality
 
 __all__ = ["MANIFEST", "SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
 
@@ -190,7 +190,7 @@ def _listed(folder: Path, row: Mapping[str, str | None], line: int) -> DatasetEn
             f"Line {line} of {MANIFEST} has file '{Path(file).name}' and split '{split}'; give a file and one of "
             f"{', '.join(SPLITS)}."
         )
-    check_modality(modality or None)
+    checked({"modality": modality or None})
     path = folder / file
     subject = subject or case_digest(_top(path, folder) or volume_case(path))
     return DatasetEntry(path, path.name, modality or None, subject, split, listed=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import IterableDataset
 
-from monai_ldmsr.networks.conditional_unet import FACTORS, MAX_FACTOR
+from monai_ldmsr.choices import FACTORS
+from monai_ldmsr.networks.conditional_unet import MAX_FACTOR
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
@@ -72,7 +73,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     Yields:
         ``image`` (B, 1, S, S): the degraded patch in model range, interpolated back (bicubic); ``low``
         (B, 1, S/rows, S/columns): the same on its own grid; ``label`` (B, 1, S, S): the original in model range;
-        ``factor`` (B, 2); ``operator`` (B,): places in ``degradation.OPERATORS``; ``noise`` (B,): of ``low``, grey
+        ``factor`` (B, 2); ``operator`` (B,): places in ``operators.OPERATORS``; ``noise`` (B,): of ``low``, grey
         levels; ``knots`` (B, 2, K): see ``PatchIntensities``.
     """
 

@@ -11,9 +11,10 @@ import torch
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.settings import checked
 from monai_ldmsr.training.packed import check_packed, is_packed, load_packed
 from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
-from monai_ldmsr.transforms.intensity import IntensityMap, check_modality, fit_intensity_map
+from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
 
 if TYPE_CHECKING:
     from monai_ldmsr.training.discovery import DatasetEntry
@@ -61,7 +62,7 @@ def load_training_volumes(
     """
     if not split:
         return []
-    check_modality(modality)
+    checked({"modality": modality})
     if is_packed(dataset_dir):
         return load_packed(dataset_dir, split)
     from monai_ldmsr.training.discovery import find_entries

@@ -11,20 +11,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.errors import ReasonCode, SourceError
 
 __all__ = [
     "CT_KNOTS_HU",
-    "MODALITIES",
     "IntensityMap",
     "ScaleFromModelRanged",
     "ScaleToModelRanged",
-    "check_modality",
     "fit_intensity_map",
 ]
-
-#: DICOM's terms for the modalities that the models were trained on.
-MODALITIES = ("CT", "MR", "PT")
 
 #: HU and model value: half of the model range belongs to soft tissue, a quarter each to lung and bone.
 CT_KNOTS_HU = ((-1024.0, -1.0), (-200.0, -0.5), (300.0, 0.5), (1500.0, 1.0))
@@ -89,12 +84,6 @@ class IntensityMap:
         for n in range(len(x) - 1):
             result += (image.clamp(x[n], x[n + 1]) - x[n]) * ((y[n + 1] - y[n]) / (x[n + 1] - x[n]))
         return result
-
-
-def check_modality(modality: str | None) -> None:
-    """Raise ``SettingsError`` unless it is one of :data:`MODALITIES`, or None for not known."""
-    if modality not in (None, *MODALITIES):
-        raise SettingsError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
 
 
 def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:

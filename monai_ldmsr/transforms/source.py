@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from monai_ldmsr.io import (
 from monai_ldmsr.io.formats import header_beside, volume_extension
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.number_settings import real_number
-from monai_ldmsr.transforms.intensity import check_modality
+from monai_ldmsr.settings import checked
 
 __all__ = [
     "ProjectOntoSourced",
     "ReadSourced",
     "RestorePaddingd",
+    "SourceProjection",
     "possible_range",
     "project_volume",
     "volume_of",
@@ -79,7 +81,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        check_modality(modality)
+        checked({"modality": modality})
         self.limits = limits
         self.modality = modality
         self.source_key = source_key
@@ -102,10 +104,27 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         return read_volume_file(item, self.limits).with_modality(self.modality)
 
 
+@dataclass(frozen=True)
+class SourceProjection:
+    """How a result was made to agree with its source, and what that found.
+
+    Args:
+        settings: ``consistency``, ``operator`` and ``overshoot`` (None for that of real images), for the report.
+        overshoot: share in use, see :func:`~monai_ldmsr.consistency.neighbourhood_range`.
+        disagreement: root mean square difference before, in the source's unit.
+        n_bounded: voxels that the network had set outside of what the source around them allows.
+    """
+
+    settings: Mapping[str, Any]
+    overshoot: float
+    disagreement: float
+    n_bounded: int
+
+
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Apply :func:`project_volume` to results in the source's unit, within what its integers can hold.
 
-    What it found is kept as ``{key}_disagreement`` (root mean square), ``{key}_n_bounded`` and ``{key}_overshoot``.
+    What it found is kept as ``{key}_projection``, a :class:`SourceProjection`.
 
     Args:
         keys: results (1, fI, fJ, K).
@@ -133,8 +152,9 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         self.factor = Factors.of(factor).in_plane
         self.weight = real_number("consistency", weight, 0.0, 1.0)
         self.operator = operator
-        share = overshoot_share(self.factor) if overshoot is None else overshoot
-        self.overshoot = real_number("overshoot", share, 0.0)
+        given = None if overshoot is None else real_number("overshoot", overshoot, 0.0)
+        self.overshoot = overshoot_share(self.factor) if given is None else given
+        self._settings = {"consistency": self.weight, "operator": operator, "overshoot": given}
         self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -146,8 +166,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
             rms, n_bounded = project_volume(
                 result[key], volume, self.factor, self.weight, self.operator, self.overshoot, limits, step
             )
-            result.update({f"{key}_disagreement": rms, f"{key}_n_bounded": n_bounded})
-            result[f"{key}_overshoot"] = self.overshoot
+            result[f"{key}_projection"] = SourceProjection(self._settings, self.overshoot, rms, n_bounded)
         return result
 
 
@@ -168,7 +187,7 @@ def project_volume(
         source: (1, I, J, K).
         factor: super-resolution factor.
         weight: see :func:`~monai_ldmsr.consistency.project_onto_source`.
-        operator: assumed degradation, one of ``degradation.OPERATORS``.
+        operator: assumed degradation, one of ``operators.OPERATORS``.
         overshoot: see :func:`~monai_ldmsr.consistency.neighbourhood_range`; None takes that of real images.
         value_range: least and greatest value of all voxels, see :func:`possible_range`.
         tolerance: voxels that the bounds move by no more than this are not counted.

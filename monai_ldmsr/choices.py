@@ -1,0 +1,16 @@
+"""What one may choose among and how far; free of torch, so that a command's help can say it at once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["FACTORS", "MAX_NOISE", "MODALITIES"]
+
+#: The factors that volumes are super-resolved by, rows and columns alike.
+FACTORS: Final = (2, 3, 4)
+
+#: DICOM's terms for the modalities that the models were trained on.
+MODALITIES: Final = ("CT", "MR", "PT")
+
+#: Standard deviation, in grey levels of 255, beyond which noise counts as this much.
+MAX_NOISE: Final = 40.0

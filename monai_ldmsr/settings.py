@@ -1,0 +1,216 @@
+"""Every setting of a super-resolution, described once.
+
+A field of :class:`WorkSettings` is all there is to a setting outside of the bundle's config, where the top-level key of
+its name holds its default. The command's option, the argument of :func:`~monai_ldmsr.super_resolve` and its check, what
+MONAI Label's clients choose from and the part in fingerprints follow from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
+from monai_ldmsr.choices import FACTORS, MAX_NOISE, MODALITIES
+from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.io.series_labels import checked_description, checked_number
+from monai_ldmsr.number_settings import real_number, said, whole_number
+from monai_ldmsr.operators import OPERATORS
+
+__all__ = ["Setting", "WorkSettings", "checked", "described", "one_of", "phrase", "setting", "takes_settings"]
+
+#: What stands for the settings in the docstring of a function that takes them.
+_SETTINGS_LINE = "    settings: all of ``WorkSettings``."
+
+Reader = Callable[[str, Any], Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What there is to say of a setting beside its name, type and default (None takes the bundle's).
+
+    Args:
+        help: what it does, as a full phrase, with its range or its values where there are some.
+        read: makes its value of what a user, a config or a client gave; takes name and value, raises ``SettingsError``.
+        changes: voxels, the headers of DICOM results, or neither.
+        choices: all its values, where they can be listed.
+        usual: what is taken where it is not given, in words.
+        word: the name of its option and among clients of MONAI Label, where it is another one; "" for no option.
+    """
+
+    help: str
+    read: Reader
+    changes: Literal["voxels", "headers", "nothing"] = "voxels"
+    choices: Collection[Any] = ()
+    usual: str = "the bundle's"
+    word: str | None = None
+
+
+def setting(default: Any, help: str, read: Reader, **more: Any) -> Any:
+    """A field of a dataclass of settings; ``more`` are further fields of :class:`Setting`."""
+    return field(default=default, metadata={"setting": Setting(help, read, **more)})
+
+
+def described(settings: type) -> dict[str, tuple[Setting, Any]]:
+    """Each setting of a dataclass and its default, by name."""
+    return {one.name: (one.metadata["setting"], one.default) for one in fields(settings)}
+
+
+def one_of(choices: Collection[Any], read: Reader = lambda name, value: value) -> Reader:
+    """Reads one of some values; in what form they may come, ``read`` says."""
+
+    def chosen(name: str, value: Any) -> Any:
+        found = read(name, value)
+        if found not in list(choices):
+            raise SettingsError(f"{name} is {said(value)}; choose one of {', '.join(map(str, choices))}.")
+        return found
+
+    return chosen
+
+
+def _as_given(name: str, value: Any) -> Any:
+    return value
+
+
+_share = partial(real_number, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class WorkSettings:
+    """How volumes are super-resolved: arguments of :func:`~monai_ldmsr.super_resolve`, read and checked.
+
+    Raises:
+        SettingsError: one is outside what is possible.
+    """
+
+    factor: int = setting(
+        2, "how many times finer each slice becomes in both directions", one_of(FACTORS, whole_number), choices=FACTORS
+    )
+    num_inference_steps: int | None = setting(
+        None, "how often the network runs for each slice", partial(whole_number, low=1), word="steps"
+    )
+    detail: float | None = setting(
+        None, "from 0 (the mean: truest, smoothest) to 1 (a sample: sharpest, least certain)", _share
+    )
+    consistency: float | None = setting(
+        None, "how strictly the result must agree with the source when it is degraded again, 0 to 1", _share
+    )
+    operator: str | None = setting(
+        None, "how the source is assumed to have been blurred", one_of(OPERATORS), choices=OPERATORS
+    )
+    noise: float | None = setting(
+        None,
+        "standard deviation of the source's noise, in grey levels of 255 of the model range; 5 HU are 1.3 in CT's soft "
+        "tissue",
+        partial(real_number, low=0.0, high=MAX_NOISE),
+        usual="estimated for each volume",
+    )
+    seed: int = setting(0, "seed of all random numbers: the same seed gives the same result", whole_number)
+    modality: str | None = setting(
+        None,
+        "what volume files show, where neither their headers nor .json files say it; CT must be in HU",
+        one_of(MODALITIES),
+        choices=MODALITIES,
+        usual="what the source says",
+    )
+    device: str | None = setting(
+        None,
+        "torch device: cpu, cuda, cuda:1, ...; another processor may round a value here and there",
+        _as_given,
+        changes="nothing",
+        usual="CUDA when there is one",
+    )
+    bundle: str | Path = setting(
+        DEFAULT_BUNDLE,
+        "name of a bundle that comes with the package, or a bundle's folder",
+        _as_given,
+        changes="nothing",
+    )
+    limits: ReadLimits | None = setting(
+        None,
+        "the largest source that is read; larger ones, and files that only claim to be large, are refused",
+        _as_given,
+        changes="nothing",
+        usual="ReadLimits()",
+        word="",
+    )
+    created: datetime | str | None = setting(
+        None,
+        "when results say that they were made (ISO 8601, UTC where no zone is given)",
+        _as_given,
+        changes="nothing",
+        usual="SOURCE_DATE_EPOCH, or now",
+        word="",
+    )
+    series_number: int | None = setting(
+        None,
+        "Series Number of DICOM results; several volumes of one series count up from it",
+        checked_number,
+        changes="headers",
+        usual="100 times the source's plus the factor",
+    )
+    series_description: str | None = setting(
+        None,
+        "Series Description of DICOM results, followed by what tells volumes of one series apart; ASCII without "
+        "backslash, $, @ and %",
+        checked_description,
+        changes="headers",
+        usual="'SR x2 (research)' and the source's",
+    )
+
+    def changing(self, *what: str) -> dict[str, Any]:
+        """Those that change voxels or headers, as ``Setting.changes`` has it, by name."""
+        names = [name for name, (one, _) in described(type(self)).items() if one.changes in what]
+        return {name: getattr(self, name) for name in names}
+
+    def __post_init__(self) -> None:
+        for name, value in checked(vars(self), type(self)).items():
+            object.__setattr__(self, name, value)
+
+
+def checked(given: Mapping[str, Any], settings: type = WorkSettings) -> dict[str, Any]:
+    """Values by name, as their settings read them; None, and what is no setting, stays as it is.
+
+    Raises:
+        SettingsError: one is outside what is possible.
+
+    Example:
+        >>> checked({"factor": "2.0", "detail": None, "overshoot": 0.1})
+        {'factor': 2, 'detail': None, 'overshoot': 0.1}
+    """
+    readers = {name: one.read for name, (one, _) in described(settings).items()}
+    return {
+        name: readers[name](name, value) if name in readers and value is not None else value
+        for name, value in given.items()
+    }
+
+
+def takes_settings(function: Function) -> Function:
+    """Show the settings, which ``function`` takes as ``**settings``, in its signature and under its ``Args:``."""
+    shown = inspect.signature(function)
+    kept = [one for one in shown.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(WorkSettings)
+    ]
+    function.__signature__ = shown.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    lines = [
+        textwrap.fill(f"{name}: {phrase(one, default)}.", 112, initial_indent="    ", subsequent_indent="        ")
+        for name, (one, default) in described(WorkSettings).items()
+    ]
+    function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_SETTINGS_LINE, "\n".join(lines))
+    return function
+
+
+def phrase(one: Setting, default: Any) -> str:
+    """What a setting does, its values and what is taken where it is not given."""
+    values = f": {', '.join(map(str, one.choices))}" if one.choices else ""
+    return f"{one.help}{values} (default: {one.usual if default is None else default})"
