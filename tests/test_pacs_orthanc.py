@@ -27,7 +27,7 @@ from monai_ldmsr.pacs.peers import Caller, parse_peer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.sending import parse_destination
 from monai_ldmsr.pacs.spool import SpoolTimes
-from monai_ldmsr.pacs.store_server import ReceiverLimits
+from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
 
 pytestmark = pytest.mark.orthanc
 
@@ -230,7 +230,7 @@ def test_three_hundred_slices_by_storescu(tmp_path: Path) -> None:
             matrix @ matrix
 
     receiver = SeriesReceiver(
-        tmp_path / "spool", handed_on.append, "LDMSR", 0, ["STORESCU"], address="127.0.0.1", limits=NO_LIMIT,
+        tmp_path / "spool", handed_on.append, Endpoint("LDMSR", 0, ["STORESCU"], "127.0.0.1"), limits=NO_LIMIT,
         times=SpoolTimes(quiet_s=0.5),
     )  # fmt: skip
     worker = threading.Thread(target=work)
@@ -257,7 +257,7 @@ def test_orthanc_sends_to_the_receiver(server: OrthancServer, tmp_path: Path) ->
     server.upload(*paths)
     handed_on: list[Path] = []
     receiver = SeriesReceiver(
-        tmp_path / "spool", handed_on.append, "LDMSR", 0, ["ORTHANC"], address="127.0.0.1", limits=NO_LIMIT,
+        tmp_path / "spool", handed_on.append, Endpoint("LDMSR", 0, ["ORTHANC"], "127.0.0.1"), limits=NO_LIMIT,
         times=SpoolTimes(quiet_s=0.5),
     )  # fmt: skip
     with receiver:

@@ -31,7 +31,7 @@ from monai_ldmsr.pacs import store_server
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.spool import SpoolTimes
-from monai_ldmsr.pacs.store_server import ReceiverLimits
+from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
 
 LIMITS = ReceiverLimits(min_free_bytes=0)
 TIMES = SpoolTimes(quiet_s=0.15, open_quiet_s=0.15)
@@ -43,8 +43,9 @@ class Received:
 
     def __init__(self, folder: Path, **named: object) -> None:
         self.handed_on: list[Path] = []
-        options = {"limits": LIMITS, "times": PATIENT, "address": "127.0.0.1", **named}
-        self.receiver = SeriesReceiver(folder, self.handed_on.append, "LDMSR", 0, ["MODALITY"], **options)
+        options = {"limits": LIMITS, "times": PATIENT, **named}
+        endpoint = Endpoint("LDMSR", 0, ["MODALITY"], "127.0.0.1")
+        self.receiver = SeriesReceiver(folder, self.handed_on.append, endpoint, **options)
 
     @property
     def peer(self) -> DicomPeer:
@@ -321,12 +322,12 @@ def test_strangers_are_rejected(tmp_path: Path, aet: str, called: str) -> None:
 
 def test_somebody_must_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="AE titles"):
-        SeriesReceiver(tmp_path, print, "LDMSR", 0, [])
+        SeriesReceiver(tmp_path, print, Endpoint("LDMSR", 0, []))
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
     with receiving(tmp_path) as received:
-        other = SeriesReceiver(tmp_path / "o", print, "LDMSR", received.peer.port, ["A"], address="127.0.0.1")
+        other = SeriesReceiver(tmp_path / "o", print, Endpoint("LDMSR", received.peer.port, ["A"], "127.0.0.1"))
         with pytest.raises(SettingsError, match="in use"):
             other.start()
         other.stop()
@@ -486,7 +487,7 @@ def test_whoever_works_on_series_may_fail(tmp_path: Path) -> None:
         raise ValueError("MARKER")
 
     receiver = SeriesReceiver(
-        tmp_path / "spool", fail, "LDMSR", 0, ["MODALITY"], address="127.0.0.1", limits=LIMITS, times=PATIENT
+        tmp_path / "spool", fail, Endpoint("LDMSR", 0, ["MODALITY"], "127.0.0.1"), limits=LIMITS, times=PATIENT
     )
     with receiver:
         peer = DicomPeer("LDMSR", "127.0.0.1", receiver.port)

@@ -26,7 +26,7 @@ from monai_ldmsr.pacs.peers import Caller, Credentials, DicomPeer, DicomwebPeer,
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.sending import parse_destination
 from monai_ldmsr.pacs.spool import SpoolTimes
-from monai_ldmsr.pacs.store_server import ReceiverLimits
+from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
 from monai_ldmsr.pacs.tls import TlsSettings
 
 STUDY = "1.2.826.0.1.47114711.1"
@@ -57,7 +57,7 @@ def marked_series(folder: Path, n: int = 2, **named: Any) -> list[pydicom.Datase
 
 def receiver_for(folder: Path, handed_on: list[Path], **named: Any) -> SeriesReceiver:
     options = {"limits": ReceiverLimits(min_free_bytes=0), "times": SpoolTimes(quiet_s=0.2), **named}
-    return SeriesReceiver(folder, handed_on.append, "LDMSR", 0, ["MODALITY"], address="127.0.0.1", **options)
+    return SeriesReceiver(folder, handed_on.append, Endpoint("LDMSR", 0, ["MODALITY"], "127.0.0.1"), **options)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_dicom_by_tls_both_ways(tmp_path: Path, certificates: dict[str, TlsSetti
     images = marked_series(tmp_path / "result")
     handed_on: list[Path] = []
     receiver = SeriesReceiver(
-        tmp_path / "spool", handed_on.append, "LDMSR", 0, ["SENDER"], address="127.0.0.1",
-        tls=certificates["server"], limits=ReceiverLimits(min_free_bytes=0), times=SpoolTimes(quiet_s=0.2),
+        tmp_path / "spool", handed_on.append, Endpoint("LDMSR", 0, ["SENDER"], "127.0.0.1", certificates["server"]),
+        limits=ReceiverLimits(min_free_bytes=0), times=SpoolTimes(quiet_s=0.2),
     )  # fmt: skip
     with receiver:
         peer = DicomPeer("LDMSR", "127.0.0.1", receiver.port)

@@ -33,6 +33,7 @@ from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.sending import parse_destination
 from monai_ldmsr.pacs.service import Inbox, SeriesService
 from monai_ldmsr.pacs.spool import SpoolTimes
+from monai_ldmsr.pacs.store_server import Endpoint
 
 SHAPE = (12, 14, 3)
 WITHIN_S = 30.0
@@ -56,7 +57,7 @@ def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
         stopping = threading.Event()
         times = SpoolTimes(quiet_s=0.2)
         receiver = SeriesReceiver(
-            tmp_path / "spool", inbox.put, "LDMSR", 0, ["MODALITY"], address="127.0.0.1", times=times
+            tmp_path / "spool", inbox.put, Endpoint("LDMSR", 0, ["MODALITY"], "127.0.0.1"), times=times
         )
         with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as loop:
             deliveries = [parse_destination(text) for text in destinations]

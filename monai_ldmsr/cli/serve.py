@@ -90,22 +90,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
     from monai_ldmsr.pacs.receiver import SeriesReceiver
     from monai_ldmsr.pacs.spool import SpoolTimes
-    from monai_ldmsr.pacs.store_server import ReceiverLimits
+    from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
 
-    return SeriesReceiver(
-        arguments.spool or arguments.output / "spool",
-        inbox.put,
-        arguments.ae_title,
-        arguments.port,
-        arguments.allow,
-        address=arguments.address,
-        tls=caller_of(arguments).tls if arguments.dicom_tls else None,
-        limits=ReceiverLimits(
-            arguments.max_associations, arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20
-        ),
-        times=SpoolTimes(quiet_s=arguments.quiet),
-        read_limits=limits_of(arguments),
-    )
+    tls = caller_of(arguments).tls if arguments.dicom_tls else None
+    endpoint = Endpoint(arguments.ae_title, arguments.port, arguments.allow, arguments.address, tls)
+    sizes = (arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20)
+    limits = ReceiverLimits(arguments.max_associations, *sizes, limits_of(arguments))
+    spool, times = arguments.spool or arguments.output / "spool", SpoolTimes(quiet_s=arguments.quiet)
+    return SeriesReceiver(spool, inbox.put, endpoint, limits=limits, times=times)
 
 
 def _tell(progress: BatchProgress) -> None:

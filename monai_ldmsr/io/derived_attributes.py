@@ -270,13 +270,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.RECOMPUTED, _ALL, "SOP Common", "SOPClassUID", "that of the modality"),
     (Fate.NEW, _ALL, "SOP Common", "SOPInstanceUID", "2.25. + UUIDv5, see SeriesInstanceUID"),
     (Fate.NEW, _ALL, "General Series", "SeriesInstanceUID", "2.25. + UUIDv5 of source and derivation"),
-    (
-        Fate.NEW,
-        _ALL,
-        "General Series",
-        "SeriesNumber",
-        "see series_labels",
-    ),
+    (Fate.NEW, _ALL, "General Series", "SeriesNumber", "see series_labels"),
     (
         Fate.NEW,
         _ALL,

@@ -26,17 +26,14 @@ from pydicom.uid import (
     JPEG2000,
     JPEG2000MC,
     UID,
-    CTImageStorage,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLSNearLossless,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
 )
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
-from monai_ldmsr.io.dicom_header import text
+from monai_ldmsr.io.dicom_header import CLASSIC, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.patient_position import set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
@@ -48,7 +45,7 @@ RESEARCH_MARK = "Research only, not for diagnosis."
 
 _NAMESPACE = uuid.UUID("5a1b3c4e-7d6f-5e2a-9b8c-6c646d737200")
 
-_SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+_SOP_CLASSES = {modality: uid for uid, modality in CLASSIC.items()}
 
 #: Transfer syntaxes that may lose information, and the method's defined term (PS3.3 C.7.6.1.1.5.1).
 _LOSSY_METHODS = {

@@ -17,9 +17,6 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -32,14 +29,12 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
-    LegacyConvertedEnhancedCTImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
     RLELossless,
 )
 
 from monai_ldmsr.errors import PeerError, ReasonCode, SettingsError
+from monai_ldmsr.io.dicom_header import CLASSIC
+from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
 from monai_ldmsr.pacs.peers import Caller, DicomPeer
 
 try:
@@ -76,15 +71,7 @@ _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
 
 #: What is received and fetched: the images that are super-resolved.
-IMAGE_CLASSES: tuple[UID, ...] = (
-    CTImageStorage,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
-    EnhancedCTImageStorage,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-)
+IMAGE_CLASSES: tuple[UID, ...] = (*CLASSIC, *CLASSIC_FORM)
 
 #: SOP class of C-ECHO.
 VERIFICATION = UID("1.2.840.10008.1.1")

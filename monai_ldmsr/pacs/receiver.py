@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.pacs.instances import read_instance
 from monai_ldmsr.pacs.spool import DEFAULT_TIMES, SeriesSpool, SpoolTimes
 from monai_ldmsr.pacs.store_server import (
     DEFAULT_RECEIVER_LIMITS,
     NOT_MATCHING,
     NOT_UNDERSTOOD,
+    Endpoint,
     IncomingImage,
     ReceiverLimits,
     Refusal,
     StoreServer,
 )
-from monai_ldmsr.pacs.tls import TlsSettings
 
 __all__ = ["SeriesReceiver"]
 
@@ -37,13 +36,12 @@ class SeriesReceiver:
         spool: folder; see :mod:`~monai_ldmsr.pacs.spool`. What is in it survives a restart.
         on_series: called with the folder of each whole series, in a thread of its own, one at a time; also for those
             that were whole before the start. The folder stays until :meth:`remove`.
-        ae_title, port, allowed, address, tls, limits, timeout_s: as of
-            :class:`~monai_ldmsr.pacs.store_server.StoreServer`.
+        endpoint: where and for whom it listens.
+        limits: see :class:`~monai_ldmsr.pacs.store_server.ReceiverLimits`.
         times: when a series is whole.
-        read_limits: of an image's header.
 
     Example:
-        >>> receiver = SeriesReceiver(Path("spool"), print, "LDMSR", 11112, ["MODALITY1"])  # doctest: +SKIP
+        >>> receiver = SeriesReceiver(Path("spool"), print, Endpoint("LDMSR", 11112, ["MODALITY1"]))  # doctest: +SKIP
         >>> with receiver:  # doctest: +SKIP
         ...     time.sleep(60)
     """
@@ -52,23 +50,15 @@ class SeriesReceiver:
         self,
         spool: Path,
         on_series: Callable[[Path], None],
-        ae_title: str,
-        port: int,
-        allowed: Sequence[str],
+        endpoint: Endpoint,
         *,
-        address: str = "",
-        tls: TlsSettings | None = None,
         limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
         times: SpoolTimes = DEFAULT_TIMES,
-        read_limits: ReadLimits = DEFAULT_LIMITS,
-        timeout_s: float = 300.0,
     ) -> None:
         self.spool = SeriesSpool(spool, times)
-        self._on_series, self._read_limits = on_series, read_limits
+        self._on_series, self._read_limits = on_series, limits.read
         self._look_every_s = min(_LOOK_EVERY_S, times.quiet_s / 2)
-        self._server = StoreServer(
-            self, spool, ae_title, port, allowed, address=address, tls=tls, limits=limits, timeout_s=timeout_s
-        )
+        self._server = StoreServer(self, spool, endpoint, limits)
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="whole series", daemon=True)
 

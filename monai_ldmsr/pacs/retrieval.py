@@ -35,6 +35,7 @@ from monai_ldmsr.pacs.store_server import (
     NOT_MATCHING,
     NOT_UNDERSTOOD,
     OUT_OF_RESOURCES,
+    Endpoint,
     IncomingImage,
     ReceiverLimits,
     Refusal,
@@ -168,16 +169,9 @@ class MoveRetrieval:
     ) -> None:
         self._peer, self._caller, self._limits = peer, caller, limits
         self._inbox: _Inbox | None = None
-        self._server = StoreServer(
-            self,
-            folder,
-            caller.ae_title,
-            target.port,
-            target.allowed or (peer.ae_title,),
-            address=target.address,
-            tls=caller.tls if caller.dicom_tls else None,
-            limits=limits,
-        )
+        allowed, tls = target.allowed or (peer.ae_title,), caller.tls if caller.dicom_tls else None
+        endpoint = Endpoint(caller.ae_title, target.port, allowed, target.address, tls)
+        self._server = StoreServer(self, folder, endpoint, limits)
 
     def __enter__(self) -> MoveRetrieval:
         self._server.start()

@@ -35,6 +35,7 @@ from monai_ldmsr.storage import write_synced
 
 __all__ = [
     "DEFAULT_RECEIVER_LIMITS",
+    "Endpoint",
     "IncomingImage",
     "ReceiverLimits",
     "Refusal",
@@ -81,6 +82,27 @@ class ReceiverLimits:
 
 #: What is used where nothing else is said.
 DEFAULT_RECEIVER_LIMITS = ReceiverLimits()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and for whom an SCP of ours listens.
+
+    Args:
+        ae_title: what callers must call us.
+        port: TCP port; 0 takes a free one.
+        allowed: AE titles that may call; at least one.
+        address: of the network interface; all when empty.
+        tls: certificates; None listens without TLS.
+        timeout_s: silence after which an association is aborted.
+    """
+
+    ae_title: str
+    port: int
+    allowed: Sequence[str]
+    address: str = ""
+    tls: TlsSettings | None = None
+    timeout_s: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -193,13 +215,8 @@ class StoreServer:
     Args:
         storage: what decides over images.
         folder: on the disk whose free space counts.
-        ae_title: what callers must call us.
-        port: TCP port; 0 takes a free one.
-        allowed: AE titles that may call; at least one.
-        address: of the network interface; all when empty.
-        tls: certificates; None listens without TLS.
+        endpoint: see :class:`Endpoint`.
         limits: see :class:`ReceiverLimits`.
-        timeout_s: silence after which an association is aborted.
 
     Raises:
         SettingsError: an argument is impossible.
@@ -209,29 +226,23 @@ class StoreServer:
         self,
         storage: Storage,
         folder: Path,
-        ae_title: str,
-        port: int,
-        allowed: Sequence[str],
-        *,
-        address: str = "",
-        tls: TlsSettings | None = None,
+        endpoint: Endpoint,
         limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
-        timeout_s: float = 300.0,
     ) -> None:
-        if not allowed:
+        if not endpoint.allowed:
             # pynetdicom takes an empty list for "anybody".
             raise SettingsError("Name the AE titles that may send; without any, nobody could.")
         self._storage, self._folder, self.limits = storage, folder, limits
-        self._endpoint = (address, port)
-        self._ssl = None if tls is None else tls.server_context()
+        self._endpoint = endpoint
+        self._ssl = None if endpoint.tls is None else endpoint.tls.server_context()
         self._size_limit = SizeLimit(limits.max_object_bytes)
         self._numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._next_number = itertools.count(1)
         self._server: Any = None
-        self._ae = application_entity(check_ae_title(ae_title), timeout_s)
-        self._ae.acse_timeout = min(timeout_s, _REQUEST_WITHIN_S)
+        self._ae = application_entity(check_ae_title(endpoint.ae_title), endpoint.timeout_s)
+        self._ae.acse_timeout = min(endpoint.timeout_s, _REQUEST_WITHIN_S)
         self._ae.require_called_aet = True
-        self._ae.require_calling_aet = [check_ae_title(title) for title in allowed]
+        self._ae.require_calling_aet = [check_ae_title(title) for title in endpoint.allowed]
         self._ae.maximum_associations = limits.max_associations
         contexts = [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in IMAGE_CLASSES]
         self._ae.supported_contexts = [build_context(VERIFICATION), *contexts]
@@ -254,18 +265,15 @@ class StoreServer:
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, lambda event: self._storage.released(self._number(event.assoc))),
-            (
-                evt.EVT_REJECTED,
-                _on_rejected,
-            ),
+            (evt.EVT_REJECTED, _on_rejected),
         ]
         try:
             self._server = self._ae.start_server(
-                self._endpoint, block=False, ssl_context=self._ssl, evt_handlers=handlers
+                (self._endpoint.address, self._endpoint.port), block=False, ssl_context=self._ssl, evt_handlers=handlers
             )
         except OSError as error:
             raise SettingsError(
-                f"Port {self._endpoint[1]} cannot be listened on: {error.strerror}. Choose another."
+                f"Port {self._endpoint.port} cannot be listened on: {error.strerror}. Choose another."
             ) from None
 
     def stop(self, grace_s: float = 10.0) -> None:
