@@ -10,9 +10,19 @@ from pathlib import Path
 
 from monai_ldmsr.errors import SettingsError, WeightsError
 
-__all__ = ["DEFAULT_BUNDLE", "BundleInfo", "available_bundles", "bundle_info", "find_bundle", "weights_sha256"]
+__all__ = [
+    "BASELINES",
+    "DEFAULT_BUNDLE",
+    "BundleInfo",
+    "available_bundles",
+    "bundle_info",
+    "find_bundle",
+    "running_bundle",
+    "weights_sha256",
+]
 
-DEFAULT_BUNDLE = "ldm_sr"
+#: Names of the bundles of the latent diffusion model and of SRResNet and SRGAN.
+DEFAULT_BUNDLE, BASELINES = "ldm_sr", "srgan_sr"
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,16 @@ def find_bundle(bundle: str | Path) -> Path:
         if (candidate / "configs" / "metadata.json").is_file():
             return candidate
     raise SettingsError(f"There is no bundle '{Path(bundle).name}' (a folder with configs/metadata.json).")
+
+
+def running_bundle(bundle_root: str | Path, name: str) -> Path:
+    """Folder of the bundle whose config runs: ``bundle_root`` if it is one, else :func:`find_bundle` of its name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    is_bundle = (Path(bundle_root) / "configs" / "metadata.json").is_file()
+    return Path(bundle_root) if is_bundle else find_bundle(name)
 
 
 def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:

@@ -18,18 +18,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
-from monai_ldmsr.bundle_folder import (
-    DEFAULT_BUNDLE,
-    BundleInfo,
-    available_bundles,
-    bundle_info,
-    find_bundle,
-    weights_sha256,
-)
+from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
 from monai_ldmsr.errors import LdmsrError, SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, checked, described, takes_settings
+from monai_ldmsr.storage import replaced_files
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
 if TYPE_CHECKING:
@@ -41,13 +35,8 @@ if TYPE_CHECKING:
     from monai_ldmsr.run_summary import RunSummary
 
 __all__ = [
-    "DEFAULT_BUNDLE",
-    "BundleInfo",
-    "available_bundles",
-    "bundle_info",
     "check_config",
     "evaluate",
-    "find_bundle",
     "load_network",
     "load_super_resolver",
     "open_evaluator",
@@ -218,7 +207,7 @@ def evaluate(
     with _unwrapped():
         workflow = _workflow(
             folder,
-            config="evaluate.yaml",
+            "evaluate",
             dataset_dir=Path(dataset_dir),
             output_dir=Path(output_dir),
             factor=factor,
@@ -228,7 +217,7 @@ def evaluate(
             native_slices_per_volume=native_slices_per_volume,
             **{key: value for key, value in chosen.items() if value is not None},
         )
-        evaluation: SplitEvaluation = workflow.parser.get_parsed_content("evaluation")
+        evaluation: SplitEvaluation = workflow.evaluator
     return evaluation.run(output_dir)
 
 
@@ -262,7 +251,7 @@ def train(
         device: torch device; None takes CUDA when there is one.
         seed: of all stages.
         modality: of volume files of which nothing else says it.
-        size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); see ``training.plan.SIZES``.
+        size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); the overlay of that name.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
         stages: names of those to be run, of ``training.plan.STAGES``; empty for all.
         start: weights of a whole model to go on from, a bundle's ``model.pt``.
@@ -290,6 +279,8 @@ def train(
     plan.check()
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
+    if packed is not None and plan.overlays:
+        _merge_configs(packed / "configs", "inference", *plan.overlays)
     reason = why_not_measured(data) if baselines else "that takes the model's and the baselines' weights"
     if reason or packed is None:
         say(f"not evaluated: {reason}")
@@ -300,16 +291,22 @@ def train(
     return packed
 
 
-def _run_training(config: Path, settings: Mapping[str, Any]) -> None:
+def _run_training(folder: Path, overlays: Sequence[str], settings: Mapping[str, Any]) -> None:
     with _unwrapped():
-        workflow = _workflow(config.parents[1], config.name, workflow_type="train", **settings)
+        workflow = _workflow(folder, *overlays, workflow_type="train", **settings)
         workflow.run()
         workflow.finalize()
 
 
-def _workflow(
-    folder: Path, config: str = "inference.yaml", workflow_type: str = "inference", **overrides: Any
-) -> ConfigWorkflow:
+def _merge_configs(configs: Path, name: str, *overlays: str) -> None:
+    """Write overlays into a config, so that it alone says all; its comments go."""
+    merged = ConfigParser.load_config_files([configs / f"{part}.yaml" for part in (name, *overlays)])
+    with replaced_files(configs / f"{name}.yaml") as (partial,):
+        ConfigParser.export_config_file(merged, partial, fmt="yaml", sort_keys=False)
+
+
+def _workflow(folder: Path, *overlays: str, workflow_type: str = "inference", **overrides: Any) -> ConfigWorkflow:
+    """A bundle's ``inference.yaml`` with other configs of the bundle laid over it, and values over these."""
     overrides = _checked(overrides)
     configs = folder / "configs"
     with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
@@ -317,7 +314,7 @@ def _workflow(
         warnings.simplefilter("ignore", UserWarning)
         workflow = ConfigWorkflow(
             workflow_type=workflow_type,
-            config_file=str(configs / config),
+            config_file=[str(configs / f"{name}.yaml") for name in ("inference", *overlays)],
             meta_file=str(configs / "metadata.json"),
             logging_file=False,
             bundle_root=folder,
@@ -342,11 +339,14 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_config() -> None:
-    """Refuse wrong settings, and overrides of keys that are not there; the first of each config's ``initialize``.
+def check_config(unused: Sequence[str] = ()) -> None:
+    """Refuse wrong settings, and overrides of keys that are not there; in each config's ``initialize``.
 
     MONAI adds an override of any name to the config, and what nothing refers to changes nothing: ``--factr 4`` would go
     unnoticed. What a config calls is given no view of the config, so its parser is looked for among the callers.
+
+    Args:
+        unused: keys of the config below that nothing refers to any more.
 
     Raises:
         SystemExit: with the message alone, since MONAI wraps exceptions into others of its own.
@@ -356,14 +356,14 @@ def check_config() -> None:
         frame = frame.f_back
     config = {} if frame is None else frame.f_locals["self"].config
     try:
-        _refuse_unused(config)
+        _refuse_unused(config, unused)
         _checked({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
     except SettingsError as error:
         raise SystemExit(f"{error} [{error.reason.value}]") from None
 
 
-def _refuse_unused(config: Mapping[str, Any]) -> None:
-    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
+def _refuse_unused(config: Mapping[str, Any], unused: Sequence[str]) -> None:
+    used = {*re.findall(r"@(\w+)", json.dumps(config, default=str)), *unused}
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
     known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | described(WorkSettings).keys()
     for key in config.keys() - known:

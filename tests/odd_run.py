@@ -23,10 +23,10 @@ import SimpleITK
 from pydicom.uid import JPEGExtended12Bit
 from torch import Tensor
 
+from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.networks.super_resolver import SuperResolver
-from monai_ldmsr.workflow import find_bundle
 
 #: A run takes a fraction of these; the limits catch a reader that believes a hostile header.
 TIME_LIMIT_S, MEMORY_LIMIT_MB = 20, 400

@@ -136,8 +136,8 @@ def test_another_pixel_gives_other_uids(source: Path, first: Path, tmp_path: Pat
 
 def test_other_weights_give_other_uids(source: Path, first: Path, tmp_path: Path) -> None:
     """One number of the model changed in its last digit, as another training would."""
+    from monai_ldmsr.bundle_folder import find_bundle
     from monai_ldmsr.storage import file_sha256
-    from monai_ldmsr.workflow import find_bundle
 
     bundle = tmp_path / "ldm_sr"
     shutil.copytree(find_bundle("ldm_sr"), bundle)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_ldmsr.bundle_folder import bundle_info, find_bundle
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.networks import load_weights
 from monai_ldmsr.storage import file_sha256
-from monai_ldmsr.workflow import bundle_info, find_bundle, load_super_resolver
+from monai_ldmsr.workflow import load_super_resolver
 
 
 class Program:

@@ -23,10 +23,10 @@ from places import ROOT
 from series_by_hand import along_normal
 
 from monai_ldmsr import super_resolve
+from monai_ldmsr.bundle_folder import bundle_info, find_bundle
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.networks import SuperResolver, load_into_generative, load_weights
 from monai_ldmsr.storage import file_sha256
-from monai_ldmsr.workflow import bundle_info, find_bundle
 
 __all__ = ["one_thread"]
 

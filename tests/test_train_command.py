@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +57,12 @@ def test_train_makes_bundles_and_resumes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(workflow, "train", functools.partial(workflow.train, overrides=OVERRIDES))
-    monkeypatch.setitem(plan.SIZES, "large", NETWORK)
-    output = tmp_path / "out"
+    bundles, output = tmp_path / "bundles", tmp_path / "out"
+    for name in ("ldm_sr", "srgan_sr"):
+        shutil.copytree(BUNDLES / name / "configs", bundles / name / "configs")
+    (bundles / "ldm_sr" / "configs" / "large.yaml").write_text(json.dumps(NETWORK))
     command = ["train", str(data), str(output), "--budget", "10s", "--device", "cpu", "--seed", "3", "--size", "large"]
+    command += ["--bundle", str(bundles / "ldm_sr")]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "stage 1 of 5: autoencoder" in said
@@ -93,7 +97,7 @@ def test_train_splits_and_measures_without_a_manifest(
     for path in data.glob("*.nii.gz"):
         (loose / path.name).write_bytes(path.read_bytes())
     ran: list[tuple[str, object]] = []
-    monkeypatch.setattr(workflow, "_run_training", lambda config, settings: ran.append((config.stem, settings)))
+    monkeypatch.setattr(workflow, "_run_training", lambda _, overlays, settings: ran.append((overlays[-1], settings)))
     monkeypatch.setattr(plan.TrainingPlan, "pack", lambda *_: (BUNDLES / "ldm_sr", BUNDLES / "srgan_sr"))
     workflow.train(loose, tmp_path / "out", budget="10s", device="cpu", modality="PT")
     assert [name for name, _ in ran] == [stage.config for stage in plan.STAGES]
@@ -134,11 +138,12 @@ def test_two_processes_train_one_network(data: Path, tmp_path: Path, bundle: str
         save_weights(workflow.load_network("ldm_sr").generator.codec, tmp_path / "codec.pt")
         extra = ["--denoiser_channels", "[16,16,16,32]", "--denoiser#unet#norm_num_groups", "8"]
     else:
-        extra = ["--generator#num_blocks", "1", "--generator#features", "8"]
+        extra = ["--network_def#num_blocks", "1", "--network_def#features", "8"]
         from monai_ldmsr.networks import SRResNetGenerator
 
         save_weights(SRResNetGenerator(features=8, num_blocks=1), tmp_path / "srresnet.pt")
-    files = [str(configs / f"{name}.yaml") for name in (config, "multi_gpu_train")]
+    files = [str(configs / f"{name}.yaml") for name in ("inference", config)]
+    files.append(str(BUNDLES / "ldm_sr" / "configs" / "multi_gpu_train.yaml"))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
         "-m", "monai.bundle", "run", "--config_file", str(files), "--dataset_dir", str(data),

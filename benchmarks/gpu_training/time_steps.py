@@ -29,7 +29,8 @@ def measure(data: Path, variant: str, seconds: float, first: int, device: str) -
     name, shape = variant.split(":")
     sizes = [[int(n) for n in part.split("x")] for part in shape.split(",")]
     parser = ConfigParser()
-    parser.read_config(str(find_bundle("ldm_sr") / "configs" / "train_adversarial.yaml"))
+    configs = find_bundle("ldm_sr") / "configs"
+    parser.read_config([str(configs / f"{name}.yaml") for name in ("inference", "train_adversarial")])
     parser.update(
         {
             "dataset_dir": data,

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 def _info(arguments: argparse.Namespace) -> int:
     import torch
 
-    from monai_ldmsr.workflow import available_bundles
+    from monai_ldmsr.bundle_folder import available_bundles
 
     del arguments
     print(f"monai_ldmsr {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -38,5 +38,6 @@ def _info(arguments: argparse.Namespace) -> int:
             state = f"{weights.stat().st_size / 1e6:.1f} MB, verified"
         print(f"bundle {info.name} {info.version}: weights {info.weights_sha256[:12]} ({state})")
         print(f"  {info.description}")
+        print(f"  {info.folder}")
     print(RESEARCH_NOTICE)
     return 0

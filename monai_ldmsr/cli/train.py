@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "--stages",
         type=lambda names: tuple(names.split(",")),
         default=(),
-        help="of autoencoder,diffusion,adversarial,srresnet,srgan, those to be run (default: all)",
+        help="names of the stages to be run, with commas; the message at a wrong one lists them (default: all)",
     )
     train.add_argument("--start", type=Path, help="weights of a whole model (a bundle's model.pt) to go on from")
     add_limit_option(train)

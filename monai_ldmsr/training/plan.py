@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ldmsr.bundle_folder import BASELINES, DEFAULT_BUNDLE
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
@@ -22,18 +23,12 @@ __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_
 #: Told one line for a person at each step.
 TrainingMessage = Callable[[str], None]
 
-#: Config values of all stages by name of the size. ``small`` is what the configs say, for a CPU; ``large`` has a wider
-#: and deeper denoiser (7.6 M parameters), for a GPU. Batches follow the device's memory.
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {},
-    "large": {
-        "denoiser_channels": [96, 96, 96, 96],
-        "denoiser_blocks": [6, 2, 1, 1],
-    },
-}
+#: Runs a training: folder of a bundle, names of the configs that are laid over its ``inference.yaml``, and values over
+#: these.
+RunTraining = Callable[[Path, Sequence[str], Mapping[str, Any]], None]
 
-#: Of these, what makes the network; a bundle's ``inference.yaml`` must say the same.
-_NETWORK_KEYS = ("denoiser_channels", "denoiser_blocks")
+#: Of networks: as the configs say, for a CPU; or with the overlay ``large.yaml``, for a GPU.
+SIZES = ("small", "large")
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -44,8 +39,8 @@ class Stage:
 
     Args:
         name: also the beginning of its checkpoints' names.
-        bundle: whose config it is.
-        config: name of the config file without extension.
+        bundle: name of the bundle whose config it is.
+        config: name of the config without extension.
         result: weights file that it leaves; a stage whose result is there is not run again.
         share: of the whole time.
     """
@@ -58,11 +53,11 @@ class Stage:
 
 
 STAGES = (
-    Stage("autoencoder", "ldm_sr", "train_autoencoder", "codec.pt", 0.08),
-    Stage("diffusion", "ldm_sr", "train_diffusion", "denoiser.pt", 0.22),
-    Stage("adversarial", "ldm_sr", "train_adversarial", "generator.pt", 0.48),
-    Stage("srresnet", "srgan_sr", "train_srresnet", "srresnet.pt", 0.11),
-    Stage("srgan", "srgan_sr", "train", "srgan.pt", 0.11),
+    Stage("autoencoder", DEFAULT_BUNDLE, "train_autoencoder", "codec.pt", 0.08),
+    Stage("diffusion", DEFAULT_BUNDLE, "train_diffusion", "denoiser.pt", 0.22),
+    Stage("adversarial", DEFAULT_BUNDLE, "train_adversarial", "generator.pt", 0.48),
+    Stage("srresnet", BASELINES, "train_srresnet", "srresnet.pt", 0.11),
+    Stage("srgan", BASELINES, "train", "srgan.pt", 0.11),
 )
 
 
@@ -114,20 +109,27 @@ class TrainingPlan:
     @property
     def _needed_splits(self) -> list[str]:
         """Of a packed dataset: calibration where a codec is to be judged by it, and test where it is there."""
-        judged = any(stage.bundle == "ldm_sr" for stage, _ in self.stages) and self.start is None
+        judged = any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages) and self.start is None
         return ["calibration"] * judged + ["test"] * self.has_test_split
 
     @property
-    def stages(self) -> list[tuple[Stage, Path]]:
-        """Stages that are to be run and whose config is there, with it."""
+    def stages(self) -> list[Stage]:
+        """Stages that are to be run and whose config is there."""
         wanted = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
         if self.start is not None:
             wanted = [stage for stage in wanted if stage.name not in _BEFORE_START]
-        return [(stage, config) for stage in wanted if (config := self._config(stage)).is_file()]
+        return [stage for stage in wanted if self._has(stage.bundle, stage.config)]
 
-    def _config(self, stage: Stage) -> Path:
-        folders = {"ldm_sr": self.bundle, "srgan_sr": self.bundle.parent / "srgan_sr"}
-        return folders[stage.bundle] / "configs" / f"{stage.config}.yaml"
+    @property
+    def overlays(self) -> list[str]:
+        """Configs of the model's bundle that make the networks of this size."""
+        return [] if self.size == SIZES[0] else [self.size]
+
+    def _folder(self, bundle: str) -> Path:
+        return self.bundle if bundle == DEFAULT_BUNDLE else self.bundle.parent / bundle
+
+    def _has(self, bundle: str, config: str) -> bool:
+        return (self._folder(bundle) / "configs" / f"{config}.yaml").is_file()
 
     def check(self) -> None:
         """Find out before any time is spent what would end the training late.
@@ -137,16 +139,20 @@ class TrainingPlan:
             SourceError: a volume cannot be read.
             OutputError: there is no room.
         """
-        if not all(self._config(stage).is_file() for stage in STAGES if stage.bundle == "ldm_sr"):
-            raise SettingsError(f"The bundle '{self.bundle.name}' has no training configs. Choose ldm_sr, or a copy.")
+        if not all(self._has(stage.bundle, stage.config) for stage in STAGES if stage.bundle == DEFAULT_BUNDLE):
+            raise SettingsError(
+                f"The bundle '{self.bundle.name}' has no training configs. Choose {DEFAULT_BUNDLE}, or a copy."
+            )
         unknown = set(self.chosen) - {stage.name for stage in STAGES}
         if unknown:
             names = ", ".join(stage.name for stage in STAGES)
             raise SettingsError(f"There is no stage '{sorted(unknown)[0]}'; choose of {names}.")
         if self.start is not None and not self.start.is_file():
             raise SettingsError(f"The weights '{self.start.name}' to start from do not exist. Check the path.")
-        if self.size not in SIZES:
-            raise SettingsError(f"size is {self.size!r}; choose one of {', '.join(SIZES)}.")
+        if self.size not in SIZES or not all(self._has(DEFAULT_BUNDLE, name) for name in self.overlays):
+            raise SettingsError(
+                f"size is {self.size!r}; choose one of {', '.join(SIZES)} that the bundle has as a config."
+            )
         check_disk_space(self.work)
         check_split(self.data, "train", self.limits)
         if is_packed(self.data):  # readable, if its parts are whole
@@ -156,11 +162,11 @@ class TrainingPlan:
         for split in ("calibration", "test"):
             load_training_volumes(self.data, split, False, self.modality, self.limits)
 
-    def run(self, run_config: Callable[[Path, Mapping[str, Any]], None], say: TrainingMessage) -> None:
+    def run(self, run_training: RunTraining, say: TrainingMessage) -> None:
         """Run the stages that have left no result yet, each from its last checkpoint where there is one."""
         stages, left_s = self.stages, self.budget_s
-        for n, (stage, config) in enumerate(stages, start=1):
-            budget_s = self.budget_s * stage.share / sum(other.share for other, _ in stages)
+        for n, stage in enumerate(stages, start=1):
+            budget_s = self.budget_s * stage.share / sum(other.share for other in stages)
             say(f"stage {n} of {len(stages)}: {stage.name}, {_time(budget_s)} of the {_time(left_s)} left")
             left_s -= budget_s
             if (self.work / stage.result).is_file():
@@ -172,30 +178,30 @@ class TrainingPlan:
             # Path objects, not text: MONAI would execute a text that begins with "$".
             places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
             numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality, "limits": self.limits}
-            if is_packed(self.data) and "calibration" not in packed_splits(self.data):
+            draws = stage.name not in _BEFORE_START
+            if draws and is_packed(self.data) and "calibration" not in packed_splits(self.data):
                 places = {**places, "picture_split": ""}
             if stage.name == "adversarial" and self.start is not None:
                 # The weights' own codec was good enough when it was trained.
                 places = {**places, "initial_weights": self.start, "gate_split": ""}
-            run_config(config, {**places, **numbers, **self._changed(stage.name)})
+            overlays = [name for name in (*self.overlays, stage.config) if self._has(stage.bundle, name)]
+            run_training(self._folder(stage.bundle), overlays, {**places, **numbers, **self._changed(stage.name)})
 
-    def pack(self, run_config: Callable[[Path, Mapping[str, Any]], None]) -> tuple[Path | None, Path | None]:
+    def pack(self, run_training: RunTraining) -> tuple[Path | None, Path | None]:
         """Make the bundles of what was trained: the latent diffusion model's and the baselines'; None where none is."""
         if not (self.work / "generator.pt").is_file():
             return None, None
-        run_config(self.bundle / "configs" / "pack.yaml", {"output_dir": self.work, **self._changed("pack")})
-        network = {key: value for key, value in SIZES[self.size].items() if key in _NETWORK_KEYS}
-        packed, baselines = self.output / "ldm_sr", self.output / "srgan_sr"
-        pack_bundle(self.bundle, packed, {"model": self.work / "model.pt"}, network)
-        source = self.bundle.parent / "srgan_sr"
-        results = [self.work / stage.result for stage in STAGES if stage.bundle == "srgan_sr"]
-        if not all(path.is_file() for path in (source / "configs" / "inference.yaml", *results)):
+        run_training(self.bundle, [*self.overlays, "pack"], {"output_dir": self.work, **self._changed("pack")})
+        packed, baselines = self.output / DEFAULT_BUNDLE, self.output / BASELINES
+        pack_bundle(self.bundle, packed, {"model": self.work / "model.pt"})
+        weights = {"model": self.work / "srgan.pt", "srresnet": self.work / "srresnet.pt"}
+        if not self._has(BASELINES, "inference") or not all(path.is_file() for path in weights.values()):
             return packed, None
-        pack_bundle(source, baselines, {"model": self.work / "srgan.pt", "srresnet": self.work / "srresnet.pt"})
+        pack_bundle(self._folder(BASELINES), baselines, weights)
         return packed, baselines
 
     def _changed(self, stage: str) -> Mapping[str, Any]:
-        return {**SIZES[self.size], **self.settings.get("", {}), **self.settings.get(stage, {})}
+        return {**self.settings.get("", {}), **self.settings.get(stage, {})}
 
 
 def parse_budget(budget: str | float) -> float:
@@ -215,9 +221,7 @@ def parse_budget(budget: str | float) -> float:
     return float(seconds)
 
 
-def pack_bundle(
-    source: Path, target: Path, weights: Mapping[str, Path], network: Mapping[str, Any] | None = None
-) -> None:
+def pack_bundle(source: Path, target: Path, weights: Mapping[str, Path]) -> None:
     """Make a complete bundle: the source's configs and licence, these weights, and metadata that name their hashes.
 
     What the source's metadata say about its own weights (figures, data) is not taken over.
@@ -226,7 +230,6 @@ def pack_bundle(
         source: bundle folder with ``configs``.
         target: made or replaced file by file.
         weights: name without extension (``model`` first) to file.
-        network: values of top-level keys of ``inference.yaml`` that differ from the source's.
 
     Raises:
         OutputError: it cannot be written.
@@ -239,22 +242,11 @@ def pack_bundle(
         for name, path in weights.items():
             with replaced_files(target / "models" / f"{name}.pt") as (partial,):
                 shutil.copyfile(path, partial)
-        _set_values(target / "configs" / "inference.yaml", network or {})
         _write_metadata(target, list(weights))
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _set_values(config: Path, values: Mapping[str, Any]) -> None:
-    """Change one-line values at the top level of a config; its comments stay."""
-    text = config.read_text(encoding="utf-8")
-    for key, value in values.items():
-        text, count = re.subn(rf"^{key}: .*$", f"{key}: {json.dumps(value)}", text, flags=re.MULTILINE)
-        if count != 1:
-            raise SettingsError(f"inference.yaml of the bundle has no line '{key}:'. Take the configs of this version.")
-    config.write_text(text, encoding="utf-8")
 
 
 def _write_metadata(target: Path, names: Sequence[str]) -> None:
