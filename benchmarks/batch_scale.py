@@ -39,8 +39,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from dicom_fixtures import make_series
 
-from monai_ldmsr.batch import Batch, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch import Batch, UnitTask, WorkSettings
 from monai_ldmsr.io.written_files import verified_files
+from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.storage import partial_folder
 
 
@@ -62,7 +63,7 @@ class StandIn(Executor):
         return future
 
 
-def _result(task: UnitTask) -> UnitResult:
+def _result(task: UnitTask) -> CaseResult:
     with partial_folder(task.output_dir / task.unit) as folder:
         (folder / "dicom").mkdir()
         for n, path in enumerate(task.source.paths):
@@ -70,7 +71,7 @@ def _result(task: UnitTask) -> UnitResult:
         (folder / "report.json").write_text("{}")
         (folder / "report.html").write_text("<!DOCTYPE html>")
         marks = verified_files(folder)
-    return UnitResult(task.unit, "done", series_uid="2.25.1", n_slices=len(marks) - 2, files=marks)
+    return CaseResult("done", case=task.unit, series_uid="2.25.1", n_slices=len(marks) - 2, files=marks)
 
 
 def run(source: Path, output: Path) -> tuple[float, float, int]:

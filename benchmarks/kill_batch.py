@@ -109,7 +109,7 @@ def n_done(output: Path) -> int:
         ledger = Ledger(output, for_reading=True)
     except OutputError:
         return 0
-    rows = [row for row in ledger.units() if row.state == "done"]
+    rows = [row for row in ledger.units() if row.status == "done"]
     ledger.close()
     return sum(json.loads((output / row.unit / "report.json").read_text())["seed"] == 1 for row in rows)
 

@@ -105,7 +105,7 @@ class WorkerDiedError(LdmsrError, RuntimeError):
 
     def __init__(self, is_certain: bool = False) -> None:
         super().__init__(
-            "The worker process ended while it worked on this series, for want of memory or by a crash. Check the "
+            "The worker process ended while it worked on this series, out of memory or by a crash. Check the "
             "system's log and memory, then run again with --retry.",
             ReasonCode.WORKER_DIED,
         )

@@ -24,7 +24,7 @@ from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
-from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case, skipped_case
+from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
 
 __all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
@@ -129,7 +129,7 @@ class SeriesEvaluator:
         """
         log = logging.getLogger(__name__)
         found = self.dataset.found
-        cases = [skipped_case(item) for item in self.dataset.skipped]
+        cases = [CaseResult.of(item.outcome, case=item.case) for item in self.dataset.skipped]
         if self.dataset.work_dir is not None:
             remove_unpacked(self.dataset.work_dir)
         # Written before the first slice is computed: an output folder that is no good is found out at once.
@@ -140,7 +140,8 @@ class SeriesEvaluator:
             table.write(rows, self.summary)
         for n, one in enumerate(found, start=1):
             log.info("%d of %d: %s", n, len(found), one.name)
-            cases.append(self._attempt(one.source, one.name, _slice_counter(progress, one.name, n, len(found))))
+            count = _slice_counter(progress, one.name, n, len(found))
+            cases.append(self.attempt(one.source, one.name, self.output_dir, count))
             log.info("%s: %s %s", one.name, cases[-1].status, cases[-1].message)
             self.summary = RunSummary(tuple(cases))
             self.summary.write_json(self.output_dir / "summary.json")
@@ -155,12 +156,28 @@ class SeriesEvaluator:
         if self.summary.exit_code:
             raise SystemExit(self.summary.exit_code)
 
-    def _attempt(self, source: AnySource, case: str, progress: Callable[[int, int], None]) -> CaseResult:
+    def attempt(
+        self,
+        source: AnySource,
+        case: str,
+        output_dir: Path,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CaseResult:
+        """Work on one source as :meth:`process` does; whatever keeps it from a result becomes the reason."""
+        start = time.perf_counter()
         try:
-            written = self.process(source, case, self.output_dir, progress)
+            written = self.process(source, case, output_dir, progress)
         except Exception as error:
-            return failed_case(case, error)
-        return CaseResult(case, "done", warnings=written.report.warnings)
+            return CaseResult.of_error(error, case=case, duration_s=time.perf_counter() - start)
+        return CaseResult(
+            "done",
+            case=case,
+            warnings=written.report.warnings,
+            series_uid=written.series_uid,
+            n_slices=written.report.result.shape[2],
+            duration_s=written.report.duration_s.total or 0.0,
+            files=written.files,
+        )
 
     def process(
         self,
@@ -180,8 +197,7 @@ class SeriesEvaluator:
             progress: told after each batch of slices: how many are done, and how many there are.
 
         Raises:
-            Exception: whatever keeps it from a result; :func:`~monai_ldmsr.run_summary.failed_case` says what to make
-                of it.
+            Exception: whatever keeps it from a result, wrapped by MONAI's transforms perhaps; see :meth:`attempt`.
         """
         start = time.perf_counter()
         data = self.dataset.read(source)

@@ -127,7 +127,7 @@ def check_finished(output: Path, reference: dict[str, Any], n_redone: int) -> No
     ledger = Ledger(output, for_reading=True)
     rows = ledger.units()
     assert [row.unit for row in rows] == sorted({name.split("/")[0] for name in reference if "/" in name})
-    assert {row.state for row in rows} == {"done"}
+    assert {row.status for row in rows} == {"done"}
     for row in rows:
         assert ledger.outputs(row.unit) == verified_files(output / row.unit)
     assert sum(row.attempts for row in rows) <= len(rows) + n_redone

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from monai_ldmsr.batch import Batch, DeliveryOutcome, FileMark, UnitResult, UnitTask, WorkSettings
+from monai_ldmsr.batch import Batch, DeliveryOutcome, UnitTask, WorkSettings
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.case_names import NamedSource
-from monai_ldmsr.io.written_files import verified_files
+from monai_ldmsr.io.written_files import FileMark, verified_files
+from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.storage import partial_folder
 
 SETTINGS = WorkSettings(device="cpu")
 
 
-def cheap_unit(task: UnitTask) -> UnitResult:
+def cheap_unit(task: UnitTask) -> CaseResult:
     """In the place of ``process_unit``; the source is a file that holds what is to happen."""
     assert isinstance(task.source, Path)
     order = task.source.read_text()
@@ -35,7 +36,7 @@ def cheap_unit(task: UnitTask) -> UnitResult:
         while not (task.source.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
     if order.startswith("refuse"):
-        return UnitResult(task.unit, "failed", "NO_GEOMETRY", "no position")
+        return CaseResult("failed", "NO_GEOMETRY", "no position", case=task.unit)
     if order.startswith("settings"):
         raise SettingsError("factor is 9, but this model super-resolves by 2, 3 or 4.")
     if order.startswith("break"):
@@ -46,7 +47,7 @@ def cheap_unit(task: UnitTask) -> UnitResult:
         (folder / "dicom").mkdir()
         (folder / "dicom" / "IM0001.txt").write_text(f"{order} {task.settings.seed}")
         (folder / "report.json").write_text(json.dumps({"pid": os.getpid(), "time": time.time()}))
-    return UnitResult(task.unit, "done", series_uid="2.25.1", n_slices=1, files=files, duration_s=0.1)
+    return CaseResult("done", case=task.unit, series_uid="2.25.1", n_slices=1, files=files, duration_s=0.1)
 
 
 def found(folder: Path, orders: dict[str, str]) -> list[NamedSource[Path]]:
@@ -88,4 +89,4 @@ class Inbox:
     def deliver(self, folder: Path) -> DeliveryOutcome:
         self.before()
         self.got.append(folder.name)
-        return self.answers.pop(0) if self.answers else DeliveryOutcome(1, 1)
+        return self.answers.pop(0) if self.answers else DeliveryOutcome("done", n_sent=1, n_instances=1)

@@ -382,7 +382,9 @@ class HalfEvaluator(SeriesEvaluator):
         else:
             folder.mkdir()
             write_volume_file(source, repeated(source.voxels), folder / f"v{source.extension}", "research only")
-        return SimpleNamespace(report=source)  # which has the warnings that the report begins with
+        grid = SimpleNamespace(shape=source.voxels.shape)
+        report = SimpleNamespace(warnings=source.warnings, result=grid, duration_s=SimpleNamespace(total=0.0))
+        return SimpleNamespace(report=report, series_uid="", files={})
 
 
 class TooSlow(BaseException):

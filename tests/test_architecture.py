@@ -21,7 +21,7 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 LAYERS = [
     {"_version", "reason_codes", "lazy_names", "choices"},
     {"errors"},
-    {"number_settings", "operators", "storage"},
+    {"number_settings", "operators", "outcome", "storage"},
     {"geometry", "bundle_folder"},
     {"degradation", "noise_level"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
@@ -49,6 +49,7 @@ TORCH_FREE = (
     "geometry",
     "io",
     "operators",
+    "outcome",
     "pacs",
     "reason_codes",
     "reference",

@@ -461,7 +461,7 @@ def test_damaged_archives_are_refused_whole(study: Path, searched: Path, tmp_pat
     for _ in range(2):
         units, skipped = searches.find()
         assert len(units) == 1
-        assert [(item.reason, item.failed, item.corrupt) for item in skipped] == [
+        assert [(item.reason, item.failed, item.outcome.corrupt) for item in skipped] == [
             (ReasonCode.UNREADABLE_FILE, True, True)
         ]
         assert f"{len(content)} bytes" in skipped[0].message, "tells which archive it is"

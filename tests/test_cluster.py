@@ -18,11 +18,12 @@ from batch_work import cheap_unit, found, opened
 from dicom_fixtures import make_series
 from distributed import LocalCluster
 
-from monai_ldmsr.batch import UnitResult, UnitTask, Workers, WorkSettings, process_unit, work_queue
+from monai_ldmsr.batch import UnitTask, Workers, WorkSettings, process_unit, work_queue
 from monai_ldmsr.batch import cluster as cluster_module
 from monai_ldmsr.batch.cluster import SlurmOptions, open_dask, open_slurm
 from monai_ldmsr.errors import ClusterError, SettingsError, WorkerDiedError
 from monai_ldmsr.io import find_dicom_series
+from monai_ldmsr.run_summary import CaseResult
 
 WAIT_S = 60
 
@@ -194,7 +195,7 @@ def opened_when_ready(address: str, output: Path) -> Workers:
 # Units of work
 
 
-def die_once_before_the_result_is_in_place(task: UnitTask) -> UnitResult:
+def die_once_before_the_result_is_in_place(task: UnitTask) -> CaseResult:
     """Work on a unit; the first to do so is killed with a whole result in its partial folder."""
     from monai_ldmsr.storage import whole
 
@@ -205,7 +206,7 @@ def die_once_before_the_result_is_in_place(task: UnitTask) -> UnitResult:
     return process_unit(task)
 
 
-def slowly(task: UnitTask) -> UnitResult:
+def slowly(task: UnitTask) -> CaseResult:
     """A nanny gives its worker up for good when it dies while it starts."""
     time.sleep(0.5)
     return cheap_unit(task)
@@ -230,10 +231,10 @@ def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp
     (bad,) = [result for result in results if result.status == "failed"]
     assert (bad.reason, bad.corrupt) == ("TRUNCATED_PIXELS", True)
     (output / "once").unlink()
-    assert {path.name for path in output.iterdir()} == {r.unit for r in results if r.status == "done"}
+    assert {path.name for path in output.iterdir()} == {r.case for r in results if r.status == "done"}
     for result in results:
         marks = {name: mark.size for name, mark in result.files.items()}
-        folder = output / result.unit
+        folder = output / result.case
         found = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*.*")}
         assert marks == found
         assert len(list(folder.glob("dicom/*.dcm"))) == (0 if result is bad else 2)

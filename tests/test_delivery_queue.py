@@ -20,9 +20,11 @@ __all__ = ["cheap"]
 
 pytestmark = pytest.mark.usefixtures("cheap")
 
-CLOSED = DeliveryOutcome(0, 1, "CANNOT_WRITE", "The destination does not answer.")
-REFUSED = DeliveryOutcome(0, 1, "CANNOT_WRITE", "The destination refuses images of this kind.", permanent=True)
-HALF = DeliveryOutcome(1, 2, "CANNOT_WRITE", "1 of 2 images were not taken.")
+CLOSED = DeliveryOutcome("failed", "CANNOT_WRITE", "The destination does not answer.", n_instances=1)
+REFUSED = DeliveryOutcome(
+    "failed", "CANNOT_WRITE", "The destination refuses images of this kind.", n_instances=1, permanent=True
+)
+HALF = DeliveryOutcome("failed", "CANNOT_WRITE", "1 of 2 images were not taken.", n_sent=1, n_instances=2)
 
 
 @pytest.fixture
@@ -48,14 +50,14 @@ def sent(
     with opened(place / "out", threads, settings, deliveries=inboxes, **options) as batch:
         batch.enqueue(found(place / "in", orders or {"a": "fine", "b": "fine"}))
         batch.run()
-        assert batch.undelivered() == sum(row.state != "sent" for row in deliveries_of(batch.ledger))
+        assert batch.undelivered() == sum(row.status != "sent" for row in deliveries_of(batch.ledger))
         return deliveries_of(batch.ledger)
 
 
 def test_each_result_is_sent_once_to_each_destination(tmp_path: Path, threads: Executor) -> None:
     one, other = Inbox("one"), Inbox("other")
     rows = sent(tmp_path, threads, one, other, orders={"a": "fine", "b": "fine", "c": "refuse"})
-    assert [(row.unit, row.destination, row.state, row.attempts) for row in rows] == [
+    assert [(row.unit, row.destination, row.status, row.attempts) for row in rows] == [
         (unit, destination, "sent", 1) for unit in "ab" for destination in ("one", "other")
     ]
     assert sorted(one.got) == sorted(other.got) == ["a", "b"]
@@ -74,7 +76,7 @@ def test_what_was_not_taken_is_sent_again_after_growing_pauses(tmp_path: Path, t
     inbox, moments = Inbox(answers=(CLOSED, HALF, CLOSED)), []
     inbox.before = lambda: moments.append(time.monotonic())
     (row,) = sent(tmp_path, threads, inbox, orders={"a": "fine"})
-    assert (row.state, row.attempts, row.message) == ("sent", 4, "")
+    assert (row.status, row.attempts, row.message) == ("sent", 4, "")
     pauses = [after - before for before, after in itertools.pairwise(moments)]
     assert [pause > least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
 
@@ -83,18 +85,18 @@ def test_results_of_which_one_is_refused_do_not_wait_for_it(tmp_path: Path, thre
     inbox = Inbox(answers=(REFUSED,))
     rows = {row.unit: row for row in sent(tmp_path, threads, inbox)}
     first, second = inbox.got
-    assert (rows[first].state, rows[first].attempts, rows[first].message) == ("failed", 1, REFUSED.message)
-    assert rows[second].state == "sent"
+    assert (rows[first].status, rows[first].attempts, rows[first].message) == ("failed", 1, REFUSED.message)
+    assert rows[second].status == "sent"
     sent(tmp_path, threads, inbox)
     assert len(inbox.got) == 2, "not tried again by itself"
-    assert {row.state for row in sent(tmp_path, threads, inbox, retry=True)} == {"sent"}
+    assert {row.status for row in sent(tmp_path, threads, inbox, retry=True)} == {"sent"}
     assert inbox.got[2:] == [first]
 
 
 def test_attempts_are_counted_and_end(tmp_path: Path, threads: Executor) -> None:
     inbox = Inbox(answers=(CLOSED,) * 9)
     (row,) = sent(tmp_path, threads, inbox, orders={"a": "fine"}, delivery_attempts=2)
-    assert (row.state, row.attempts) == ("failed", 2)
+    assert (row.status, row.attempts) == ("failed", 2)
 
 
 def test_pauses_go_on_after_a_restart(tmp_path: Path, threads: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_a_result_that_was_changed_behind_our_back_is_not_sent(tmp_path: Path, t
         batch.run()
         rows = {row.unit: row for row in deliveries_of(batch.ledger)}
     assert inbox.got == ["b"]
-    assert rows["a"].state == "failed"
+    assert rows["a"].status == "failed"
     assert "changed or removed" in rows["a"].message
 
 
@@ -145,6 +147,6 @@ def test_an_error_of_a_destination_is_no_end_of_the_batch(tmp_path: Path, thread
 
     inbox.before = fail
     rows = sent(tmp_path, threads, inbox)
-    assert {row.state for row in rows} == {"sent"}
+    assert {row.status for row in rows} == {"sent"}
     assert sorted(row.attempts for row in rows) == [1, 2]
     assert "MARKER" not in str(rows)

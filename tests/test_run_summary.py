@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SkippedSourceError, WorkerDiedError
-from monai_ldmsr.run_summary import CaseResult, RunSummary, failed_case
+from monai_ldmsr.run_summary import CaseResult, RunSummary
 
-DONE, SKIPPED = CaseResult("a", "done"), CaseResult("b", "skipped", "LOCALIZER")
+DONE, SKIPPED = CaseResult("done", case="a"), CaseResult("skipped", "LOCALIZER", case="b")
 
 
 def out_of_memory() -> RuntimeError:
@@ -36,7 +36,7 @@ def caused(error: Exception) -> Exception:
 def test_reason_and_exit_code(
     error: Exception, status: str, reason: str, alone: int, among_done: int, wrap: object
 ) -> None:
-    case = failed_case("c", wrap(error))
+    case = CaseResult.of_error(wrap(error), case="c")
     assert (case.status, case.reason) == (status, reason)
     assert "MARKER" not in case.message
     assert RunSummary((case, SKIPPED)).exit_code == alone

@@ -6,25 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from monai_ldmsr.outcome import Outcome
+
 __all__ = ["Delivery", "DeliveryOutcome"]
 
 
-@dataclass(frozen=True)
-class DeliveryOutcome:
-    """What became of one attempt to deliver a result.
+@dataclass(frozen=True, kw_only=True)
+class DeliveryOutcome(Outcome):
+    """What became of one attempt to deliver a result: ``done`` where the destination has answered for all of it.
 
     Args:
         n_sent: instances that the destination has taken for certain.
         n_instances: instances of the result.
-        reason: code of :class:`~monai_ldmsr.errors.ReasonCode` where not all were taken.
-        message: one sentence for a person; no patient attribute.
         permanent: another attempt would end alike, so there is none.
     """
 
-    n_sent: int
-    n_instances: int
-    reason: str = ""
-    message: str = ""
+    n_sent: int = 0
+    n_instances: int = 0
     permanent: bool = False
 
     @property

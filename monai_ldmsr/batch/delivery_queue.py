@@ -13,6 +13,7 @@ from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.written_files import intact_files
+from monai_ldmsr.outcome import Outcome
 
 __all__ = ["DeliveryQueue", "LedgerDelivery", "deliveries_of"]
 
@@ -22,24 +23,24 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 900.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LedgerDelivery:
+@dataclass(frozen=True, kw_only=True)
+class LedgerDelivery(Outcome):
     """What became of a result at one destination: ``pending``, ``sent`` or ``failed``."""
 
     unit: str
     destination: str
-    state: str
     attempts: int
-    reason: str
-    message: str
 
 
 def deliveries_of(ledger: Ledger) -> list[LedgerDelivery]:
     """All deliveries that the ledger knows."""
     rows = ledger.ask(
-        "SELECT unit, destination, state, attempts, reason, message FROM deliveries ORDER BY unit, destination"
+        "SELECT state, reason, message, unit, destination, attempts FROM deliveries ORDER BY unit, destination"
     )
-    return [LedgerDelivery(*row) for row in rows]
+    return [
+        LedgerDelivery(*outcome, unit=unit, destination=destination, attempts=attempts)
+        for *outcome, unit, destination, attempts in rows
+    ]
 
 
 class DeliveryQueue:
@@ -122,7 +123,8 @@ class DeliveryQueue:
         folder = self._output_dir / unit
         if intact_files(folder, self._ledger.outputs(unit)) is None:
             gone = "The result was changed or removed since it was made. Run the batch again."
-            self._note(unit, destination, DeliveryOutcome(0, 0, ReasonCode.UNREADABLE_FILE.value, gone, permanent=True))
+            outcome = DeliveryOutcome("failed", ReasonCode.UNREADABLE_FILE.value, gone, permanent=True)
+            self._note(unit, destination, outcome)
             return
         _log.info("%s: sending to %s", unit, destination)
         self._running[self._threads.submit(self._deliveries[destination].deliver, folder)] = unit, destination
@@ -147,8 +149,7 @@ class DeliveryQueue:
             try:
                 outcome = future.result()
             except Exception as error:
-                message = f"Unexpected {type(error).__name__} while sending. Report it."
-                outcome = DeliveryOutcome(0, 0, ReasonCode.INTERNAL_ERROR.value, message)
+                outcome = DeliveryOutcome.of_error(error)
             self._note(unit, destination, outcome)
 
     def _note(self, unit: str, destination: str, outcome: DeliveryOutcome) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
@@ -15,20 +14,20 @@ from monai_ldmsr.batch.delivery import Delivery
 from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
 from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
-from monai_ldmsr.batch.overview import OverviewRow, write_overview
+from monai_ldmsr.batch.overview import overview_rows, write_overview
 from monai_ldmsr.batch.search_memory import SearchMemory
-from monai_ldmsr.batch.unit import UnitResult, UnitTask
+from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.written_files import intact_files
-from monai_ldmsr.run_summary import CaseResult, RunSummary, skipped_case
+from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
 
-__all__ = ["Batch", "BatchProgress", "Searched", "overview_rows"]
+__all__ = ["Batch", "BatchProgress", "Searched"]
 
 #: Between two writings of the overview, while the batch is at work.
 OVERVIEW_EVERY_S = 30.0
@@ -41,16 +40,12 @@ class BatchProgress:
     Args:
         n_units: found so far.
         n_ended: of these, those that need no more work, now or from an earlier time.
-        n_worked: ended in this process.
-        n_running: being worked on.
         result: what has just ended; None when only the number of units has changed.
     """
 
     n_units: int
     n_ended: int
-    n_worked: int
-    n_running: int
-    result: UnitResult | None = None
+    result: CaseResult | None = None
 
 
 class Searched(NamedTuple):
@@ -109,7 +104,6 @@ class Batch:
         self._own_lock = None if lock else OutputLock(output_dir)
         self._next_overview = 0.0
         self._present: dict[str, None] = {}
-        self._worked: Counter[str] = Counter()
         try:
             self._ledger = Ledger(output_dir)
             self._ledger.queue_running()
@@ -153,13 +147,13 @@ class Batch:
         known = self._ledger.unit(unit)
         if known is None or (known.source_fingerprint, known.settings_fingerprint) != (fingerprint, self._fingerprint):
             return True
-        if known.state == "done":
+        if known.status == "done":
             marks = self._ledger.outputs(unit)
             found = intact_files(self._output_dir / unit, marks, by_content=self._verify)
             if found is not None and found != marks:
                 self._ledger.mark_outputs(unit, found)
             return found is None
-        return known.state in ("queued", "running") or (known.state == "failed" and self._retry)
+        return known.status in ("queued", "running") or (known.status == "failed" and self._retry)
 
     def enqueue(
         self,
@@ -227,12 +221,11 @@ class Batch:
         elif due is not None:
             time.sleep(pause_s)
 
-    def _note(self, queued: QueuedUnit, result: UnitResult) -> None:
+    def _note(self, queued: QueuedUnit, result: CaseResult) -> None:
         self._ledger.patiently(partial(self._note_result, queued, result))
-        self._worked[result.status] += 1
         self._tell(result)
 
-    def _note_result(self, queued: QueuedUnit, result: UnitResult) -> None:
+    def _note_result(self, queued: QueuedUnit, result: CaseResult) -> None:
         with self._ledger.writing():
             self._ledger.finish(result, queued.fingerprint, images_digest(result.files))
             if self._work.waits(queued.unit):  # its source has changed while it was worked on
@@ -240,11 +233,10 @@ class Batch:
             elif result.status == "done":
                 self._sending.expect(queued.unit)
 
-    def _tell(self, result: UnitResult | None = None) -> None:
+    def _tell(self, result: CaseResult | None = None) -> None:
         if self._progress is not None:
-            n_running, n_waiting = len(self._work.running), self._work.n_waiting
-            n_ended = len(self._present) - n_running - n_waiting
-            self._progress(BatchProgress(len(self._present), n_ended, self._worked.total(), n_running, result))
+            n_ended = len(self._present) - len(self._work.running) - self._work.n_waiting
+            self._progress(BatchProgress(len(self._present), n_ended, result))
 
     def run(self) -> RunSummary:
         """Work until nothing is left to be done or delivered."""
@@ -255,22 +247,19 @@ class Batch:
     def summary(self) -> RunSummary:
         """What became of the units that were found this time, and what was left out."""
         rows = {row.unit: row for row in self._ledger.units()}
-        cases = [skipped_case(item) for item in self._ledger.skipped()]
-        for unit in self._present:
-            row = rows[unit]
-            cases.append(CaseResult(unit, row.state, row.reason, row.message, row.corrupt))
-        return RunSummary(tuple(cases))
+        skipped = [CaseResult.of(item.outcome, case=item.case) for item in self._ledger.skipped()]
+        return RunSummary((*skipped, *(CaseResult.of(rows[unit], case=unit) for unit in self._present)))
 
     def is_settled(self, unit: str) -> bool:
         """Whether its source is no longer needed: it was skipped, or is done and all destinations have the result."""
         row = self._ledger.unit(unit)
         if row is None or self._work.waits(unit):
             return False
-        return row.state == "skipped" or (row.state == "done" and self._sending.has_sent(unit))
+        return row.status == "skipped" or (row.status == "done" and self._sending.has_sent(unit))
 
     def undelivered(self) -> int:
         """How many results a destination has not taken."""
-        return sum(delivery.state != "sent" for delivery in deliveries_of(self._ledger))
+        return sum(delivery.status != "sent" for delivery in deliveries_of(self._ledger))
 
     def close(self) -> None:
         """Leave what is not done for the next time. The executor must have ended what it was at, or been ended."""
@@ -297,20 +286,3 @@ class Batch:
         for name in left_over(self._output_dir):
             if self._ledger.unit(name):
                 clear_left_over(self._output_dir / name)
-
-
-def overview_rows(ledger: Ledger) -> list[OverviewRow]:
-    """All units of a ledger, and what was left out when sources were last searched."""
-    sent: dict[str, dict[str, str]] = {}
-    for delivery in deliveries_of(ledger):
-        sent.setdefault(delivery.unit, {})[delivery.destination] = delivery.state
-    rows = [
-        OverviewRow(
-            *(row.unit, row.state, row.reason, row.message, row.attempts, row.series_uid, row.n_slices),
-            duration_s=row.duration_s or None,
-            delivery=sent.get(row.unit, {}),
-        )
-        for row in ledger.units()
-    ]
-    cases = map(skipped_case, ledger.skipped())
-    return rows + [OverviewRow(case.case, case.status, case.reason, case.message) for case in cases]

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.unit import FileMark
 from monai_ldmsr.bundle_folder import bundle_info
+from monai_ldmsr.io.written_files import FileMark
 from monai_ldmsr.settings import WorkSettings
 
 __all__ = ["images_digest", "settings_fingerprint"]

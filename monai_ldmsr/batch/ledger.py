@@ -10,14 +10,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from monai_ldmsr.batch.unit import FileMark, UnitResult
 from monai_ldmsr.errors import OutputError, ReasonCode
 from monai_ldmsr.io import SkippedItem
+from monai_ldmsr.io.written_files import FileMark
+from monai_ldmsr.outcome import Outcome
+from monai_ldmsr.run_summary import CaseResult
 
 __all__ = ["LEDGER_NAME", "Ledger", "LedgerUnit"]
 
@@ -61,28 +63,22 @@ CREATE INDEX due ON deliveries (destination, state, next_at);
 """
 
 
-@dataclass(frozen=True)
-class LedgerUnit:
-    """A row of the ledger; times are seconds since 1970, of this unit's last attempt."""
+@dataclass(frozen=True, kw_only=True)
+class LedgerUnit(Outcome):
+    """A row of the ledger."""
 
     unit: str
-    source_fingerprint: str
-    settings_fingerprint: str
-    state: str
-    attempts: int
-    reason: str
-    message: str
-    corrupt: bool
-    series_uid: str
-    result_digest: str
-    n_slices: int
-    duration_s: float
-    queued_at: float | None
-    started_at: float | None
-    ended_at: float | None
+    source_fingerprint: str = ""
+    settings_fingerprint: str = ""
+    attempts: int = 0
+    series_uid: str = ""
+    result_digest: str = ""
+    n_slices: int = 0
+    duration_s: float = 0.0
 
 
-_COLUMNS = ", ".join(field.name for field in fields(LedgerUnit))
+_FIELDS = [field.name for field in fields(LedgerUnit)]
+_COLUMNS = ", ".join("state" if name == "status" else name for name in _FIELDS)
 
 
 class Ledger:
@@ -184,7 +180,7 @@ class Ledger:
                 (time.time(), unit),
             )
 
-    def finish(self, result: UnitResult, source_fingerprint: str, result_digest: str) -> None:
+    def finish(self, result: CaseResult, source_fingerprint: str, result_digest: str) -> None:
         """Note what became of a unit. Marks of an earlier result stay when there is no new one: it still lies there."""
         with self.writing() as database:
             database.execute(
@@ -192,15 +188,15 @@ class Ledger:
                 "source_fingerprint = ? WHERE unit = ?",
                 (
                     *(result.status, result.reason, result.message, result.corrupt, result.duration_s, time.time()),
-                    *(source_fingerprint, result.unit),
+                    *(source_fingerprint, result.case),
                 ),
             )
             if result.status == "done":
                 database.execute(
                     "UPDATE units SET series_uid = ?, n_slices = ?, result_digest = ? WHERE unit = ?",
-                    (result.series_uid, result.n_slices, result_digest, result.unit),
+                    (result.series_uid, result.n_slices, result_digest, result.case),
                 )
-                self.mark_outputs(result.unit, result.files)
+                self.mark_outputs(result.case, result.files)
 
     def mark_outputs(self, unit: str, files: Mapping[str, FileMark]) -> None:
         """Replace the marks of a unit's outputs."""
@@ -239,8 +235,8 @@ class Ledger:
 
 
 def _unit(row: tuple[Any, ...]) -> LedgerUnit:
-    found = LedgerUnit(*row)
-    return replace(found, corrupt=bool(found.corrupt))
+    values = dict(zip(_FIELDS, row, strict=True))
+    return LedgerUnit(**{**values, "corrupt": bool(values["corrupt"])})
 
 
 def _connected(path: Path, for_reading: bool) -> sqlite3.Connection:

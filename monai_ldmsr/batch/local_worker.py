@@ -42,14 +42,13 @@ class Workers(NamedTuple):
     close: Callable[[], None]
 
 
-def open_local(lock: OutputLock | None = None, log_level: int | None = None) -> Workers:
+def open_local(lock: OutputLock | None = None) -> Workers:
     """One worker process on this machine.
 
     Args:
         lock: on the output folder, to be held by the worker as well.
-        log_level: of its log; as in this process when None.
     """
-    worker = LocalWorker(lock, log_level)
+    worker = LocalWorker(lock)
     return Workers(worker, N_THREADS, worker.kill)
 
 
@@ -61,12 +60,10 @@ class LocalWorker(Executor):
 
     Args:
         lock: inherited by the process.
-        log_level: see :func:`open_local`.
     """
 
-    def __init__(self, lock: OutputLock | None = None, log_level: int | None = None) -> None:
+    def __init__(self, lock: OutputLock | None = None) -> None:
         self._lock = lock
-        self._log_level = logging.getLogger().level if log_level is None else log_level
         self._numbers = itertools.count()
         self._guard = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,7 +114,8 @@ class LocalWorker(Executor):
         ours, theirs = Pipe()
         inherited = [theirs.fileno()] + ([] if self._lock is None else [self._lock.fileno()])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-        command = [sys.executable, "-m", "monai_ldmsr.batch.worker_process", str(theirs.fileno()), str(self._log_level)]
+        level = logging.getLogger().level
+        command = [sys.executable, "-m", "monai_ldmsr.batch.worker_process", str(theirs.fileno()), str(level)]
         process = subprocess.Popen(
             command, pass_fds=inherited, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.batch.unit import UnitResult, UnitTask
+from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.formats import InspectedFile
-from monai_ldmsr.run_summary import failed_case
+from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.settings import WorkSettings
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
 
-__all__ = ["failed_unit", "process_unit"]
+__all__ = ["process_unit", "shared_evaluator", "shared_source"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _files: dict[object, InspectedFile] = {}
 _keeping = threading.Lock()
 
 
-def process_unit(task: UnitTask) -> UnitResult:
+def process_unit(task: UnitTask) -> CaseResult:
     """Read, super-resolve, write, verify and move into place.
 
     Never raises for what a source can do. The network is built once a process; several threads may call this, of which
@@ -38,50 +38,32 @@ def process_unit(task: UnitTask) -> UnitResult:
         SettingsError: the network cannot be built with these settings, for no unit.
         WeightsError: its weights are missing or altered.
     """
-    start = time.perf_counter()
     _log.info("%s: started", task.unit)
     # Silent as a whole: warnings are the process's, and another thread may be at a file that pydicom would quote.
     with quiet_pydicom():
-        result = _attempt(task, _evaluator(task))
+        evaluator = shared_evaluator(task.settings, task.output_dir)
+        result = evaluator.attempt(shared_source(task.source), task.unit, task.output_dir)
     _log.info("%s: %s %s", task.unit, result.status, result.message)
-    return result if result.duration_s else replace(result, duration_s=time.perf_counter() - start)
+    return result
 
 
-def failed_unit(unit: str, error: Exception) -> UnitResult:
-    """What became of a unit from which there is no result."""
-    case = failed_case(unit, error)
-    return UnitResult(unit, case.status, case.reason, case.message, case.corrupt)
+def shared_evaluator(settings: WorkSettings, output_dir: Path) -> SeriesEvaluator:
+    """What super-resolves by these settings; only the last one is kept, for a GPU may not hold two.
 
-
-def _attempt(task: UnitTask, evaluator: SeriesEvaluator) -> UnitResult:
-    try:
-        written = evaluator.process(_kept(task.source), task.unit, task.output_dir)
-    except Exception as error:
-        return failed_unit(task.unit, error)
-    report = written.report
-    return UnitResult(
-        task.unit,
-        "done",
-        series_uid=written.series_uid,
-        n_slices=report.result.shape[2],
-        duration_s=report.duration_s.total or 0.0,
-        files=written.files,
-    )
-
-
-def _evaluator(task: UnitTask) -> SeriesEvaluator:
-    """What super-resolves by the task's settings; only the last one is kept, for a GPU may not hold two."""
+    Raises:
+        LdmsrError: see :func:`process_unit`.
+    """
     # Imported when there is work: a batch with nothing left to do need not wait for torch.
     from monai_ldmsr.workflow import open_evaluator
 
     with _keeping:
-        if task.settings not in _evaluators:
+        if settings not in _evaluators:
             _evaluators.clear()
-            _evaluators[task.settings] = open_evaluator(None, task.output_dir, task.settings)
-        return _evaluators[task.settings]
+            _evaluators[settings] = open_evaluator(None, output_dir, settings)
+        return _evaluators[settings]
 
 
-def _kept(source: AnySource) -> AnySource:
+def shared_source(source: AnySource) -> AnySource:
     """The same source; volumes of one file share it, as its compressed stream is read forwards only."""
     if not isinstance(source, NiftiVolume):
         return source

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from monai_ldmsr.batch.processing import failed_unit, process_unit
-from monai_ldmsr.batch.unit import UnitResult, UnitTask
+from monai_ldmsr.batch.processing import process_unit
+from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.errors import LdmsrError, WorkerDiedError
+from monai_ldmsr.run_summary import CaseResult
 
 __all__ = ["QueuedUnit", "WorkQueue"]
 
@@ -42,7 +43,7 @@ class WorkQueue:
         self._capacity = capacity
         self._waiting: dict[str, QueuedUnit] = {}
         self._suspects: dict[str, QueuedUnit] = {}
-        self._running: dict[Future[UnitResult], QueuedUnit] = {}
+        self._running: dict[Future[CaseResult], QueuedUnit] = {}
         self._is_one_alone = False
 
     def put(self, queued: QueuedUnit) -> None:
@@ -65,7 +66,7 @@ class WorkQueue:
         return len(self._waiting) + len(self._suspects)
 
     @property
-    def running(self) -> Collection[Future[UnitResult]]:
+    def running(self) -> Collection[Future[CaseResult]]:
         """What to wait for."""
         return self._running.keys()
 
@@ -82,7 +83,7 @@ class WorkQueue:
         (self._suspects if self._is_one_alone else self._waiting).pop(queued.unit)
         self._running[self._executor.submit(process_unit, queued.task)] = queued
 
-    def finished(self) -> Iterator[tuple[QueuedUnit, UnitResult]]:
+    def finished(self) -> Iterator[tuple[QueuedUnit, CaseResult]]:
         """Take out what has ended.
 
         Raises:
@@ -98,9 +99,9 @@ class WorkQueue:
                     if not self.waits(queued.unit):
                         self._suspects[queued.unit] = queued
                     continue
-                result = failed_unit(queued.unit, error)
+                result = CaseResult.of_error(error, case=queued.unit)
             except LdmsrError:
                 raise
             except Exception as error:
-                result = failed_unit(queued.unit, error)
+                result = CaseResult.of_error(error, case=queued.unit)
             yield queued, result

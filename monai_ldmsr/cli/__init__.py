@@ -10,15 +10,8 @@ from collections.abc import Sequence
 from monai_ldmsr._version import __version__
 from monai_ldmsr.cli import batch, evaluate, fetch, import_generative, info, label, pack, run, serve, train
 from monai_ldmsr.cli.arguments import EPILOG, Parser
-from monai_ldmsr.errors import (
-    ClusterError,
-    LdmsrError,
-    OutputError,
-    PeerError,
-    ReasonCode,
-    SettingsError,
-    TrainingError,
-)
+from monai_ldmsr.errors import LdmsrError
+from monai_ldmsr.outcome import Outcome, exit_code
 
 __all__ = ["main"]
 
@@ -47,20 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments))
     except LdmsrError as error:
         print(f"ldmsr: {error.told or error} [{error.reason.value}]", file=sys.stderr)
-        return _exit_code(error)
+        return exit_code([Outcome.of_error(error)])
     except KeyboardInterrupt:
         print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)
         return 130
-
-
-def _exit_code(error: LdmsrError) -> int:
-    if isinstance(error, OutputError):
-        return 7
-    if isinstance(error, TrainingError | ClusterError | PeerError) or error.reason is ReasonCode.OUT_OF_MEMORY:
-        return 8
-    if isinstance(error, SettingsError) or error.reason is ReasonCode.BAD_WEIGHTS:
-        return 1
-    return 2
 
 
 def _parser() -> Parser:

@@ -18,6 +18,7 @@ from monai_ldmsr.cli.cluster_arguments import add_cluster_options
 from monai_ldmsr.cli.opened_batch import opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.outcome import exit_code
 
 __all__ = ["add"]
 
@@ -83,7 +84,7 @@ def _batch(arguments: argparse.Namespace) -> int:
             table.write(rows, summary)
         n_undelivered = batch.undelivered()
     print_summary(summary, output, n_undelivered)
-    return summary.exit_code or (8 if n_undelivered else 0)
+    return exit_code(summary.cases, is_complete=not n_undelivered)
 
 
 def _status(output: Path) -> int:

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from monai_ldmsr.batch import BatchProgress, Ledger
 from monai_ldmsr.batch.delivery_queue import deliveries_of
+from monai_ldmsr.batch.overview import overview_rows
 from monai_ldmsr.report import RESEARCH_NOTICE
-from monai_ldmsr.run_summary import RunSummary, skipped_case
+from monai_ldmsr.run_summary import CaseResult, RunSummary
 
-__all__ = ["BatchView", "print_status", "print_summary", "spoken_duration"]
+__all__ = ["BatchView", "print_status", "print_summary", "spoken_duration", "spoken_result"]
 
 #: Of these, the last ones tell how fast it goes now: series differ, and the first waits for the network to be built.
 _N_RECENT = 20
@@ -56,8 +57,7 @@ class BatchView:
             self._bar.update(self._task, total=progress.n_units, completed=progress.n_ended, description=speed)
         if result is None:
             return
-        what = f"{result.n_slices} slices in {result.duration_s:.1f} s" if result.status == "done" else result.reason
-        line = f"{progress.n_ended}/{progress.n_units} {result.unit}: {result.status}, {what}"
+        line = f"{progress.n_ended}/{progress.n_units} {spoken_result(result)}"
         if not self._console.is_terminal:
             print(f"{line}; {speed}", file=sys.stderr, flush=True)
         elif result.status == "failed":
@@ -70,6 +70,12 @@ class BatchView:
         per_second = n_ended / max(self._moments[-1] - self._moments[0], 1e-9)
         left = spoken_duration((progress.n_units - progress.n_ended) / per_second)
         return f"{3600 * per_second:.0f} an hour, {left} left"
+
+
+def spoken_result(result: CaseResult) -> str:
+    """What became of a unit, on one line."""
+    what = f"{result.n_slices} slices in {result.duration_s:.1f} s" if result.status == "done" else result.reason
+    return f"{result.case}: {result.status}, {what}"
 
 
 def spoken_duration(seconds: float) -> str:
@@ -89,17 +95,15 @@ def print_status(ledger: Ledger) -> None:
     """Print the table of all units and the numbers of each state."""
     sent: dict[str, list[str]] = {}
     for delivery in deliveries_of(ledger):
-        told = f"{delivery.state} {delivery.destination}" + (f" ({delivery.reason})" if delivery.reason else "")
+        told = f"{delivery.status} {delivery.destination}" + (f" ({delivery.reason})" if delivery.reason else "")
         sent.setdefault(delivery.unit, []).append(told)
     rows = [
         (
-            *(row.unit, row.state, row.reason, str(row.attempts), str(row.n_slices or "")),
+            *(row.unit, row.status, row.reason, str(row.attempts or ""), str(row.n_slices or "")),
             *(f"{row.duration_s:.1f}" if row.duration_s else "", "; ".join(sent.get(row.unit, []))),
         )
-        for row in ledger.units()
+        for row in overview_rows(ledger)
     ]
-    for case in map(skipped_case, ledger.skipped()):
-        rows.append((case.case, case.status, case.reason, "", "", "", ""))
     titles = ("unit", "state", "reason", "attempts", "slices", "seconds", "delivery")
     _print_table(titles, rows)
     counts = Counter(row[1] for row in rows)

@@ -101,10 +101,10 @@ def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
 
 
 def _tell(progress: BatchProgress) -> None:
-    result = progress.result
-    if result is not None:
-        what = f"{result.n_slices} slices in {result.duration_s:.1f} s" if result.status == "done" else result.reason
-        _say(f"{result.unit}: {result.status}, {what}")
+    from monai_ldmsr.cli.batch_view import spoken_result
+
+    if progress.result is not None:
+        _say(spoken_result(progress.result))
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,7 @@ from monai_ldmsr.io.dicom_header import ImagePlane, image_plane, modality_of, re
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.image_kind import complex_component, named_localizer
 from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.outcome import Outcome
 
 __all__ = [
     "ORDER_BY",
@@ -119,14 +120,16 @@ class SkippedItem:
     paths: tuple[Path, ...] = field(default=(), repr=False, compare=False)
 
     @property
-    def corrupt(self) -> bool:
-        """Whether the bytes of the files are damaged."""
-        return self.reason is ReasonCode.UNREADABLE_FILE
-
-    @property
     def failed(self) -> bool:
         """Whether they should have been worked on; the others are simply something else."""
         return self.reason in _FAILURES
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of them: ``failed`` or ``skipped``."""
+        message = f"{self.message} ({self.n_files} {'file' if self.n_files == 1 else 'files'})"
+        status, is_corrupt = "failed" if self.failed else "skipped", self.reason is ReasonCode.UNREADABLE_FILE
+        return Outcome(status, self.reason.value, message, is_corrupt)
 
 
 @dataclass(frozen=True, slots=True)

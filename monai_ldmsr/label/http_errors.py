@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import requests
 from fastapi import HTTPException
 
-from monai_ldmsr.errors import LdmsrError, ReasonCode
-from monai_ldmsr.run_summary import failed_case
+from monai_ldmsr.errors import ReasonCode
+from monai_ldmsr.outcome import Outcome
 
 __all__ = ["answered_errors", "http_error"]
 
@@ -58,14 +58,12 @@ def answered_errors() -> Iterator[None]:
         yield
     except HTTPException:
         raise
-    except LdmsrError as error:
-        raise http_error(error.reason, str(error)) from error
     except requests.RequestException as error:
         raise _service_error(error) from error
     except Exception as error:
         # Its own text may hold a path or an attribute.
-        case = failed_case("", error)
-        raise http_error(ReasonCode[case.reason], case.message) from error
+        outcome = Outcome.of_error(error)
+        raise http_error(ReasonCode[outcome.reason], outcome.message) from error
 
 
 def _service_error(error: requests.RequestException) -> HTTPException:

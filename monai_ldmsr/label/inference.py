@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import UnitTask
+from monai_ldmsr.batch.processing import shared_evaluator, shared_source
 from monai_ldmsr.errors import LdmsrError, ReasonCode
 from monai_ldmsr.io import AnySource
+from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.settings import WorkSettings
 
 __all__ = ["InferenceTurn", "Inferred", "infer"]
@@ -68,10 +67,8 @@ def infer(source: AnySource, case: str, folder: Path, settings: WorkSettings) ->
     """Super-resolve one source into ``folder/case``.
 
     Raises:
-        LdmsrError: with the reason for which there is no result.
+        Exception: whatever keeps it from a result, see :meth:`~monai_ldmsr.evaluator.SeriesEvaluator.process`.
     """
-    result = process_unit(UnitTask(case, source, folder, settings))
-    if result.status != "done":
-        raise LdmsrError(result.message, ReasonCode[result.reason])
-    report = json.loads((folder / case / "report.json").read_text(encoding="utf-8"))
-    return Inferred(folder / case, report, result.series_uid)
+    with quiet_pydicom():
+        written = shared_evaluator(settings, folder).process(shared_source(source), case, folder)
+    return Inferred(folder / case, written.report.to_dict(), written.series_uid)

@@ -6,12 +6,14 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from monai_ldmsr.errors import CorruptSourceError, LdmsrError, PeerError, ReasonCode, SettingsError
+from monai_ldmsr.errors import PeerError, ReasonCode, SettingsError
 from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.series_grouping import case_digest
+from monai_ldmsr.outcome import Outcome, exit_code
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import IMAGE_CLASSES
 from monai_ldmsr.pacs.finding import FoundSeries, SeriesQuery, find_by_dicom, find_by_dicomweb
@@ -33,29 +35,21 @@ __all__ = ["METHODS", "FetchSummary", "FetchedSeries", "MoveTarget", "SeriesQuer
 METHODS = ("get", "move", "wado")
 
 
-@dataclass(frozen=True)
-class FetchedSeries:
-    """What became of one series.
+@dataclass(frozen=True, kw_only=True)
+class FetchedSeries(Outcome):
+    """What became of one series: ``found`` in a dry run.
 
     Args:
         series: folder below the destination; no patient data.
-        status: ``done``, ``found`` (of a dry run), ``skipped`` (nothing for this software) or ``failed``.
         modality: as the PACS lists it.
         n_images: as the PACS lists them.
         n_fetched: images that were fetched now; 0 where all were here.
-        reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
-        message: one sentence for a person.
-        corrupt: what the PACS sent is damaged.
     """
 
     series: str
-    status: str
     modality: str
     n_images: int
     n_fetched: int = 0
-    reason: str = ""
-    message: str = ""
-    corrupt: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,15 +60,8 @@ class FetchSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 2 nothing usable found, 4 what came is damaged, 7 cannot write, 8 some series failed."""
-        failed = [series for series in self.series if series.status == "failed"]
-        if any(series.reason in (ReasonCode.CANNOT_WRITE, ReasonCode.PACS_DISK_FULL) for series in failed):
-            return 7
-        if any(series.status in ("done", "found") for series in self.series):
-            return 8 if failed else 0
-        if failed:
-            return 4 if all(series.corrupt for series in failed) else 8
-        return 2
+        """See :func:`~monai_ldmsr.outcome.exit_code`."""
+        return exit_code(self.series)
 
 
 def fetch(
@@ -144,24 +131,18 @@ class _Work:
 
 def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSeries:
     study, series = case_digest(found.study), series_digest(found.study, found.series)
-    result = FetchedSeries(f"{study}/{series}", "failed", found.modality, len(found.uids))
+    about: dict[str, Any] = {"series": f"{study}/{series}", "modality": found.modality, "n_images": len(found.uids)}
     skipped = _skip_reason(found)
     if skipped is not None:
-        return replace(result, status="skipped", reason=skipped[0].value, message=skipped[1])
+        return FetchedSeries("skipped", skipped[0].value, skipped[1], **about)
     if work.dry_run:
-        return replace(result, status="found")
+        return FetchedSeries("found", **about)
     try:
-        n_fetched = _fetch_series(found, work, destination / study / series)
-    except LdmsrError as error:
-        is_corrupt = isinstance(error, CorruptSourceError)
-        return replace(result, reason=error.reason.value, message=str(error), corrupt=is_corrupt)
-    except OSError as error:
-        message = f"The series cannot be written: {error.strerror}."
-        return replace(result, reason=ReasonCode.CANNOT_WRITE.value, message=message)
+        with output_errors("The series"):
+            n_fetched = _fetch_series(found, work, destination / study / series)
     except Exception as error:
-        message = f"Unexpected {type(error).__name__}. Run again with --log-level debug and report it."
-        return replace(result, reason=ReasonCode.INTERNAL_ERROR.value, message=message)
-    return replace(result, status="done", n_fetched=n_fetched)
+        return FetchedSeries.of_error(error, **about)
+    return FetchedSeries("done", **about, n_fetched=n_fetched)
 
 
 def _skip_reason(found: FoundSeries) -> tuple[ReasonCode, str] | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
-from monai_ldmsr.errors import LdmsrError, PeerError, ReasonCode
+from monai_ldmsr.errors import LdmsrError, OutputError, PeerError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, sop_instance
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import (
@@ -135,25 +136,17 @@ class _Attempt:
         """Find the images, and send them."""
         try:
             self.paths = sorted(images_below(self._folder))
-            if self.paths:
-                send(self)
-        except LdmsrError as error:
-            return self._outcome(error.reason, str(error))
+            if not self.paths:
+                raise PeerError("The result holds no DICOM image to send.", ReasonCode.NOT_AN_IMAGE)
+            send(self)
+            self._refuse_warnings()
         except OSError as error:
-            return self._outcome(ReasonCode.CANNOT_WRITE, f"A result cannot be read to send it: {error.strerror}.")
+            if isinstance(error, LdmsrError):
+                return self._failed(error)
+            return self._failed(OutputError(f"A result cannot be read to send it: {error.strerror}."))
         except Exception as error:
-            # Its text may quote the data set.
-            return self._outcome(ReasonCode.INTERNAL_ERROR, f"Unexpected {type(error).__name__} while sending.")
-        if self._warnings:
-            codes = ", ".join(f"0x{status:04X}" for status in sorted(self._warnings))
-            return self._outcome(
-                ReasonCode.PACS_WARNING,
-                f"The PACS stored {len(self.paths) - self._n_sent} of {len(self.paths)} images with a warning "
-                f"(status {codes}): it changed or left out attributes.",
-            )
-        if not self.paths:
-            return self._outcome(ReasonCode.NOT_AN_IMAGE, "The result holds no DICOM image to send.")
-        return DeliveryOutcome(self._n_sent, len(self.paths))
+            return self._failed(error)
+        return DeliveryOutcome("done", n_sent=self._n_sent, n_instances=len(self.paths))
 
     def note(self, status: int) -> None:
         """Count the status of one image; a failure ends the attempt."""
@@ -164,10 +157,20 @@ class _Attempt:
         else:
             raise failure_of(status, "an image")
 
-    def _outcome(self, reason: ReasonCode, message: str) -> DeliveryOutcome:
-        _log.warning("Sent %d of %d images: %s [%s]", self._n_sent, len(self.paths), message, reason.value)
-        permanent = reason not in _PASSING
-        return DeliveryOutcome(self._n_sent, len(self.paths), reason.value, message, permanent)
+    def _refuse_warnings(self) -> None:
+        if self._warnings:
+            codes = ", ".join(f"0x{status:04X}" for status in sorted(self._warnings))
+            raise PeerError(
+                f"The PACS stored {len(self.paths) - self._n_sent} of {len(self.paths)} images with a warning "
+                f"(status {codes}): it changed or left out attributes.",
+                ReasonCode.PACS_WARNING,
+            )
+
+    def _failed(self, error: Exception) -> DeliveryOutcome:
+        outcome = DeliveryOutcome.of_error(error, n_sent=self._n_sent, n_instances=len(self.paths))
+        n_sent, n_all = self._n_sent, len(self.paths)
+        _log.warning("Sent %d of %d images: %s [%s]", n_sent, n_all, outcome.message, outcome.reason)
+        return replace(outcome, permanent=outcome.reason not in _PASSING)
 
 
 def images_below(folder: Path) -> Iterator[Path]:

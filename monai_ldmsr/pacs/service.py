@@ -150,7 +150,7 @@ class SeriesService:
     def _failed(self, series: Path, received: _Received) -> None:
         """Try again what could not be written; leave the rest for the next start."""
         rows = [self._batch.ledger.unit(unit) for unit in received.units]
-        if any(row is not None and row.state in ("queued", "running") for row in rows):
+        if any(row is not None and row.status in ("queued", "running") for row in rows):
             return
         if any(row is not None and row.reason == ReasonCode.CANNOT_WRITE.value for row in rows):
             received.again_at = time.monotonic() + received.pause_s
@@ -161,7 +161,7 @@ class SeriesService:
 
     def _has_failed(self, unit: str) -> bool:
         row = self._batch.ledger.unit(unit)
-        return row is not None and row.state == "failed"
+        return row is not None and row.status == "failed"
 
     def _beat(self) -> None:
         if time.monotonic() - self._last_beat < _BEAT_EVERY_S:
