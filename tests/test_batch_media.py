@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -23,7 +24,7 @@ from pydicom.data import get_testdata_file
 from pydicom.fileset import FileSet
 
 from monai_ldmsr.batch import WorkSettings
-from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SkippedSourceError
 from monai_ldmsr.io import (
     PackedSource,
     ReadLimits,
@@ -574,3 +575,16 @@ def test_offsets_and_not_their_order_join_records(name: str) -> None:
     expected = read_dicomdir(place)
     assert (len(expected), len({image.series for image in expected})) == (28, 10)
     assert set(read_dicomdir(place.with_name(name))) == set(expected)
+
+
+def test_a_label_map_in_an_archive_is_known_by_its_folder(tmp_path: Path) -> None:
+    few = (np.arange(60).reshape(5, 4, 3) > 30).astype(np.uint8)
+    (tmp_path / "made" / "labelsTr").mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(few, np.eye(4)), tmp_path / "made" / "labelsTr" / "scan.nii.gz")
+    write_zip(tmp_path / "s" / "s.zip", tmp_path / "made")
+    searches = Searches(tmp_path / "s", tmp_path / "w")
+    for _ in range(2):
+        [found] = searches.find()[0].values()
+        with on_disk(found.source) as path, pytest.raises(SkippedSourceError) as caught:
+            read_volume_file(path)
+        assert caught.value.reason is ReasonCode.LABEL_MAP

@@ -128,19 +128,18 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
         SettingsError: the extra is missing, or Slurm takes no such jobs.
         OutputError: the output folder cannot be written.
     """
-    jobqueue, distributed, dask = (_imported(name) for name in ("dask_jobqueue", "distributed", "dask"))
+    jobqueue, distributed = (_imported(name) for name in ("dask_jobqueue", "distributed"))
     folder = Path(os.path.abspath(output_dir)) / ".slurm"
     if shutil.which("sbatch") is None:
         raise SettingsError("The command sbatch is not here. Run this on a machine that submits jobs to Slurm.")
     with output_errors("Folder '.slurm'"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A unit that kills its worker is tried once more elsewhere, and no longer takes others with it.
-    dask.config.set({"distributed.scheduler.allowed-failures": 1})
     with _settings_error("The scheduler for Slurm's workers cannot be started"):
         cluster = jobqueue.SLURMCluster(
             n_workers=0,
             security=_security(distributed, folder),
-            scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            # A unit that kills its worker is tried once more elsewhere, and no longer takes others with it.
+            scheduler_options={"allowed_failures": 1, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
             name="ldmsr",
             **_job_settings(options, folder),
         )

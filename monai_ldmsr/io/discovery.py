@@ -27,6 +27,7 @@ from monai_ldmsr.io.packed_source import AnySource, PackedMember, PackedSource, 
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem, case_digest
 from monai_ldmsr.io.series_volumes import volumes_of
 from monai_ldmsr.io.tree import Others, empty_source, files_below, files_of, given_sources
+from monai_ldmsr.io.value_kind import lies_among_labels
 from monai_ldmsr.io.volume_file import NiftiVolume, volume_case
 
 __all__ = ["Listing", "find_dicom_series", "find_sources", "list_files", "search"]
@@ -241,6 +242,8 @@ class _Naming:
         """Each volume of a file."""
         path, packed = one.source.path, self._scan.members((one.source.path, *one.source.parts))
         stem = "volume" if self._names == "hash" else volume_case(path)
+        if lies_among_labels(path):  # which only its folder tells
+            stem = f"labels_{stem}"
         shown = {place: packed_path(member, f"{stem}{place.suffix}") for place, member in packed.items()}
         if path in shown:
             shown[path] = packed_path(packed[path], f"{stem}{volume_extension(path)}")
