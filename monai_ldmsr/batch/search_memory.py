@@ -57,7 +57,7 @@ class SearchMemory:
             limits: likewise.
             names: likewise.
             work_dir: likewise.
-            again: read the headers of an unchanged source, too.
+            again: read the headers of an unchanged source too, where something could not be read.
 
         Raises:
             LdmsrError: see :func:`~monai_ldmsr.io.find_sources`.
@@ -66,8 +66,8 @@ class SearchMemory:
         self.root = listing.root
         contents = self._contents(listing)
         state = _state(listing, contents, limits, names)
-        found = None if again else self._recalled(listing, state, limits, work_dir)
-        if found is None:
+        found = self._recalled(listing, state, limits, work_dir)
+        if found is None or (again and any(item.failed for item in found[1])):
             found = search(listing, limits, names=names, work_dir=work_dir, contents=contents)
             self._remember(listing, state, *found)
         return found
