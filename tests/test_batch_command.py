@@ -198,7 +198,7 @@ def test_exit_codes(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[
     assert batch(good, junk / "a.txt" / "o5", bundle) == 7
     assert batch(good, good / "o6", bundle) == 1
     assert batch(good, tmp_path / "o7", bundle, "--factor", "5") == 1
-    assert "factor is 5" in capsys.readouterr().err
+    assert "factor is '5'" in capsys.readouterr().err
     assert batch(good, tmp_path / "o7", tmp_path / "no bundle") == 1
     assert main(["batch", str(good)]) == 1
     assert main(["batch", str(good), "--status"]) == 7
