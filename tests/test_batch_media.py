@@ -23,6 +23,7 @@ from dicom_fixtures import make_series
 from pydicom.data import get_testdata_file
 from pydicom.fileset import FileSet
 
+from monai_ldmsr import super_resolve
 from monai_ldmsr.batch import WorkSettings
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SkippedSourceError
 from monai_ldmsr.io import (
@@ -566,6 +567,30 @@ def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(
         assert not (output / ".work").exists()
         results.append({path.relative_to(output): path.read_bytes() for path in output.rglob("dicom/*.dcm")})
     assert len(results[0]) == 6
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("form", ["archive", "medium"])
+def test_a_run_reads_archives_and_media_too(
+    study: Path, tmp_path: Path, bundle: Path, nearest_neighbour: None, form: str
+) -> None:
+    """Names and images are those of the same files in folders."""
+    if form == "archive":
+        source = write_zip(tmp_path / "in" / "s.zip", study)
+    else:
+        shutil.rmtree(study / "v")
+        source = make_medium(tmp_path / "in", study)
+        make_series(tmp_path / "in" / "not listed", "PT", SHAPE)
+    results = []
+    for place in (study, source):
+        output = tmp_path / f"{place.name} out"
+        (output / ".work" / ".ldmsr-dead").mkdir(parents=True)  # of a run that was killed
+        summary = super_resolve(place, output, device="cpu", bundle=bundle, created="2026-01-31")
+        assert not (output / ".work").exists()
+        images = {path.relative_to(output): path for path in output.rglob("*") if path.suffix in (".dcm", ".gz")}
+        assert {case.status for case in summary.cases} == {"done"}
+        results.append({name: path.read_bytes() for name, path in images.items()})
+    assert len(results[0]) == (9 if form == "archive" else 6)
     assert results[0] == results[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import socket
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from monai_ldmsr.cli import main
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
-from monai_ldmsr.label.inference import InferenceTurn
+from monai_ldmsr.label.inference import InferenceTurn, infer
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings, settings_digest
 from monai_ldmsr.label.results import ClientFile
+from monai_ldmsr.outcome import Outcome
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import clear_working_folders, working_folder
 
@@ -227,3 +229,14 @@ def test_the_apps_folder_gives_monai_label_one_app(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "monai_ldmsr.label.app_folder.main")
     classes = [one for one in vars(loaded).values() if isinstance(one, type)]
     assert [one.__bases__[0].__name__ for one in classes] == ["MONAILabelApp"]
+
+
+def test_an_inference_raises_what_it_met(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> None:
+    (tmp_path / "cut.nii").write_bytes(b"no volume")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI's transforms wrap it in an error of their own)
+        infer(tmp_path / "cut.nii", "cut", tmp_path / "out", WorkSettings(device="cpu", bundle=bundle))
+    assert Outcome.of_error(caught.value).reason == "UNREADABLE_FILE"
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.eye(4))
+    nibabel.save(image, tmp_path / "whole.nii")
+    inferred = infer(tmp_path / "whole.nii", "whole", tmp_path / "out", WorkSettings(device="cpu", bundle=bundle))
+    assert inferred.report == json.loads((inferred.folder / "report.json").read_text())

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SkippedSourceError, WorkerDiedError
+from monai_ldmsr.errors import (
+    CorruptSourceError,
+    OutputError,
+    PeerError,
+    ReasonCode,
+    SettingsError,
+    SkippedSourceError,
+    SourceError,
+    TrainingError,
+    WeightsError,
+    WorkerDiedError,
+)
+from monai_ldmsr.outcome import Outcome, exit_code
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 
 DONE, SKIPPED = CaseResult("done", case="a"), CaseResult("skipped", "LOCALIZER", case="b")
@@ -41,3 +53,27 @@ def test_reason_and_exit_code(
     assert "MARKER" not in case.message
     assert RunSummary((case, SKIPPED)).exit_code == alone
     assert RunSummary((case, DONE, SKIPPED)).exit_code == among_done
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("factor is 9"), 1),
+        (WeightsError("altered"), 1),
+        (SourceError("absent", ReasonCode.NO_SUCH_SOURCE), 2),
+        (CorruptSourceError("cut", ReasonCode.UNREADABLE_FILE), 4),
+        (OutputError("full"), 7),
+        (PeerError("full", ReasonCode.PACS_DISK_FULL), 7),
+        (PeerError("silent", ReasonCode.PACS_UNREACHABLE), 8),
+        (TrainingError("blurred"), 8),
+    ],
+)
+def test_the_exit_code_of_an_error_that_ends_a_command(error: Exception, code: int) -> None:
+    assert exit_code([Outcome.of_error(error)]) == code
+
+
+def test_what_waits_for_a_destination_is_no_success() -> None:
+    assert exit_code([DONE], is_complete=False) == 8
+    assert exit_code([SKIPPED], is_complete=False) == 2
+    assert exit_code([]) == 2
+    assert exit_code([Outcome("found")]) == 0
