@@ -527,7 +527,7 @@ def test_a_full_disk_fails_the_archive_and_only_for_now(
     units, skipped = searches.find()
     assert len(units) == 2
     assert [(item.reason, item.failed) for item in skipped] == [(ReasonCode.CANNOT_WRITE, True)]
-    assert "Free space" in skipped[0].message
+    assert "No space left" in skipped[0].message
     units, skipped = searches.find()
     assert (len(units), skipped) == (3, [])
 
@@ -540,7 +540,7 @@ def test_a_worker_that_cannot_unpack_leaves_nothing(
     (source,) = [unit.source for unit in units.values() if isinstance(unit.source, PackedSource)]
     with monkeypatch.context() as patch:
         patch.setattr(zip_archive, "_piece", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        with pytest.raises(OutputError, match="Free space"), on_disk(source):
+        with pytest.raises(OutputError, match="cannot be written: full"), on_disk(source):
             pytest.fail("not reached")
     assert not list((tmp_path / "w").iterdir())
     write_zip(path, study / "b")

@@ -11,6 +11,7 @@ from pydicom.uid import UID
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.dicom_header import CLASSIC, modality_of, number_list, sop_class, text
+from monai_ldmsr.io.refusals import phase_image
 
 __all__ = ["CUT_SHORT", "LOCALIZER", "complex_component", "named_components", "named_localizer", "skip_reason"]
 
@@ -103,11 +104,7 @@ def _skip_by_content(header: Dataset) -> tuple[ReasonCode, str] | None:
     if text(header, "BitsAllocated") not in ("", "8", "16"):
         return ReasonCode.UNSUPPORTED_PIXELS, "Only 8 and 16 Bits Allocated are supported."
     if complex_component(header) == "PHASE":
-        return (
-            ReasonCode.PHASE_IMAGE,
-            "A phase image of MR holds angles (or velocities), which wrap around: no value between the two sides of a "
-            "wrap is right. Give the magnitude image.",
-        )
+        return ReasonCode.PHASE_IMAGE, str(phase_image("its header says so"))
     return None
 
 

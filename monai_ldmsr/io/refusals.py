@@ -19,8 +19,8 @@ def label_map(sign: str) -> SkippedSourceError:
 def phase_image(sign: str) -> SkippedSourceError:
     """Error for a phase image that ``sign`` gives away."""
     return SkippedSourceError(
-        f"The file is a phase image: {sign}. Its angles wrap around, and no value between two sides of a wrap is "
-        "right. Give the magnitude image.",
+        f"A phase image of MR: {sign}. Its angles or velocities wrap around, and no value between the two sides of a "
+        "wrap is right. Give the magnitude image.",
         ReasonCode.PHASE_IMAGE,
     )
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import lzma
-import os
 import re
 import stat
 import zipfile
@@ -17,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
+from monai_ldmsr.storage import output_errors
 
 __all__ = ["ZipMember", "is_zip_name", "open_zip"]
 
@@ -173,18 +172,9 @@ def _read_errors() -> Iterator[None]:
 
 def _copy(packed: io.BufferedIOBase | object, target: Path) -> None:
     reader: io.BufferedIOBase = packed  # type: ignore[assignment]
-    try:
-        with target.open("xb") as file:
-            while piece := _piece(reader):
-                file.write(piece)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise OutputError(
-            f"A member of a zip archive cannot be unpacked: {os.strerror(error.errno or errno.EIO)}. "
-            + ("Free space on the disk of the output folder." if full else "Check the output folder.")
-        ) from None
+    with output_errors("A member of a zip archive"), target.open("xb") as file:
+        while piece := _piece(reader):
+            file.write(piece)
 
 
 def _piece(reader: io.BufferedIOBase) -> bytes:
