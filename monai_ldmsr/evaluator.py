@@ -121,7 +121,7 @@ class SeriesEvaluator:
         """Work on all sources.
 
         Args:
-            progress: told after each batch of slices.
+            progress: called after each batch of slices.
             table: written at the start and at the end: who is who.
 
         Raises:
@@ -194,7 +194,7 @@ class SeriesEvaluator:
             source: series, volume file or volume of a 4D file.
             case: name of the result folder.
             output_dir: parent of the result folder.
-            progress: told after each batch of slices: how many are done, and how many there are.
+            progress: called after each batch of slices: how many are done, and how many there are.
 
         Raises:
             Exception: whatever keeps it from a result, wrapped by MONAI's transforms perhaps; see :meth:`attempt`.

@@ -35,7 +35,7 @@ _NAME, _NOTE_NAME = "sources.csv", "README.txt"
 _COLUMNS = ("case", "status", "reason", "source", "series_number", "series_description", "n_files")
 
 _NOTE = """\
-sources.csv in this folder tells which source each result, skip and failure came from, by path, series number and series
+sources.csv in this folder says which source each result, skip and failure came from, by path, series number and series
 description. These may identify patients. Do not pass this folder on: not with results, not with reports, not with a
 question. Nothing reads it; it can be removed at any time.
 """
@@ -94,8 +94,8 @@ class SourceTable:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for row in rows:
-            told = known.get(row.case, ("queued", ""))
-            cells = (row.case, *told, row.source, row.number, row.description, str(row.n_files))
+            outcome = known.get(row.case, ("queued", ""))
+            cells = (row.case, *outcome, row.source, row.number, row.description, str(row.n_files))
             writer.writerow([safe_cell(cell) for cell in cells])
         with output_errors("The table of sources", "Choose another file."):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if self._is_private else 0o777)
@@ -116,7 +116,7 @@ class SourceTable:
 def source_rows(
     found: Iterable[NamedSource[AnySource]], skipped: Iterable[SkippedItem], root: Path, limits: ReadLimits
 ) -> list[SourceRow]:
-    """Rows of a run's sources, with what their headers tell.
+    """Rows of a run's sources, with what their headers say.
 
     Args:
         found: what is worked on.

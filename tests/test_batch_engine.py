@@ -252,7 +252,7 @@ def test_a_damaged_or_foreign_ledger_is_told(tmp_path: Path, threads: Executor) 
         Ledger(tmp_path, for_reading=True)
     (tmp_path / "ledger.sqlite").write_bytes(b"no database at all" * 100)
     for call in (lambda: Ledger(tmp_path), lambda: Batch(tmp_path, SETTINGS, threads, 3)):
-        with pytest.raises(LdmsrError, match="remove it: all series are then done anew"):
+        with pytest.raises(LdmsrError, match="remove it: all series are then done again"):
             call()
     (tmp_path / "ledger.sqlite").unlink()
     assert worked(tmp_path, threads, THREE) == ["a", "b", "c"]

@@ -36,7 +36,7 @@ _ANSWER_S = 15
 
 _CERTIFICATES = ("key.pem", "certificate.pem")
 
-#: A job that ended, by its time limit or a node's failure, is submitted anew after this time.
+#: A job that ended, by its time limit or a node's failure, is submitted again after this time.
 _RENEW_S = 10.0
 
 
@@ -163,7 +163,7 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
 
 
 class _ClusterExecutor(Executor):
-    """Dask's executor, with its errors told in our words."""
+    """Dask's executor, with its errors in our words."""
 
     def __init__(self, client: Any) -> None:
         # Pure calls of equal arguments would share one result, so that a unit could not be done a second time.
@@ -186,9 +186,9 @@ class _ClusterExecutor(Executor):
             try:
                 outer.set_result(done.result())
             except BaseException as error:
-                told = _in_our_words(error)
-                self._lost = told if isinstance(told, ClusterError) else None
-                outer.set_exception(told)
+                known = _in_our_words(error)
+                self._lost = known if isinstance(known, ClusterError) else None
+                outer.set_exception(known)
 
         outer.add_done_callback(lambda ended: inner.cancel() if ended.cancelled() else None)
         inner.add_done_callback(pass_on)
@@ -234,26 +234,26 @@ def _checked_workers(client: Any, output_dir: Path) -> int:
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch()
     try:
-        told = client.run(_probe, str(token), on_error="return")
+        answers = client.run(_probe, str(token), on_error="return")
     finally:
         token.unlink(missing_ok=True)
-    if not told:
+    if not answers:
         raise SettingsError(
             "The dask scheduler has no worker. Start one a GPU, with three threads: "
             "dask worker HOST:PORT --nworkers 1 --nthreads 3"
         )
-    without = sum(isinstance(answer, BaseException) for answer in told.values())
-    versions = {answer[0] for answer in told.values() if not isinstance(answer, BaseException)}
+    without = sum(isinstance(answer, BaseException) for answer in answers.values())
+    versions = {answer[0] for answer in answers.values() if not isinstance(answer, BaseException)}
     if without or versions != {__version__}:
         others = ", ".join(sorted(versions - {__version__})) or "none"
         raise SettingsError(
-            f"{without} of {len(told)} workers lack monai_ldmsr, and others have version {others}; here it is "
+            f"{without} of {len(answers)} workers lack monai_ldmsr, and others have version {others}; here it is "
             f"{__version__}. Install the same everywhere."
         )
-    blind = sum(not sees for _, sees in told.values())
+    blind = sum(not sees for _, sees in answers.values())
     if blind:
         raise SettingsError(
-            f"{blind} of {len(told)} workers do not see the output folder. Sources and output must lie on a file "
+            f"{blind} of {len(answers)} workers do not see the output folder. Sources and output must lie on a file "
             "system that every machine has under the same path."
         )
     return sum(client.nthreads().values())

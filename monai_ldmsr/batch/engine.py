@@ -73,7 +73,7 @@ class Batch:
         deliveries: where results are sent.
         retry: do again what failed with the same source and settings, also what could not be delivered.
         verify: read all outputs instead of comparing their size and time.
-        progress: told of each change.
+        progress: called after each change.
         lock: on the output folder; one of its own when None.
         delivery_attempts: see :class:`~monai_ldmsr.batch.delivery_queue.DeliveryQueue`.
 

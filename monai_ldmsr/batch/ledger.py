@@ -162,7 +162,7 @@ class Ledger:
         return {name: FileMark(size, sha256, mtime_ns) for name, size, sha256, mtime_ns in rows}
 
     def queue(self, unit: str, source_fingerprint: str, settings_fingerprint: str) -> None:
-        """Note that a unit is to be worked on; attempts are counted anew when source or settings have changed."""
+        """Note that a unit is to be worked on; attempts are counted from 0 when source or settings have changed."""
         with self.writing() as database:
             database.execute(
                 "INSERT INTO units (unit, source_fingerprint, settings_fingerprint, state, queued_at) "
@@ -261,5 +261,5 @@ def _as_output_error() -> Iterator[None]:
     except sqlite3.Error as error:
         raise OutputError(
             f"The ledger of the output folder cannot be used: {error}. Check free space and permissions; if it is "
-            "damaged, remove it: all series are then done anew."
+            "damaged, remove it: all series are then done again."
         ) from None

@@ -1,7 +1,7 @@
 """A worker process on this machine: an executor that survives its worker's death.
 
 ``concurrent.futures.ProcessPoolExecutor`` is broken for good when a process dies, and MONAI's networks are best kept in
-one process that several threads feed. So this is one process with a few threads, started anew when it has died.
+one process that several threads feed. So this is one process with a few threads, started again when it has died.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class LocalWorker(Executor):
                 self._start()
             assert self._pipe is not None
             self._futures[number] = future
-            # A worker that is just dying: whoever reads its end of the pipe tells all futures.
+            # A worker that is just dying: whoever reads its end of the pipe ends all futures.
             with suppress(OSError):
                 self._pipe.send_bytes(message)
         return future
@@ -124,7 +124,7 @@ class LocalWorker(Executor):
         threading.Thread(target=self._receive, args=(process, ours), name="ldmsr-worker", daemon=True).start()
 
     def _receive(self, process: subprocess.Popen[bytes], pipe: Connection) -> None:
-        """Take results in until the process is gone, and tell those who wait for others that there will be none."""
+        """Take results in until the process is gone, and end all other futures with an error."""
         with suppress(EOFError, OSError):
             while True:
                 number, is_result, value = pickle.loads(pipe.recv_bytes())

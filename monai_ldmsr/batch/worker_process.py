@@ -47,7 +47,7 @@ def _pickled(number: int, is_result: bool, value: object) -> bytes:
     try:
         return pickle.dumps((number, is_result, value))
     except Exception:
-        # What an error holds need not travel, and its text may tell too much.
+        # What an error holds need not travel, and its text may say too much.
         return pickle.dumps((number, False, RuntimeError(f"{type(value).__name__} cannot be sent")))
 
 

@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
         "batch",
         "super-resolve everything below SRC, resumably",
         "Super-resolve every series and volume file below SRC as 'run' does, and keep a ledger in OUT of what was "
-        "done. The same command goes on where it was interrupted, and does anew what has changed. "
-        "'ldmsr batch OUT --status' tells how far it is, also meanwhile.",
+        "done. The same command goes on where it was interrupted, and does again what has changed. "
+        "'ldmsr batch OUT --status' shows how far it is, also meanwhile.",
     )
     batch.add_argument("source", metavar="SRC", type=Path, help=f"{SOURCE_HELP}; with --status: OUT")
     batch.add_argument("output", metavar="OUT", type=Path, nargs="?", help="folder for results; made when missing")

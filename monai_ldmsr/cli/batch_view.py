@@ -21,7 +21,7 @@ from monai_ldmsr.run_summary import CaseResult, RunSummary
 
 __all__ = ["BatchView", "print_status", "print_summary", "spoken_duration", "spoken_result"]
 
-#: Of these, the last ones tell how fast it goes now: series differ, and the first waits for the network to be built.
+#: Of these, the last ones say how fast it goes now: series differ, and the first waits for the network to be built.
 _N_RECENT = 20
 
 
@@ -95,8 +95,8 @@ def print_status(ledger: Ledger) -> None:
     """Print the table of all units and the numbers of each state."""
     sent: dict[str, list[str]] = {}
     for delivery in deliveries_of(ledger):
-        told = f"{delivery.status} {delivery.destination}" + (f" ({delivery.reason})" if delivery.reason else "")
-        sent.setdefault(delivery.unit, []).append(told)
+        said = f"{delivery.status} {delivery.destination}" + (f" ({delivery.reason})" if delivery.reason else "")
+        sent.setdefault(delivery.unit, []).append(said)
     rows = [
         (
             *(row.unit, row.status, row.reason, str(row.attempts or ""), str(row.n_slices or "")),

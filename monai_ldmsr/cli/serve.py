@@ -37,10 +37,10 @@ def add(commands: Commands) -> None:
         "receive series by C-STORE, super-resolve them, send results on",
         "Listen for images from the AE titles of --allow, super-resolve each series once it is whole, and send the "
         "result to each --send. What was received survives a restart; SIGTERM ends it cleanly. OUT has the same ledger "
-        "as with 'batch': 'ldmsr batch OUT --status' tells what became of each series.",
+        "as with 'batch': 'ldmsr batch OUT --status' shows what became of each series.",
     )
     serve.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
-    serve.add_argument("--alive", action="store_true", help="tell by the exit code whether a service works in OUT")
+    serve.add_argument("--alive", action="store_true", help="report by the exit code whether a service works in OUT")
     add_listening_options(serve, "TCP port to listen on")
     add_send_option(serve)
     add_caller_options(serve)

@@ -125,7 +125,7 @@ def distinct(found: Iterable[NamedSource[_T]]) -> tuple[list[NamedSource[_T]], l
     """One source of each name, and what is left out: copies, and files that contradict each other."""
     by_name: dict[str, list[NamedSource[_T]]] = defaultdict(list)
     for one in found:
-        by_name[one.name.casefold()].append(one)  # some file systems do not tell upper from lower case
+        by_name[one.name.casefold()].append(one)  # to some file systems upper and lower case are one
     kept, left_out = [], []
     for same in by_name.values():
         first = same[0]

@@ -209,9 +209,9 @@ def _missing(scan: FileScan) -> Counter[str]:
 def _series_content(scan: FileScan, files: SeriesFiles) -> str:
     """Digest of a series' files, wherever they lie and whatever they are called, and of what it calls the volume."""
     frames = files.frames or (0,) * len(files.paths)
-    told = [files.volume, files.label] if files.volume else []
+    words = [files.volume, files.label] if files.volume else []
     parts = sorted(f"{scan.content(path)} {n}" for path, n in zip(files.paths, frames, strict=True))
-    return case_digest("series", *told, *parts, digits=24)
+    return case_digest("series", *words, *parts, digits=24)
 
 
 class _Naming:
@@ -242,7 +242,7 @@ class _Naming:
         """Each volume of a file."""
         path, packed = one.source.path, self._scan.members((one.source.path, *one.source.parts))
         stem = "volume" if self._names == "hash" else volume_case(path)
-        if lies_among_labels(path):  # which only its folder tells
+        if lies_among_labels(path):  # which only its folder says
             stem = f"labels_{stem}"
         shown = {place: packed_path(member, f"{stem}{place.suffix}") for place, member in packed.items()}
         if path in shown:

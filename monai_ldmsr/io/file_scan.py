@@ -209,7 +209,7 @@ class FileScan:
             self._look_at(path, listed_as)
 
     def _refuse_archive(self, path: Path, error: Exception) -> None:
-        """List an archive of which not all can be had; by its content it is told from others."""
+        """List an archive of which not all can be had; its content distinguishes it from others."""
         content = self.content(path)
         if not isinstance(error, LdmsrError) or not content:
             self.leave_out(("", ReasonCode.UNREADABLE_FILE, _UNREADABLE), path)
@@ -236,7 +236,7 @@ def _volumes_first(path: PurePath) -> bool:
 
 
 def _targets(member: ZipMember, by_name: Mapping[PurePosixPath, int], folder: Path) -> dict[int, Path]:
-    """Where to unpack a member, and what tells with it how many volumes they are."""
+    """Where to unpack a member, and what says with it how many volumes they are."""
     name = member.name
     target = folder / f"member{volume_extension(name) or name.suffix}"
     voxels, beside = voxels_beside(name.name), voxels_beside(target.name)
