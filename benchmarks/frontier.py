@@ -15,7 +15,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from monai_ldmsr.evaluation import SplitEvaluation, load_evaluation_volumes
+from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.workflow import load_network
 
 DETAILS = (0.0, 0.25, 0.5, 0.75, 1.0)

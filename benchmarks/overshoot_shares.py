@@ -18,8 +18,7 @@ import torch
 
 from monai_ldmsr.consistency import neighbourhood_range
 from monai_ldmsr.degradation import AreaOperator, repeat_blocks
-from monai_ldmsr.evaluation import load_evaluation_volumes
-from monai_ldmsr.evaluation.volumes import measured_slices
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, measured_slices
 
 STRONG, CT_SPAN_HU, N_SLICES, N_DRAWN = 0.8, 1500.0, 24, 50_000
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from monai_ldmsr.consistency import project_onto_source
 from monai_ldmsr.degradation import AreaOperator
-from monai_ldmsr.evaluation import load_evaluation_volumes, measure
+from monai_ldmsr.evaluation.figures import measure
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.networks import describe_degradation, load_weights, upsample_bicubic
 from monai_ldmsr.samplers import AnchoredFlow, Velocity, posterior_mean
 from monai_ldmsr.workflow import load_network

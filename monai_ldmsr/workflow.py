@@ -27,7 +27,8 @@ from monai_ldmsr.storage import replaced_files
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
 if TYPE_CHECKING:
-    from monai_ldmsr.evaluation import EvaluationTable, SplitEvaluation
+    from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
+    from monai_ldmsr.evaluation.table import EvaluationTable
     from monai_ldmsr.evaluator import Progress, SeriesEvaluator
     from monai_ldmsr.io import ReadLimits
     from monai_ldmsr.networks import SliceNetwork
@@ -271,7 +272,7 @@ def train(
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
     check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
-    _checked({**common, "seed": seed, "modality": modality})
+    seed = _checked({**common, "seed": seed, "modality": modality})["seed"]
     settings = {"": common, **(overrides or {})}
     begin = None if start is None else Path(start)
     seconds = parse_budget(budget)

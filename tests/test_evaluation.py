@@ -19,15 +19,16 @@ from scipy import ndimage
 from monai_ldmsr.cli import main
 from monai_ldmsr.degradation import named_operator, repeat_blocks
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
-from monai_ldmsr.evaluation import SplitEvaluation, interpolate_bilinear, interpolate_bspline, measure
-from monai_ldmsr.evaluation.figures import FREQUENCIES, radial_power
+from monai_ldmsr.evaluation.figures import FREQUENCIES, measure, radial_power
 from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
+from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
+from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
 from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
 
 

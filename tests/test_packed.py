@@ -18,7 +18,7 @@ from places import BUNDLES
 
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import CorruptSourceError, OutputError, SettingsError, SourceError
-from monai_ldmsr.evaluation import load_evaluation_volumes
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.training import load_training_volumes
 from monai_ldmsr.training.packed import INDEX, check_packed, index_text, is_packed, load_packed
 from monai_ldmsr.training.packing import pack_dataset, write_packed

@@ -19,13 +19,13 @@ from monai_ldmsr.training import (
     SafeCheckpoints,
     ValidationPictures,
     check_disk_space,
-    find_entries,
     load_training_volumes,
     resume_training,
 )
 from monai_ldmsr.training.checkpoints import newest_checkpoint
-from monai_ldmsr.training.discovery import SPLITS, split_subjects
+from monai_ldmsr.training.discovery import find_entries, split_subjects
 from monai_ldmsr.training.plan import parse_budget
+from monai_ldmsr.training.volumes import SPLITS
 
 
 def make_volume(path: Path, shape: tuple[int, int, int] = (64, 60, 2), bad: float | None = None, seed: int = 0) -> Path:

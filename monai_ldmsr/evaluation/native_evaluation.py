@@ -16,7 +16,7 @@ from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.evaluation.volumes import measured_slices, shown_slices
 from monai_ldmsr.metrics.native import native_figures
 from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["NativeEvaluation"]
 

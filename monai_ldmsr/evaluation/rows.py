@@ -12,7 +12,7 @@ from torch.nn import functional
 from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.noise_level import volume_noise
-from monai_ldmsr.training.slices import TrainingVolume
+from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.source import project_volume
 
 __all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "super_resolved"]

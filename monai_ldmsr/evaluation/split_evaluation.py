@@ -26,7 +26,7 @@ from monai_ldmsr.metrics.structure import structure_figures
 from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.storage import make_writable
-from monai_ldmsr.training.slices import FloatImage, TrainingVolume
+from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
 
 __all__ = ["SplitEvaluation"]
 

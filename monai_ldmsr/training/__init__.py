@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from monai_ldmsr.lazy_names import lazy_names
 from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, StudentObjective
 from monai_ldmsr.training.budget import TimeBudget
 from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, resume_training
@@ -21,9 +18,6 @@ from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.starting import load_start
 
-if TYPE_CHECKING:
-    from monai_ldmsr.training.discovery import find_entries
-
 __all__ = [
     "AdversarialStep",
     "BaselineObjective",
@@ -37,7 +31,6 @@ __all__ = [
     "ValidationPictures",
     "check_codec",
     "check_disk_space",
-    "find_entries",
     "fit_latent_statistics",
     "load_start",
     "load_training_volumes",
@@ -45,10 +38,3 @@ __all__ = [
     "prepare_flow_batch",
     "resume_training",
 ]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "discovery": ["find_entries"],
-    },
-)

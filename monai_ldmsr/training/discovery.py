@@ -27,7 +27,7 @@ from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.settings import checked
 from monai_ldmsr.training.volumes import MANIFEST, SPLITS
 
-__all__ = ["MANIFEST", "SPLITS", "DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
+__all__ = ["DatasetEntry", "find_entries", "read_manifest", "split_subjects"]
 
 #: Hash values, as a share of all, below which a patient goes to test, and then to calibration.
 _TEST_BELOW, _CALIBRATION_BELOW = 0.15, 0.30

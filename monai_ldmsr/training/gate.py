@@ -17,7 +17,8 @@ from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
 from monai_ldmsr.networks import LatentCodec, upsample_bicubic
-from monai_ldmsr.training.slices import TrainingVolume, load_training_volumes
+from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["CodecFigures", "check_codec", "measure_codec"]
 

@@ -19,7 +19,7 @@ from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
 if TYPE_CHECKING:
     from monai_ldmsr.training.discovery import DatasetEntry
 
-__all__ = ["FloatImage", "TrainingVolume", "check_split", "high_frequency_share", "load_training_volumes"]
+__all__ = ["check_split", "high_frequency_share", "load_training_volumes"]
 
 #: A volume whose share of power above half Nyquist is lower was interpolated: it would teach blur.
 MIN_HIGH_FREQUENCY_SHARE = 2e-3
