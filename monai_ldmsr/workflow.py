@@ -340,34 +340,34 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_config(unused: Sequence[str] = ()) -> None:
+def check_config() -> None:
     """Refuse wrong settings, and overrides of keys that are not there; in each config's ``initialize``.
 
     MONAI adds an override of any name to the config, and what nothing refers to changes nothing: ``--factr 4`` would go
-    unnoticed. What a config calls is given no view of the config, so its parser is looked for among the callers.
-
-    Args:
-        unused: keys of the config below that nothing refers to any more.
+    unnoticed. What a config calls is given no view of it, so the workflow is looked for among the callers.
 
     Raises:
         SystemExit: with the message alone, since MONAI wraps exceptions into others of its own.
     """
-    frame = inspect.currentframe()
-    while frame is not None and not isinstance(frame.f_locals.get("self"), ConfigParser):
-        frame = frame.f_back
-    config = {} if frame is None else frame.f_locals["self"].config
+    above = (info.frame.f_locals.get("self") for info in inspect.stack(context=0))
+    workflow = next(found for found in above if isinstance(found, ConfigWorkflow))
+    config = workflow.parser.config
     try:
-        _refuse_unused(config, unused)
+        _refuse_unused(config, workflow.config_root_path)
         _checked({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
     except SettingsError as error:
         raise SystemExit(f"{error} [{error.reason.value}]") from None
 
 
-def _refuse_unused(config: Mapping[str, Any], unused: Sequence[str]) -> None:
-    used = {*re.findall(r"@(\w+)", json.dumps(config, default=str)), *unused}
+def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
+    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
     known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | described(WorkSettings).keys()
-    for key in config.keys() - known:
+    unused = config.keys() - known
+    # What an overlay or another override left without a use is as a file says it.
+    for path in configs.glob("*.yaml") if unused else ():
+        unused -= {key for key, value in ConfigParser.load_config_file(path).items() if config.get(key) == value}
+    for key in unused:
         near = difflib.get_close_matches(key, known & config.keys(), 1)
         advice = f"did you mean {near[0]}?" if near else "leave it away."
         raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")
