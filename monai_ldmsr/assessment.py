@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import DegradationOperator, named_operator, repeat_blocks
-from monai_ldmsr.geometry import spread_slices
-from monai_ldmsr.metrics.sharpness import fft_sharpness, laplacian_variance, to_grey8
+from monai_ldmsr.geometry import Factors, spread_slices
+from monai_ldmsr.metrics.sharpness import slice_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.report import Agreement, MetricSummary, Sharpness, SlicePanel
 from monai_ldmsr.transforms import IntensityMap
@@ -33,7 +33,7 @@ _SOFT_TISSUE_HU, _LUNG_HU, _LUNG_SHARE = (-160.0, 240.0), (-1350.0, 150.0), 0.12
 def assess(
     source: Tensor,
     result: Tensor,
-    factor: int,
+    factors: Factors,
     intensity: IntensityMap,
     unit: str,
     rms_before_projection: float | None = None,
@@ -44,34 +44,35 @@ def assess(
     Args:
         source: (1, I, J, K) in the source's unit.
         result: (1, fI, fJ, K) in the source's unit.
-        factor: super-resolution factor.
+        factors: of super-resolution.
         intensity: the volume's map; sharpness is taken on grey levels 0..255 of its model range -1..1.
         unit: of intensities, for the report.
         rms_before_projection: what ``ProjectOntoSourced`` measured.
         operator: assumed degradation, one of ``operators.OPERATORS``.
     """
     source, result = plain(source), plain(result)
-    rows: dict[str, list[tuple[float, float]]] = {"source": [], "bicubic": [], "result": []}
+    rows: dict[str, list[dict[str, float]]] = {"source": [], "bicubic": [], "result": []}
     for k in spread_slices(source.shape[-1], MAX_MEASURED_SLICES):
         scaled = intensity.forward(source[None, ..., k])
         images = {
-            "source": functional.interpolate(scaled, scale_factor=factor, mode="bilinear", align_corners=False),
-            "bicubic": upsample_bicubic(scaled, factor),
+            "source": functional.interpolate(
+                scaled, scale_factor=factors.in_plane, mode="bilinear", align_corners=False
+            ),
+            "bicubic": upsample_bicubic(scaled, factors.in_plane),
             "result": intensity.forward(result[None, ..., k]),
         }
         for name, image in images.items():
-            grey = to_grey8(image, -1.0, 1.0)
-            rows[name].append((float(laplacian_variance(grey)), float(fft_sharpness(grey))))
+            rows[name].append(slice_figures(image))
     agreement = replace(
-        _agreement(source, result, named_operator(operator, factor), unit), rms_before_projection=rms_before_projection
+        _agreement(source, result, named_operator(operator, factors.in_plane), unit),
+        rms_before_projection=rms_before_projection,
     )
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
     return MetricSummary(**sharpness, agreement=agreement)
 
 
-def _mean_sharpness(values: list[tuple[float, float]]) -> Sharpness:
-    laplacian, fft = (float(np.mean(column)) for column in zip(*values, strict=True))
-    return Sharpness(laplacian, fft, len(values))
+def _mean_sharpness(found: list[dict[str, float]]) -> Sharpness:
+    return Sharpness.of({name: float(np.mean([one[name] for one in found])) for name in found[0]}, len(found))
 
 
 def _agreement(source: Tensor, result: Tensor, operator: DegradationOperator, unit: str) -> Agreement:
@@ -108,14 +109,14 @@ def display_window(source: Tensor, intensity: IntensityMap, modality: str) -> tu
 
 
 def slice_panels(
-    source: MetaTensor, result: MetaTensor, factor: int, intensity: IntensityMap, modality: str
+    source: MetaTensor, result: MetaTensor, factors: Factors, intensity: IntensityMap, modality: str
 ) -> list[SlicePanel]:
     """A few slices as source, bicubic and result at one window, oriented (rows, columns).
 
     Args:
         source: (1, I, J, K) with affine.
         result: (1, fI, fJ, K) with affine.
-        factor: super-resolution factor.
+        factors: of super-resolution.
         intensity: the volume's map.
         modality: DICOM's term.
     """
@@ -124,10 +125,10 @@ def slice_panels(
     panels = []
     for k in spread_slices(source.shape[-1], _N_PANELS):
         measured = source.as_tensor()[None, ..., k]
-        bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factor))
+        bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factors.in_plane))
         panel = SlicePanel(
             k,
-            source=_rows_columns(repeat_blocks(measured, factor)),
+            source=_rows_columns(repeat_blocks(measured, factors.in_plane)),
             bicubic=_rows_columns(bicubic),
             result=_rows_columns(result.as_tensor()[None, ..., k]),
             window=window,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from monai.data import Dataset
 from monai.inferers import Inferer
 from torch import Tensor
 
+from monai_ldmsr.case import CaseOutput
 from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
@@ -91,6 +92,7 @@ class SeriesEvaluator:
         created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
         series_number: of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
+        outputs: what is made of each case beside images and report.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class SeriesEvaluator:
         created: datetime | str | None = None,
         series_number: int | None = None,
         series_description: str | None = None,
+        outputs: Sequence[CaseOutput] = (),
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -113,7 +116,7 @@ class SeriesEvaluator:
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
         header = HeaderTexts(moment(created), series_number, series_description)
-        self.writer = ResultWriter(model, self.network, settings, str(device), header)
+        self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
         self.summary = RunSummary(())
         self._device_is_free = threading.Lock()
 

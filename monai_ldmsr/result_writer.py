@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monai.data import MetaTensor
-
 from monai_ldmsr._version import __version__
 from monai_ldmsr.assessment import assess, slice_panels
+from monai_ldmsr.case import CaseOutput, ComputedCase, WrittenOutput
 from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io import (
     Derivation,
     DicomSeries,
@@ -27,7 +27,7 @@ from monai_ldmsr.io import (
 from monai_ldmsr.io.earlier_result import is_of_another_source
 from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileMark, verified_files
-from monai_ldmsr.metrics.sharpness import DEFINITIONS
+from monai_ldmsr.metrics.sharpness import METRICS
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import count_parameters
 from monai_ldmsr.operators import OPERATORS
@@ -35,6 +35,7 @@ from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     DegradationSummary,
     ModelSummary,
+    OutputSummary,
     PhaseDurations,
     ResultSummary,
     SourceSummary,
@@ -44,12 +45,12 @@ from monai_ldmsr.report import (
 from monai_ldmsr.settings import checked
 from monai_ldmsr.storage import partial_folder
 from monai_ldmsr.transforms import volume_of
-from monai_ldmsr.transforms.source import SourceProjection
 
 __all__ = [
     "METHOD",
     "BundleModel",
     "HeaderTexts",
+    "ImageOutput",
     "ResultWriter",
     "WrittenCase",
     "derivation_of",
@@ -64,9 +65,6 @@ _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity ran
 
 #: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
 _MANY_BOUNDED = 0.05
-
-#: What a network says of itself that has a place of its own in the report.
-_NO_SETTINGS = ("seed", "evaluations_per_slice")
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
@@ -165,18 +163,50 @@ def derivation_of(
     texts: HeaderTexts = HeaderTexts(),
 ) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
-    plain = {key: value for key, value in (settings or {}).items() if isinstance(value, str | int | float)}
+    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, texts)
+
+
+def _derivation(
+    model: BundleModel, factors: Factors, seed: int | None, settings: Mapping[str, Any], texts: HeaderTexts
+) -> Derivation:
     return Derivation(
-        factor=network.factors.whole[0],
+        factor=factors,
         method=model.method,
         software_version=__version__,
         weights_sha256=model.weights_sha256,
-        seed=network.describe().get("seed"),
-        settings=plain,
+        seed=seed,
+        settings={key: value for key, value in settings.items() if isinstance(value, str | int | float)},
         made_at=texts.created,
         series_number=texts.series_number,
         series_description=texts.series_description,
     )
+
+
+class ImageOutput:
+    """The result's voxels in the form of the source: a derived DICOM series, or a volume file.
+
+    Args:
+        model: identity of the weights.
+        device: where the network runs.
+        texts: what the user sets in headers.
+    """
+
+    def __init__(self, model: BundleModel, device: str, texts: HeaderTexts) -> None:
+        self.model = model
+        self.device = device
+        self.texts = texts
+
+    def write(self, case: ComputedCase, folder: Path) -> WrittenOutput:
+        """Write ``dicom/*.dcm`` or ``<case>_sr.<extension>``."""
+        source, voxels = case.source, case.result.as_tensor()[0].cpu().numpy()
+        if isinstance(source, VolumeFile):
+            path = folder / f"{case.name}_sr{source.extension}"
+            return WrittenOutput("volume file", 1, write_volume_file(source, voxels, path, RESEARCH_NOTICE))
+        # Devices round differently, so each has UIDs of its own.
+        settings = {**case.settings, "device": self.device.split(":")[0]}
+        derivation = _derivation(self.model, case.factors, case.described.get("seed"), settings, self.texts)
+        written = write_derived_series(source, voxels, folder / "dicom", derivation)
+        return WrittenOutput("image series", len(written.paths), written.n_clipped, written.series_instance_uid)
 
 
 class ResultWriter:
@@ -188,6 +218,7 @@ class ResultWriter:
         settings: what changes the result beside what network, inferer and projection say of themselves.
         device: where the network runs.
         texts: what the user sets in headers.
+        outputs: what is made of each case beside the images and the report.
     """
 
     def __init__(
@@ -197,26 +228,28 @@ class ResultWriter:
         settings: Mapping[str, Any],
         device: str,
         texts: HeaderTexts = HeaderTexts(),
+        outputs: Sequence[CaseOutput] = (),
     ) -> None:
         self.model = model
         self.network = network
         self._settings = dict(settings)
         self.device = device
         self.texts = texts
+        self.outputs: list[CaseOutput] = [ImageOutput(model, device, texts), *outputs]
 
     def write(
         self,
         data: Mapping[str, Any],
-        case: str,
+        name: str,
         output_dir: Path,
         times: tuple[float, float, float],
         described: Mapping[str, Any],
     ) -> WrittenCase:
-        """Write ``output_dir/case`` with the result, ``report.json`` and ``report.html``.
+        """Write ``output_dir/name`` with all outputs, ``report.json`` and ``report.html``.
 
         Args:
             data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity`` and ``pred_projection``.
-            case: name of the folder.
+            name: of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
             described: what network and inferer say of the call that made the result.
@@ -225,100 +258,53 @@ class ResultWriter:
             OutputError: when the folder cannot be written, or does not read back as written; nothing is left of it
                 then.
         """
-        _refuse_outside(output_dir, case)
-        _refuse_foreign(output_dir / case, data["source"])
+        _refuse_outside(output_dir, name)
+        _refuse_foreign(output_dir / name, data["source"])
+        case = ComputedCase.of(data, name, self.network.factors, described, self._settings)
         files: dict[str, FileMark] = {}
-        with partial_folder(output_dir / case, lambda written: files.update(verified_files(written))) as folder:
-            clipped, series_uid = self._write_voxels(data, case, folder, described)
-            report = self._report(data, case, clipped, times, described)
-            source = volume_of(data["source"], hide_padding=False)
-            modality = data["source"].modality
-            panels = slice_panels(source, data["pred"], report.factor, data["image_intensity"], modality)
+        with partial_folder(output_dir / name, lambda written: files.update(verified_files(written))) as folder:
+            outputs = [output.write(case, folder) for output in self.outputs]
+            report = self._report(case, outputs, times)
+            source = volume_of(case.source, hide_padding=False)
+            panels = slice_panels(source, case.result, case.factors, case.intensity, case.source.modality)
             report.write_json(folder / "report.json")
             (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
-        return WrittenCase(report, files, series_uid)
-
-    def _write_voxels(
-        self, data: Mapping[str, Any], case: str, folder: Path, described: Mapping[str, Any]
-    ) -> tuple[int, str]:
-        """Write the result's voxels; how many were clipped on the way to the stored type, and the new series' UID."""
-        source: DicomSeries | VolumeFile = data["source"]
-        voxels = data["pred"].as_tensor()[0].cpu().numpy()
-        if isinstance(source, VolumeFile):
-            clipped = write_volume_file(source, voxels, folder / f"{case}_sr{source.extension}", RESEARCH_NOTICE)
-            return clipped, ""
-        # Devices round differently, so each has UIDs of its own.
-        settings = {**self._all_settings(data, described), "device": self.device.split(":")[0]}
-        derivation = derivation_of(self.model, self.network, settings, self.texts)
-        written = write_derived_series(source, voxels, folder / "dicom", derivation)
-        return written.n_clipped, written.series_instance_uid
+        return WrittenCase(report, files, outputs[0].series_uid)
 
     def _report(
-        self,
-        data: Mapping[str, Any],
-        case: str,
-        n_clipped: int,
-        times: tuple[float, float, float],
-        described: Mapping[str, Any],
+        self, case: ComputedCase, outputs: Sequence[WrittenOutput], times: tuple[float, float, float]
     ) -> SRReport:
-        source: DicomSeries | VolumeFile = data["source"]
-        pred: MetaTensor = data["pred"]
-        factor = self.network.factors.whole[0]
-        result = source.geometry.upsampled(self.network.factors.whole)
-        kind = "DICOM" if isinstance(source, DicomSeries) else source.extension.lstrip(".")
-        n_images = len(source.headers) if isinstance(source, DicomSeries) else 1
-        source_grid, result_grid = (
-            {
-                "shape": g.shape,
-                "spacing_mm": g.spacing_mm,
-                "affine": g.affine.tolist(),
-                "format": kind,
-                "n_images": n_images,
-            }
-            for g in (source.geometry, result)
-        )
-        warnings = [*source.warnings]
-        if isinstance(source, DicomSeries):
-            warnings += lost_meaning(source.headers, source.modality)
-        projection: SourceProjection = data["pred_projection"]
-        n_bounded = projection.n_bounded
-        if n_bounded > _MANY_BOUNDED * pred.numel():
-            warnings.append(
-                f"The network set {100 * n_bounded / pred.numel():.2g} % of voxels to values that the source around "
-                "them rules out. They were brought back; the mean of each block of pixels was kept."
-            )
+        source, projection = case.source, case.projection
         operator = projection.settings["operator"]
         metrics = assess(
             volume_of(source, hide_padding=False),
-            pred,
-            factor,
-            data["image_intensity"],
+            case.result,
+            case.factors,
+            case.intensity,
             source.unit,
             projection.disagreement,
             operator,
         )
         settings = {
-            **self._all_settings(data, described),
-            "intensity_values": data["image_intensity"].values,
-            "intensity_levels": data["image_intensity"].levels,
+            **case.settings,
+            "intensity_values": case.intensity.values,
+            "intensity_levels": case.intensity.levels,
         }
+        definitions = {**{metric.name: metric.definition for metric in METRICS}, "grey_levels": _GREY}
         report = SRReport(
-            case=case, status="done", modality=source.modality, unit=source.unit,
-            source=SourceSummary(**source_grid),
-            result=ResultSummary(**result_grid, n_clipped=n_clipped, n_bounded=n_bounded, n_voxels=pred.numel(),
+            case=case.name, status="done", modality=source.modality, unit=source.unit,
+            source=SourceSummary(**_grid(source, source.geometry)),
+            result=ResultSummary(**_grid(source, case.geometry), n_clipped=outputs[0].n_clipped,
+                                 n_bounded=projection.n_bounded, n_voxels=case.result.numel(),
                                  overshoot=projection.overshoot),
-            factor=factor, settings=settings, seed=described.get("seed"),
-            model=self._model_summary(described), versions=_versions(), device=self.device,
+            factor=case.factors.whole[0], factors=case.factors, settings=settings, seed=case.described.get("seed"),
+            model=self._model_summary(case.described), versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
-            definitions={**DEFINITIONS, "grey_levels": _GREY}, duration_s=_durations(times, source.geometry.shape[2]),
-            warnings=tuple(warnings),
+            definitions=definitions, duration_s=_durations(times, source.geometry.shape[2]),
+            warnings=_warnings(case), outputs=tuple(OutputSummary(one.kind, one.n_files) for one in outputs),
         )  # fmt: skip
         created = self.texts.created
         return report if created is None else replace(report, created=created.isoformat(timespec="seconds"))
-
-    def _all_settings(self, data: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
-        of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
-        return {**self._settings, **of_call, **data["pred_projection"].settings}
 
     def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
         return ModelSummary(
@@ -328,6 +314,30 @@ class ResultWriter:
             count_parameters(self.network),
             described.get("evaluations_per_slice", 1),
         )
+
+
+def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[str, Any]:
+    form = (source.extension.lstrip("."), 1) if isinstance(source, VolumeFile) else ("DICOM", len(source.headers))
+    return {
+        "shape": geometry.shape,
+        "spacing_mm": geometry.spacing_mm,
+        "affine": geometry.affine.tolist(),
+        "format": form[0],
+        "n_images": form[1],
+    }
+
+
+def _warnings(case: ComputedCase) -> tuple[str, ...]:
+    source, n_bounded, n_voxels = case.source, case.projection.n_bounded, case.result.numel()
+    found = [*source.warnings]
+    if isinstance(source, DicomSeries):
+        found += lost_meaning(source.headers, source.modality)
+    if n_bounded > _MANY_BOUNDED * n_voxels:
+        found.append(
+            f"The network set {100 * n_bounded / n_voxels:.2g} % of voxels to values that the source around them rules "
+            "out. They were brought back; the mean of each block of pixels was kept."
+        )
+    return tuple(found)
 
 
 def _refuse_outside(output_dir: Path, case: str) -> None:

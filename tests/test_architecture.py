@@ -28,7 +28,7 @@ LAYERS = [
     {"settings"},
     {"consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
-    {"training", "assessment", "source_table"},
+    {"training", "assessment", "source_table", "case"},
     {"result_writer", "evaluation"},
     {"evaluator"},
     {"workflow"},

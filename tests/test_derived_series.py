@@ -222,7 +222,7 @@ def test_sources_without_any_uid_do_not_share_one_result_uid(tmp_path: Path) -> 
 # Refusals
 
 
-@pytest.mark.parametrize(("factor", "word"), [(0, "whole number"), (3, r"\(15, 12, 3\)"), (20000, "makes")])
+@pytest.mark.parametrize(("factor", "word"), [(0, "number from 1"), (3, r"\(15, 12, 3\)"), (20000, "makes")])
 def test_a_shape_that_does_not_fit_is_refused(tmp_path: Path, factor: int, word: str) -> None:
     make_series(tmp_path / "source", "CT", (4, 5, 3))
     series = series_by_hand(tmp_path / "source")

@@ -119,7 +119,7 @@ def test_json_holds_no_nan_and_no_numpy(tmp_path):
         raise AssertionError(constant)
 
     read = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
-    assert read["metrics"]["result"] == {"laplacian_variance": None, "fft": None, "n_slices": 0}
+    assert read["metrics"]["result"] == {"laplacian_variance": None, "fft": None, "n_slices": 0, "others": {}}
     assert read["metrics"]["agreement"]["psnr_db"] is None
     assert read["settings"] == {"low": None, "crop": [0, 1, 2], "flag": True, "deep": {"x": [None]}}
 

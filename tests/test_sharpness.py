@@ -170,4 +170,4 @@ def test_metric_takes_channels_and_a_mask():
 
 def test_names_are_ours_alone_and_every_measure_is_defined():
     assert not set(metrics.__all__) & set(vars(monai.metrics))
-    assert set(metrics.DEFINITIONS) == {"laplacian_variance", "fft"}
+    assert [metric.name for metric in metrics.METRICS] == ["laplacian_variance", "fft"]

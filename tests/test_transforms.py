@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr.assessment import assess, display_window, slice_panels
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import read_dicom_series, write_volume_file
 from monai_ldmsr.transforms import (
     IntensityMap,
@@ -122,7 +123,7 @@ def volumes(factor: int = 2) -> tuple[MetaTensor, MetaTensor]:
 
 def test_panels_show_rows_and_columns() -> None:
     source, result = volumes()
-    panels = slice_panels(source, result, 2, IntensityMap((0.0, 100.0), (-1.0, 1.0)), "MR")
+    panels = slice_panels(source, result, Factors(2, 2), IntensityMap((0.0, 100.0), (-1.0, 1.0)), "MR")
     assert [panel.k for panel in panels] == [0, 1, 2]
     panel = panels[1]
     assert panel.result.shape == (40, 24), "rows run along j, columns along i"
@@ -137,9 +138,9 @@ def test_panels_show_rows_and_columns() -> None:
 def test_assessment_of_a_perfect_and_a_wrong_result() -> None:
     source, result = volumes()
     intensity = IntensityMap((0.0, 100.0), (-1.0, 1.0))
-    perfect = assess(source, result, 2, intensity, "HU", 1.5).agreement
+    perfect = assess(source, result, Factors(2, 2), intensity, "HU", 1.5).agreement
     assert (perfect.psnr_db, perfect.max_abs, perfect.rms_before_projection) == (None, 0.0, 1.5)
-    wrong = assess(source, MetaTensor(result + 2.0, affine=result.affine), 2, intensity, "HU").agreement
+    wrong = assess(source, MetaTensor(result + 2.0, affine=result.affine), Factors(2, 2), intensity, "HU").agreement
     assert wrong.mean_abs == pytest.approx(2.0)
     assert wrong.nrmse == pytest.approx(0.02)
     assert wrong.psnr_db == pytest.approx(20 * np.log10(100 / 2))

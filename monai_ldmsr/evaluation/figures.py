@@ -9,7 +9,7 @@ from monai.metrics import MultiScaleSSIMMetric, PSNRMetric, RMSEMetric, SSIMMetr
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.metrics.sharpness import DEFINITIONS, fft_sharpness, laplacian_variance, to_grey8
+from monai_ldmsr.metrics.sharpness import METRICS, fft_sharpness, laplacian_variance, slice_figures, to_grey8
 from monai_ldmsr.metrics.structure import N_RINGS, ring_numbers
 
 __all__ = ["FIGURE_DEFINITIONS", "FIGURE_GOALS", "FREQUENCIES", "foreground", "measure", "radial_power"]
@@ -32,7 +32,7 @@ FIGURE_DEFINITIONS: dict[str, str] = {
     "grey_levels": _GREY
     + "Model range is -1024 HU to 1500 HU in CT (piecewise linear, half of it for -200 to 300 HU), "
     "the 0.5 to 99.5 percentiles of the volume else.",
-    **DEFINITIONS,
+    **{metric.name: metric.definition for metric in METRICS},
     "psnr": "Peak signal-to-noise ratio in dB, peak 255 (MONAI PSNRMetric).",
     "ssim": "Structural similarity, Gaussian window 11x11, sigma 1.5, data range 255 (MONAI SSIMMetric).",
     "ms_ssim": "Multi-scale structural similarity, five scales, window 11x11, sigma 1.5, data range 255 (MONAI "
@@ -48,8 +48,7 @@ FIGURE_DEFINITIONS: dict[str, str] = {
 
 #: What each column of the table should be.
 FIGURE_GOALS: dict[str, str] = {
-    "laplacian_variance": "the original's",
-    "fft": "the original's",
+    **{metric.name: metric.goal for metric in METRICS},
     "psnr": "high",
     "ssim": "1",
     "ms_ssim": "1",
@@ -77,7 +76,7 @@ def measure(image: Tensor, reference: Tensor) -> dict[str, float]:
     mask = foreground(truth)
     side, same = min(grey.shape[-2:]), bool(torch.equal(grey, truth))
     spread = float(truth.max() - truth.min())
-    sharp = {"laplacian_variance": float(laplacian_variance(grey)), "fft": float(fft_sharpness(grey))}
+    sharp = slice_figures(image)
     ssim = SSIMMetric(spatial_dims=2, data_range=255.0)
     ms_ssim = MultiScaleSSIMMetric(spatial_dims=2, data_range=255.0)
     return {

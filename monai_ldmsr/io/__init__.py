@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from monai_ldmsr.io.derived_series import Derivation, WrittenSeries, write_derived_series
+    from monai_ldmsr.io.derivation import Derivation
+    from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
     from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
     from monai_ldmsr.io.discovery import find_dicom_series, find_sources
     from monai_ldmsr.io.limits import ReadLimits
@@ -49,7 +50,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "derived_series": ["Derivation", "WrittenSeries", "write_derived_series"],
+        "derivation": ["Derivation"],
+        "derived_series": ["WrittenSeries", "write_derived_series"],
         "dicom_series": ["DicomSeries", "read_dicom_series"],
         "discovery": ["find_dicom_series", "find_sources"],
         "limits": ["ReadLimits"],

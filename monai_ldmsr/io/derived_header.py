@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import cast
@@ -32,6 +32,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
+from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.derivation import Derivation
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
 from monai_ldmsr.io.dicom_header import CLASSIC, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
@@ -59,33 +61,6 @@ _LOSSY_METHODS = {
 
 #: Lengths that the value representations ST and DS allow.
 _MAX_DERIVATION, _MAX_DECIMAL = 1024, 16
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """What made the result; reaches the DICOM header, so it holds no patient data.
-
-    Args:
-        factor: how many times more rows and columns the result has.
-        method: for example ``"conditional latent diffusion super-resolution"``.
-        software_version: of this package.
-        weights_sha256: identity of the model, 64 hexadecimal digits.
-        seed: of the random numbers; None where none are drawn.
-        settings: everything else that changes the result, by name.
-        made_at: with its time zone; now when None. Has no part in the UIDs.
-        series_number: of the result, from which several volumes of one series count up; None takes the usual one.
-        series_description: of the result, without what tells volumes apart; None takes the usual one.
-    """
-
-    factor: int
-    method: str
-    software_version: str
-    weights_sha256: str
-    seed: int | None
-    settings: Mapping[str, str | int | float] = field(default_factory=dict)
-    made_at: datetime | None = None
-    series_number: int | None = None
-    series_description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +100,11 @@ def shared_header(
     ``source_names`` tell the source images from all others; ``volume`` is the number in its series, and its label.
     """
     first = headers[0]
-    factor, (place, label) = derivation.factor, volume
-    number = result_number(_series_number(first), factor, place, derivation.series_number)
-    description = result_description(_text(first, "SeriesDescription"), factor, label, derivation.series_description)
+    factors, (place, label) = derivation.factors, volume
+    number = result_number(_series_number(first), int(factors.i), place, derivation.series_number)
+    description = result_description(
+        _text(first, "SeriesDescription"), str(factors), label, derivation.series_description
+    )
     # What is written under a UID stays the same; the usual number and text follow from the source.
     is_usual = not place and derivation.series_number is None and derivation.series_description is None
     identity = json.dumps(
@@ -136,7 +113,7 @@ def shared_header(
             list(source_names),
             derivation.weights_sha256,
             sorted((key, repr(value)) for key, value in derivation.settings.items()),
-            [derivation.factor, derivation.method, derivation.software_version],
+            [str(factors), derivation.method, derivation.software_version],
             derivation.seed,
             *(() if is_usual else (number, description)),
         ]
@@ -176,7 +153,7 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
     carry_private_scales(header, source, shared.modality)
     _set_identity(header, source, index, shared)
     _set_times(header, shared)
-    _set_geometry(header, source, shared.derivation.factor)
+    _set_geometry(header, source, shared.derivation.factors)
     _set_provenance(header, source, shared.derivation)
     _set_lossy_compression(header, source)
     if shared.modality == "PT":
@@ -302,18 +279,19 @@ def _set_times(header: Dataset, shared: SharedHeader) -> None:
         header.SeriesDate, header.SeriesTime = date, time
 
 
-def _set_geometry(header: Dataset, source: Dataset, factor: int) -> None:
+def _set_geometry(header: Dataset, source: Dataset, factors: Factors) -> None:
     """Make pixels smaller between the same outer edges (PS3.3 C.7.6.2.1.1).
 
     Pixel Spacing is (between rows, between columns); Image Orientation is the direction of the growing
-    column index, then of the growing row index. The first centre moves by (1/factor - 1)/2 source pixels.
+    column index, then of the growing row index. The first centre moves by (1/factor - 1)/2 source pixels along each.
     """
     between_rows, between_columns = (float(value) for value in source.PixelSpacing)
     cosines = [float(value) for value in source.ImageOrientationPatient]
-    shift = (1.0 / factor - 1.0) / 2.0
-    header.PixelSpacing = [_ds(between_rows / factor), _ds(between_columns / factor)]
+    moved_columns = (1.0 / factors.i - 1.0) / 2.0 * between_columns
+    moved_rows = (1.0 / factors.j - 1.0) / 2.0 * between_rows
+    header.PixelSpacing = [_ds(between_rows / factors.j), _ds(between_columns / factors.i)]
     header.ImagePositionPatient = [
-        _ds(float(position) + shift * (between_columns * along_row + between_rows * along_column))
+        _ds(float(position) + moved_columns * along_row + moved_rows * along_column)
         for position, along_row, along_column in zip(source.ImagePositionPatient, cosines[:3], cosines[3:], strict=True)
     ]
 

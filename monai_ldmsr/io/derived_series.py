@@ -16,8 +16,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
-from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header, source_uid
+from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.io.derivation import Derivation
+from monai_ldmsr.io.derived_header import derived_header, named_uid, shared_header, source_uid
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.storage import output_errors, synced_file
@@ -71,7 +72,7 @@ def write_derived_series(
         CorruptSourceError: ``UNREADABLE_FILE`` when an attribute of the source cannot be written again.
         OutputError: a voxel is not finite, or a file cannot be written.
     """
-    _check_shape(series, voxels.shape, derivation.factor)
+    geometry = _checked_grid(series, voxels.shape, derivation.factors)
     _check_finite(voxels)
     output_dir = Path(output_dir)
     with _readable("the first image"):
@@ -84,7 +85,6 @@ def write_derived_series(
         n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             paths.append(_written(image, output_dir, k))
-    geometry = series.geometry.upsampled((derivation.factor, derivation.factor, 1))
     return WrittenSeries(tuple(paths), shared.series_instance_uid, geometry, n_clipped, int(voxels.size))
 
 
@@ -113,20 +113,20 @@ def _source_names(series: DicomSeries) -> list[str]:
     ]
 
 
-def _check_shape(series: DicomSeries, shape: tuple[int, ...], factor: int) -> None:
-    if factor < 1:
-        raise SettingsError(f"The factor is {factor}, but must be a whole number from 1.")
-    columns, rows, slices = series.geometry.shape
-    expected = (columns * factor, rows * factor, slices)
-    if tuple(shape) != expected or len(series.headers) != slices:
+def _checked_grid(series: DicomSeries, shape: tuple[int, ...], factors: Factors) -> VolumeGeometry:
+    """Grid of the result: one image for each of the source's."""
+    geometry = series.geometry.upsampled(factors.whole)
+    if tuple(shape) != geometry.shape or len(series.headers) != geometry.shape[2]:
         raise SettingsError(
-            f"The result has shape {tuple(shape)}, but factor {factor} of a source of shape "
-            f"{series.geometry.shape} with {len(series.headers)} images makes {expected}."
+            f"The result has shape {tuple(shape)}, but factor {factors} of a source of shape "
+            f"{series.geometry.shape} with {len(series.headers)} images makes {geometry.shape}."
         )
-    if max(expected[:2]) > _MAX_MATRIX:
+    if max(geometry.shape[:2]) > _MAX_MATRIX:
         raise SettingsError(
-            f"The result has {max(expected[:2])} rows or columns, but DICOM allows {_MAX_MATRIX}. Use a smaller factor."
+            f"The result has {max(geometry.shape[:2])} rows or columns, but DICOM allows {_MAX_MATRIX}. "
+            "Use a smaller factor."
         )
+    return geometry
 
 
 def _check_finite(voxels: npt.NDArray[np.float32]) -> None:

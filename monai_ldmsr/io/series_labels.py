@@ -119,7 +119,7 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
     return result
 
 
-def result_description(source: str, factor: int, label: str = "", given: str | None = None) -> str:
+def result_description(source: str, factor: str | int, label: str = "", given: str | None = None) -> str:
     """Series Description of a result, of at most 64 characters; what tells volumes apart is never cut.
 
     Args:

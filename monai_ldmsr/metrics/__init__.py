@@ -2,9 +2,10 @@
 
 from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS, flattest_tiles, native_figures, overshoot
 from monai_ldmsr.metrics.sharpness import (
-    DEFINITIONS,
+    METRICS,
     FFTSharpnessMetric,
     LaplacianVarianceMetric,
+    SliceMetric,
     fft_sharpness,
     laplacian_variance,
     to_grey8,
@@ -21,13 +22,14 @@ from monai_ldmsr.metrics.structure import (
 )
 
 __all__ = [
-    "DEFINITIONS",
+    "METRICS",
     "NATIVE_DEFINITIONS",
     "NATIVE_GOALS",
     "STRUCTURE_DEFINITIONS",
     "STRUCTURE_GOALS",
     "FFTSharpnessMetric",
     "LaplacianVarianceMetric",
+    "SliceMetric",
     "edge_width",
     "fft_sharpness",
     "flat_noise",

@@ -6,6 +6,8 @@ whether detail is true. Compare values only between images on the same grid, of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,26 +20,15 @@ from torch import Tensor
 from monai_ldmsr.errors import SettingsError
 
 __all__ = [
-    "DEFINITIONS",
+    "METRICS",
     "FFTSharpnessMetric",
     "LaplacianVarianceMetric",
+    "SliceMetric",
     "fft_sharpness",
     "laplacian_variance",
+    "slice_figures",
     "to_grey8",
 ]
-
-#: One sentence a metric, under the key that reports use.
-DEFINITIONS: dict[str, str] = {
-    "laplacian_variance": (
-        "Population variance of the 4-neighbour Laplacian (reflected border) of the slice in grey levels "
-        "0 to 255; higher means more edges, or more noise."
-    ),
-    "fft": (
-        "Mean of 20 ln|r|, where r is the slice in grey levels 0 to 255 after its low frequencies (a square "
-        "of half-width 60 at 256 pixels, in proportion otherwise) are set to zero; higher means more fine "
-        "detail, or more noise."
-    ),
-}
 
 #: Grey levels; keeps ln r finite where nothing is left (constant image, square as large as the image). It
 #: lies above float64 round-off of an 8-bit slice (about 1e-13), far below what blurred ones leave (0.04).
@@ -259,3 +250,45 @@ class FFTSharpnessMetric(_SharpnessMetric):
 
     def _measure(self, grey: Tensor, mask: Tensor | None) -> Tensor:
         return fft_sharpness(grey, self.size, mask)
+
+
+@dataclass(frozen=True)
+class SliceMetric:
+    """A figure of slices without a reference, which reports and evaluations show.
+
+    Args:
+        name: column of tables and key of reports.
+        definition: in one sentence.
+        function: (B, 1, H, W) in model range to (B, 1).
+        goal: what a result should have, in a few words.
+    """
+
+    name: str
+    definition: str
+    function: Callable[[Tensor], Tensor]
+    goal: str = "the original's"
+
+
+_MODEL_RANGE = (-1.0, 1.0)
+
+#: All of them, in the order of columns. Adding one here adds it to every report and evaluation.
+METRICS: list[SliceMetric] = [
+    SliceMetric(
+        "laplacian_variance",
+        "Population variance of the 4-neighbour Laplacian (reflected border) of the slice in grey levels 0 to 255; "
+        "higher means more edges, or more noise.",
+        lambda image: LaplacianVarianceMetric(_MODEL_RANGE)(image),
+    ),
+    SliceMetric(
+        "fft",
+        "Mean of 20 ln|r|, where r is the slice in grey levels 0 to 255 after its low frequencies (a square of "
+        "half-width 60 at 256 pixels, in proportion otherwise) are set to zero; higher means more fine detail, or more "
+        "noise.",
+        lambda image: FFTSharpnessMetric(_MODEL_RANGE)(image),
+    ),
+]
+
+
+def slice_figures(image: Tensor) -> dict[str, float]:
+    """All :data:`METRICS` of one slice (1, 1, H, W) in model range, by name."""
+    return {metric.name: float(metric.function(image)) for metric in METRICS}

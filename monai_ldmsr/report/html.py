@@ -215,21 +215,22 @@ def _sharpness_finding(metrics: MetricSummary) -> str:
     return "The two sharpness measures disagree on whether the result is sharper than bicubic interpolation."
 
 
-def sharpness_rows(metrics: MetricSummary) -> list[dict[str, str]]:
+def sharpness_rows(metrics: MetricSummary) -> list[dict[str, Any]]:
     """Word the rows of the sharpness table, each set against bicubic interpolation."""
     base = metrics.bicubic
     named = {"Source": metrics.source, "Bicubic": base, "Result": metrics.result}
     return [_sharpness_row(name, row, base) for name, row in named.items()]
 
 
-def _sharpness_row(name: str, row: Sharpness, base: Sharpness) -> dict[str, str]:
+def _sharpness_row(name: str, row: Sharpness, base: Sharpness) -> dict[str, Any]:
     ratio = change = ""
     if row is not base and row.laplacian_variance is not None and base.laplacian_variance:
         ratio = fixed(row.laplacian_variance / base.laplacian_variance, 2)
     if row is not base and row.fft is not None and base.fft is not None:
         change = fixed(row.fft - base.fft, 1, sign="+")
     laplacian = fixed(row.laplacian_variance, 1)
-    return {"name": name, "laplacian": laplacian, "ratio": ratio, "fft": fixed(row.fft, 1), "change": change}
+    figures = {"laplacian": laplacian, "ratio": ratio, "fft": fixed(row.fft, 1), "change": change}
+    return {"name": name, **figures, "others": list(row.others.values())}
 
 
 def sharpness_note(report: SRReport) -> str:

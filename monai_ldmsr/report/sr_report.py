@@ -24,6 +24,7 @@ __all__ = [
     "DegradationSummary",
     "MetricSummary",
     "ModelSummary",
+    "OutputSummary",
     "PhaseDurations",
     "ResultSummary",
     "SRReport",
@@ -110,12 +111,34 @@ class DegradationSummary:
 
 
 @dataclass(frozen=True)
+class OutputSummary:
+    """One thing that was made of the case: what it is, in a few words, and how many files."""
+
+    kind: str
+    n_files: int
+
+
+@dataclass(frozen=True)
 class Sharpness:
-    """Sharpness without a reference, mean over the slices measured; None where it could not be measured."""
+    """Figures without a reference, mean over the slices measured; None where one could not be measured.
+
+    Args:
+        laplacian_variance: see the report's definitions.
+        fft: likewise.
+        n_slices: that were measured.
+        others: further metrics by name.
+    """
 
     laplacian_variance: float | None
     fft: float | None
     n_slices: int
+    others: Mapping[str, float | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float | None], n_slices: int) -> Sharpness:
+        """From figures by the names of metrics."""
+        others = dict(figures)
+        return cls(others.pop("laplacian_variance"), others.pop("fft"), n_slices, others)
 
 
 @dataclass(frozen=True)
@@ -188,6 +211,8 @@ class SRReport:
         metrics: sharpness and agreement.
         definitions: one sentence on each metric, by its field's name.
         duration_s: wall time.
+        factors: the same along i, j and k (DICOM columns, rows, slices).
+        outputs: what was made of the case, beside the report.
         warnings: what the reader must know before trusting the result, in whole sentences.
         created: ISO 8601 in UTC; now by default.
         research_notice: always `RESEARCH_NOTICE`.
@@ -214,6 +239,8 @@ class SRReport:
     definitions: Mapping[str, str]
     duration_s: PhaseDurations
     warnings: tuple[str, ...] = ()
+    factors: tuple[float, ...] = ()
+    outputs: tuple[OutputSummary, ...] = ()
     created: str = field(default_factory=_now_utc)
     research_notice: str = RESEARCH_NOTICE
     schema_version: int = SCHEMA_VERSION
@@ -271,6 +298,8 @@ def _with_parts(data: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": MetricSummary(**rows, agreement=Agreement(**metrics["agreement"])),
         "duration_s": PhaseDurations(**data["duration_s"]),
         "warnings": tuple(data["warnings"]),
+        "factors": tuple(data.get("factors", ())),
+        "outputs": tuple(OutputSummary(**one) for one in data.get("outputs", ())),
     }
 
 

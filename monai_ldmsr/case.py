@@ -1,0 +1,106 @@
+"""One source and what was computed of it, and the outputs that are made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from monai.data import MetaTensor
+
+from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.io import DicomSeries, VolumeFile
+from monai_ldmsr.transforms import IntensityMap
+from monai_ldmsr.transforms.source import SourceProjection
+
+__all__ = ["CaseOutput", "ComputedCase", "WrittenOutput"]
+
+#: What a network says of a call that has a place of its own in the report.
+_NO_SETTINGS = ("seed", "evaluations_per_slice")
+
+
+@dataclass(frozen=True, eq=False)
+class ComputedCase:
+    """One source and what was computed of it.
+
+    Args:
+        name: of the result folder.
+        source: what was read.
+        result: (1, fI, fJ, fK) in the source's unit.
+        intensity: the volume's map to model range.
+        projection: how the result was made to agree with the source.
+        factors: how many times finer the result's grid is.
+        described: what network and inferer say of the call that made the result.
+        settings: everything that changes the result, by name.
+    """
+
+    name: str
+    source: DicomSeries | VolumeFile
+    result: MetaTensor
+    intensity: IntensityMap
+    projection: SourceProjection
+    factors: Factors
+    described: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        data: Mapping[str, Any],
+        name: str,
+        factors: Factors,
+        described: Mapping[str, Any],
+        settings: Mapping[str, Any],
+    ) -> ComputedCase:
+        """From what MONAI's dictionary transforms leave under ``source``, ``pred`` and the names that follow from them.
+
+        Args:
+            data: of the transforms.
+            name: see the class.
+            factors: see the class.
+            described: see the class.
+            settings: beside what network, inferer and projection say of themselves.
+        """
+        projection: SourceProjection = data["pred_projection"]
+        of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
+        everything = {**settings, **of_call, **projection.settings}
+        source, result, intensity = data["source"], data["pred"], data["image_intensity"]
+        return cls(name, source, result, intensity, projection, factors, described, everything)
+
+    @cached_property
+    def geometry(self) -> VolumeGeometry:
+        """Grid of the result."""
+        return self.source.geometry.upsampled(self.factors.whole)
+
+
+@dataclass(frozen=True)
+class WrittenOutput:
+    """One output of a case, as it was written.
+
+    Args:
+        kind: in a few words, such as ``"image series"``.
+        n_files: how many files it is.
+        n_clipped: voxels that lay outside what the stored type holds.
+        series_uid: Series Instance UID, where it is a DICOM series.
+    """
+
+    kind: str
+    n_files: int
+    n_clipped: int = 0
+    series_uid: str = ""
+
+
+class CaseOutput(Protocol):
+    """Makes one thing of each case: an image series, a parametric map, a structured report, a sidecar file.
+
+    What it writes is read back by ``io.written_files`` before the folder gets its name, and stands in the report.
+    """
+
+    def write(self, case: ComputedCase, folder: Path) -> WrittenOutput:
+        """Write it into the case's folder, which is not in its place yet.
+
+        Raises:
+            OutputError: it cannot be written.
+        """

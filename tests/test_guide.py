@@ -1,0 +1,120 @@
+"""Each example of CONTRIBUTING is all that its change takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from generator_fixtures import make_generator
+
+from monai_ldmsr import operators
+from monai_ldmsr.bundle_folder import find_bundle
+from monai_ldmsr.degradation import named_operator
+from monai_ldmsr.networks import SuperResolver
+from monai_ldmsr.samplers import posterior_mean
+from monai_ldmsr.settings import WorkSettings
+
+GUIDE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def example(title: str) -> str:
+    found = re.search(rf"## {title}\n.*?```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert found, title
+    return found.group(1)
+
+
+def executed(title: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType(f"guide_{title.replace(' ', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(example(title), vars(module))
+    return module
+
+
+def test_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = executed("A sampler", monkeypatch).HeunFlow(4, 0.7)
+    goal, calls = torch.full((1, 1, 2, 2), 3.0), []
+
+    def velocity(state: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        calls.append(float(timesteps[0]))
+        return goal - 0.7 * noise  # the straight path of this pair
+
+    noise = torch.randn(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    mean = posterior_mean(lambda state, timesteps: goal, goal)
+    torch.testing.assert_close(sampler(velocity, mean, noise), goal)
+    assert len(calls) + 1 == sampler.evaluations
+    resolver = SuperResolver(make_generator(), sampler).eval()
+    with torch.no_grad():
+        assert resolver(torch.rand(1, 1, 12, 16)).shape == (1, 1, 24, 32)
+    assert resolver.describe().items() >= {"sampler": "heun", "num_inference_steps": 4, "start_noise": 0.7}.items()
+    assert resolver.describe()["evaluations_per_slice"] == 8
+
+
+def test_a_degradation(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(operators.OPERATORS)
+    try:
+        executed("A degradation", monkeypatch)
+        assert WorkSettings(operator="triangle").operator == "triangle"
+        coarse = named_operator("triangle", 2)(torch.ones(1, 1, 8, 12))
+        torch.testing.assert_close(coarse, torch.ones(1, 1, 4, 6))
+        with torch.no_grad():
+            seen = [
+                SuperResolver(make_generator(), operator=name, noise=1.0).eval() for name in ("triangle", "gaussian")
+            ]
+            images = [resolver(torch.ones(1, 1, 12, 16)) for resolver in seen]
+        torch.testing.assert_close(*images)
+    finally:
+        operators.OPERATORS.clear()
+        operators.OPERATORS.update(before)
+
+
+@pytest.mark.parametrize(
+    ("title", "overlay"),
+    [("A network", "network_def: {_target_: guide_network.BicubicNetwork, factor: '@factor'}"), ("A metric", "")],
+)
+def test_it_reaches_the_report(title: str, overlay: str, tmp_path: Path) -> None:
+    """A run of a small volume in a process of its own, with a bundle that has the network."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(find_bundle("srgan_sr"), bundle)
+    config = bundle / "configs" / "inference.yaml"
+    if overlay:
+        text, n = re.subn(r"\nnetwork_def: .*\n", f"\n{overlay}\n", config.read_text())
+        text, m = re.subn(r"\nloaded_sha256:\n(  .*\n)+", "\nloaded_sha256: none\n", text)
+        text, k = re.subn(r"\nweights(_sha256)?: .*", "", text)  # what nothing uses is refused
+        assert (n, m, k) == (1, 1, 2)
+        config.write_text(text)
+    (tmp_path / f"guide_{title[2:]}.py").write_text(example(title))
+    values = np.random.default_rng(0).integers(0, 900, (20, 24, 2)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii.gz")
+    code = f"""
+import guide_{title[2:]}
+from monai_ldmsr import super_resolve
+summary = super_resolve("v.nii.gz", "out", bundle="bundle", modality="MR", device="cpu")
+assert summary.exit_code == 0, summary
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "out").glob("*/report.json")
+    report, page = json.loads(path.read_text()), path.with_suffix(".html").read_text()
+    if title == "A network":
+        assert report["settings"]["interpolation"] == "bicubic"
+        assert (report["factors"], report["seed"], report["outputs"][0]["kind"]) == ([2, 2, 1], None, "volume file")
+    else:
+        rows = {row: report["metrics"][row]["others"]["gradient"] for row in ("source", "bicubic", "result")}
+        assert 0 < rows["source"] < rows["result"]
+        assert "Mean length of the gradient" in report["definitions"]["gradient"]
+        assert "Mean length of the gradient" in page
+
+
+def test_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows from it is held by test_settings.py."""
+    more = executed("A setting", monkeypatch).More
+    assert more(overshoot="0.5").overshoot == 0.5
