@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from batch_runs import batch, outcomes
 from batch_work import Inbox
 from dicom_fixtures import make_series
-from test_privacy import add_bad_sources, marked_series, secrets_in, told
+from marked_patients import add_bad_sources, all_texts, marked_series, secrets_in
 
 from monai_ldmsr import noise_level
-from monai_ldmsr.batch import Workers, processing
+from monai_ldmsr.batch import processing
 from monai_ldmsr.cli import main
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import derived_series
@@ -34,28 +34,6 @@ from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ReadSourced
 
 pytestmark = pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in threads of the test, whose network is a nearest neighbour."""
-    executor = ThreadPoolExecutor(3)
-    monkeypatch.setattr("monai_ldmsr.batch.open_local", lambda lock: Workers(executor, 3, lambda: None))
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    processing._evaluators.clear()
-    yield
-    executor.shutdown()
-    processing._evaluators.clear()
-
-
-def batch(source: Path, output: Path, bundle: Path, *more: str) -> int:
-    return main(["batch", str(source), str(output), "--device", "cpu", "--bundle", str(bundle), *more])
-
-
-def outcomes(output: Path) -> dict[str, tuple[str, str]]:
-    """Status and reason of each series, by the name of the result folder."""
-    series = json.loads((output / "summary.json").read_text())["series"]
-    return {entry["case"]: (entry["status"], entry["reason"]) for entry in series}
 
 
 def case_of(output: Path, modality: str) -> str:
@@ -345,7 +323,7 @@ def test_nothing_tells_who_the_patients_are(
     contents += [path.read_bytes() for path in output.glob("ledger.sqlite*")]
     assert len(contents) >= 7, "the write-ahead log was looked at too"
     assert [secrets_in(content.decode("latin-1")) for content in contents] == [[]] * len(contents)
-    assert secrets_in(told(output)) == []
+    assert secrets_in(all_texts(output)) == []
     texts = [path.read_text() for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".html")]
     assert secrets_in("".join(texts)) == []
 

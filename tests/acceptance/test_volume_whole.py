@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from test_volume_file import AFFINE, VALUES, reason_of, scaled_nifti, write_source
+from volume_files import AFFINE, VALUES, reason_of, scaled_nifti, write_source
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.volume_file import read_volume_file

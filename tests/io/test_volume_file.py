@@ -10,55 +10,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from volume_files import AFFINE, SHAPE, VALUES, reason_of, scaled_nifti, write_source
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import ReadLimits, nifti_volumes, split_volumes
 from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
 
-SHAPE = (6, 5, 4)
-ANGLE = np.deg2rad(25)
-AFFINE = np.array(
-    [
-        [-0.9 * np.cos(ANGLE), 0.7 * np.sin(ANGLE), 0, 12.0],
-        [-0.9 * np.sin(ANGLE), -0.7 * np.cos(ANGLE), 0, -7.0],
-        [0, 0, 2.5, 33.0],
-        [0, 0, 0, 1],
-    ]
-)
 EXTENSIONS = [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]
-VALUES = np.arange(120, dtype=np.int16).reshape(SHAPE) * 7 - 100
-
-
-def write_source(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE) -> Path:
-    """Write with another library's conventions: NIfTI in RAS by nibabel, the others in LPS by SimpleITK."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        image = nib.Nifti1Image(values, affine)
-        image.set_sform(affine, 1)
-        image.set_qform(affine, 1)
-        nib.save(image, path)
-        return path
-    image = sitk.GetImageFromArray(values.T)
-    lps = np.diag([-1.0, -1, 1, 1]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    n = values.ndim
-    image.SetOrigin(lps[:n, 3].tolist())
-    image.SetSpacing(spacing[:n].tolist())
-    image.SetDirection((lps[:3, :3] / spacing)[:n, :n].ravel().tolist())
-    image.SetMetaData("PatientName", "MARKER^PATIENT")
-    sitk.WriteImage(image, str(path))
-    return path
 
 
 def doubled(voxels: np.ndarray) -> np.ndarray:
     return voxels.repeat(2, axis=0).repeat(2, axis=1)
-
-
-def reason_of(path: Path, **limits: int) -> ReasonCode:
-    with pytest.raises(SourceError) as caught:
-        read_volume_file(path, ReadLimits(**limits))
-    assert str(path.parent) not in str(caught.value)
-    return caught.value.reason
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
@@ -135,13 +98,6 @@ def test_floats_become_float32(tmp_path: Path, extension: str, dtype: Any) -> No
     assert write_volume_file(volume, voxels, tmp_path / f"out{extension}", "") == 0
     np.testing.assert_array_equal(read_volume_file(tmp_path / f"out{extension}").voxels, voxels)
     assert sitk.ReadImage(str(tmp_path / f"out{extension}")).GetPixelID() == sitk.sitkFloat32
-
-
-def scaled_nifti(path: Path, slope: float, intercept: float) -> Path:
-    image = nib.Nifti1Image(VALUES, AFFINE)
-    image.header.set_slope_inter(slope, intercept)
-    nib.save(image, path)
-    return path
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, -10.0), (-2.0, 3.0), (0.0123, 0.0)])

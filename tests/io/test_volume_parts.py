@@ -12,13 +12,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from batch_runs import batch, in_this_process, outcomes
 from batch_searches import Searches, prints
 from dicom_fixtures import make_series
 from odd_inputs import Make
 from odd_run import run
 from odd_volume_kinds import beside, both, capitals, detached, mgh, pair, regions, with_lines, zstandard
 from odd_volumes import four_volumes, image_file, nifti, renamed, values
-from test_batch_command import batch, in_this_process, outcomes
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io import ReadLimits, find_dicom_series, find_sources, on_disk, read_volume_file

@@ -92,7 +92,7 @@ def test_agrees_with_simpleitk_on_made_series(tmp_path: Path, modality: str) -> 
 def test_agrees_with_simpleitk_on_real_series(folder: Path) -> None:
     found, _ = find_dicom_series(folder)
     if "multiframe" in folder.name:
-        pytest.skip("tests/test_enhanced_multiframe.py reads it")
+        pytest.skip("test_enhanced_multiframe.py reads it")
     assert len(found) == (8 if "multiecho" in folder.name else 1)
     for files in found[:2]:
         series = read_dicom_series(files)
