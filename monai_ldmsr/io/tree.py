@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io.formats import header_beside
 from monai_ldmsr.io.source_list import is_source_list, listed_sources
 
 __all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "given_sources", "no_such_source"]
@@ -77,6 +76,9 @@ def given_sources(source: Path) -> tuple[list[Path], Others]:
 
 def files_of(sources: Iterable[Path]) -> tuple[list[Path], Others]:
     """Files of several sources, each once; see :func:`files_below`."""
+    # Its libraries are not where packed volumes are trained on, which this module's other functions serve too.
+    from monai_ldmsr.io.formats import header_beside
+
     found: dict[str, Path] = {}
     others: Others = {}
     for source in sources:
