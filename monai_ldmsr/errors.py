@@ -51,15 +51,15 @@ class LdmsrError(Exception):
     """
 
     #: The message with the path that the user typed; only for whoever typed it, in no log and no report.
-    told: str = ""
+    console_message: str = ""
 
     def __init__(self, message: str, reason: ReasonCode) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def repeating(self, told: str) -> Self:
+    def on_console(self, message: str) -> Self:
         """The same error, with what the command line says instead of its message."""
-        self.told = told
+        self.console_message = message
         return self
 
 

@@ -98,7 +98,7 @@ class ReasonCode(str, Enum):
     )
     DUPLICATE_POSITION = (
         "DUPLICATE_POSITION",
-        "Several images stand at one position, and no attribute tells volumes apart.",
+        "Several images stand at one position, and no attribute distinguishes volumes.",
         "Remove the images that do not belong to the volume.",
     )
     DUPLICATE_UID_CONFLICT = (
@@ -209,7 +209,7 @@ class ReasonCode(str, Enum):
     BAD_DICOMDIR = (
         "BAD_DICOMDIR",
         "A DICOMDIR is damaged or has no readable records. The files of its folder are worked on all the same, but "
-        "nothing tells whether they are complete.",
+        "nothing says whether they are complete.",
         "Copy the medium again, or remove the DICOMDIR.",
     )
     UNSAFE_ARCHIVE = (
@@ -235,7 +235,7 @@ class ReasonCode(str, Enum):
     # Of a batch:
     OUT_OF_MEMORY = (
         "OUT_OF_MEMORY",
-        "The memory of the computer or of its GPU did not suffice for the series.",
+        "Out of memory: the computer or its GPU has too little for the series.",
         "Run it on a larger machine, or with a smaller factor.",
     )
     WORKER_DIED = (

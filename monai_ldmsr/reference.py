@@ -102,7 +102,7 @@ def _can_decode(uid: str) -> bool:
 
 
 def _needs_codec(uid: str) -> bool:
-    """Tell whether neither pydicom by itself nor ITK decodes a transfer syntax."""
+    """Whether neither pydicom by itself nor ITK decodes a transfer syntax."""
     decoder = get_decoder(uid)
     return "pydicom" not in decoder.available_plugins and decoder.is_encapsulated and uid not in ITK_SYNTAXES
 

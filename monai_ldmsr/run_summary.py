@@ -80,4 +80,4 @@ def write_summary(path: Path, text: str) -> None:
     try:
         replace_text(path, text)
     except OutputError as error:
-        raise error.repeating(f"{error} It was to be written in '{path.parent}'.") from None
+        raise error.on_console(f"{error} It was to be written in '{path.parent}'.") from None

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except LdmsrError as error:
-        print(f"ldmsr: {error.told or error} [{error.reason.value}]", file=sys.stderr)
+        print(f"ldmsr: {error.console_message or error} [{error.reason.value}]", file=sys.stderr)
         return exit_code([Outcome.of_error(error)])
     except KeyboardInterrupt:
         print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)

@@ -233,7 +233,7 @@ def _set_acquisition_time(header: Dataset) -> None:
 
 
 def _set_dimensions(header: Dataset) -> None:
-    """Leave in Dimension Index Values what may tell volumes apart."""
+    """Leave in Dimension Index Values what may distinguish volumes."""
     values = text(header, "DimensionIndexValues").split("\\")
     pointers = [text(item, "DimensionIndexPointer") for item in _sequence(header, "DimensionIndexSequence")]
     if "DimensionIndexValues" in header:

@@ -1,4 +1,4 @@
-"""Look into a compressed frame before a decoder does: does it hold the image that the header tells of?
+"""Look into a compressed frame before a decoder does: does it hold the image that the header describes?
 
 Decoders allocate what the codestream says, and 3 kB of JPEG-LS may say 274 MB.
 """
@@ -53,7 +53,7 @@ def is_known_process(frame: bytes, syntax: UID) -> bool:
 
 
 def precision(frame: bytes, syntax: UID) -> int:
-    """Bits of each value by the codestream of a frame that was checked; 0 for RLE, which does not tell."""
+    """Bits of each value by the codestream of a frame that was checked; 0 for RLE, which does not say."""
     if syntax == RLELossless:
         return 0
     if syntax in JPEG2000TransferSyntaxes:

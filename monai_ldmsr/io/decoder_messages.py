@@ -26,7 +26,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def refuse_damage_in_print() -> Iterator[None]:
-    """Keep what a decoder prints within this block from the screen, and raise where it tells of damage.
+    """Keep what a decoder prints within this block from the screen, and raise where it reports damage.
 
     Standard error belongs to the whole process, so what others print there meanwhile is printed afterwards.
 
@@ -43,7 +43,7 @@ def refuse_damage_in_print() -> Iterator[None]:
         with suppress(OSError):
             os.write(2, others)
     if any(_DAMAGE.search(line) for line in lines):
-        raise ValueError("the decoder tells of damage")
+        raise ValueError("the decoder reports damage")
 
 
 @contextmanager

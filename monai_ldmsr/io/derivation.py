@@ -24,7 +24,7 @@ class Derivation:
         settings: everything else that changes the result, by name.
         made_at: with its time zone; now when None. Has no part in the UIDs.
         series_number: of the result, from which several volumes of one series count up; None takes the usual one.
-        series_description: of the result, without what tells volumes apart; None takes the usual one.
+        series_description: of the result, without what distinguishes volumes; None takes the usual one.
     """
 
     factor: Factors | int

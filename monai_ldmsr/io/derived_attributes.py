@@ -276,7 +276,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
         _ALL,
         "General Series",
         "SeriesDescription",
-        "begins with 'SR x2 (research)' and what tells volumes of a series apart, up to 64 characters; or as given",
+        "begins with 'SR x2 (research)' and what distinguishes volumes of a series, up to 64 characters; or as given",
     ),
     (Fate.NEW, _CT_MR, "General Series", "SeriesDate SeriesTime", "when the result was made"),
     (Fate.NEW, _ALL, "SOP Common", "InstanceCreationDate InstanceCreationTime", "when the result was made"),
@@ -303,7 +303,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
         "where the source has them",
     ),
     (Fate.RECOMPUTED, ("PT",), "PET Image", "RescaleIntercept", "0"),
-    (Fate.RECOMPUTED, ("PT",), "PET Image", "RescaleSlope", "anew for each slice"),
+    (Fate.RECOMPUTED, ("PT",), "PET Image", "RescaleSlope", "calculated again for each slice"),
     (Fate.RECOMPUTED, ("PT",), "PET Image", "ImageIndex", "as InstanceNumber"),
     (Fate.RECOMPUTED, ("PT",), "PET Series", "NumberOfSlices", "slices of the result"),
     (

@@ -97,7 +97,7 @@ def shared_header(
 ) -> SharedHeader:
     """Choose what the derived images of ``headers`` share; the first header speaks for the series.
 
-    ``source_names`` tell the source images from all others; ``volume`` is the number in its series, and its label.
+    ``source_names`` identify the source images; ``volume`` is the number in its series, and its label.
     """
     first = headers[0]
     factors, (place, label) = derivation.factors, volume
@@ -359,7 +359,7 @@ def _set_lossy_compression(header: Dataset, source: Dataset) -> None:
 
 
 def _set_pet_indices(header: Dataset, n_slices: int) -> None:
-    """Number the slices anew: the result holds one time slice and one gate (PS3.3 C.8.9.1, C.8.9.4.1.9)."""
+    """Number the slices again: the result holds one time slice and one gate (PS3.3 C.8.9.1, C.8.9.4.1.9)."""
     header.ImageIndex = header.InstanceNumber
     header.NumberOfSlices = n_slices
     series_type = header.get("SeriesType") or [""]

@@ -173,7 +173,7 @@ def _with_transfer_syntax(header: pydicom.Dataset) -> pydicom.Dataset:
         implicit, little = header.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if implicit else explicit
-    # Anew, since a damaged value representation makes something else of it; several values raise here.
+    # Set again, since a damaged value representation makes something else of it; several values raise here.
     header.file_meta[_TRANSFER_SYNTAX] = pydicom.DataElement(_TRANSFER_SYNTAX, "UI", pydicom.uid.UID(syntax))
     return header
 

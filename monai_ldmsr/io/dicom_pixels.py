@@ -147,7 +147,7 @@ def _declared_shape(header: pydicom.Dataset, place: str) -> tuple[int, int]:
 
 
 def _is_compressed(header: pydicom.Dataset, place: str) -> bool:
-    """Tell whether the transfer syntax is compressed, once it is known that it can be decoded here."""
+    """Whether the transfer syntax is compressed, once it is known that it can be decoded here."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
@@ -248,7 +248,7 @@ def _decode(dataset: pydicom.Dataset, shape: tuple[int, int], n_bytes: int, comp
 def _check_precision(n_bits: int, dataset: pydicom.Dataset, place: str) -> None:
     """Refuse a codestream of more bits than the header says: high bits of the values would be lost.
 
-    Many encoders write all allocated bits, whatever is stored; then bits beyond those stored are told of.
+    Many encoders write all allocated bits, whatever is stored; then a warning names the bits beyond those stored.
     """
     stored = int(dataset.BitsStored)
     if n_bits > stored and n_bits != int(dataset.BitsAllocated):

@@ -33,9 +33,9 @@ from monai_ldmsr.io.plausible_values import (
     LARGEST_VALUE,
     LEAST_SLOPE,
     Resolution,
-    doubts,
     mark_impossible,
     negative_pet,
+    plausibility_warnings,
 )
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
 from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
@@ -125,7 +125,7 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
         rescales = _rescales(files.modality, headers)
         _check_monochrome(files.modality, headers, warnings)
         value_range = _value_range(headers, rescales)
-        warnings += doubts(files.modality, headers, value_range[0])
+        warnings += plausibility_warnings(files.modality, headers, value_range[0])
         voxels, padding = _voxels(paths, headers, rescales, warnings, limits)
         if files.modality == "CT":
             warnings += mark_impossible(voxels, padding)
@@ -161,7 +161,7 @@ def _only_series(source: Path, limits: ReadLimits) -> SeriesFiles:
 
 
 def _nothing_usable(skipped: Sequence[SkippedItem]) -> SourceError:
-    """The error for the reason that tells most: anything rather than "not an image"."""
+    """The error for the reason that says most: anything rather than "not an image"."""
     if not skipped:
         return SourceError("The source holds no DICOM file.", ReasonCode.EMPTY_SOURCE)
     item = min(skipped, key=lambda item: (item.reason is ReasonCode.NOT_AN_IMAGE, -item.n_files))
@@ -321,7 +321,7 @@ def _voxels(
     """Decode all slices: (I, J, K) rescaled values, and where padding stands.
 
     Raises:
-        SourceError: ``BAD_RESCALE`` when single precision cannot tell stored values apart.
+        SourceError: ``BAD_RESCALE`` when single precision cannot distinguish stored values.
     """
     rows, columns = matrix_size(headers[0]) or (0, 0)
     shape = (columns, rows, len(headers))

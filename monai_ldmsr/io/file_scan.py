@@ -181,7 +181,7 @@ class FileScan:
         self.volumes.append(VolumeItem(listed_as, tuple(split_volumes([path], self.limits)), parts))
 
     def _look_at_archive(self, path: Path) -> None:
-        """Look at each member; an archive of which one cannot be had is refused as a whole."""
+        """Look at each member; an archive with one that cannot be read is refused as a whole."""
         inner = FileScan(self.limits, self.work_dir)
         try:
             stamp = file_stamp(path)

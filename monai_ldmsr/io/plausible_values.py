@@ -1,4 +1,4 @@
-"""What can be read and still may mean something else: refused where it surely does, told in the report where it may."""
+"""What can be read and may still mean something else: refused where it surely does, a warning where it may."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from pydicom import Dataset
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import number_list
 
-__all__ = ["LARGEST_VALUE", "LEAST_SLOPE", "PADDING_HU", "Resolution", "doubts", "mark_impossible", "negative_pet"]
+__all__ = [
+    "LARGEST_VALUE",
+    "LEAST_SLOPE",
+    "PADDING_HU",
+    "Resolution",
+    "mark_impossible",
+    "negative_pet",
+    "plausibility_warnings",
+]
 
 #: Greatest absolute value, and least absolute slope, with which single precision can still be calculated.
 LARGEST_VALUE = 1e37
@@ -22,11 +30,11 @@ PADDING_HU = -2000.0
 
 _UNDECLARED = "(0028,0120) 'Pixel Padding Value' does not name them"
 
-#: Steps of stored values that single precision cuts into fewer parts than these are told in the report.
+#: Steps of stored values that single precision cuts into fewer parts than these give a warning in the report.
 _LEAST_PARTS = 8
 
 
-def doubts(modality: str, headers: Sequence[Dataset], least_value: float) -> list[str]:
+def plausibility_warnings(modality: str, headers: Sequence[Dataset], least_value: float) -> list[str]:
     """Warnings about a series that reads well.
 
     Args:
@@ -57,7 +65,7 @@ def doubts(modality: str, headers: Sequence[Dataset], least_value: float) -> lis
 
 
 class Resolution:
-    """Whether single precision can tell apart the values of a series; ask once an image."""
+    """Whether single precision can distinguish the values of a series; ask once an image."""
 
     def __init__(self) -> None:
         self._n_coarse = 0
@@ -87,7 +95,7 @@ class Resolution:
 
     @property
     def warnings(self) -> list[str]:
-        """What to tell of the images that were looked at."""
+        """What the report says of the images that were looked at."""
         if not self._n_coarse:
             return []
         return [

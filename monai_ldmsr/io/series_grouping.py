@@ -29,7 +29,7 @@ __all__ = [
     "series_image",
 ]
 
-#: What may tell volumes of one series apart, tried in this order.
+#: What may distinguish volumes of one series, tried in this order.
 SPLIT_BY = {
     "EchoTime": "Echo Time",
     "EchoNumbers": "Echo Numbers",
@@ -50,7 +50,7 @@ SPLIT_BY = {
     "object_uid": "multi-frame object",
 }
 
-#: What may order the images of each place, where nothing tells volumes apart.
+#: What may order the images of each place, where nothing distinguishes volumes.
 ORDER_BY = {
     "Instance Number": ("InstanceNumber",),
     "Acquisition Time": ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
@@ -80,7 +80,7 @@ _FAILURES = (
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """Files that make one volume; nothing in it tells who the patient is.
+    """Files that make one volume; nothing in it identifies the patient.
 
     Args:
         case: 12 hexadecimal digits that stand for the series.
@@ -88,8 +88,8 @@ class SeriesFiles:
         paths: the file of each slice, not yet in slice order; kept out of ``repr``: names may be patients' names.
         warnings: what the grouping had to decide, for the report.
         frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
-        volume: number from 1 among the volumes of its series, in the order of what tells them apart; 0 when alone.
-        label: what tells it from those, such as ``"TE 2.46 ms"``.
+        volume: number from 1 among the volumes of its series, in the order of what distinguishes them; 0 when alone.
+        label: what distinguishes it from those, such as ``"TE 2.46 ms"``.
     """
 
     case: str
@@ -145,11 +145,11 @@ class SeriesImage:
         grid: SOP class, Frame of Reference UID, Rows, Columns; of a frame its stack and class; digest of study and
             patient.
         plane: where it is; ``None`` when that is not known.
-        split_values: what may tell it from another image at its place, as :data:`SPLIT_BY` lists it.
+        split_values: what may distinguish it from another image at its place, as :data:`SPLIT_BY` lists it.
         order_values: what may order images of one place, as :data:`ORDER_BY` lists it.
         named_localizer: whether a description calls it a localizer.
         stand_in: digest of its header, where it has no SOP Instance UID.
-        skip: why it is not worked on, as code and sentence; it then only tells what its series lacks.
+        skip: why it is not worked on, as code and sentence; it then only shows what its series lacks.
     """
 
     path: Path
@@ -166,12 +166,12 @@ class SeriesImage:
     skip: tuple[ReasonCode, str] | None = None
 
     def value(self, keyword: str) -> str:
-        """What may tell it from another image at its place."""
+        """What may distinguish it from another image at its place."""
         return self.split_values[_SPLIT_AT[keyword]]
 
     @property
     def identity(self) -> str:
-        """What tells it from all other images."""
+        """What distinguishes it from all other images."""
         return self.uid or self.stand_in
 
 

@@ -1,4 +1,4 @@
-"""What tells the volumes of one series apart, in a few words; Series Number and Series Description of their results.
+"""What distinguishes the volumes of one series, in a few words; Series Number and Series Description of their results.
 
 All of it follows from the source series alone, so that a result has the same number whenever it is made. Words come
 from technical attributes, never from free text about the patient.
@@ -63,7 +63,7 @@ class VolumeTraits:
         owner: volumes of several patients or studies under one Series Instance UID do not count each other.
         grid: of its images, sortable; equal in volumes that lie on each other.
         cosines: six, of its images; empty when not known.
-        values: by keyword, of what tells it from the volumes on its grid.
+        values: by keyword, of what distinguishes it from the volumes on its grid.
         uid: sorts what nothing else does.
     """
 
@@ -89,8 +89,8 @@ def label_volumes(traits: Sequence[VolumeTraits]) -> list[tuple[int, str]]:
         words = _words(own)
         order = sorted(range(len(own)), key=lambda n: (own[n].grid, _sortable(own[n]), own[n].uid))
         for number, n in enumerate(order, start=1):
-            is_told = words[n] and words.count(words[n]) == 1
-            label = words[n] if is_told else f"{words[n]} volume {number}".strip()
+            is_unique = words[n] and words.count(words[n]) == 1
+            label = words[n] if is_unique else f"{words[n]} volume {number}".strip()
             labels[places[n]] = (number, label) if len(own) > 1 else (0, "")
     return [labels[n] for n in range(len(traits))]
 
@@ -120,12 +120,12 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
 
 
 def result_description(source: str, factor: str | int, label: str = "", given: str | None = None) -> str:
-    """Series Description of a result, of at most 64 characters; what tells volumes apart is never cut.
+    """Series Description of a result, of at most 64 characters; what distinguishes volumes is never cut.
 
     Args:
         source: that of the source.
         factor: of super-resolution.
-        label: what tells the volume from others of its series.
+        label: what distinguishes the volume from others of its series.
         given: by the user, in place of all but the label.
 
     Example:
@@ -168,10 +168,10 @@ def checked_number(name: str, number: Any) -> int:
 def _words(own: Sequence[VolumeTraits]) -> list[str]:
     grids = sorted({one.grid for one in own})
     planes = {one.grid: _plane(one.cosines) for one in own}
-    are_planes_told = len(set(planes.values())) == len(grids)
+    are_planes_unique = len(set(planes.values())) == len(grids)
     said = []
     for one in own:
-        where = planes[one.grid] if are_planes_told else f"grid {grids.index(one.grid) + 1}"
+        where = planes[one.grid] if are_planes_unique else f"grid {grids.index(one.grid) + 1}"
         parts = [where] if len(grids) > 1 else []
         parts += [_word(keyword, text, [other.values.get(keyword, "") for other in own]) for keyword, text in
                   one.values.items()]  # fmt: skip

@@ -29,7 +29,7 @@ __all__ = ["LeftOut", "volumes_of"]
 #: Compares two files of one SOP Instance UID.
 SameContent = Callable[[Path, Path], bool]
 
-#: What of ``SeriesImage.grid`` only tells whose images these are.
+#: What of ``SeriesImage.grid`` only says whose images these are.
 _OWNERS = {
     -2: "(0010,0020) 'Patient ID'",
     1: "(0020,0052) 'Frame of Reference UID'",
@@ -43,7 +43,7 @@ _PATIENT = -2
 _FEW_NAMED = 3
 
 #: A series of several planes of no more images each may be a localizer that nothing names.
-_FEW_DOUBTED = 10
+_FEW_UNSURE = 10
 
 #: As few images across a main volume of so many times more are its localizer.
 _FEW_ACROSS, _MAIN_IS_MORE = 3, 3
@@ -111,7 +111,7 @@ def volumes_of(
                 left_out.append(_left_out(parallel, error.reason, str(error)))
     kept = _without_localizers(grids, left_out)
     parts = [_lacking(part, odd) for grid in kept for part in _volumes_on(grid, len(kept))]
-    return _told_apart([_series_files(part) for part in parts], parts), left_out
+    return _labelled([_series_files(part) for part in parts], parts), left_out
 
 
 def _left_out(images: list[SeriesImage], reason: ReasonCode, message: str) -> LeftOut:
@@ -138,17 +138,19 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
     if len(found) == 1:
         return [part]
     if len(found) == 2 and n_unsaid:
-        told = f"{name} is missing in {n_unsaid} of {len(part.images)} images: that of the others is taken for theirs."
-        return [replace(part, warnings=(*part.warnings, told))]
+        warning = (
+            f"{name} is missing in {n_unsaid} of {len(part.images)} images: that of the others is taken for theirs."
+        )
+        return [replace(part, warnings=(*part.warnings, warning))]
     is_new_at_each_place = _stand_alone(part, found)
     if not n_alone and not is_new_at_each_place:
         return [replace(part, images=images) for images in found]
     if is_new_at_each_place and at != _PATIENT:
-        told = (
+        warning = (
             f"{name} has {len(found)} values in {len(part.images)} images of the series, each at one place alone, as "
             "careless de-identification makes it: by all else the images belong together, and are taken to."
         )
-        return [replace(part, warnings=(*part.warnings, told))]
+        return [replace(part, warnings=(*part.warnings, warning))]
     raise SourceError(
         f"{name} has {len(found)} values in {len(part.images)} parallel images of one series, {n_alone} of them in one "
         "image alone, so it is uncertain which images belong together. Repair it, or put each volume into a series of "
@@ -181,11 +183,11 @@ def _without_localizers(grids: list[VolumePart], left_out: list[LeftOut]) -> lis
             left_out.append(_left_out(grid.images, ReasonCode.LOCALIZER, LOCALIZER))
         else:
             kept.append(grid)
-    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_DOUBTED
-    return [_doubted(grid, main, several_planes) for grid in kept]
+    several_planes = any(_lie_across(grid, main) for grid in kept) and len(main.images) <= _FEW_UNSURE
+    return [_with_localizer_warning(grid, main, several_planes) for grid in kept]
 
 
-def _doubted(grid: VolumePart, main: VolumePart, several_planes: bool) -> VolumePart:
+def _with_localizer_warning(grid: VolumePart, main: VolumePart, several_planes: bool) -> VolumePart:
     """The grid, with a warning where it may be a localizer."""
     if grid.images[0].modality == "PT":
         return grid
@@ -218,22 +220,22 @@ def _lie_across(grid: VolumePart, main: VolumePart) -> bool:
 def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
     found = []
     for part in volume_parts(grid.images):
-        told = []
+        added = []
         if part.labels:
             names = ", ".join(SPLIT_BY.get(keyword, keyword) for keyword, _ in part.labels)
-            told.append(f"The series holds several volumes; this is one of them, told apart by {names}.")
+            added.append(f"The series holds several volumes; this is one of them, distinguished by {names}.")
         if n_grids > 1:
-            told.append(
+            added.append(
                 f"The images of the series lie on several grids or belong to several studies ({n_grids} groups): this "
                 "is one of them; nothing is resampled."
             )
         signed = {image.value("ComplexImageComponent") for image in part.images} & {"REAL", "IMAGINARY"}
         if signed:
-            told.append(
+            added.append(
                 f"Of a complex MR image the {' and '.join(sorted(signed)).lower()} part: its values have a sign, and "
                 "it is super-resolved as it is."
             )
-        found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *told)))
+        found.append(replace(part, warnings=(*grid.warnings, *differences(part.images), *part.warnings, *added)))
     return found
 
 
@@ -254,11 +256,11 @@ def _lacking(part: VolumePart, odd: list[SeriesImage]) -> VolumePart:
     reasons = ", ".join(sorted({image.skip[0].value for image in missing if image.skip}))
     if not missing:
         return part
-    told = (
+    warning = (
         f"{len(missing)} images of the same series stand between or next to the slices of the volume and were left out "
         f"({reasons}; the summary says why): slices may be missing."
     )
-    return replace(part, warnings=(*part.warnings, told))
+    return replace(part, warnings=(*part.warnings, warning))
 
 
 def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:
@@ -294,17 +296,17 @@ def _series_files(part: VolumePart) -> SeriesFiles:
     )
 
 
-def _told_apart(volumes: list[SeriesFiles], parts: list[VolumePart]) -> list[SeriesFiles]:
+def _labelled(volumes: list[SeriesFiles], parts: list[VolumePart]) -> list[SeriesFiles]:
     """Give the volumes of a series numbers and labels, and names of their own where they had one in common."""
     labels = label_volumes([_traits(part) for part in parts])
     n_of_name = Counter(volume.case for volume in volumes)
-    told = []
+    labelled = []
     for volume, part, (number, label) in zip(volumes, parts, labels, strict=True):
         # By an image and not by their order: whatever else the series comes to hold, the name stays the volume's.
         identity = min(image.identity for image in part.images)
         case = volume.case if n_of_name[volume.case] == 1 else case_digest(volume.case, identity)
-        told.append(replace(volume, case=case, volume=number, label=label))
-    return told
+        labelled.append(replace(volume, case=case, volume=number, label=label))
+    return labelled
 
 
 def _traits(part: VolumePart) -> VolumeTraits:

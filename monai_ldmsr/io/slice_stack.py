@@ -165,5 +165,5 @@ def _usual_distance(distances: FloatArray, warnings: list[str]) -> float:
 
 
 def _mm(length: float) -> str:
-    """Hundredths, or as many digits as tell voxels of small animals apart."""
+    """Hundredths, or as many digits as distinguish voxels of small animals."""
     return f"{length:.2f}" if length >= 1 else f"{length:.3g}"

@@ -60,7 +60,7 @@ class VolumePart:
 
     Args:
         images: at least one.
-        labels: what told them apart from other volumes of the series: keywords (or words for their order), and values.
+        labels: what distinguishes them from other volumes of the series: keywords (or words for an order) and values.
         warnings: what the parting had to decide.
     """
 
@@ -70,11 +70,11 @@ class VolumePart:
 
 
 def volume_parts(images: list[SeriesImage]) -> list[VolumePart]:
-    """Part parallel images of one grid until no position repeats, or nothing tells them apart (reading refuses these).
+    """Part parallel images of one grid until no position repeats, or nothing distinguishes them (reading then refuses).
 
-    An attribute tells volumes apart where each of its values has as many images at every position. Where none does, and
-    every position has as many images, their order at each position does. Last come attributes of which a value lacks
-    positions, makes a whole stack that overlaps others, or has its images near those of others.
+    An attribute distinguishes volumes where each of its values has as many images at every position. Where none does,
+    and every position has as many images, their order at each position does. Last come attributes of which a value
+    lacks positions, makes a whole stack that overlaps others, or has its images near those of others.
     """
     return _parts(VolumePart(images))
 
@@ -138,8 +138,8 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
             continue  # one fills the gaps of the other
         is_certain = keyword in _CERTAIN and (fewest >= _FEWEST or not is_one_stack)
         if not any(between) or is_certain or not (is_one_stack or stations.most > 1):
-            told = f"The images of {len(children)} values of {name} make whole stacks that overlap, each a volume."
-            return [_warned(child, told) for child in children]
+            warning = f"The images of {len(children)} values of {name} make whole stacks that overlap, each a volume."
+            return [_warned(child, warning) for child in children]
         thick = [_thickness_mm(child.images) for child in children]
         thin = [
             (t, s.spacing_mm)
@@ -169,10 +169,10 @@ def _near(part: VolumePart, stations: Stations) -> list[VolumePart]:
             place = np.empty(len(along), int)
             place[order] = np.searchsorted(cuts, np.arange(len(along)) - 0.5)
             if _are_near(along, place, keyword) and _are_even(part, keyword, place):
-                told = (
+                warning = (
                     f"The images of {len(children)} values of {SPLIT_BY[keyword]} stand near each other, each a volume."
                 )
-                return [_warned(child, told) for child in children]
+                return [_warned(child, warning) for child in children]
     return []
 
 
@@ -215,18 +215,18 @@ def _ordered(part: VolumePart, stations: Stations) -> list[VolumePart]:
     if not ranks:
         return []
     name, rank = next(iter(ranks.items()))
-    told = (
-        f"Nothing but the order of {name} at each of {len(stations.counts)} positions tells {stations.most} images "
-        "there apart: the first of each make one volume, the second another, and so on."
+    warning = (
+        f"Nothing but the order of {name} at each of {len(stations.counts)} positions distinguishes {stations.most} "
+        "images there: the first of each make one volume, the second another, and so on."
     )
     others = [other for other, found in ranks.items() if not _same_volumes(rank, found)]
-    doubt = [f"The order by {', '.join(others)} would make other volumes: some may be mixed."] if others else []
+    unsure = [f"The order by {', '.join(others)} would make other volumes: some may be mixed."] if others else []
     label = f"the order of {name} at each position"
     return [
         VolumePart(
             [image for image, at in zip(part.images, rank, strict=True) if at == n],
             (*part.labels, (label, str(n + 1))),
-            (*part.warnings, told, *doubt),
+            (*part.warnings, warning, *unsure),
         )
         for n in range(stations.most)
     ]
@@ -280,8 +280,8 @@ def planes_of(images: Sequence[SeriesImage]) -> list[ImagePlane]:
 def differences(images: list[SeriesImage]) -> list[str]:
     """Warn of images that stand at places of their own and show different things."""
     found = {SPLIT_BY[key]: len({image.value(key) for image in images}) for key in _ALIKE}
-    told = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
-    return [f"The images of the volume differ in {told}: several volumes may be mixed in it."] if told else []
+    varied = ", ".join(f"{name} ({n} values)" for name, n in found.items() if n > 1)
+    return [f"The images of the volume differ in {varied}: several volumes may be mixed in it."] if varied else []
 
 
 def partition(images: list[SeriesImage], key: Callable[[SeriesImage], Hashable]) -> list[list[SeriesImage]]:

@@ -34,19 +34,19 @@ def check_apart(source: Path, output_dir: Path) -> None:
     for folder in [path for _, path in listed_sources(source)] if is_source_list(source) else [source]:
         if os.path.isdir(folder) and output_dir.resolve().is_relative_to(folder.resolve()):
             said = "The output folder{} lies inside the source{}. Choose one outside, so that results stay apart."
-            raise SettingsError(said.format("", "")).repeating(said.format(f" '{output_dir}'", f" '{source}'"))
+            raise SettingsError(said.format("", "")).on_console(said.format(f" '{output_dir}'", f" '{source}'"))
 
 
 def no_such_source(source: Path) -> SourceError:
     """The error for a path that leads nowhere."""
     said = "The source{} does not exist. Check the path."
-    return SourceError(said.format(""), ReasonCode.NO_SUCH_SOURCE).repeating(said.format(f" '{source}'"))
+    return SourceError(said.format(""), ReasonCode.NO_SUCH_SOURCE).on_console(said.format(f" '{source}'"))
 
 
 def empty_source(source: Path) -> SourceError:
     """The error for a folder that holds no file."""
     said = "The source folder{} holds no file."
-    return SourceError(said.format(""), ReasonCode.EMPTY_SOURCE).repeating(said.format(f" '{source}'"))
+    return SourceError(said.format(""), ReasonCode.EMPTY_SOURCE).on_console(said.format(f" '{source}'"))
 
 
 def given_sources(source: Path) -> tuple[list[Path], Others]:

@@ -1,4 +1,4 @@
-"""What gives stored values a meaning beyond slope and intercept: kept where it stays true, else told."""
+"""What gives stored values a meaning beyond slope and intercept: kept where it stays true, else reported as lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.tag import BaseTag
 __all__ = ["PRIVATE_SCALES", "carry_private_scales", "lost_meaning", "may_be_scale"]
 
 #: Private numbers by which values are multiplied after slope and intercept, or which go with a stored scale that a
-#: result keeps: modality, creator, group, elements, and what they are. Plain numbers: they tell nothing of a patient.
+#: result keeps: modality, creator, group, elements, and what they are. Plain numbers: they say nothing of a patient.
 #: Those of PET stand among the safe private attributes of PS3.15 (table E.3.10-1).
 PRIVATE_SCALES = (
     ("PT", "Philips PET Private Group", 0x7053, (0x00, 0x09), "SUV and activity concentration factors"),

@@ -42,7 +42,7 @@ MAX_TEXT = 250
 #: Fields and remarks that name the modality: by a word, or by its tag.
 _MODALITIES = ("modality", "0008|0060")
 
-#: Keys of what 3D Slicer notes of a segmentation.
+#: Keys of what 3D Slicer records of a segmentation.
 _SEGMENT_KEY = re.compile(r"segment(\d+_|ation_)", re.IGNORECASE)
 
 #: What programs note of the kind of an image.
@@ -59,7 +59,7 @@ class TextHeader:
 
     Args:
         fields: values by names in small letters and without spaces.
-        remarks: what whoever wrote the file noted besides, likewise.
+        remarks: what else the writer of the file recorded, likewise.
         n_bytes: of the header.
         lines: names and values as they stand there, of the fields that say anything of the voxels, where ITK is given
             a header made of them.

@@ -271,7 +271,7 @@ def _units(code: int, warnings: list[str]) -> tuple[str, str]:
 
 
 def _qform(header: Any, warnings: list[str]) -> tuple[Affine | None, int]:
-    """The qform and its code; one that is no rotation is nothing where the sform tells the place."""
+    """The qform and its code; one that is no rotation is nothing where the sform gives the place."""
     code = int(header["qform_code"])
     try:
         qform: Affine = header.get_qform()

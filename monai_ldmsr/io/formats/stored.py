@@ -34,7 +34,7 @@ _PLAIN = (b"\x5c\1\0\0", b"\0\0\1\x5c", b"\x1c\2\0\0", b"\0\0\2\x1c", b"\0\0\0\1
 
 
 def open_stored(path: Path) -> Any:
-    """Open a file for reading what was compressed (a binary stream), by the compression that its name tells.
+    """Open a file for reading what was compressed (a binary stream), by the compression that its name gives.
 
     Raises:
         SourceError: ``MISSING_CODEC`` where Zstandard is not installed.
