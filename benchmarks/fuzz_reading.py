@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_reading.py --inputs 20000 --seed 0 [--report out.json]
 
-Each input is one of the small sound sources of ``tests/mutated_sources.py`` (CT, MR and PET in eight encodings,
+Each input is one of the small sound sources of ``tests/sound_sources.py`` (CT, MR and PET in eight encodings,
 enhanced CT and MR, NIfTI, NRRD, MetaImage) with one to three mutations of its bytes, elements, lengths, VRs, values or
 header fields. It goes through all of a run but the network, with at most 2 GiB of memory above the start (RLIMIT_AS).
 An input is a fault when it ends in a traceback or in ``INTERNAL_ERROR``, or takes more than five seconds. Faults are
@@ -33,7 +33,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from mutated_sources import Files, TooSlow, mutated, run_half
+from half_run import TooSlow, run_half
+from mutated_sources import mutated
+from sound_sources import Files
 
 CHUNK = 1000
 MEMORY_BYTES = 2**31

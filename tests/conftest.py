@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a bundle that costs nothing to build."""
     return narrow_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def threads() -> Iterator[Executor]:
+    """Where units of work run: three at a time, in this process."""
+    with ThreadPoolExecutor(3) as executor:
+        yield executor
 
 
 @pytest.fixture

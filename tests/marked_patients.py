@@ -10,8 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+from dicom_bytes import elements, raw_element
 from dicom_fixtures import make_series
-from mutated_sources import elements, raw_element
 from pydicom.datadict import DicomDictionary
 from pydicom.uid import RLELossless
 

@@ -1,49 +1,17 @@
-"""Small sources, damaged on purpose, and what reading and writing make of them; for the fuzz test and its long run."""
+"""Small sources, damaged on purpose; for the fuzz test and its long run."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import shutil
-import signal
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import nibabel
-import numpy as np
-import pydicom
-import SimpleITK
-from dicom_fixtures import make_series
-from enhanced_fixtures import make_enhanced
+from dicom_bytes import VRS, elements, nested, raw_element
 from hypothesis import strategies as st
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-)
-from pydicom.valuerep import VR
-from series_by_hand import DERIVATION, repeated
-
-from monai_ldmsr.evaluator import SeriesEvaluator, SourceDataset
-from monai_ldmsr.io import DicomSeries, write_derived_series, write_volume_file
-from monai_ldmsr.run_summary import RunSummary
-from monai_ldmsr.transforms import ReadSourced
-
-#: Files of one source by name.
-Files = dict[str, bytes]
-
-#: JPEG 2000 with its five levels takes no side below 32.
-SHAPE = (8, 9, 3)
+from sound_sources import Files, seeds
 
 #: Where values of a NIfTI-1 header stand, and how they are packed.
 NIFTI_FIELDS = {
@@ -89,115 +57,6 @@ _TEXTS = (
     "MONOCHROME1",
     "é\udcff",
 )
-
-#: Value representations, and one that does not exist.
-_VRS = [*(str(vr) for vr in VR if len(vr) == 2), "ZZ"]
-
-_LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UC", "UN", "UR", "UT", "UV", "SV"])
-
-
-@dataclass(frozen=True)
-class Element:
-    """Where one explicit VR little endian element stands."""
-
-    tag: int
-    at: int
-    value_at: int
-    end: int
-
-
-@cache
-def seeds() -> dict[str, Files]:
-    """Sound sources, each read and written without complaint."""
-    found: dict[str, Files] = {}
-    with tempfile.TemporaryDirectory() as place:
-        for modality in ("CT", "MR", "PT"):
-            make_series(Path(place, modality), modality, SHAPE)
-            found[modality] = _files(Path(place, modality))
-        syntaxes = {
-            "implicit": ImplicitVRLittleEndian,
-            "big": ExplicitVRBigEndian,
-            "deflated": DeflatedExplicitVRLittleEndian,
-            "rle": RLELossless,
-            "jpegls": JPEGLSLossless,
-            "jpeg2000": JPEG2000Lossless,
-        }
-        for name, syntax in syntaxes.items():
-            for path in make_series(
-                Path(place, name), "CT", SHAPE if syntax != JPEG2000Lossless else (34, 33, 3)
-            ).paths:
-                _encode(path, syntax)
-            found[name] = _files(Path(place, name))
-        for modality in ("CT", "MR"):
-            path = Path(place, f"enhanced-{modality}", "object.dcm")
-            path.parent.mkdir()
-            make_enhanced(path, modality, SHAPE)
-            found[path.parent.name] = _files(path.parent)
-        found["bare"] = {name: data[132:] for name, data in found["MR"].items()}
-        voxels = (np.arange(8 * 9 * 3).reshape(8, 9, 3) * 3 % 200).astype(np.int16)
-        for extension in (".nii", ".nii.gz"):
-            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
-            found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
-        nibabel.save(nibabel.Nifti1Pair(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v.hdr")
-        found[".hdr"] = {name: Path(place, name).read_bytes() for name in ("v.hdr", "v.img")}
-        for extension in (".mgh", ".mgz"):
-            nibabel.save(nibabel.MGHImage(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
-            found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
-        for extension in (".nrrd", ".mha", ".mhd", ".nhdr"):
-            is_detached = extension in (".mhd", ".nhdr")
-            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T.copy()), f"{place}/v{extension}", not is_detached)
-            names = [f"v{extension}"] + ["v.raw"] * is_detached
-            found[extension] = {name: Path(place, name).read_bytes() for name in names}
-    return found
-
-
-def _files(folder: Path) -> Files:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def _encode(path: Path, syntax: pydicom.uid.UID) -> None:
-    dataset = pydicom.dcmread(path)
-    if syntax.is_compressed and not syntax.is_deflated:
-        dataset.compress(syntax, generate_instance_uid=False)
-        dataset.save_as(path, overwrite=True)
-    else:
-        # The overlay's bytes would have to be swapped too.
-        for tag in [tag for tag, _ in dataset.items() if not syntax.is_little_endian and tag.group == 0x6000]:
-            del dataset[tag]
-        if not syntax.is_little_endian:
-            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
-        dataset.file_meta.TransferSyntaxUID = syntax
-        pydicom.dcmwrite(path, dataset)
-
-
-def elements(data: bytes) -> list[Element]:
-    """Top-level elements of an explicit VR little endian file as far as they can be followed."""
-    at, found = 132, []
-    while at + 8 <= len(data):
-        group, element, vr, length = struct.unpack_from("<HH2sH", data, at)
-        value_at = at + 8
-        if vr.decode("latin-1") in _LONG_VRS:
-            length, value_at = struct.unpack_from("<I", data, at + 8)[0] if at + 12 <= len(data) else 0, at + 12
-        end = len(data) if length == 0xFFFFFFFF else value_at + length
-        found.append(Element(group << 16 | element, at, value_at, end))
-        at = end
-    return found
-
-
-def raw_element(tag: int, vr: str, value: bytes, length: int | None = None) -> bytes:
-    """One explicit VR little endian element; ``length`` may lie."""
-    length = len(value) if length is None else length
-    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
-    if vr in _LONG_VRS:
-        return head + struct.pack("<HI", 0, length & 0xFFFFFFFF) + value
-    return head + struct.pack("<H", length & 0xFFFF) + value
-
-
-def nested(depth: int, tag: int = 0x00081115) -> bytes:
-    """Sequences of undefined length, one within another."""
-    opening = raw_element(tag, "SQ", b"", 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    closing = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-    return opening * depth + closing * depth
 
 
 def _flip(draw: Callable[..., Any], data: bytes) -> bytes:
@@ -261,9 +120,9 @@ def _set_element(draw: Callable[..., Any], data: bytes) -> bytes:
         many = b"".join(raw_element(0x00990000 + n, "LO", b"ab") for n in range(0x10, draw(st.sampled_from([9, 999]))))
         return before + many + data[chosen.at :]
     if kind == "vr":
-        vr = draw(st.sampled_from(_VRS))
+        vr = draw(st.sampled_from(VRS))
         return before + raw_element(chosen.tag, vr, data[chosen.value_at : chosen.end]) + after
-    if vr not in _VRS:
+    if vr not in VRS:
         return before + after
     if kind == "length":
         length = draw(st.sampled_from(_LENGTHS))
@@ -361,58 +220,3 @@ def _mutated(draw: Callable[..., Any], mutate: Callable[..., bytes], name: str, 
             compressor = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
             return data[:at] + compressor.compress(body) + compressor.flush()
     return mutate(draw, data)
-
-
-class HalfEvaluator(SeriesEvaluator):
-    """All of a run but the network: sources are found, read, made finer by repeating pixels, and written."""
-
-    def __init__(self, source: Path, output_dir: Path) -> None:
-        self.dataset = SourceDataset(source, ReadSourced("image"))
-        self.output_dir = output_dir
-        self.summary = RunSummary(())
-
-    def process(self, source: Any, case: str, output_dir: Path, progress: Any = None) -> Any:
-        source = self.dataset.read(source)["source"]
-        assert np.isfinite(source.voxels).all()
-        assert abs(np.linalg.det(source.geometry.affine)) > 0
-        folder = output_dir / case
-        if isinstance(source, DicomSeries):
-            written = write_derived_series(source, repeated(source.voxels), folder, DERIVATION)
-            assert len(written.paths) == len(source.headers)
-        else:
-            folder.mkdir()
-            write_volume_file(source, repeated(source.voxels), folder / f"v{source.extension}", "research only")
-        grid = SimpleNamespace(shape=source.voxels.shape)
-        report = SimpleNamespace(warnings=source.warnings, result=grid, duration_s=SimpleNamespace(total=0.0))
-        return SimpleNamespace(report=report, series_uid="", files={})
-
-
-class TooSlow(BaseException):
-    """An input takes too long; no ``Exception``, which a reader would take for damage."""
-
-
-def run_half(files: Files, place: Path, limit_s: int = 5) -> list[tuple[str, str]]:
-    """Status and reason code of each source that ``files`` make, below ``place``.
-
-    Raises:
-        TooSlow: it takes too long.
-        Exception: anything that a user would see as a traceback.
-    """
-    source, output = place / "source", place / "output"
-    for folder in (source, output):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    for name, data in files.items():
-        (source / name).write_bytes(data)
-    before = signal.signal(signal.SIGALRM, _too_slow)
-    signal.alarm(limit_s)
-    try:
-        summary = HalfEvaluator(source, output).run()
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    return [(case.status, case.reason) for case in summary.cases]
-
-
-def _too_slow(*_: object) -> None:
-    raise TooSlow

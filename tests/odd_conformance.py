@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pydicom
-from dicom_fixtures import has_validators, run_dcentvfy, run_dciodvfy
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm
 from odd_run import sources_of
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian

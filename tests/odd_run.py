@@ -37,7 +37,10 @@ def narrow_bundle(parent: Path) -> Path:
     folder = parent / "ldm_sr"
     shutil.copytree(find_bundle("ldm_sr") / "configs", folder / "configs")
     config = folder / "configs" / "inference.yaml"
-    text = config.read_text().replace("[48, 96, 128, 160]", "[32, 32, 32, 32]").replace("[5, 1, 1, 1]", "[1, 1, 1, 1]")
+    text = config.read_text()
+    for key, value in {"denoiser_channels": [32, 32, 32, 32], "denoiser_blocks": [1, 1, 1, 1]}.items():
+        text, n_changed = re.subn(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
+        assert n_changed == 1, f"no {key} in the config"
     config.write_text(text)
     return folder
 

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from odd_inputs import Make, OddInput, refused
-from odd_volume_kinds import beside, both, pair, regions, with_lines
+from odd_volume_makers import beside, both, pair, regions, with_lines
 from odd_volumes import SHAPE, done, field, image_file, nifti, values
 
 _QFAC, _CODES = (76, "<f"), (252, "<2h")

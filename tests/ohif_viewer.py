@@ -6,8 +6,6 @@ browser's driver listen on loopback only, and the browser is told that no other 
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from orthanc_server import OrthancServer, free_port
+from ohif_site import CHROMIUM, DRIVER, HOW_TO_RUN, OhifSite, has_ohif
+from orthanc_server import OrthancServer
 from PIL import Image, ImageOps
-from places import ROOT
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
@@ -28,13 +26,8 @@ from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 
-SHIPPED = ROOT / "deploy" / "ohif"
-HOW_TO_RUN = "the web viewer is not installed: make viewer test-viewer"
 WITHIN_S = 60.0
 SIZE = (1400, 800)
-
-_NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-_CHROMIUM, _DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 #: No host but loopback, no sandbox (which root cannot have), and WebGL by the processor.
 _OPTIONS = (
@@ -98,15 +91,6 @@ return [canvas.width, canvas.height, grey];
 """
 
 
-def has_ohif() -> bool:
-    """Tell whether nginx, the browser with its driver, and the viewer are here."""
-    return all(Path(path).is_file() for path in (_NGINX, _CHROMIUM, _DRIVER)) and _dist() is not None
-
-
-def _dist() -> Path | None:
-    return next((page.parent for page in sorted(ROOT.glob(".viewer/ohif-*/dist/index.html"))), None)
-
-
 @dataclass(frozen=True)
 class Viewport:
     """What one viewport shows, as the viewer itself has it; lengths in mm, LPS; pixels as (column, row)."""
@@ -136,66 +120,17 @@ class Viewport:
         return self.sop_uids.index(self.sop_uid)
 
 
-class OhifSite:
-    """nginx with the shipped configuration, but for ports and places.
-
-    Args:
-        folder: of its files; closed with the context.
-        orthanc: whose DICOMweb is passed on.
-    """
-
-    def __init__(self, folder: Path, orthanc: OrthancServer) -> None:
-        self._folder, self._orthanc = folder, orthanc
-        self._port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where the viewer is."""
-        return f"http://127.0.0.1:{self._port}"
-
-    def __enter__(self) -> OhifSite:
-        command = ["setpriv", "--pdeathsig", "KILL", _NGINX, "-e", "stderr", "-c", str(self._write_config())]
-        self._process = subprocess.Popen([*command, "-p", str(self._folder)])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(timeout=10)
-
-    def _write_config(self) -> Path:
-        server = (SHIPPED / "nginx.conf").read_text()
-        for shipped, ours in (
-            ("127.0.0.1:3000", f"127.0.0.1:{self._port}"),
-            ("http://127.0.0.1:8042", self._orthanc.url),
-            ("/srv/ohif/dist", str(_dist())),
-            ("/srv/ohif/app-config.js", str(SHIPPED / "app-config.js")),
-        ):
-            assert shipped in server
-            server = server.replace(shipped, ours)
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        places = "\n".join(f"    {kind}_temp_path {self._folder / kind};" for kind in kinds)
-        config = self._folder / "nginx.conf"
-        config.write_text(
-            "daemon off;\nmaster_process off;\n"
-            f"pid {self._folder}/pid;\nerror_log stderr warn;\nevents {{}}\n"
-            f"http {{\n    include /etc/nginx/mime.types;\n    access_log off;\n{places}\n{server}}}\n"
-        )
-        return config
-
-
 class OhifViewer:
     """The viewer in a browser, moved by mouse as a person does, and asked for what it holds."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         options = webdriver.ChromeOptions()
-        options.binary_location = str(_CHROMIUM)
+        options.binary_location = str(CHROMIUM)
         for option in _OPTIONS:
             options.add_argument(option)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(str(_DRIVER)))
+        self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         screen = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 

@@ -6,12 +6,14 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import monai
 import pytest
+from places import TESTS
 
 import monai_ldmsr
 
@@ -235,3 +237,15 @@ def test_no_class_or_function_has_a_name_of_monai() -> None:
             member = getattr(loaded, name)
             if (inspect.isclass(member) or inspect.isfunction(member)) and member.__module__.startswith("monai_ldmsr"):
                 assert name not in theirs, f"{module}.{name}"
+
+
+def test_tests_replace_nothing_private() -> None:
+    """What a test must change has a seam: an argument, a public name, or one of the standard library."""
+    allowed = {"pynetdicom._config.STORE_SEND_CHUNKED_DATASET"}  # the one switch that sends a file as it is
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".setattr"):
+                texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+                names = {text for text in texts if isinstance(text, str)} - allowed
+                private = [name for name in names if re.search(r"(^|\.)_(?!_)", name)]
+                assert not private, f"{path.name}:{node.lineno} replaces {private}"

@@ -92,8 +92,7 @@ def test_affine_cannot_be_changed_from_outside() -> None:
         geometry.affine[0, 0] = 9
 
 
-@pytest.mark.parametrize("wanted", [1, 3, 4, 12])
-@pytest.mark.parametrize("n_slices", range(1, 30))
+@pytest.mark.parametrize(("n_slices", "wanted"), [(1, 1), (1, 4), (3, 3), (4, 3), (5, 3), (29, 1), (29, 4), (29, 12)])
 def test_slices_are_spread_once_each_and_evenly(n_slices: int, wanted: int) -> None:
     picked = spread_slices(n_slices, wanted)
     assert picked == sorted(set(picked))

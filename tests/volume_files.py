@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -64,3 +65,11 @@ def scaled_nifti(path: Path, slope: float, intercept: float) -> Path:
     image.header.set_slope_inter(slope, intercept)
     nib.save(image, path)
     return path
+
+
+def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write the manifest of a data set, with the columns of the first row."""
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -32,7 +32,8 @@ _T = TypeVar("_T")
 #: Units in flight for each thread: what waits at the scheduler also feeds workers that come later.
 _UNITS_PER_THREAD = 4
 
-_ANSWER_S = 15
+#: A scheduler must answer within this time.
+_ANSWER_S = 15.0
 
 _CERTIFICATES = ("key.pem", "certificate.pem")
 
@@ -90,12 +91,13 @@ class SlurmOptions:
         return replace(cls(), **chosen)
 
 
-def open_dask(address: str, output_dir: Path) -> Workers:
+def open_dask(address: str, output_dir: Path, answer_within_s: float = _ANSWER_S) -> Workers:
     """Use the workers of a dask scheduler that runs already.
 
     Args:
         address: ``dask://HOST:PORT``, or ``dask+tls://HOST:PORT`` with the certificates of dask's own configuration.
         output_dir: where results go; every worker must see it under this path.
+        answer_within_s: how long the scheduler may take to answer.
 
     Returns:
         Its futures raise ``WorkerDiedError`` when the workers that tried a unit died, and ``ClusterError`` when the
@@ -108,7 +110,7 @@ def open_dask(address: str, output_dir: Path) -> Workers:
     url = _scheduler_url(address)
     distributed = _imported("distributed")
     with _settings_error(f"No dask scheduler answers at {url}. Start it, or check address and certificates"):
-        client = distributed.Client(url, timeout=_ANSWER_S, set_as_default=False, name="ldmsr")
+        client = distributed.Client(url, timeout=answer_within_s, set_as_default=False, name="ldmsr")
     try:
         n_threads = _checked_workers(client, output_dir)
     except BaseException:

@@ -52,9 +52,6 @@ STUDY_ROOT_GET, STUDY_ROOT_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.3"), UID("1.2.8
 #: Statuses of C-GET and C-MOVE while sub-operations go on, and at the end where some of them failed.
 _PENDING, _SOME_FAILED = 0xFF00, 0xB000
 
-#: Some PACS answer a C-MOVE before the last images have come; this long without one is the end.
-_LATE_S = 5.0
-
 
 @dataclass(frozen=True)
 class MoveTarget:
@@ -64,11 +61,13 @@ class MoveTarget:
         port: TCP port that the PACS knows.
         address: of the network interface; all when empty.
         allowed: AE titles that may send; the PACS's own when empty.
+        late_s: some PACS answer before the last images have come; this long without one is the end.
     """
 
     port: int = 11112
     address: str = ""
     allowed: tuple[str, ...] = ()
+    late_s: float = 5.0
 
 
 #: What is used where nothing else is said.
@@ -167,7 +166,7 @@ class MoveRetrieval:
         target: MoveTarget = DEFAULT_MOVE_TARGET,
         limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
     ) -> None:
-        self._peer, self._caller, self._limits = peer, caller, limits
+        self._peer, self._caller, self._limits, self._late_s = peer, caller, limits, target.late_s
         self._inbox: _Inbox | None = None
         allowed, tls = target.allowed or (peer.ae_title,), caller.tls if caller.dicom_tls else None
         endpoint = Endpoint(caller.ae_title, target.port, allowed, target.address, tls)
@@ -187,7 +186,7 @@ class MoveRetrieval:
             with association(self._caller, self._peer, [build_context(STUDY_ROOT_MOVE)]) as established:
                 statuses = _moved(established, _identifier(found, uids), self._caller.ae_title)
                 if statuses and statuses[-1] == 0x0000:
-                    inbox.wait_for_late()
+                    inbox.wait_for_late(self._late_s)
                 inbox.check(statuses)
         finally:
             self._inbox = None
@@ -246,9 +245,9 @@ class _Inbox:
         self._refusal = self._refusal or refusal
         return refusal
 
-    def wait_for_late(self) -> None:
-        """Wait for images that come after the answer."""
-        while self._missing and self._refusal is None and time.monotonic() - self._last < _LATE_S:
+    def wait_for_late(self, late_s: float) -> None:
+        """Wait for images that come after the answer, until none has come for ``late_s``."""
+        while self._missing and self._refusal is None and time.monotonic() - self._last < late_s:
             time.sleep(0.02)
 
     def check(self, statuses: Sequence[int | None]) -> None:

@@ -43,8 +43,8 @@ class _Received:
     """A whole series in the spool: its units, and when to try again those that could not be written."""
 
     units: tuple[str, ...]
-    is_refused: bool = False
-    pause_s: float = _FIRST_PAUSE_S
+    is_refused: bool
+    pause_s: float
     again_at: float | None = None
 
 
@@ -61,6 +61,7 @@ class SeriesService:
         output_dir: of the batch.
         keep: images stay in the spool for good.
         read_limits: the largest series that is read.
+        first_pause_s: after which a result that could not be written is tried again; each pause is twice the last.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class SeriesService:
         *,
         keep: bool = False,
         read_limits: ReadLimits = DEFAULT_LIMITS,
+        first_pause_s: float = _FIRST_PAUSE_S,
     ) -> None:
         self._receiver, self._inbox, self._batch = receiver, inbox, batch
         self._output_dir, self._keep, self._read_limits = output_dir, keep, read_limits
+        self._first_pause_s = first_pause_s
         self._received: dict[Path, _Received] = {}
         self._skipped = dict.fromkeys(batch.ledger.skipped())
         self._last_beat = self._last_finish = 0.0
@@ -108,7 +111,7 @@ class SeriesService:
     def _take(self, series: Path) -> None:
         if _later_generations(series):
             # A restart between the two: the later holds all of this one too.
-            self._received[series] = _Received(())
+            self._received[series] = _Received((), False, self._first_pause_s)
             return
         try:
             found, skipped = find_sources(series, self._read_limits, work_dir=self._output_dir / WORK_DIR)
@@ -119,7 +122,7 @@ class SeriesService:
         self._batch.enqueue(found, list(self._skipped))
         is_refused = any(item.failed for item in skipped)
         earlier = self._received.get(series)
-        pause_s = _FIRST_PAUSE_S if earlier is None else earlier.pause_s
+        pause_s = self._first_pause_s if earlier is None else earlier.pause_s
         self._received[series] = _Received(tuple(one.name for one in found), is_refused, pause_s)
         _log_skips(series, skipped)
 

@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_fixtures import (
-    has_validators,
-    make_series,
-    run_dcentvfy,
-    run_dciodvfy,
-    run_dciodvfy_warnings,
-)
+from dicom_fixtures import make_series
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy, run_dciodvfy_warnings
 from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm, source_corners_ras_mm
 from places import SAMPLES
 from pydicom.valuerep import DSfloat

@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from half_run import run_half
 from hypothesis import HealthCheck, given, seed, settings
-from mutated_sources import Files, mutated, run_half, seeds
+from mutated_sources import mutated
+from sound_sources import Files, seeds
 
 from monai_ldmsr.errors import ReasonCode
 

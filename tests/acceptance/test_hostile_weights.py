@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile_pickle import Program
 from monai.bundle import ConfigParser
 
 from monai_ldmsr.bundle_folder import bundle_info, find_bundle
@@ -17,16 +17,6 @@ from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.networks import load_weights
 from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.workflow import load_super_resolver
-
-
-class Program:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 def save(kind: str, content: object, path: Path) -> None:

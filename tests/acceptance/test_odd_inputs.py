@@ -13,7 +13,8 @@ import nibabel
 import numpy as np
 import pytest
 from odd_conformance import check_by_readers, check_conformance
-from odd_inputs import CHARACTER_SETS, DICOM_ROWS, OddInput
+from odd_dicom import CHARACTER_SETS, DICOM_ROWS
+from odd_inputs import OddInput
 from odd_names import NAME_ROWS
 from odd_run import check_output, check_result, run
 from odd_series import SERIES_ROWS

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_fixtures import has_validators, run_dcentvfy, run_dciodvfy
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from independent_readers import READERS, check_corners, corners_ras_mm, source_corners_ras_mm
 from places import SAMPLES
 from series_by_hand import along_normal, read_images, rescaled

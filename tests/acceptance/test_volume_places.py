@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from odd_volume_kinds import ELSEWHERE, mgh
+from odd_volume_makers import ELSEWHERE, mgh
 from odd_volumes import AFFINE, SHAPE, SHEARED, values
 
 from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, write_volume_file

@@ -16,15 +16,8 @@ import pydicom
 import pytest
 import SimpleITK
 import torch
-from dicom_fixtures import (
-    MARKER,
-    MARKER_ID,
-    has_validators,
-    make_series,
-    oblique_orientation,
-    run_dcentvfy,
-    run_dciodvfy,
-)
+from dicom_fixtures import MARKER, MARKER_ID, make_series, oblique_orientation
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from places import ROOT
 from series_by_hand import along_normal, read_images, rescaled
 

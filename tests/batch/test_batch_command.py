@@ -7,12 +7,9 @@ import itertools
 import json
 import os
 import re
-import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from batch_runs import batch, outcomes
 from batch_work import Inbox
 from dicom_fixtures import make_series
 from marked_patients import add_bad_sources, all_texts, marked_series, secrets_in
+from small_disk import small_disk
 
 from monai_ldmsr import noise_level
 from monai_ldmsr.batch import processing
@@ -233,18 +231,6 @@ def test_a_disk_that_is_full_for_one_series(
     assert sorted(outcomes(tmp_path / "out").values()) == [("done", ""), ("failed", "CANNOT_WRITE")]
     assert batch(tmp_path / "in", tmp_path / "out", bundle) == 7
     assert batch(tmp_path / "in", tmp_path / "out", bundle, "--retry") == 0
-
-
-@contextmanager
-def small_disk(place: Path, n_bytes: int) -> Iterator[None]:
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

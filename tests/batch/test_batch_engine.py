@@ -6,8 +6,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +25,6 @@ __all__ = ["cheap"]
 pytestmark = pytest.mark.usefixtures("cheap")
 
 THREE = dict.fromkeys("abc", "fine")
-
-
-@pytest.fixture
-def threads() -> Iterator[Executor]:
-    with ThreadPoolExecutor(3) as executor:
-        yield executor
 
 
 def attempts(output: Path) -> dict[str, int]:
@@ -89,6 +83,7 @@ def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path) -> None:
         (config, "start_noise: 0.2", "start_noise: 0.3"),
     ):
         text = path.read_text()
+        assert text.count(old) == 1
         path.write_text(text.replace(old, new))
         others.append(settings_fingerprint(base))
         path.write_text(text)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import stat
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +35,6 @@ from monai_ldmsr.io import (
     on_disk,
     read_dicom_series,
     read_volume_file,
-    zip_archive,
 )
 from monai_ldmsr.io.dicomdir import read_dicomdir
 
@@ -411,7 +411,7 @@ def test_bombs_are_refused_before_anything_is_unpacked(
     study: Path, searched: Path, tmp_path: Path, limits: ReadLimits, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zip(searched / "bomb.zip", study / "a")
-    monkeypatch.setattr(zip_archive, "_copy", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
     units, skipped = find_sources(searched, limits, work_dir=tmp_path / "w")
     assert len(units) == 1
     assert [item.reason for item in skipped] == [ReasonCode.TOO_LARGE]
@@ -508,21 +508,25 @@ def test_hidden_members_are_passed_over(study: Path, searched: Path, tmp_path: P
     assert (len(units), skipped) == (2, [])
 
 
+def no_room_for_members(monkeypatch: pytest.MonkeyPatch, numbers: Container[int]) -> None:
+    """Let no room be left on the disk for members of these numbers, in the order of unpacking."""
+    unpacked = itertools.count()
+    open_file = Path.open
+
+    def full(path: Path, mode: str = "r", *named: object) -> object:
+        if mode == "xb" and next(unpacked) in numbers:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_file(path, mode, *named)
+
+    monkeypatch.setattr(Path, "open", full)
+
+
 def test_a_full_disk_fails_the_archive_and_only_for_now(
     study: Path, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zip(searched / "a.zip", study / "a")
     write_zip(searched / "b.zip", study / "b")
-    copy = zip_archive._piece
-    calls = []
-
-    def full(reader):
-        calls.append(reader)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return copy(reader)
-
-    monkeypatch.setattr(zip_archive, "_piece", full)
+    no_room_for_members(monkeypatch, (1,))
     searches = Searches(searched, tmp_path / "w")
     units, skipped = searches.find()
     assert len(units) == 2
@@ -539,8 +543,8 @@ def test_a_worker_that_cannot_unpack_leaves_nothing(
     units, _ = Searches(searched, tmp_path / "w").find()
     (source,) = [unit.source for unit in units.values() if isinstance(unit.source, PackedSource)]
     with monkeypatch.context() as patch:
-        patch.setattr(zip_archive, "_piece", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        with pytest.raises(OutputError, match="cannot be written: full"), on_disk(source):
+        no_room_for_members(patch, range(100))
+        with pytest.raises(OutputError, match="cannot be written: No space left"), on_disk(source):
             pytest.fail("not reached")
     assert not list((tmp_path / "w").iterdir())
     write_zip(path, study / "b")

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 
 import dask
+import pacs_fixtures
 import pytest
 from batch_work import cheap_unit, found, opened
 from dicom_fixtures import make_series
@@ -26,6 +28,8 @@ from monai_ldmsr.io import find_dicom_series
 from monai_ldmsr.run_summary import CaseResult
 
 WAIT_S = 60
+
+wait_until = partial(pacs_fixtures.wait_until, within_s=WAIT_S)
 
 
 def local_cluster(folder: Path, **settings: object) -> LocalCluster:
@@ -82,13 +86,6 @@ def kill_its_worker(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def wait_for(folder: Path, pattern: str, number: int = 1) -> list[str]:
     wait_until(lambda: len(list(folder.glob(pattern))) >= number)
     return sorted(path.name for path in folder.glob(pattern))
@@ -126,7 +123,7 @@ def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(mortal
 
 def test_the_same_call_runs_again(workers: Workers, tmp_path: Path) -> None:
     for _ in range(2):
-        workers.executor.submit(note, tmp_path, "again").result(WAIT_S)
+        assert workers.executor.submit(note, tmp_path, "again").result(WAIT_S) > 0
         (left,) = tmp_path.glob("again-*")
         left.unlink()  # with a result shared by equal calls, nothing would be here the second time
 
@@ -284,10 +281,9 @@ def test_a_scheduler_without_workers_is_refused(tmp_path: Path) -> None:
         open_dask(address_of(empty), tmp_path)
 
 
-def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "_ANSWER_S", 0.5)
+def test_nobody_answers(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"No dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        open_dask("dask://127.0.0.1:9", tmp_path)
+        open_dask("dask://127.0.0.1:9", tmp_path, answer_within_s=0.5)
     for wrong in ("127.0.0.1:8786", "http://host:80", "dask://host", "dask://a b:1"):
         with pytest.raises(SettingsError, match="dask://HOST:PORT"):
             open_dask(wrong, tmp_path)

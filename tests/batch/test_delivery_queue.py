@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +24,6 @@ REFUSED = DeliveryOutcome(
     "failed", "CANNOT_WRITE", "The destination refuses images of this kind.", n_instances=1, permanent=True
 )
 HALF = DeliveryOutcome("failed", "CANNOT_WRITE", "1 of 2 images were not taken.", n_sent=1, n_instances=2)
-
-
-@pytest.fixture
-def threads() -> Iterator[Executor]:
-    with ThreadPoolExecutor(3) as executor:
-        yield executor
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_fixtures import (
-    MARKER,
-    MadeSeries,
-    has_validators,
-    make_series,
-    run_dcentvfy,
-    run_dciodvfy,
-    save,
-)
+from dicom_fixtures import MARKER, MadeSeries, make_series, save
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from places import ROOT
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import MARKER, make_series, save
+from odd_dicom import own_equipment
 from pydicom import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError, SourceError
@@ -21,12 +21,6 @@ from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series, find_source
 from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-
-
-def _own_equipment() -> Sequence:
-    item = Dataset()
-    item.Manufacturer = "monai_ldmsr"
-    return Sequence([item])
 
 
 def write_nrrd(path: Path) -> Path:
@@ -196,7 +190,7 @@ SKIPS = [
     ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "UNSUPPORTED_PIXELS", "Colour"),
     ({"PhotometricInterpretation": "PALETTE COLOR"}, "UNSUPPORTED_PIXELS", "palette"),
     ({"BitsAllocated": 32}, "UNSUPPORTED_PIXELS", "Bits Allocated"),
-    ({"ContributingEquipmentSequence": _own_equipment()}, "OWN_RESULT", "monai_ldmsr"),
+    ({"ContributingEquipmentSequence": own_equipment()}, "OWN_RESULT", "monai_ldmsr"),
 ]
 
 

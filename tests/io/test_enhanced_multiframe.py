@@ -15,7 +15,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_fixtures import MARKER, has_validators, make_series, run_dcentvfy, run_dciodvfy
+from dicom_fixtures import MARKER, make_series
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from enhanced_fixtures import MadeObject, item, make_enhanced
 from independent_readers import READERS, check_corners, corners_ras_mm
 from places import ROOT

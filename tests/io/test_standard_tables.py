@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicom_fixtures import has_validators, make_series, run_dciodvfy
+from dicom_fixtures import make_series
+from dicom_validators import has_validators, run_dciodvfy
 from odd_conformance import check_by_validators
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_fixtures import has_validators, make_series, run_dciodvfy
+from dicom_fixtures import make_series
+from dicom_validators import has_validators, run_dciodvfy
 from enhanced_fixtures import make_enhanced
 from pydicom import Dataset
 from series_by_hand import DERIVATION, derive, read_images, repeated, rewrite, series_by_hand

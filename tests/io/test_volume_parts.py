@@ -17,7 +17,7 @@ from batch_searches import Searches, prints
 from dicom_fixtures import make_series
 from odd_inputs import Make
 from odd_run import run
-from odd_volume_kinds import beside, both, capitals, detached, mgh, pair, regions, with_lines, zstandard
+from odd_volume_makers import beside, both, capitals, detached, mgh, pair, regions, with_lines, zstandard
 from odd_volumes import four_volumes, image_file, nifti, renamed, values
 
 from monai_ldmsr.errors import ReasonCode, SourceError

@@ -7,8 +7,9 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
@@ -16,15 +17,19 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pacs_fixtures
 import pytest
 import requests
 import SimpleITK
 from label_server import ENVIRONMENT, ROOT, LabelServer, super_resolved_here
 from scipy.spatial.transform import Rotation
+from small_disk import small_disk
 
 from monai_ldmsr.bundle_folder import bundle_info
 
 pytestmark = pytest.mark.label
+
+wait_until = partial(pacs_fixtures.wait_until, within_s=90)
 
 BRAIN = ROOT / "sample_data" / "nifti" / "mr_brain_t2_1mm_cc0.nii.gz"
 #: Oblique, with unequal spacing: a swapped axis or a wrong sign cannot pass.
@@ -336,19 +341,13 @@ def test_a_datastore_that_takes_nothing(label_server: Any, tmp_path: Path) -> No
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 400 kB."""
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(studies)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("needs root, to mount a small disk")
-    yield studies
-    subprocess.run(["umount", "--lazy", str(studies)], check=True)
+def on_a_small_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "studies", 400 * 2**10) as studies:
+        yield studies
 
 
-def test_a_disk_that_is_full_read_only_or_left_in_the_middle(label_server: Any, small_disk: Path) -> None:
-    studies = small_disk
+def test_a_disk_that_is_full_read_only_or_left_in_the_middle(label_server: Any, on_a_small_disk: Path) -> None:
+    studies = on_a_small_disk
     small_brain(studies / "image.nii.gz")
     server = label_server(studies)
     made = server.infer("image").json()["image"]
@@ -396,13 +395,6 @@ def test_a_disk_that_is_full_read_only_or_left_in_the_middle(label_server: Any, 
 def free_bytes(folder: Path) -> int:
     status = os.statvfs(folder)
     return status.f_bavail * status.f_bsize
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def killed_in_the_middle(server: LabelServer, studies: Path) -> None:

@@ -9,7 +9,8 @@ import pydicom
 import pytest
 from dicom_fixtures import make_series
 from label_server import LabelServer
-from ohif_viewer import HOW_TO_RUN, WITHIN_S, OhifViewer, has_ohif
+from ohif_site import HOW_TO_RUN, has_ohif
+from ohif_viewer import WITHIN_S, OhifViewer
 from orthanc_server import OrthancServer
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from odd_run import narrow_bundle, use_nearest_neighbour
-from ohif_viewer import SIZE, OhifViewer, Viewport, has_ohif
+from ohif_site import has_ohif
+from ohif_viewer import SIZE, OhifViewer, Viewport
 from orthanc_server import OrthancServer
 from PIL import Image
 from places import SAMPLES

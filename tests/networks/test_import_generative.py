@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import pickle
 import re
 import sys
@@ -20,6 +19,7 @@ import pytest
 import torch
 import yaml
 from generative_networks import CASES, needs_generative, one_thread, save_checkpoint, trained
+from hostile_pickle import Program
 from monai.bundle import ConfigParser
 from monai.networks import nets
 from torch import Tensor, nn
@@ -447,16 +447,6 @@ def test_checkpoints_of_something_else(
     with pytest.raises(WeightsError, match=match):
         import_generative(source, tmp_path / "new.pt", CODEC)
     assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
-
-
-class Program:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("kind", ["program", "network", "pickle", "cut", "empty", "text", "missing"])

@@ -11,8 +11,10 @@ from typing import Any
 import pydicom
 import pytest
 from dicom_fixtures import make_series
+from dicom_peers import archive, scp
+from dicomweb_server import DicomwebServer
 from orthanc_server import free_port
-from pacs_fixtures import DicomwebServer, archive, images_in, scp
+from pacs_fixtures import images_in
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
@@ -20,7 +22,7 @@ from pynetdicom import evt
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import PeerError, SettingsError
 from monai_ldmsr.io import find_sources
-from monai_ldmsr.pacs import finding, retrieval
+from monai_ldmsr.pacs import finding
 from monai_ldmsr.pacs.fetching import FetchSummary, MoveTarget, SeriesQuery, fetch
 from monai_ldmsr.pacs.peers import Caller, DicomwebPeer
 from monai_ldmsr.pacs.retrieval import GetRetrieval
@@ -36,7 +38,7 @@ class Source:
 
     def __init__(self, method: str, peer: Any, images: list[Dataset], port: int, web: DicomwebServer | None) -> None:
         self.method, self.peer, self.images, self.web = method, peer, images, web
-        self._target = MoveTarget(port, "127.0.0.1")
+        self._target = MoveTarget(port, "127.0.0.1", late_s=0.3)
 
     def fetch(self, destination: Path, **named: Any) -> FetchSummary:
         query = named.pop("query", SeriesQuery(study=STUDY))
@@ -116,7 +118,6 @@ def test_only_what_is_missing_is_fetched(study: Path, tmp_path: Path, method: st
 def test_a_series_that_does_not_come_whole_is_not_kept(
     study: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieval, "_LATE_S", 0.3)
     [gone, *_] = sorted(images_in(study / "mr"))
     with source_of(method, study) as source:
         if source.web is not None:

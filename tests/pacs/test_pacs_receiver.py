@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pydicom
 import pytest
 from dicom_fixtures import make_series
-from pacs_fixtures import compressed, images_in, send, wait_until
+from dicom_peers import send
+from pacs_fixtures import compressed, images_in, wait_until
 from pydicom import Dataset
 from pydicom.uid import (
     CTImageStorage,
@@ -31,7 +33,7 @@ from monai_ldmsr.pacs import store_server
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.spool import SpoolTimes
-from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
+from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits, StoreServer
 
 LIMITS = ReceiverLimits(min_free_bytes=0)
 TIMES = SpoolTimes(quiet_s=0.15, open_quiet_s=0.15)
@@ -366,19 +368,20 @@ def test_an_object_over_the_limit_is_refused_and_the_association_goes_on(tmp_pat
         assert len(files_in(tmp_path / "spool")) == 4
 
 
-def test_data_beyond_the_limit_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_beyond_the_limit_is_not_held_in_memory(tmp_path: Path) -> None:
     make_series(tmp_path / "large", "MR", (600, 700, 1), baggage=False)
-    held = []
-    beyond = store_server.StoreServer._beyond_limits
-
-    def look(server: store_server.StoreServer, image: store_server.IncomingImage) -> object:
-        held.append(image.n_bytes)
-        return beyond(server, image)
-
-    monkeypatch.setattr(store_server.StoreServer, "_beyond_limits", look)
-    with receiving(tmp_path, limits=ReceiverLimits(max_object_bytes=100_000, min_free_bytes=0)) as received:
-        send(received.peer, list(images_in(tmp_path / "large").values()))
-    assert held[0] <= 100_000
+    storage = Mock()
+    limits = ReceiverLimits(max_object_bytes=100_000, min_free_bytes=0)
+    server = StoreServer(storage, tmp_path, Endpoint("LDMSR", 0, ["MODALITY"], "127.0.0.1"), limits)
+    server.start()
+    try:
+        send(DicomPeer("LDMSR", "127.0.0.1", server.port), list(images_in(tmp_path / "large").values()))
+    finally:
+        server.stop()
+    storage.store.assert_not_called()
+    [(image, refusal)] = [call.args for call in storage.refused.call_args_list]
+    assert refusal.reason is ReasonCode.TOO_LARGE
+    assert image.n_bytes <= 100_000
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -494,6 +497,7 @@ def test_whoever_works_on_series_may_fail(tmp_path: Path) -> None:
         for n in range(2):
             send(peer, a_series(tmp_path / str(n), 2))
             wait_until(lambda n=n: len(calls) == n + 1)
+    assert len(set(calls)) == 2, "the second is handed on though the first failed"
 
 
 def test_images_are_on_disk_before_success_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

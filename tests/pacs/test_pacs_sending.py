@@ -12,8 +12,10 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import make_series
+from dicom_peers import scp
+from dicomweb_server import DicomwebServer, stow_answer
 from orthanc_server import free_port
-from pacs_fixtures import DicomwebServer, compressed, images_in, scp, stow_answer
+from pacs_fixtures import compressed, images_in
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import build_context, evt

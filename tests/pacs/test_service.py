@@ -21,17 +21,17 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import MARKER, MARKER_ID, make_series
-from pacs_fixtures import ResultArchive, send, wait_until
+from dicom_peers import ResultArchive, send
+from pacs_fixtures import wait_until
 from places import TESTS
 
 from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
 from monai_ldmsr.cli import main
 from monai_ldmsr.io import find_dicom_series
-from monai_ldmsr.pacs import service as service_module
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
 from monai_ldmsr.pacs.sending import parse_destination
-from monai_ldmsr.pacs.service import Inbox, SeriesService
+from monai_ldmsr.pacs.service import HEARTBEAT, Inbox, SeriesService, is_alive
 from monai_ldmsr.pacs.spool import SpoolTimes
 from monai_ldmsr.pacs.store_server import Endpoint
 
@@ -52,7 +52,7 @@ def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
     settings = WorkSettings(device="cpu", bundle=bundle)
 
     @contextmanager
-    def running(*destinations: str, keep: bool = False) -> Iterator[SeriesReceiver]:
+    def running(*destinations: str, **options: object) -> Iterator[SeriesReceiver]:
         inbox: Inbox = queue.SimpleQueue()
         stopping = threading.Event()
         times = SpoolTimes(quiet_s=0.2)
@@ -66,7 +66,7 @@ def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
                 # In the thread that works with it, as SQLite demands.
                 batch = Batch(output, settings, pool, 1, deliveries, retry=True, delivery_attempts=None)
                 try:
-                    SeriesService(receiver, inbox, batch, output, keep=keep).run(stopping)
+                    SeriesService(receiver, inbox, batch, output, **options).run(stopping)
                 finally:
                     batch.close()
 
@@ -139,7 +139,7 @@ def test_a_series_comes_in_and_its_result_goes_out(
         wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
     assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
     assert len(archive.images) == 3
-    assert service_module.is_alive(tmp_path / "out")
+    assert is_alive(tmp_path / "out")
     told = caplog.text + "".join(map(str, rows(tmp_path, "deliveries", "*") + rows(tmp_path, "memory", "*")))
     for secret in (MARKER, MARKER_ID, str(tmp_path), "STRANGER", "Phantom"):
         assert secret not in told
@@ -196,16 +196,13 @@ def test_a_destination_that_is_down_gets_the_result_after_a_restart(
     assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
 
 
-def test_what_could_not_be_written_is_tried_again(
-    serving: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service_module, "_FIRST_PAUSE_S", 0.3)
+def test_what_could_not_be_written_is_tried_again(serving: Callable, tmp_path: Path) -> None:
     made = make_series(tmp_path / "in", "CT", SHAPE)
     (series,), _ = find_dicom_series(tmp_path / "in")
     blocker = tmp_path / "out" / series.case / "mine.txt"
     blocker.parent.mkdir(parents=True)
     blocker.touch()
-    with serving(keep=True) as receiver:
+    with serving(keep=True, first_pause_s=0.3) as receiver:
         store(made.paths, receiver.port)
         wait_until(lambda: [reason for _, _, reason, _ in rows(tmp_path)] == ["CANNOT_WRITE"], WITHIN_S)
         shutil.rmtree(blocker.parent)
@@ -264,10 +261,10 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(
 
 def test_whether_it_is_alive_is_an_exit_code(tmp_path: Path) -> None:
     assert main(["serve", str(tmp_path), "--alive"]) == 8
-    (tmp_path / service_module.HEARTBEAT).touch()
+    (tmp_path / HEARTBEAT).touch()
     assert main(["serve", str(tmp_path), "--alive"]) == 0
     old = time.time() - 600
-    os.utime(tmp_path / service_module.HEARTBEAT, (old, old))
+    os.utime(tmp_path / HEARTBEAT, (old, old))
     assert main(["serve", str(tmp_path), "--alive"]) == 8
 
 

@@ -258,10 +258,6 @@ def test_learning_rates_follow_the_clock_in_every_group() -> None:
             assert all(group["lr"] is rate for group, rate in zip(optimizer.param_groups, rates, strict=True))
 
 
-def test_nothing_is_made_recordable_of_no_optimizer() -> None:
-    make_recordable(None, torch.device("cpu"))
-
-
 def test_a_training_begun_on_a_gpu_goes_on_without_one() -> None:
     """Its checkpoint holds learning rates as tensors and says that they can be recorded, which no CPU can."""
     state = {}

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -96,8 +97,13 @@ def test_train_splits_and_measures_without_a_manifest(
     loose.mkdir()
     for path in data.glob("*.nii.gz"):
         (loose / path.name).write_bytes(path.read_bytes())
-    ran: list[tuple[str, object]] = []
-    monkeypatch.setattr(workflow, "_run_training", lambda _, overlays, settings: ran.append((overlays[-1], settings)))
+    ran: list[tuple[str, dict[str, object]]] = []
+    run = plan.TrainingPlan.run
+
+    def record(folder: Path, overlays: Sequence[str], settings: dict[str, object]) -> None:
+        ran.append((overlays[-1], settings))
+
+    monkeypatch.setattr(plan.TrainingPlan, "run", lambda self, _, say: run(self, record, say))
     monkeypatch.setattr(plan.TrainingPlan, "pack", lambda *_: (BUNDLES / "ldm_sr", BUNDLES / "srgan_sr"))
     workflow.train(loose, tmp_path / "out", budget="10s", device="cpu", modality="PT")
     assert [name for name, _ in ran] == [stage.config for stage in plan.STAGES]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from places import BUNDLES
+from volume_files import write_manifest
 
 from monai_ldmsr.errors import TrainingError
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
@@ -37,13 +38,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({"file": path.name, "modality": modality, "subject": subject, "split": SPLITS[subject]})
     write_manifest(folder, rows)
     return folder
-
-
-def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
-    with (folder / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=["file", "modality", "subject", "split"])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.parent, **settings: object) -> None:

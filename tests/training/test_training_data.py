@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from dicom_fixtures import MARKER, MARKER_ID, make_series
 from ignite.engine import Engine
+from volume_files import write_manifest
 
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError, WeightsError
 from monai_ldmsr.training import (
@@ -36,13 +36,6 @@ def make_volume(path: Path, shape: tuple[int, int, int] = (64, 60, 2), bad: floa
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 4.0, 1])), path)
     return path
-
-
-def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
-    with (folder / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def test_any_folder_is_split_by_patient(tmp_path: Path) -> None:
