@@ -161,6 +161,7 @@ def test_dense_and_hot_objects_do_not_overshoot(name: str, factor: int) -> None:
         assert np.abs(result[0, ..., 0].numpy() - before).mean() < 0.1 * np.ptp(image)
 
 
+@pytest.mark.slow
 def test_real_bone_stays_near_a_cubic_spline(tmp_path: Path) -> None:
     """The slice of the sample in which a spline overshoots most, by a whole run, as written."""
 

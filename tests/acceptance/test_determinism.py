@@ -67,6 +67,7 @@ def uids(output: Path) -> set[str]:
     return {uid for image in images(output) for uid in (image.SOPInstanceUID, image.SeriesInstanceUID)}
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_bytes(source: Path, first: Path, tmp_path: Path) -> None:
     assert len(results(first)) == 9
     assert results(run(source, tmp_path)) == results(first)
@@ -86,6 +87,7 @@ def test_names_places_and_order_of_files_and_earlier_work_do_not_matter(
     assert results(run(tmp_path / "elsewhere", tmp_path / "out")) == results(first)
 
 
+@pytest.mark.slow
 def test_the_clock_changes_nothing_but_the_times(
     source: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

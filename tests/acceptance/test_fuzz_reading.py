@@ -19,6 +19,7 @@ def test_undamaged_sources_pass(name: str, tmp_path: Path) -> None:
     assert run_half(seeds()[name], tmp_path) == [("done", "")]
 
 
+@pytest.mark.slow
 @seed(0)
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(mutated())

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from generator_fixtures import make_generator
+from places import ROOT
 
 from monai_ldmsr import operators
 from monai_ldmsr.bundle_folder import find_bundle
@@ -23,7 +24,7 @@ from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.samplers import posterior_mean
 from monai_ldmsr.settings import WorkSettings
 
-GUIDE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def example(title: str) -> str:

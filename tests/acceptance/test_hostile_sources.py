@@ -155,6 +155,7 @@ def volume_bombs(place: Path) -> None:
     (place / "gzip nrrd" / "v.nrrd").write_bytes(nrrd + gzip.compress(bytes(2**20)))
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_in_bounded_memory_and_time(tmp_path: Path) -> None:
     one_slice(tmp_path / "sound")
     for make in (jpeg_ls_bombs, rle_bomb, deflated_bombs, header_bombs, volume_bombs):

@@ -12,6 +12,8 @@ from batch_kills import MOMENTS, Mortal, check_finished, check_whole, command, m
 
 N_SERIES, IN_FLIGHT = 5, 3
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[Mortal]:

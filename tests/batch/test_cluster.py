@@ -103,6 +103,7 @@ def test_every_thread_of_every_worker_works(workers: Workers, tmp_path: Path) ->
     assert {future.result(WAIT_S) for future in futures} == processes
 
 
+@pytest.mark.slow
 def test_work_of_a_killed_worker_is_done_elsewhere(mortals: Workers, tmp_path: Path) -> None:
     future = mortals.executor.submit(slow, tmp_path, "unit")
     (first,) = wait_for(tmp_path, "unit-*")
@@ -113,6 +114,7 @@ def test_work_of_a_killed_worker_is_done_elsewhere(mortals: Workers, tmp_path: P
     assert future.result(WAIT_S) != killed
 
 
+@pytest.mark.slow
 def test_a_call_that_kills_its_workers_fails_once_and_the_others_are_done(mortals: Workers, tmp_path: Path) -> None:
     bad = mortals.executor.submit(kill_its_worker, tmp_path)
     with pytest.raises(WorkerDiedError):
@@ -143,6 +145,7 @@ def test_what_waits_can_be_taken_back(workers: Workers, dask_cluster: LocalClust
     assert not list(tmp_path.glob("waiting-*"))
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_is_told_apart_from_a_bad_unit(tmp_path: Path) -> None:
     """The commands of docs/deployment.md, and the scheduler killed in the middle."""
     port = free_port()
@@ -215,6 +218,7 @@ def tasks_of(source: Path, output: Path) -> list[UnitTask]:
     return [UnitTask(item.case, item, output, settings) for item in series]
 
 
+@pytest.mark.slow
 def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp_path: Path) -> None:
     for name in ("one", "two", "cut"):
         made = make_series(tmp_path / "in" / name, "MR", (16, 18, 2))
@@ -237,6 +241,7 @@ def test_units_are_done_though_a_worker_dies_in_the_middle(mortals: Workers, tmp
         assert len(list(folder.glob("dicom/*.dcm"))) == (0 if result is bad else 2)
 
 
+@pytest.mark.slow
 def test_a_batch_goes_on_though_a_unit_kills_its_workers(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

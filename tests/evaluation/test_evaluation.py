@@ -109,6 +109,7 @@ def test_intervals_follow_patients_not_slices() -> None:
     assert cell["ci95"] == [1.0, 3.0], "two patients cannot say more"
 
 
+@pytest.mark.slow
 def test_a_folder_without_manifest_gives_the_whole_table(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,7 @@ from monai_ldmsr.storage import file_sha256
 
 __all__ = ["one_thread"]
 
-pytestmark = [needs_generative, pytest.mark.usefixtures("one_thread")]
+pytestmark = [needs_generative, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CODEC, UNET = CASES["codec"], CASES["unet"]
 

@@ -211,6 +211,7 @@ def test_what_could_not_be_written_is_tried_again(serving: Callable, tmp_path: P
         assert len(in_spool(tmp_path)) == 1, "kept"
 
 
+@pytest.mark.slow
 def test_a_killed_service_loses_nothing_and_doubles_nothing(
     archive: ResultArchive, bundle: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / "inference.yaml"))
@@ -76,6 +77,7 @@ def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
     assert bool((codec.residual_std > 0).all())
 
 
+@pytest.mark.slow
 def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
     run_config(
         "train_adversarial",
@@ -108,6 +110,7 @@ def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_
         torch.testing.assert_close(codec[key], value, atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gate_stops_a_codec_that_blurs(trained: Path, data: Path) -> None:
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / "inference.yaml"))
@@ -123,6 +126,7 @@ def test_the_gate_stops_a_codec_that_blurs(trained: Path, data: Path) -> None:
     assert check_codec(codec, str(data), None) is None
 
 
+@pytest.mark.slow
 def test_baselines_train(data: Path, tmp_path: Path) -> None:
     bundle = CONFIGS.parents[1] / "srgan_sr"
     small = {"network_def::features": 8, "network_def::num_blocks": 1, "sizes": [[96, 2]], "picture_split": ""}
@@ -135,6 +139,7 @@ def test_baselines_train(data: Path, tmp_path: Path) -> None:
     assert not torch.equal(generators[0](image), generators[1](image))
 
 
+@pytest.mark.slow
 def test_training_resumes_from_its_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.pt"
     run_config(
