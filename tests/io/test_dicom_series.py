@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_fixtures import MARKER, MadeSeries, make_series, save
+from dicom_fixtures import MARKER, MadeSeries, make_series
 from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from places import ROOT
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
@@ -174,14 +174,6 @@ def test_compressed_series_are_decoded(tmp_path: Path, syntax: pydicom.uid.UID) 
     np.testing.assert_allclose(read_dicom_series(tmp_path).voxels, made.values.transpose(1, 0, 2), rtol=1e-6)
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"], ids=["implicit", "deflated"])
-def test_other_uncompressed_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
-    made = make_series(tmp_path)
-    for path in made.paths:
-        save(pydicom.dcmread(path), path, syntax)
-    np.testing.assert_allclose(read_dicom_series(tmp_path).voxels, made.values.transpose(1, 0, 2), rtol=1e-6)
-
-
 def test_files_without_preamble_are_read(tmp_path: Path) -> None:
     made = make_series(tmp_path, baggage=False)
     for path in made.paths:
@@ -298,13 +290,6 @@ def test_slices_off_the_line_are_reported(tmp_path: Path) -> None:
         ImagePositionPatient=lambda k: [3.0 if k == 2 else 0.0, 0.0, 2.5 * k],
     )
     assert "shifted in-plane" in read_dicom_series(tmp_path).warnings[0]
-
-
-def test_monochrome1_is_kept_for_mr(tmp_path: Path) -> None:
-    made = make_series(tmp_path, "MR", PhotometricInterpretation="MONOCHROME1")
-    series = read_dicom_series(tmp_path)
-    np.testing.assert_array_equal(series.voxels, made.stored.transpose(1, 0, 2))
-    assert "MONOCHROME1" in series.warnings[0]
 
 
 def test_constant_image_is_read(tmp_path: Path) -> None:

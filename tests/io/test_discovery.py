@@ -71,34 +71,17 @@ def test_one_series_uid_with_two_grids_is_two_volumes(tmp_path: Path, attribute:
     assert len({item.case for item in found}) == 2
 
 
-def test_other_matrix_is_another_volume(tmp_path: Path) -> None:
-    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
-    make_series(tmp_path / "a", uids=uids)
-    make_series(tmp_path / "b", shape=(22, 24, 3), uids=uids)
-    found, _ = find_dicom_series(tmp_path)
-    assert [len(item.paths) for item in found] == [5, 3]
-
-
-def test_jitter_in_the_last_digits_does_not_split(tmp_path: Path) -> None:
-    make_series(tmp_path, orientation=[1, 0, 0, 0, 1, 0], ImageOrientationPatient=lambda k: [1, k * 1e-4, 0, 0, 1, 0])
-    found, _ = find_dicom_series(tmp_path)
-    assert [len(item.paths) for item in found] == [5]
-
-
 @pytest.mark.parametrize(
     ("keyword", "values", "word"),
     [
         ("EchoTime", (10, 20, 30), "Echo Time"),
         ("EchoNumbers", (1, 2, 3), "Echo Numbers"),
         ("DiffusionBValue", (0.0, 500.0, 1000.0), "b-value"),
-        ("TemporalPositionIdentifier", (1, 2, 3), "Temporal Position"),
         (
             "ImageType",
             (["DERIVED", "PRIMARY", "WATER"], ["DERIVED", "PRIMARY", "FAT"], ["DERIVED", "PRIMARY", "IN_PHASE"]),
             "Image Type",
         ),
-        ("AcquisitionNumber", (1, 2, 3), "Acquisition Number"),
-        ("AcquisitionTime", ("101010", "101110", "101210"), "Acquisition Time"),
     ],
 )
 def test_volumes_of_one_series_are_told_apart(tmp_path: Path, keyword: str, values: tuple[Any, ...], word: str) -> None:
