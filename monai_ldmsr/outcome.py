@@ -46,7 +46,7 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: BaseException, **more: Any) -> Self:
-        """Tell a refusal from damage and from our own mistakes; MONAI's transforms wrap what they meet.
+        """Distinguish a refusal from damage and from our own mistakes; MONAI's transforms wrap what they meet.
 
         Args:
             error: what was raised.

@@ -191,7 +191,7 @@ class ReasonCode(str, Enum):
     )
     CANNOT_WRITE = (
         "CANNOT_WRITE",
-        "The result cannot be written. Nothing half-written is left.",
+        "The result cannot be written (no space left, permission denied). Nothing half-written is left.",
         "Check space, permissions, and that the folder holds nothing else.",
     )
     INTERNAL_ERROR = (
@@ -251,12 +251,12 @@ class ReasonCode(str, Enum):
     # Of a PACS:
     PACS_UNREACHABLE = (
         "PACS_UNREACHABLE",
-        "The PACS does not answer, does not answer in time, or ended the connection before the work was done.",
+        "The connection to the PACS was refused, timed out or was lost before the work was done.",
         "Check address, port and network. A delivery is tried again by itself; a fetch goes on when run again.",
     )
     PACS_REJECTED = (
         "PACS_REJECTED",
-        "The PACS answers but does not let us in: an AE title that it does not know, wrong credentials, a certificate "
+        "The PACS answers but refuses access: an AE title that it does not know, wrong credentials, a certificate "
         "that one side does not trust, or too many connections.",
         "Register the AE title, address and port there; check credentials and certificates.",
     )
@@ -273,8 +273,8 @@ class ReasonCode(str, Enum):
     )
     PACS_OUT_OF_RESOURCES = (
         "PACS_OUT_OF_RESOURCES",
-        "The PACS has no room or is too busy (status A7xx; HTTP 429, 503 or 507).",
-        "Make room there. A delivery is tried again by itself.",
+        "The PACS is out of space or too busy (status A7xx; HTTP 429, 503 or 507).",
+        "Free space there. A delivery is tried again by itself.",
     )
     PACS_WARNING = (
         "PACS_WARNING",
@@ -291,7 +291,7 @@ class ReasonCode(str, Enum):
     PACS_DISK_FULL = (
         "PACS_DISK_FULL",
         "An image was refused (status A700) because less disk space than the limit would be left.",
-        "Make room; the sender tries again, or send the series again.",
+        "Free disk space; the sender tries again, or send the series again.",
     )
 
     # Of a MONAI Label server:

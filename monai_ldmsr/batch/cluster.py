@@ -47,8 +47,8 @@ class SlurmOptions:
 
     Args:
         jobs: how many.
-        cpus: of a job, all of which the network uses where there is no GPU.
-        memory: of a job, such as ``8GB``.
+        cpus: CPU cores of a job, all of which the network uses where there is no GPU.
+        memory: memory of a job, such as ``8GB``.
         gres: such as ``gpu:1``: one GPU a job.
         partition: where jobs run; None takes Slurm's default.
         account: who is charged.
@@ -133,7 +133,7 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
     jobqueue, distributed = (_imported(name) for name in ("dask_jobqueue", "distributed"))
     folder = Path(os.path.abspath(output_dir)) / ".slurm"
     if shutil.which("sbatch") is None:
-        raise SettingsError("The command sbatch is not here. Run this on a machine that submits jobs to Slurm.")
+        raise SettingsError("The command sbatch was not found. Run this on a machine that submits jobs to Slurm.")
     with output_errors("Folder '.slurm'"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _settings_error("The scheduler for Slurm's workers cannot be started"):

@@ -1,4 +1,4 @@
-"""Work through many units: each at most once at a time, each step noted before the next."""
+"""Work through many units: each at most once at a time, each step recorded before the next."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BatchProgress:
 
     Args:
         n_units: found so far.
-        n_ended: of these, those that need no more work, now or from an earlier time.
+        n_ended: how many of these need no more work, now or from an earlier time.
         result: what has just ended; None when only the number of units has changed.
     """
 
@@ -52,7 +52,7 @@ class Searched(NamedTuple):
     """What a batch has found below a source.
 
     Args:
-        found: its units, whether they are done already or not.
+        found: the batch's units, whether they are done already or not.
         skipped: what was left out.
         root: folder that places of sources are relative to.
     """
@@ -74,7 +74,7 @@ class Batch:
         retry: do again what failed with the same source and settings, also what could not be delivered.
         verify: read all outputs instead of comparing their size and time.
         progress: called after each change.
-        lock: on the output folder; one of its own when None.
+        lock: a lock on the output folder; one of its own when None.
         delivery_attempts: see :class:`~monai_ldmsr.batch.delivery_queue.DeliveryQueue`.
 
     Raises:
@@ -135,12 +135,12 @@ class Batch:
         self.enqueue(found, skipped, memory.rows)
         return Searched(found, skipped, memory.root)
 
-    def wanted(self, unit: str, fingerprint: str) -> bool:
+    def needs_work(self, unit: str, fingerprint: str) -> bool:
         """Whether a unit has to be worked on: never done, or source, settings or result have changed since.
 
         Args:
-            unit: its name.
-            fingerprint: of its source, as found now.
+            unit: name of the unit.
+            fingerprint: digest of the unit's source, as found now.
         """
         if self._work.holds(unit, fingerprint):
             return False
@@ -166,7 +166,7 @@ class Batch:
         Args:
             found: units.
             skipped: what was left out; None leaves that of the last time.
-            memory: of the search, to be kept together with the units; None leaves that of the last time.
+            memory: what the search knows, to be kept together with the units; None leaves that of the last time.
         """
         with self._ledger.writing():
             if memory is not None:
@@ -176,7 +176,7 @@ class Batch:
             for item in found:
                 self._present[item.name] = None
                 fingerprint = item.content()
-                if self.wanted(item.name, fingerprint):
+                if self.needs_work(item.name, fingerprint):
                     task = UnitTask(item.name, item.source, self._output_dir, self._settings)
                     self._ledger.queue(item.name, fingerprint, self._fingerprint)
                     self._work.put(QueuedUnit(task, fingerprint))

@@ -86,7 +86,7 @@ class Ledger:
 
     Args:
         output_dir: where the results lie.
-        for_reading: of another process's batch perhaps; nothing is written.
+        for_reading: nothing is written, as for a batch of another process.
 
     Raises:
         OutputError: it cannot be opened, is damaged, or of another version; or, when reading, there is none.

@@ -46,7 +46,7 @@ def open_local(lock: OutputLock | None = None) -> Workers:
     """One worker process on this machine.
 
     Args:
-        lock: on the output folder, to be held by the worker as well.
+        lock: a lock on the output folder, to be held by the worker as well.
     """
     worker = LocalWorker(lock)
     return Workers(worker, N_THREADS, worker.kill)

@@ -36,10 +36,10 @@ class SearchMemory:
     """Searches a source as :func:`~monai_ldmsr.io.find_sources` does, and remembers what it found.
 
     Args:
-        rows: of an earlier search.
+        rows: what an earlier search kept.
 
     Attributes:
-        rows: to be kept for the next one.
+        rows: what is to be kept for the next search.
         root: folder that places of sources are relative to.
     """
 

@@ -41,7 +41,7 @@ exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 inp
 
 SOURCE_HELP = (
     "folder, DICOM file, DICOMDIR, zip archive, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), "
-    "or a .txt that lists such"
+    "or a .txt file that lists their paths"
 )
 
 
@@ -100,8 +100,8 @@ def add_naming_options(parser: Parser) -> None:
     parser.add_argument(
         "--names",
         choices=["hash", "stem", "path"],
-        help="of results: digits alone; name of the file, or of the folder of a series; or its path below SRC; each "
-        "with digits that follow from the source alone (default: hash for DICOM, stem for volume files)",
+        help="names of results: digits alone; name of the file, or of the folder of a series; or its path below SRC; "
+        "each with digits that follow from the source alone (default: hash for DICOM, stem for volume files)",
     )
     parser.add_argument(
         "--sources-csv",

@@ -36,8 +36,10 @@ def add(commands: Commands) -> None:
     batch.add_argument("source", metavar="SRC", type=Path, help=f"{SOURCE_HELP}; with --status: OUT")
     batch.add_argument("output", metavar="OUT", type=Path, nargs="?", help="folder for results; made when missing")
     batch.add_argument("--status", action="store_true", help="print what became of each series, and end")
-    batch.add_argument("--retry", action="store_true", help="do again what failed")
-    batch.add_argument("--verify", action="store_true", help="read all earlier results instead of size and time alone")
+    batch.add_argument("--retry", action="store_true", help="work again on what failed")
+    batch.add_argument(
+        "--verify", action="store_true", help="check earlier results by their content, not by size and time alone"
+    )
     add_send_option(batch)
     add_caller_options(batch)
     add_naming_options(batch)

@@ -49,14 +49,17 @@ def add(commands: Commands) -> None:
     add_setting_options(evaluate, "factor", "operator", "modality", factor=4, operator="area")
     evaluate.add_argument("--split", help="train, calibration, test, all (default: test; all without a manifest)")
     evaluate.add_argument(
-        "--noise", type=float, default=0.0, help="added to the degraded slices, in grey levels of 255"
+        "--noise", type=float, default=0.0, help="noise added to the degraded slices, in grey levels of 255"
     )
-    evaluate.add_argument("--slices", type=int, default=4, help="slices a volume (default: 4)")
+    evaluate.add_argument(
+        "--slices", type=int, default=4, help="number of slices of each volume that are measured (default: 4)"
+    )
     evaluate.add_argument(
         "--native-slices",
         type=int,
         default=1,
-        help="slices a volume that are super-resolved as scanned, which takes longest (default: 1; 0: none)",
+        help="number of slices of each volume that are super-resolved as scanned, which takes longest "
+        "(default: 1; 0: none)",
     )
     add_limit_option(evaluate)
     add_bundle_options(evaluate)

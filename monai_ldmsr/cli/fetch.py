@@ -28,16 +28,16 @@ def add(commands: Commands) -> None:
     fetch.add_argument("destination", metavar="DEST", type=Path, help="folder to fetch into; made when missing")
     fetch.add_argument("--study", default="", metavar="UID", help="Study Instance UID")
     fetch.add_argument("--series", default="", metavar="UID", help="Series Instance UID: only this one of the studies")
-    fetch.add_argument("--date", default="", help="of the study: 20260131, or a range 20260101-20260131")
-    fetch.add_argument("--modality", default="", help="of the series: CT, MR or PT")
+    fetch.add_argument("--date", default="", help="date of the study: 20260131, or a range 20260101-20260131")
+    fetch.add_argument("--modality", default="", help="modality of the series: CT, MR or PT")
     fetch.add_argument("--accession", default="", metavar="NUMBER", help="accession number")
     fetch.add_argument(
         "--method",
         choices=["get", "move", "wado"],
         help="C-GET, C-MOVE (the PACS must know our AE title, address and --port) or WADO (default: get, or wado)",
     )
-    fetch.add_argument("--dry-run", action="store_true", help="find and count only")
-    add_listening_options(fetch, "that C-MOVE sends to")
+    fetch.add_argument("--dry-run", action="store_true", help="find and count series, and fetch nothing")
+    add_listening_options(fetch, "TCP port that C-MOVE sends to")
     add_caller_options(fetch)
     add_limit_option(fetch)
     fetch.set_defaults(command=_fetch)

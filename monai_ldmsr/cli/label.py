@@ -31,8 +31,15 @@ def add(commands: Commands) -> None:
     label.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     label.add_argument("--port", type=int, default=8000, help="TCP port to listen on (default: 8000)")
     add_setting_options(label, "bundle")
-    label.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities that sign the service's certificate")
-    label.add_argument("--app-dir", type=Path, metavar="DIR", help="folder for logs and notes (default: in the cache)")
+    label.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="PEM",
+        help="certificates of the authorities that sign the service's certificate",
+    )
+    label.add_argument(
+        "--app-dir", type=Path, metavar="DIR", help="folder for logs and records (default: in the cache)"
+    )
     add_limit_option(label)
     label.set_defaults(command=_label)
 
@@ -42,7 +49,7 @@ def _label(arguments: argparse.Namespace) -> int:
     from monai_ldmsr.pacs.peers import is_dicomweb
 
     bundle = find_bundle(arguments.bundle)
-    limits_of(arguments)  # wrong ones are told of now, and not at the first request
+    limits_of(arguments)  # wrong ones are refused now, and not at the first request
     is_service = is_dicomweb(arguments.studies)
     if is_service:
         _check_service(arguments.studies, arguments.ca_file)
@@ -102,14 +109,14 @@ def _check_service(address: str, ca_file: Path | None) -> None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Whether the server can listen there: it would tell only by a traceback, after all else has started."""
+    """Refuse an address where the server cannot listen; its own error is a traceback, after all else has started."""
     if not 0 < port < 2**16:
         raise SettingsError("--port must be 1 to 65535.")
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except OSError as error:
-        raise SettingsError(f"Nothing can listen on port {port} of --host: {error.strerror or error}.") from None
+        raise SettingsError(f"The server cannot listen on port {port} of --host: {error.strerror or error}.") from None
 
 
 def _check_list(studies: Path) -> None:
@@ -126,7 +133,7 @@ def _app_folder(folder: Path | None) -> Path:
     folder = folder or cache / "monai_ldmsr" / "label"
     from monai_ldmsr.storage import output_errors
 
-    with output_errors("The folder for logs and notes"):
+    with output_errors("The folder for logs and records"):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(label.__file__).parent / "app_folder" / "main.py", folder / "main.py")
     return folder.resolve()

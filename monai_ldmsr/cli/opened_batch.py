@@ -23,8 +23,8 @@ def opened_batch(
     """Open the batch of an output folder and the workers that the arguments ask for; both are closed at the end.
 
     Args:
-        arguments: with those of ``add_model_options`` and ``add_cluster_options``, and ``output``.
-        lock: on the output folder.
+        arguments: the command's, with those of ``add_model_options`` and ``add_cluster_options``, and ``output``.
+        lock: a lock on the output folder.
         deliveries: where results are sent.
         options: more of :class:`~monai_ldmsr.batch.Batch`.
 
@@ -39,5 +39,5 @@ def opened_batch(
         settings = WorkSettings(**model_settings(arguments))
         batch = Batch(arguments.output, settings, workers.executor, workers.capacity, deliveries, lock=lock, **options)
         ending.callback(batch.close)
-        ending.callback(workers.close)  # before the batch notes what is left to be done
+        ending.callback(workers.close)  # before the batch records what is left to be done
         yield batch

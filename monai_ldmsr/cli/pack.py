@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     pack.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     pack.add_argument("packed", metavar="PACKED", type=Path, help="new or empty folder")
     pack.add_argument("--megabytes", type=float, help="size of all files; fewer slices of large volumes are taken")
-    pack.add_argument("--slices", type=int, help="slices a volume at most, evenly spread (default: all)")
+    pack.add_argument("--slices", type=int, help="greatest number of slices of a volume, evenly spread (default: all)")
     pack.add_argument(
         "--splits",
         nargs="+",
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         choices=["train", "calibration", "test"],
         help="which splits to pack (default: all three)",
     )
-    pack.add_argument("--part-megabytes", type=float, default=30.0, help="size of a file at most (default: 30)")
+    pack.add_argument("--part-megabytes", type=float, default=30.0, help="greatest size of a file in MB (default: 30)")
     add_setting_options(pack, "modality")
     add_limit_option(pack)
     pack.set_defaults(command=_pack)

@@ -19,16 +19,22 @@ def add_caller_options(parser: Parser) -> None:
     """How we present ourselves to a PACS."""
     group = parser.add_argument_group("PACS")
     group.add_argument("--ae-title", default="LDMSR", help="our AE title (default: LDMSR)")
-    group.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for an answer (default: 60)")
-    group.add_argument("--dicom-tls", action="store_true", help="DICOM associations use TLS")
-    group.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities to trust (default: the system's)")
+    group.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds to wait for an answer (default: 60)"
+    )
+    group.add_argument("--dicom-tls", action="store_true", help="use TLS for DICOM associations")
+    group.add_argument(
+        "--ca-file", type=Path, metavar="PEM", help="certificates of the authorities to trust (default: the system's)"
+    )
     group.add_argument("--certificate", type=Path, metavar="PEM", help="our certificate, for DICOM and HTTPS")
-    group.add_argument("--key", type=Path, metavar="PEM", help="its private key, where it is a file of its own")
+    group.add_argument(
+        "--key", type=Path, metavar="PEM", help="private key of the certificate, where it is a separate file"
+    )
     secret = group.add_mutually_exclusive_group()
     secret.add_argument(
         "--credentials", type=Path, metavar="FILE", help="file with user:password or 'Bearer TOKEN', for DICOMweb"
     )
-    secret.add_argument("--credentials-env", metavar="NAME", help="environment variable that holds the same")
+    secret.add_argument("--credentials-env", metavar="NAME", help="environment variable that holds the credentials")
 
 
 def add_send_option(parser: Parser) -> None:

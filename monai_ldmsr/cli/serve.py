@@ -55,11 +55,25 @@ def _add_spool_options(parser: Parser) -> None:
     group.add_argument("--spool", type=Path, metavar="DIR", help="folder for received images (default: OUT/spool)")
     group.add_argument("--keep", action="store_true", help="keep received images when their results are sent")
     group.add_argument(
-        "--quiet", type=float, default=10.0, metavar="S", help="a series is whole after so many quiet seconds"
+        "--quiet",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds without an image after which a series counts as whole (default: 10)",
     )
-    group.add_argument("--max-associations", type=int, default=10, metavar="N", help="at once (default: 10)")
-    group.add_argument("--max-image-mb", type=int, default=512, metavar="MB", help="of one image (default: 512)")
-    group.add_argument("--min-free-mb", type=int, default=1024, metavar="MB", help="disk space to leave free")
+    group.add_argument(
+        "--max-associations",
+        type=int,
+        default=10,
+        metavar="N",
+        help="greatest number of associations at once (default: 10)",
+    )
+    group.add_argument(
+        "--max-image-mb", type=int, default=512, metavar="MB", help="greatest size of one image (default: 512)"
+    )
+    group.add_argument(
+        "--min-free-mb", type=int, default=1024, metavar="MB", help="disk space to leave free (default: 1024)"
+    )
 
 
 def _serve(arguments: argparse.Namespace) -> int:

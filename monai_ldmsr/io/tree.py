@@ -18,8 +18,11 @@ Others = dict[tuple[ReasonCode, str], list[Path]]
 
 _LINK = (ReasonCode.NOT_AN_IMAGE, "A link that leads out of the source folder, or to a folder, is not followed.")
 _NO_FILE = (ReasonCode.NOT_AN_IMAGE, "A pipe, socket or device is no file and is not opened.")
-_CLOSED_FOLDER = (ReasonCode.UNREADABLE_FILE, "A folder may not be opened, so what it holds is unknown.")
-_CLOSED_FILE = (ReasonCode.UNREADABLE_FILE, "A file may not be opened. Check its permissions.")
+_CLOSED_FOLDER = (
+    ReasonCode.UNREADABLE_FILE,
+    "A folder cannot be opened, so what it holds is unknown. Check its permissions.",
+)
+_CLOSED_FILE = (ReasonCode.UNREADABLE_FILE, "A file cannot be opened. Check its permissions.")
 
 
 def check_apart(source: Path, output_dir: Path) -> None:

@@ -45,7 +45,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
     """What ``app_folder/main.py`` gives MONAI Label.
 
     Args:
-        app_dir: folder of ``main.py``; notes of what was stored at a DICOMweb service are kept there.
+        app_dir: folder of ``main.py``; records of what was stored at a DICOMweb service are kept there.
         studies: folder of volume files, or root of a DICOMweb service.
         conf: ``bundle`` (name or folder; default ``ldm_sr``), ``ca_file`` (authorities of the service's certificate),
             ``limits`` (of what is read, as ``voxels=4G volumes=9``).
@@ -113,14 +113,16 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
                 raise http_error(ReasonCode.NO_SUCH_SOURCE, f"There is no such model here. Use {self._model.name}.")
             device = name_to_device(requested_name(request, "device"))
             settings = requested_settings(request, self._bundle, device, self._limits)
-            wanted, image = ClientFile.from_request(request), requested_name(request, "image")
+            client_file, image = ClientFile.from_request(request), requested_name(request, "image")
             if _is_upload(image, self._sessions.store_path if self._sessions else ""):
-                return self._uploaded(Path(image), settings, wanted)
+                return self._uploaded(Path(image), settings, client_file)
             result = self._results.super_resolved(image, settings)
-            file = wanted.written(partial(self._results.image_file, result.image), result.record["report"]["source"])
+            file = client_file.written(
+                partial(self._results.image_file, result.image), result.record["report"]["source"]
+            )
             return _answer(file, {**result.record, "is_new": result.is_new})
 
-    def _uploaded(self, path: Path, settings: WorkSettings, wanted: ClientFile) -> dict[str, Any]:
+    def _uploaded(self, path: Path, settings: WorkSettings, client_file: ClientFile) -> dict[str, Any]:
         """A file that is in no datastore, as one sends with the request or in a session: its result only goes back."""
         if path.is_dir():
             raise SkippedSourceError(
@@ -133,7 +135,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
         with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
             inferred = infer(path, "upload", Path(folder), settings)
             record = record_of("", "", inferred.report)
-            file = wanted.written(lambda: next(inferred.folder.glob("upload_sr.*")), record["report"]["source"])
+            file = client_file.written(lambda: next(inferred.folder.glob("upload_sr.*")), record["report"]["source"])
         return _answer(file, {**record, "is_new": True})
 
     def newest_result(self) -> str | None:

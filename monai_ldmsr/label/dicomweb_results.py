@@ -49,23 +49,23 @@ class DicomwebResults:
     """See :class:`~monai_ldmsr.label.results.ResultStore`.
 
     An image is a series, named by its Series Instance UID. What was stored is recorded in a folder, under a digest of
-    the source's images, the settings and the weights; a note counts only while the service still lists what it names.
-    The derived UIDs follow from the same, so that even without a note a series is never stored a second time.
+    the source's images, the settings and the weights; a record counts only while the service still lists what it names.
+    The derived UIDs follow from the same, so that even without a record a series is never stored a second time.
 
     Args:
-        datastore: of the app, from which clients get volume files.
+        datastore: the app's datastore, from which clients get volume files.
         peer: the service.
         caller: credentials, certificates and time limit.
-        notes: folder for notes and report pages; made when missing.
-        turn: of the network.
+        records: folder for records and report pages; made when missing.
+        turn: taken for each use of the network.
     """
 
     def __init__(
-        self, datastore: DICOMWebDatastore, peer: DicomwebPeer, caller: Caller, notes: Path, turn: InferenceTurn
+        self, datastore: DICOMWebDatastore, peer: DicomwebPeer, caller: Caller, records: Path, turn: InferenceTurn
     ) -> None:
         self._datastore = datastore
         self._peer, self._caller = peer, caller
-        self._notes = notes
+        self._records = records
         self._turn = turn
         self._converting = threading.Lock()
         _make_impatient(datastore, caller.timeout_s)
@@ -150,8 +150,8 @@ class DicomwebResults:
 
     @contextmanager
     def _recording(self, name: str, record: Mapping[str, Any], inferred: Sequence[Inferred]) -> Iterator[None]:
-        """Write a note that counts when the block has stored what it names; where none can be, nothing is stored."""
-        with partial_folder(self._notes / name) as folder:
+        """Write a record that counts when the block has stored what it names; where none can be, nothing is stored."""
+        with partial_folder(self._records / name) as folder:
             (folder / "told.json").write_text(json.dumps(record), encoding="utf-8")
             for n, result in enumerate(inferred, 1):
                 (folder / f"report{n}.html").write_bytes((result.folder / "report.html").read_bytes())
@@ -160,7 +160,7 @@ class DicomwebResults:
     def _recorded(self, name: str) -> dict[str, Any] | None:
         """What was recorded; None where nothing was, or it is damaged."""
         try:
-            record: dict[str, Any] = json.loads((self._notes / name / "told.json").read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads((self._records / name / "told.json").read_text(encoding="utf-8"))
             is_whole = bool(
                 record["image"] and record["report"]["created"] and [one["series"] for one in record["series"]]
             )
@@ -169,7 +169,7 @@ class DicomwebResults:
         return record if is_whole else None
 
     def _all_records(self) -> list[dict[str, Any]]:
-        names = [path.parent.name for path in self._notes.glob("[!.]*/told.json")]
+        names = [path.parent.name for path in self._records.glob("[!.]*/told.json")]
         return [record for record in map(self._recorded, names) if record is not None]
 
 

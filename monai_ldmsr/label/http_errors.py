@@ -67,10 +67,10 @@ def answered_errors() -> Iterator[None]:
 
 
 def _service_error(error: requests.RequestException) -> HTTPException:
-    """What MONAI Label's own clients met; their text holds the address that was asked for."""
+    """An error of MONAI Label's own clients; their text holds the address that was asked for."""
     service = "The DICOMweb service, or that of logins,"
     if error.response is None:
-        message = f"{service} does not answer ({type(error).__name__}). Check the address."
+        message = f"{service} refused or lost the connection ({type(error).__name__}). Check the address."
         return http_error(ReasonCode.PACS_UNREACHABLE, message)
     status = error.response.status_code
     if status in (401, 403):

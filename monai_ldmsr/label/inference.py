@@ -25,7 +25,7 @@ class Inferred:
     Args:
         folder: holds the volume file or the derived series, and the report.
         report: content of ``report.json``.
-        series_uid: of a derived series; empty for a volume file.
+        series_uid: Series Instance UID of a derived series; empty for a volume file.
     """
 
     folder: Path = field(repr=False)

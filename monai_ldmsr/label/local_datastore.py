@@ -72,7 +72,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
         Args:
             partial: the whole file, on the datastore's disk.
             image: identifier.
-            extension: of the file.
+            extension: extension of the file's name.
             links: image information to add, by image.
 
         Raises:
@@ -178,7 +178,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
             except SettingsError as error:
                 if throw_exception:
                     raise
-                _log.warning("%s Until then what was known before counts.", error)
+                _log.warning("%s Until then the list as it was read before is used.", error)
             else:
                 self._datastore.base_path = self._datastore_path
             self._list_stamp = stamp
@@ -196,8 +196,8 @@ def _read(path: Path) -> LocalDatastoreModel:
         return LocalDatastoreModel.model_validate_json(path.read_bytes())
     except ValueError:  # it quotes what it read
         raise SettingsError(
-            f"{_LIST}, the list of images of the studies folder, is damaged. Mend it, or take it away: images are "
-            "found again without it, but not what was recorded of them."
+            f"{_LIST}, the list of images of the studies folder, is damaged. Repair or remove it: without it images "
+            "are found again, but not what was recorded of them."
         ) from None
 
 
@@ -216,4 +216,4 @@ def _watching() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _log.warning("The studies folder cannot be looked through (%s).", type(error).__name__)
+        _log.warning("The studies folder cannot be searched (%s).", type(error).__name__)

@@ -35,9 +35,9 @@ class LocalResults:
     The report's page lies in ``reports`` below the studies.
 
     Args:
-        datastore: of the app.
-        studies: its folder.
-        turn: of the network.
+        datastore: the app's datastore.
+        studies: folder of the datastore.
+        turn: taken for each use of the network.
     """
 
     def __init__(self, datastore: GuardedDatastore, studies: Path, turn: InferenceTurn) -> None:

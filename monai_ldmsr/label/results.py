@@ -29,9 +29,9 @@ class LabelResult:
     """A result that is stored.
 
     Args:
-        image: its identifier in the datastore; for a DICOM series its Series Instance UID.
+        image: identifier of the image in the datastore; for a DICOM series its Series Instance UID.
         record: what clients get of it, as JSON; see :func:`record_of`.
-        is_new: it was computed for this request.
+        is_new: whether it was computed for this request.
     """
 
     image: str
@@ -84,8 +84,8 @@ class ClientFile:
 
     Args:
         extension: see :data:`EXTENSIONS`; None leaves an image's as it is.
-        is_labels: the client takes label maps only.
-        is_wanted: it takes a file at all.
+        is_labels: whether the client takes label maps only.
+        is_wanted: whether it takes a file at all.
     """
 
     extension: str | None

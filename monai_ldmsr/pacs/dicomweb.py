@@ -51,7 +51,7 @@ class DicomwebClient:
     """One DICOMweb service; a context manager that keeps the connection.
 
     Args:
-        peer: whose.
+        peer: the PACS to ask.
         caller: credentials, certificates and time limit.
 
     Raises:
@@ -166,7 +166,8 @@ class DicomwebClient:
         except requests.RequestException as error:
             # Its text holds the address that was asked for, with identifiers in it.
             raise PeerError(
-                f"The PACS does not answer, or not to the end ({type(error).__name__}). Check address and port.",
+                f"The connection to the PACS was refused, timed out or was lost ({type(error).__name__}). Check "
+                "address and port.",
                 ReasonCode.PACS_UNREACHABLE,
             ) from None
 

@@ -41,8 +41,8 @@ class FetchedSeries(Outcome):
 
     Args:
         series: folder below the destination; no patient data.
-        modality: as the PACS lists it.
-        n_images: as the PACS lists them.
+        modality: Modality, as the PACS lists it.
+        n_images: number of images that the PACS lists.
         n_fetched: images that were fetched now; 0 where all were here.
     """
 
@@ -82,13 +82,13 @@ def fetch(
     and what the PACS no longer lists is left out. One series that fails never stops the others.
 
     Args:
-        peer: where from.
+        peer: the PACS to fetch from.
         destination: made when missing.
-        query: which series.
+        query: which series to fetch.
         caller: how we present ourselves.
         method: ``get`` or ``move`` for DICOM, ``wado`` for DICOMweb; None takes ``get`` or ``wado``.
         move: see :class:`MoveTarget`.
-        limits: of one image.
+        limits: what one image may have.
         dry_run: find and count only.
         progress: called after each series.
 

@@ -47,8 +47,8 @@ class SeriesQuery:
 
     Args:
         study, series: UIDs.
-        date: of the study, ``YYYYMMDD`` or a range ``YYYYMMDD-YYYYMMDD``, either end of which may be left out.
-        modality: of the series.
+        date: Study Date, ``YYYYMMDD`` or a range ``YYYYMMDD-YYYYMMDD``, either end of which may be left out.
+        modality: Modality of the series.
         accession: Accession Number.
 
     Raises:
@@ -90,8 +90,8 @@ class FoundSeries:
 
     Args:
         study, series: UIDs.
-        modality: as listed.
-        uids: of its images, sorted.
+        modality: Modality, as listed.
+        uids: SOP Instance UIDs of its images, sorted.
         classes: SOP Class UIDs, where the PACS says them.
     """
 

@@ -51,7 +51,7 @@ class DicomwebPeer:
     """A DICOMweb service.
 
     Args:
-        url: its root, where ``/studies`` begins; no user name in it.
+        url: root of the service, where ``/studies`` begins; no user name in it.
     """
 
     url: str
@@ -120,7 +120,7 @@ class Caller:
         ae_title: what we call ourselves.
         dicom_tls: DICOM associations are encrypted.
         tls: certificates, for DICOM and HTTPS.
-        credentials: for DICOMweb.
+        credentials: user and password, or token, for DICOMweb.
         timeout_s: how long an answer may take.
     """
 

@@ -36,7 +36,7 @@ class SeriesReceiver:
         spool: folder; see :mod:`~monai_ldmsr.pacs.spool`. What is in it survives a restart.
         on_series: called with the folder of each whole series, in a thread of its own, one at a time; also for those
             that were whole before the start. The folder stays until :meth:`remove`.
-        endpoint: where and for whom it listens.
+        endpoint: where to listen, and who may send.
         limits: see :class:`~monai_ldmsr.pacs.store_server.ReceiverLimits`.
         times: when a series is whole.
 
@@ -151,5 +151,5 @@ class SeriesReceiver:
         try:
             self._on_series(path)
         except Exception as error:
-            # Whoever works on series has gone wrong; the folder stays for the next start.
-            _log.error("Series %s was handed on in vain: unexpected %s", path.name, type(error).__name__)
+            # The worker on series failed; the folder stays for the next start.
+            _log.error("Series %s could not be handed on: unexpected %s", path.name, type(error).__name__)

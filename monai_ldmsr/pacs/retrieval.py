@@ -59,7 +59,7 @@ class MoveTarget:
 
     Args:
         port: TCP port that the PACS knows.
-        address: of the network interface; all when empty.
+        address: address of the network interface; all interfaces when empty.
         allowed: AE titles that may send; the PACS's own when empty.
         late_s: some PACS answer before the last images have come; this long without one is the end.
     """
@@ -93,8 +93,8 @@ class WadoRetrieval:
     """Gets image by image by WADO-RS.
 
     Args:
-        client: of the service.
-        limits: of one image.
+        client: a client of the service.
+        limits: what one image may have.
     """
 
     def __init__(self, client: DicomwebClient, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
@@ -115,9 +115,9 @@ class GetRetrieval:
     """Gets a series by C-GET: the images come by the association that asks.
 
     Args:
-        peer: whose.
+        peer: the PACS to ask.
         caller: how we present ourselves.
-        limits: of one image.
+        limits: what one image may have.
     """
 
     def __init__(self, peer: DicomPeer, caller: Caller, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
@@ -148,10 +148,10 @@ class MoveRetrieval:
     """Has a series sent by C-MOVE to an SCP of our own; a context manager that listens.
 
     Args:
-        peer: whose; it must know our AE title, address and port.
+        peer: the PACS to ask; it must know our AE title, address and port.
         caller: how we present ourselves, and the destination of the images.
         folder: on the disk that the images go to.
-        target: where we listen.
+        target: where C-MOVE sends to, and we listen.
         limits: see :class:`~monai_ldmsr.pacs.store_server.ReceiverLimits`.
 
     Raises:

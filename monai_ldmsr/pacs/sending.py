@@ -53,7 +53,7 @@ class StoreDelivery:
     """Sends by C-STORE.
 
     Args:
-        peer: to whom.
+        peer: the PACS to send to.
         caller: how we present ourselves.
     """
 
@@ -104,7 +104,7 @@ class StowDelivery:
     """Sends by STOW-RS.
 
     Args:
-        peer: to whom.
+        peer: the PACS to send to.
         caller: how we present ourselves.
     """
 

@@ -57,8 +57,8 @@ class SeriesService:
     Args:
         receiver: hands series to ``inbox``.
         inbox: see :data:`Inbox`.
-        batch: of the output folder, with its destinations; made with ``retry``, or failures are never tried again.
-        output_dir: of the batch.
+        batch: batch of the output folder, with its destinations; made with ``retry``, or failures stay failures.
+        output_dir: folder of the batch.
         keep: images stay in the spool for good.
         read_limits: the largest series that is read.
         first_pause_s: after which a result that could not be written is tried again; each pause is twice the last.

@@ -179,7 +179,7 @@ class SeriesSpool:
                 try:
                     self._forget_old()
                 except OSError as error:
-                    _log.error("Old series cannot be forgotten: %s [%s]", error.strerror, _CANNOT_WRITE)
+                    _log.error("Records of old series cannot be removed: %s [%s]", error.strerror, _CANNOT_WRITE)
         return handed_on
 
     def ready_series(self) -> list[Path]:
@@ -248,7 +248,7 @@ class SeriesSpool:
             return  # waits for what was refused
         if not association.is_released and association.brought:
             _log.warning(
-                "An association ended badly; series %s not worked on unless sent again whole [%s]",
+                "An association was aborted or lost; series %s waits until it is sent again whole [%s]",
                 ", ".join(sorted(association.brought)),
                 _INCOMPLETE,
             )
@@ -301,7 +301,7 @@ class SeriesSpool:
         try:
             self._record(final, self._series[name].hashes)
         except OSError as error:  # it is made again at the next start
-            _log.error("Series %s cannot be remembered: %s [%s]", name, error.strerror or error, _CANNOT_WRITE)
+            _log.error("Series %s cannot be recorded: %s [%s]", name, error.strerror or error, _CANNOT_WRITE)
         _log.info("Series %s is whole: %d images", name, len(self._series[name].settled))
         self._drop(name)
         return final

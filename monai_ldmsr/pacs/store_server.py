@@ -64,10 +64,10 @@ class ReceiverLimits:
     """What callers may use of this machine.
 
     Args:
-        max_associations: at once; more are rejected.
-        max_object_bytes: of one image; it is held in memory while it comes, so this bounds memory.
+        max_associations: greatest number of associations at once; more are rejected.
+        max_object_bytes: greatest size of one image; it is held in memory while it comes, so this bounds memory.
         min_free_bytes: disk space that is left free.
-        read: of one image's header.
+        read: limits of an image's header.
     """
 
     max_associations: int = 10
@@ -92,7 +92,7 @@ class Endpoint:
         ae_title: what callers must call us.
         port: TCP port; 0 takes a free one.
         allowed: AE titles that may call; at least one.
-        address: of the network interface; all when empty.
+        address: address of the network interface; all interfaces when empty.
         tls: certificates; None listens without TLS.
         timeout_s: silence after which an association is aborted.
     """

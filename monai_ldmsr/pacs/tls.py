@@ -19,7 +19,7 @@ class TlsSettings:
     Args:
         ca_file: certificates of the authorities that a peer's certificate must come from; None takes the system's.
         certificate: our own, with its chain; a server needs one, a client where the peer asks for it.
-        key: its private key, not encrypted; None when it stands in the certificate's file.
+        key: private key of the certificate, not encrypted; None when it stands in the certificate's file.
     """
 
     ca_file: Path | None = None

@@ -18,7 +18,7 @@ _PREFIX = ".ldmsr-"
 
 @contextmanager
 def working_folder(place: Path) -> Iterator[Path]:
-    """A folder in ``place`` that ends with the block; one of a process that was killed is known by being nobody's.
+    """A folder in ``place`` that ends with the block; one that nobody has locked was left by a process that was killed.
 
     Args:
         place: made when missing.

@@ -173,7 +173,7 @@ def test_a_unit_of_which_the_source_was_not_asked_for_still_counts(tmp_path: Pat
     worked(tmp_path, threads, THREE)
     with opened(tmp_path / "out", threads) as batch:
         units = [replace(unit, source=None) for unit in found(tmp_path / "in", THREE)]
-        assert not any(batch.wanted(unit.name, unit.content()) for unit in units)
+        assert not any(batch.needs_work(unit.name, unit.content()) for unit in units)
         batch.enqueue(units)
         assert [case.status for case in batch.run().cases] == ["done"] * 3
 
@@ -205,7 +205,7 @@ def test_a_source_that_changes_while_it_is_worked_on_is_done_again(tmp_path: Pat
         batch.enqueue(found(tmp_path / "in", {"a": "wait 1"}))
         while not (tmp_path / "in" / "seen").exists():
             batch.pump(0.01)
-        assert not batch.wanted("a", "fingerprint of wait 1"), "it is being worked on"
+        assert not batch.needs_work("a", "fingerprint of wait 1"), "it is being worked on"
         batch.enqueue(found(tmp_path / "in", {"a": "wait 2"}))
         batch.pump(0.1)
         assert batch.ledger.unit("a").attempts == 0, "never twice at once"

@@ -320,6 +320,6 @@ def test_slurm_options() -> None:
 
 def test_slurm_without_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SettingsError, match="sbatch is not here"):
+    with pytest.raises(SettingsError, match="sbatch was not found"):
         open_slurm(SlurmOptions(), tmp_path)
     assert not list(tmp_path.iterdir())

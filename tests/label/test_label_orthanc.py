@@ -104,12 +104,12 @@ def test_asking_twice_makes_one_also_after_a_restart(
     again = server.infer(uid).json()
     assert not again["is_new"]
     assert again["image"] == first["image"]
-    # Without its notes it computes anew, and what it stores is the same again.
+    # Without its records it computes again, and what it stores is the same.
     for note in (server.folder / "app" / "super_resolved").rglob("told.json"):
         note.unlink()
-    anew = server.infer(uid).json()
-    assert anew["is_new"]
-    assert anew["image"] == first["image"]
+    again = server.infer(uid).json()
+    assert again["is_new"]
+    assert again["image"] == first["image"]
     assert orthanc.instance_uids() == held
     # What the service has lost meanwhile is made again.
     (lost,) = orthanc.request(
