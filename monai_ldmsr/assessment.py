@@ -44,9 +44,9 @@ def assess(
     Args:
         source: (1, I, J, K) in the source's unit.
         result: (1, fI, fJ, K) in the source's unit.
-        factors: of super-resolution.
+        factors: factors of super-resolution.
         intensity: the volume's map; sharpness is taken on grey levels 0..255 of its model range -1..1.
-        unit: of intensities, for the report.
+        unit: unit of intensities, for the report.
         rms_before_projection: what ``ProjectOntoSourced`` measured.
         operator: assumed degradation, one of ``operators.OPERATORS``.
     """
@@ -116,7 +116,7 @@ def slice_panels(
     Args:
         source: (1, I, J, K) with affine.
         result: (1, fI, fJ, K) with affine.
-        factors: of super-resolution.
+        factors: factors of super-resolution.
         intensity: the volume's map.
         modality: DICOM's term.
     """

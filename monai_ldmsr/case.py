@@ -26,7 +26,7 @@ class ComputedCase:
     """One source and what was computed of it.
 
     Args:
-        name: of the result folder.
+        name: name of the result folder.
         source: what was read.
         result: (1, fI, fJ, fK) in the source's unit.
         intensity: the volume's map to model range.
@@ -57,7 +57,7 @@ class ComputedCase:
         """From what MONAI's dictionary transforms leave under ``source``, ``pred`` and the names that follow from them.
 
         Args:
-            data: of the transforms.
+            data: what the transforms gave.
             name: see the class.
             factors: see the class.
             described: see the class.
@@ -80,7 +80,7 @@ class WrittenOutput:
     """One output of a case, as it was written.
 
     Args:
-        kind: in a few words, such as ``"image series"``.
+        kind: what it is in a few words, such as ``"image series"``.
         n_files: how many files it is.
         n_clipped: voxels that lay outside what the stored type holds.
         series_uid: Series Instance UID, where it is a DICOM series.

@@ -141,12 +141,12 @@ def clip_keeping_means(result: Tensor, low: Tensor, high: Tensor, operator: Area
         [0.0, 1.333, 1.333, 5.333]
     """
     least, most = (repeat_blocks(end, operator.factor) for end in (low, high))
-    wanted = operator(result).clamp(low, high)
+    allowed = operator(result).clamp(low, high)
     result.clamp_(least, most)
     found = operator(result)
     # Share of the way to either end; exactly 0 leaves a block's values as they are, to the last bit.
-    to_low = ((found - wanted) / (found - low)).where(found > wanted, 0.0)
-    to_high = ((wanted - found) / (high - found)).where(found < wanted, 0.0)
+    to_low = ((found - allowed) / (found - low)).where(found > allowed, 0.0)
+    to_high = ((allowed - found) / (high - found)).where(found < allowed, 0.0)
     result += repeat_blocks(to_low, operator.factor) * (least - result)
     result += repeat_blocks(to_high, operator.factor) * (most - result)
     result.clamp_(least, most)

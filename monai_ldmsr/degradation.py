@@ -130,7 +130,7 @@ def named_operator(name: str, factor: Factor) -> DegradationOperator:
 
     Args:
         name: ``area``, ``gaussian`` (standard deviation 0.42 low-resolution pixels) or ``kspace``.
-        factor: of the degradation.
+        factor: factor of the degradation.
 
     Raises:
         SettingsError: there is no such operator.

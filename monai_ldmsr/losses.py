@@ -84,12 +84,12 @@ class GeneratorLoss(nn.Module):
     - Sample and mean: *lattice*, the mean by place in the block of pixels over windows, against the original's.
 
     Args:
-        mean_weight: of the mean's squared error.
-        scale_weight: of its expected error's likelihood.
-        pixel_weight: of the sample's L1 distance.
-        texture_weight: of its sliced Wasserstein distance.
-        artifact_weight: of its weighed L1 distance.
-        lattice_weight: of both images' lattice.
+        mean_weight: weight of the mean's squared error.
+        scale_weight: weight of its expected error's likelihood.
+        pixel_weight: weight of the sample's L1 distance.
+        texture_weight: weight of its sliced Wasserstein distance.
+        artifact_weight: weight of its weighed L1 distance.
+        lattice_weight: weight of both images' lattice.
         projections: random filters a level and step.
     """
 
@@ -126,7 +126,7 @@ class GeneratorLoss(nn.Module):
         Args:
             prediction: what the network says; what it leaves out (None) has no term.
             target: (B, 1, H, W) originals in model range.
-            factors: of rows and columns; whole ones have a lattice.
+            factors: factors of rows and columns; whole ones have a lattice.
         """
         mean, log_scale, sample = (None if x is None else x.float() for x in prediction)
         terms: dict[str, Tensor] = {}

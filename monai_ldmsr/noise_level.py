@@ -45,7 +45,7 @@ def estimate_noise(image: Tensor) -> Tensor:
 
     Returns:
         (B,) grey levels of 255, at most :data:`MAX_NOISE`. A constant slice has 0; so has one with a side below 8
-        pixels, which is too small to tell.
+        pixels, which is too small for an estimate.
 
     Example:
         >>> noise = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0)) * 5 / 127.5
@@ -61,7 +61,7 @@ def estimate_noise(image: Tensor) -> Tensor:
     rms = functional.avg_pool2d(power, _WINDOW, stride=_WINDOW // 2).sqrt().flatten(1)
     level = functional.avg_pool2d(image[..., 1:-1, 1:-1], _WINDOW, stride=_WINDOW // 2).flatten(1)
     dark = level <= level.quantile(_DARKEST, dim=1, keepdim=True)
-    # Zeros are windows that were filled, cut out or clipped, and tell nothing; unless most are: then there is no noise.
+    # Zeros are windows that were filled, cut out or clipped, and say nothing; unless most are: then there is no noise.
     zero = rms < 1e-6
     left_out = dark | (zero & ((zero & ~dark).sum(dim=1, keepdim=True) <= 0.5 * (~dark).sum(dim=1, keepdim=True)))
     order = rms.masked_fill(zero, 0.0).masked_fill(left_out, torch.inf).sort(dim=1).values

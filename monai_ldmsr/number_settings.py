@@ -15,8 +15,8 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
     """A finite number, which may be given as text.
 
     Args:
-        name: of the setting, for the message.
-        value: as given.
+        name: name of the setting, for the message.
+        value: the value that was given.
         low: the least that is possible.
         high: the greatest.
 

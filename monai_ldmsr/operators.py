@@ -30,7 +30,7 @@ class Operator:
         definition: what it assumes of a source, in one sentence for the report.
         matrix: makes one axis of it, a (coarse, fine) float64 matrix whose rows have the sum 1, of the numbers of fine
             and of coarse pixels, and of the width of a point spread function in coarse pixels, where it has one.
-        plane: as which operator networks see it: one of those that they were trained with (0 area, 1 gaussian, 2
+        plane: operator as which networks see it: one of those that they were trained with (0 area, 1 gaussian, 2
             kspace), or a new one for networks that are yet to be trained.
         weakest: what it has weakened to less than about this is not brought back in full, or noise would be too.
     """
@@ -48,7 +48,7 @@ def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_S
         name: one of :data:`OPERATORS`.
         fine: high-resolution pixels between the outer faces.
         coarse: low-resolution pixels between the same faces, at most as many.
-        sigma: of the Gaussian, in low-resolution pixels.
+        sigma: standard deviation of the Gaussian, in low-resolution pixels.
 
     Example:
         >>> operator_matrix("area", 3, 2)

@@ -75,7 +75,7 @@ def exit_code(outcomes: Iterable[Outcome], is_complete: bool = True) -> int:
     """Exit code of a command.
 
     Args:
-        outcomes: of all units; of an error that ended the command, only that one.
+        outcomes: outcomes of all units; of an error that ended the command, only that one.
         is_complete: False where results wait for something else, such as a destination.
 
     Returns:

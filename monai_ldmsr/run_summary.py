@@ -24,11 +24,11 @@ class CaseResult(Outcome):
 
     Args:
         case: name of the result's folder; no patient data.
-        warnings: of the report, when done.
+        warnings: warnings of the report, when done.
         series_uid: Series Instance UID of a derived DICOM series, else empty.
-        n_slices: of the result.
-        duration_s: of its reading, computing and writing; not of waiting for the network, which another unit had.
-        files: of the result by name relative to its folder, with ``/``.
+        n_slices: number of slices of the result.
+        duration_s: seconds of its reading, computing and writing, without the wait for a network that is in use.
+        files: files of the result, by name relative to its folder, with ``/``.
     """
 
     case: str
@@ -64,7 +64,7 @@ def summary_text(series: Iterable[Mapping[str, Any]], **more: Any) -> str:
     """Content of ``summary.json``.
 
     Args:
-        series: of each ``case``, ``status``, ``reason``, ``message``, and what else is known.
+        series: for each series or file its ``case``, ``status``, ``reason``, ``message``, and what else is known.
         more: entries about all of them.
     """
     about = {"version": __version__, "notice": RESEARCH_NOTICE, **more}

@@ -64,8 +64,8 @@ class SourceTable:
     """The file of the table.
 
     Args:
-        file: to be written; None for ``private/sources.csv`` in the output folder, beside a note.
-        output_dir: of the run.
+        file: CSV file to write; None for ``private/sources.csv`` in the output folder, beside a note.
+        output_dir: output folder of the run.
 
     Raises:
         SettingsError: it is no ``.csv``, or another file of that name is there.
@@ -83,7 +83,7 @@ class SourceTable:
         """Write the file, replaced as a whole; only its owner may read it.
 
         Args:
-            rows: of all sources.
+            rows: one row of each source.
             summary: what became of them; what is not in it is still waiting.
 
         Raises:

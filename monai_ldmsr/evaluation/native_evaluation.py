@@ -27,15 +27,15 @@ class NativeEvaluation:
     Rows are ``bicubic``, then one for each network in the order given, see :func:`super_resolved`.
 
     Args:
-        volumes: as they are.
+        volumes: volumes as scanned.
         networks: row name to network, on ``device``.
         operator: assumed degradation, with the factor of all networks.
         slices_per_volume: evenly spread slices of each volume; 0 measures nothing.
         consistency: weight of the networks' projection onto the source.
         device: where the networks run.
         max_examples: slices of which details are drawn.
-        side: of the middle part of a slice that is measured, in source pixels at most: results are the square of the
-            factor as many.
+        side: greatest side, in source pixels, of the middle part of a slice that is measured: results are the square of
+            the factor as many.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ def draw_details(details: Sequence[Detail], path: Path) -> None:
 
     Args:
         details: all with the same rows; first axis the column index i.
-        path: of the PNG.
+        path: PNG file to write.
     """
     names = list(details[0].images) if details else []
     side, step = _DETAIL * _ZOOM, _DETAIL * _ZOOM + _GAP
@@ -110,9 +110,9 @@ def draw_spectrum(ratio: Mapping[str, Sequence[float]], factor: int, path: Path)
     """Plot power over the original's power against spatial frequency, one line a row.
 
     Args:
-        ratio: of ``EvaluationTable.spectrum_ratio``.
+        ratio: power ratios, as ``EvaluationTable.spectrum_ratio`` gives them.
         factor: marks the Nyquist frequency of the low-resolution grid.
-        path: of the PNG.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -66,7 +66,7 @@ def super_resolved(
     What a file's integers could not hold is not known here, and not clipped; nothing is rounded.
 
     Args:
-        network: on ``device``.
+        network: a network on ``device``.
         source: (1, 1, h, w) in the source's unit.
         volume: what the slice is of: its modality and map of intensities.
         operator: assumed degradation.

@@ -57,19 +57,19 @@ class SplitEvaluation:
     Args:
         volumes: volumes that are sharp already.
         networks: row name to network.
-        factor: of all networks.
+        factor: factor of all networks.
         slices_per_volume: evenly spread slices of each volume that are degraded.
-        operator: degradation, one of ``operators.OPERATORS``; what the networks were told of it stands with them.
+        operator: degradation, one of ``operators.OPERATORS``; what the networks are given of it stands there.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
         consistency: weight of the networks' projection onto the input, see ``project_onto_source``.
         device: where the networks run.
-        seed: of noise and bootstrap.
+        seed: seed of noise and bootstrap.
         settings: further numbers that change the result, for the table.
         max_examples: slices of which details are drawn, degraded and as scanned.
         max_failures: slices of which details are drawn because the last network gains least on bicubic in PSNR.
         native_slices_per_volume: slices of each volume that are super-resolved as scanned; 0 leaves them out. Each has
             factor x factor times the pixels of a degraded one, and takes as much longer.
-        native_side: of the middle part of those that is measured, in source pixels at most.
+        native_side: greatest side, in source pixels, of the middle part of those slices that is measured.
 
     Raises:
         SettingsError: there is no such operator, or the noise or a number of slices is outside its range.

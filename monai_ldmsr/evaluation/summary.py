@@ -33,8 +33,8 @@ def summarise(records: Sequence[Record], columns: Sequence[str], seed: int) -> R
 
     Args:
         records: one for each slice and row: ``subject``, ``row`` and figures.
-        columns: the figures wanted.
-        seed: of the bootstrap.
+        columns: the figures to give.
+        seed: seed of the bootstrap.
     """
     table: Rows = {}
     for row in dict.fromkeys(str(record["row"]) for record in records):

@@ -48,7 +48,7 @@ class EvaluationTable:
 
     Args:
         settings: every number that changes the result.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         records: one for each degraded slice and row: ``volume``, ``subject``, ``modality``, ``slice``, ``row`` and
             figures of :data:`COLUMNS` and :data:`STRUCTURE_COLUMNS`.
         spectra: radial power of each degraded slice and row, for :attr:`spectrum_ratio`.

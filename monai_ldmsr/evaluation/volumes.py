@@ -32,7 +32,7 @@ def load_evaluation_volumes(
             ``ldmsr pack`` wrote.
         split: ``train``, ``calibration``, ``test`` or ``all``; None takes ``test`` of a manifest or packed folder, and
             everything where there is none. Without a manifest a split is that of ``ldmsr train``.
-        modality: of volume files without a manifest; DICOM and manifests tell their own.
+        modality: modality of volume files without a manifest; DICOM and manifests say their own.
         limits: the largest volume that is read; None takes the usual ones.
 
     Raises:
@@ -57,7 +57,7 @@ def shown_slices(volumes: Sequence[TrainingVolume], slices_per_volume: int, coun
 
     Args:
         volumes: all of them.
-        slices_per_volume: as measured.
+        slices_per_volume: number of slices of each volume that are measured.
         count: slices in all, shared between the modalities, but one of each at least.
 
     Returns:

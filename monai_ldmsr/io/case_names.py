@@ -53,7 +53,7 @@ class NamedSource(Generic[_T]):
     Args:
         name: see :func:`case_name`.
         content: digest of its files' contents, wherever they lie; they are read when it is asked for.
-        paths: its files; kept out of ``repr``: names may be patients' names.
+        paths: the files of the unit; kept out of ``repr``: names may be patients' names.
         source: what is named.
     """
 
@@ -79,7 +79,7 @@ def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool)
     Args:
         naming: ``hash``, ``stem``, ``path`` or None, see :data:`NAMINGS`.
         digest: what the name ends in.
-        place: of the volume file, or of the folder with the series' files, relative to the source.
+        place: path of the volume file, or of the folder with the series' files, relative to the source.
         is_series: whether it is a DICOM series.
     """
     if naming == "hash" or (naming is None and is_series):

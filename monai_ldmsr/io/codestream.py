@@ -25,10 +25,10 @@ def check_frame(frame: bytes, syntax: UID, shape: tuple[int, int], n_bytes: int)
     """Check a frame of one grey image.
 
     Args:
-        frame: its bytes.
+        frame: bytes of the frame.
         syntax: compressed transfer syntax.
         shape: (rows, columns) of the header.
-        n_bytes: of the decoded image.
+        n_bytes: size of the decoded image.
 
     Raises:
         ValueError: the frame has another size, more than one component, none that can be found, or was cut.

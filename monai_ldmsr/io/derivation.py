@@ -17,14 +17,14 @@ class Derivation:
 
     Args:
         factor: how many times finer the result is, as ``Factors.of`` takes it.
-        method: for example ``"conditional latent diffusion super-resolution"``.
-        software_version: of this package.
+        method: name of the method, for example ``"conditional latent diffusion super-resolution"``.
+        software_version: version of this package.
         weights_sha256: identity of the model, 64 hexadecimal digits.
-        seed: of the random numbers; None where none are drawn.
+        seed: seed of the random numbers; None where none are drawn.
         settings: everything else that changes the result, by name.
-        made_at: with its time zone; now when None. Has no part in the UIDs.
-        series_number: of the result, from which several volumes of one series count up; None takes the usual one.
-        series_description: of the result, without what distinguishes volumes; None takes the usual one.
+        made_at: time of the result, with its time zone; now when None. Has no part in the UIDs.
+        series_number: Series Number of the result, from which several volumes of a series count up; None: the usual.
+        series_description: Series Description of the result, without what distinguishes volumes; None: the usual.
     """
 
     factor: Factors | int

@@ -75,7 +75,7 @@ class SharedHeader:
         description: Series Description.
         n_slices: how many images the series has.
         counts_down: whether Instance Number falls along the normal.
-        made_at: when, in the time zone that the source names.
+        made_at: time of the result, in the time zone that the source names.
     """
 
     derivation: Derivation

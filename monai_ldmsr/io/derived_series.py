@@ -40,7 +40,7 @@ class WrittenSeries:
         series_instance_uid: the new series.
         geometry: where the result's voxels are.
         n_clipped: voxels that the stored integer type could not hold, set to its nearest end.
-        n_voxels: of the whole volume.
+        n_voxels: number of voxels of the whole volume.
     """
 
     paths: tuple[Path, ...]

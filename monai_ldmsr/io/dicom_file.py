@@ -103,11 +103,11 @@ class _LimitedStream:
     """The reading half of a file: counts what is read, since pydicom keeps all of it.
 
     Args:
-        stream: of which all reads are small but those of values.
-        size: of the file in bytes.
-        max_bytes: that may be read.
-        reads: that may be made, and one more for each 12 bytes.
-        most_reads: that may be made at all.
+        stream: a file of which all reads are small but those of values.
+        size: size of the file in bytes.
+        max_bytes: most bytes that may be read.
+        reads: number of reads that may be made, and one more for each 12 bytes.
+        most_reads: number of reads that may be made at all.
 
     Attributes:
         refusal: the error that ended reading, if a limit did.

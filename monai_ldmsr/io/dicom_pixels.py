@@ -44,7 +44,7 @@ class StoredType:
     """Integer type of the stored values, from Bits Allocated, Bits Stored, High Bit and Pixel Representation.
 
     Args:
-        header: of one image.
+        header: header of one image.
         place: such as ``"Image 3 of 12"``, for the message.
 
     Raises:
@@ -98,8 +98,8 @@ def stored_pixels(
     """Decode the one frame of an image.
 
     Args:
-        path: of the DICOM file.
-        header: of that file, read before, or of one frame in it.
+        path: path of the DICOM file.
+        header: header of that file, read before, or of one frame in it.
         place: such as ``"Image 3 of 12"``, for messages.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
         frames: what read the frame before this one; pass the same for all frames of a volume.
@@ -264,8 +264,8 @@ def _check_pixel_length(data: bytes, n_bytes: int, row_bytes: int, place: str) -
 
     Args:
         data: value of Pixel Data.
-        n_bytes: that Rows, Columns and Bits Allocated make.
-        row_bytes: of one row; fewer zeros than these are taken for padding.
+        n_bytes: number of bytes that Rows, Columns and Bits Allocated make.
+        row_bytes: number of bytes of one row; fewer zeros than these are taken for padding.
         place: such as ``"Image 3 of 12"``.
 
     Raises:

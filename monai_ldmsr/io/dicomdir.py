@@ -26,7 +26,7 @@ class ListedImage:
 
     Args:
         series: Series Instance UID.
-        name: of its file, relative to the folder of the DICOMDIR; ``None`` when it would lie outside of it.
+        name: path of its file, relative to the folder of the DICOMDIR; ``None`` when it would lie outside of it.
     """
 
     series: str
@@ -42,7 +42,7 @@ def read_dicomdir(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[Liste
     """Images of CT, MR and PET series that a DICOMDIR lists, as far as its records are in use.
 
     Args:
-        path: of the file.
+        path: path of the file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:

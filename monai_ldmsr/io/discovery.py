@@ -44,7 +44,7 @@ class Listing:
 
     Args:
         root: folder that places are relative to.
-        files: to be looked at, in a fixed order.
+        files: the files to read, in a fixed order.
         others: what is not, by reason and message.
     """
 
@@ -148,7 +148,7 @@ def search(
     """Look at files that were listed, group and name what they hold; see :func:`find_sources`.
 
     Args:
-        listing: of :func:`list_files`.
+        listing: what :func:`list_files` gave.
         limits: see :func:`find_sources`.
         names: see :func:`find_sources`.
         work_dir: see :func:`find_sources`.

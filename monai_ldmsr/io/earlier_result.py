@@ -20,7 +20,7 @@ def is_of_another_source(folder: Path, source: DicomSeries | VolumeFile) -> bool
     A series may have grown or been repaired since. A volume file that has changed has another name, by its content.
 
     Args:
-        folder: of a result; it need not exist.
+        folder: folder of a result; it need not exist.
         source: what a result is about to be made of.
     """
     if not isinstance(source, DicomSeries):

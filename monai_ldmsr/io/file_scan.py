@@ -62,7 +62,7 @@ class VolumeItem:
     """One volume file.
 
     Args:
-        path: of the file; of one in an archive, as if the archive were a folder.
+        path: path of the file; in an archive, as if the archive were a folder.
         volumes: the volumes of a 4D file; the file itself where it is one volume, or damaged.
         parts: places of the files that belong to it, whether they are there or not.
     """
@@ -81,7 +81,7 @@ class FileScan:
         known: SHA-256 of files, where they are known; any other is computed when it is asked for.
 
     Attributes:
-        images: by what holds the images of a series together.
+        images: the images found, by what holds those of a series together.
         skips: files that are left out.
         volumes: volume files.
         listed: Series Instance UID and place of each image that a DICOMDIR lists; None where that is outside.

@@ -41,10 +41,10 @@ def itk_pixels(frame: bytes, header: Dataset, syntax: UID, n_bits: int = 0) -> n
     """Stored integers (rows, columns) of a frame that :func:`~monai_ldmsr.io.codestream.check_frame` has passed.
 
     Args:
-        frame: its codestream.
-        header: with Rows, Columns and the attributes of the bits.
+        frame: codestream of the frame.
+        header: a header with Rows, Columns and the attributes of the bits.
         syntax: one of :data:`ITK_SYNTAXES`.
-        n_bits: of a value, where the codestream has more than Bits Stored.
+        n_bits: bits of a value, where the codestream has more than Bits Stored.
 
     Raises:
         ValueError: the codestream has no end: what is missing would be made up.

@@ -24,21 +24,21 @@ class ReadLimits:
     """Largest source that is read; whatever lies beyond is refused with ``TOO_LARGE``.
 
     Args:
-        header_bytes: of one DICOM file before its pixels (inflated where it is deflated), and of the part of a volume
-            file before its voxels. A DICOM file may have a quarter of its size more, up to nine times as many: each
-            frame of a multi-frame object has a header.
+        header_bytes: bytes of one DICOM file before its pixels (inflated where it is deflated), and of the part of a
+            volume file before its voxels. A DICOM file may have a quarter of its size more, up to nine times as many:
+            each frame of a multi-frame object has a header.
         header_reads: elements and sequence items of one DICOM header, about three for each: an empty item of
             8 bytes becomes 2 kB in memory, so bytes alone do not bound it. One more for 24 bytes of file and 12 bytes
             of header, up to nine times as many.
-        slice_bytes: of one slice as it is stored once decoded; a DICOM file may have twice as many, and a deflated
-            one may inflate to as many.
-        voxels: of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
-        volumes: of one 4D NIfTI file; each becomes a case with a folder of its own.
+        slice_bytes: bytes of one slice as it is stored once decoded; a DICOM file may have twice as many, and a
+            deflated one may inflate to as many.
+        voxels: voxels of one series or volume file (4 bytes each in memory, and the result factor x factor times that).
+        volumes: volumes of one 4D NIfTI file; each becomes a case with a folder of its own.
         expansion: decoded bytes for each byte on disk, of a series or volume file. Lossless compression gains 2 to 10,
             and a deflate stream of zeros 1000. Of a zip archive, all its members together.
         expansion_from_bytes: what decodes to no more than this may have any expansion: empty slices compress well.
-        archive_members: of one zip archive.
-        archive_bytes: of all members of one zip archive, unpacked.
+        archive_members: members of one zip archive.
+        archive_bytes: bytes of all members of one zip archive, unpacked.
 
     Raises:
         SettingsError: one of them is no whole number from 1.
@@ -140,8 +140,8 @@ def checked_shape(
     """(I, J, K) of a 2D or 3D volume, and how many there are, known before any voxel is decoded.
 
     Args:
-        shape: of the file's array.
-        limits: its voxels are all of the file.
+        shape: shape of the file's array.
+        limits: of these, ``voxels`` counts all of the file.
         counts_volumes: whether the fourth dimension may count volumes.
 
     Raises:

@@ -41,7 +41,7 @@ class PackedMember:
 
     Args:
         archive: path; kept out of ``repr``, as are all paths.
-        stamp: of the archive when its list of contents was read, see :func:`~monai_ldmsr.storage.file_stamp`.
+        stamp: stamp of the archive when its list of contents was read, see :func:`~monai_ldmsr.storage.file_stamp`.
         index: place in the archive's list of contents.
     """
 

@@ -21,7 +21,7 @@ def set_pet_orientation(header: Dataset, position: str) -> None:
     """Say in codes how the patient lies, where a PET header does not and Patient Position does.
 
     Args:
-        header: of a PET image; Patient Position may not stand beside the codes, so it is left out then.
+        header: header of a PET image; Patient Position may not stand beside the codes, so it is left out then.
         position: such as ``"HFS"``; one that has no codes stays as it is, and the codes stay missing.
     """
     if header.get("PatientOrientationCodeSequence") or not position:

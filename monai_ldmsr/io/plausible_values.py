@@ -40,7 +40,7 @@ def plausibility_warnings(modality: str, headers: Sequence[Dataset], least_value
     Args:
         modality: ``"CT"``, ``"MR"`` or ``"PT"``.
         headers: one an image.
-        least_value: that the stored type can hold after rescale.
+        least_value: least value that the stored type can hold after rescale.
 
     Raises:
         SourceError: ``BAD_RESCALE`` when a lookup table stands between stored values and their meaning.
@@ -74,7 +74,7 @@ class Resolution:
         """Look at one image.
 
         Args:
-            stored: its stored integers.
+            stored: stored integers of the image.
             values: what they became.
             slope: by which they did.
             place: such as ``"Image 3 of 12"``.

@@ -61,9 +61,9 @@ class VolumeTraits:
 
     Args:
         owner: volumes of several patients or studies under one Series Instance UID do not count each other.
-        grid: of its images, sortable; equal in volumes that lie on each other.
+        grid: grid of its images, sortable; equal in volumes that lie on each other.
         cosines: six, of its images; empty when not known.
-        values: by keyword, of what distinguishes it from the volumes on its grid.
+        values: by keyword, values that distinguish it from the volumes on its grid.
         uid: sorts what nothing else does.
     """
 
@@ -100,9 +100,9 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
 
     Args:
         source: Series Number of the source, None when it has none.
-        factor: of super-resolution.
+        factor: factor of super-resolution.
         volume: number among the volumes of the series, 0 when alone.
-        given: by the user; volumes count up from it.
+        given: number that the user gave; volumes count up from it.
 
     Example:
         >>> result_number(401, 2), result_number(401, 2, volume=3), result_number(401, 2, 3, given=9000)
@@ -123,10 +123,10 @@ def result_description(source: str, factor: str | int, label: str = "", given: s
     """Series Description of a result, of at most 64 characters; what distinguishes volumes is never cut.
 
     Args:
-        source: that of the source.
-        factor: of super-resolution.
+        source: Series Description of the source.
+        factor: factor of super-resolution.
         label: what distinguishes the volume from others of its series.
-        given: by the user, in place of all but the label.
+        given: text that the user gave, in place of all but the label.
 
     Example:
         >>> result_description("t2_tse", 2, "TE 4.6 ms")

@@ -61,8 +61,8 @@ class LeftOut:
 
     Args:
         reason: why.
-        message: for a person.
-        paths: of the files that hold them.
+        message: what a person reads.
+        paths: paths of the files that hold them.
     """
 
     reason: ReasonCode

@@ -41,7 +41,7 @@ class Sidecar:
 
     Args:
         modality: a DICOM term such as ``"CT"``, or ``"no defined term"``; empty when it is not said.
-        unit: of PET; empty when it is not said.
+        unit: unit of PET; empty when it is not said.
         warnings: what was wrong with the file.
     """
 
@@ -54,7 +54,7 @@ def read_sidecar(path: Path) -> Sidecar:
     """Read the JSON file beside a volume file, where there is one.
 
     Args:
-        path: of the volume file.
+        path: path of the volume file.
 
     Raises:
         SkippedSourceError: ``LABEL_MAP`` or ``PHASE_IMAGE`` when it says that the volume is such.

@@ -36,12 +36,12 @@ class Stations:
     """The different positions along the normal at which images stand.
 
     Args:
-        planes: of images with one normal, in any order.
+        planes: planes of images with one normal, in any order.
 
     Attributes:
         of_image: which station each image stands at, ascending along the normal.
         counts: how many images stand at each.
-        positions_mm: of each along the normal, in LPS.
+        positions_mm: position of each station along the normal, in LPS.
         tolerance_mm: two images closer than this stand at one.
     """
 
@@ -97,7 +97,7 @@ def single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
     """Distance in mm that a lone image stands for.
 
     Args:
-        header: of the image.
+        header: header of the image.
         warnings: appended to where the header says no distance.
     """
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):

@@ -59,7 +59,7 @@ class VolumePart:
     """Images that make one volume.
 
     Args:
-        images: at least one.
+        images: one image or more.
         labels: what distinguishes them from other volumes of the series: keywords (or words for an order) and values.
         warnings: what the parting had to decide.
     """

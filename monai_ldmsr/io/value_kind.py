@@ -43,7 +43,7 @@ def label_warnings(path: Path, raw: npt.NDArray[Any], texts: Iterable[str]) -> l
     """Warnings of uncertain signs of a label map or a phase image.
 
     Args:
-        path: of the file.
+        path: path of the file.
         raw: (I, J, K) as stored.
         texts: free text of the header.
 

@@ -43,7 +43,7 @@ def lost_meaning(headers: Sequence[Dataset], modality: str) -> list[str]:
     """Warnings of what says more about the values of a source, and cannot be said of the result's.
 
     Args:
-        headers: of all images of the source.
+        headers: headers of all images of the source.
         modality: ``CT``, ``MR`` or ``PT``.
     """
     warnings = []

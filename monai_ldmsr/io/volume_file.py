@@ -53,7 +53,7 @@ class VolumeFile:
     Args:
         case: file stem, sanitised to ``[A-Za-z0-9._-]``.
         modality: ``"CT"``, ``"MR"`` or ``"PT"`` as its header or the JSON file beside it says; else ``"unknown"``.
-        unit: of PET as the JSON file says; else ``"stored"``.
+        unit: unit of PET, as the JSON file says; else ``"stored"``.
         voxels: (I, J, K) float32, scaled as the file says.
         geometry: where the voxels are, in RAS.
         value_range: least and greatest value the stored type can hold after scaling; of the data for floats.
@@ -110,7 +110,7 @@ class NiftiVolume:
 
     Args:
         file: shared by all volumes of the file; kept out of ``repr``: file names may be patients' names.
-        number: of the volume, from 1.
+        number: number of the volume, from 1.
     """
 
     file: InspectedFile = field(repr=False)
@@ -130,7 +130,7 @@ def nifti_volumes(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> list
     to be right.
 
     Args:
-        path: of a file of one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`.
+        path: path of a file of one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
 
     Raises:
@@ -234,7 +234,7 @@ def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path:
     Args:
         volume: the source.
         voxels: (f I, f' J, K) in the unit of the source.
-        path: to write to; its extension chooses the format.
+        path: file to write; its extension chooses the format.
         description: fixed text of at most 79 bytes for NIfTI's ``descrip``, such as ``"research only"``.
 
     Returns:

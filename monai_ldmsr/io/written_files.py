@@ -31,8 +31,8 @@ class FileMark:
     """By what a file of a result is known again.
 
     Args:
-        size: in bytes.
-        sha256: of its content, as read back from disk.
+        size: size in bytes.
+        sha256: digest of the content, as read back from disk.
         mtime_ns: time of its last change; moving its folder does not change it.
     """
 
@@ -45,7 +45,7 @@ def verified_files(folder: Path) -> dict[str, FileMark]:
     """Read every file of a result back and check that it is whole.
 
     Args:
-        folder: of one result, written and synced.
+        folder: folder of one result, written and synced.
 
     Returns:
         Mark of each file by its name relative to the folder, with ``/``.
@@ -88,8 +88,8 @@ def intact_files(
     """Compare a result with what is remembered of it.
 
     Args:
-        folder: of the result.
-        marks: as :func:`verified_files` gave them.
+        folder: folder of the result.
+        marks: what :func:`verified_files` gave.
         by_content: read every file, also those of the same size and time.
 
     Returns:

@@ -37,8 +37,8 @@ class ZipMember:
     """One file of a zip archive.
 
     Args:
-        index: its place in the archive's list of contents.
-        name: with folders, relative; kept out of ``repr``: names may be patients' names.
+        index: place of the member in the archive's list of contents.
+        name: relative path of the member; kept out of ``repr``: names may be patients' names.
         n_bytes: unpacked.
     """
 

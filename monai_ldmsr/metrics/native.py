@@ -98,7 +98,7 @@ def flattest_tiles(image: Tensor, side: int = TILE_SIDE, count: int = N_TILES) -
 
     Args:
         image: (1, 1, H, W).
-        side: of a tile, in pixels.
+        side: side of a tile, in pixels.
         count: tiles at most.
 
     Returns:

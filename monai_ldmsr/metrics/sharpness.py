@@ -187,7 +187,7 @@ class _SharpnessMetric(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
         """Reduce what was collected since the last ``reset()``, leaving NaN out.
 
         Args:
-            reduction: as for MONAI's metrics ("mean", "mean_batch", "none", ...); None for the constructor's.
+            reduction: how values are averaged, as in MONAI ("mean", "mean_batch", "none", ...); None for the constructor's.
 
         Returns:
             the reduced value, together with the count of values that were no NaN if ``get_not_nans``.
@@ -207,7 +207,7 @@ class LaplacianVarianceMetric(_SharpnessMetric):
 
     Args:
         grey_range: ``(low, high)`` of the images, mapped to grey levels 0 and 255.
-        reduction: as for MONAI's metrics.
+        reduction: how values are averaged, as for MONAI's metrics.
         get_not_nans: whether ``aggregate()`` returns the count of values, too.
 
     Example:
@@ -228,7 +228,7 @@ class FFTSharpnessMetric(_SharpnessMetric):
     Args:
         grey_range: ``(low, high)`` of the images, mapped to grey levels 0 and 255.
         size: half-width of the square of zeros; see `fft_sharpness`.
-        reduction: as for MONAI's metrics.
+        reduction: how values are averaged, as for MONAI's metrics.
         get_not_nans: whether ``aggregate()`` returns the count of values, too.
 
     Example:
@@ -258,7 +258,7 @@ class SliceMetric:
 
     Args:
         name: column of tables and key of reports.
-        definition: in one sentence.
+        definition: what is measured, in one sentence.
         function: (B, 1, H, W) in model range to (B, 1).
         goal: what a result should have, in a few words.
     """

@@ -92,7 +92,7 @@ def structure_figures(image: Tensor, reference: Tensor, factor: int) -> dict[str
     Args:
         image: (1, 1, H, W) in model range.
         reference: the original, likewise.
-        factor: by which the source's pixels are larger.
+        factor: how many times the source's pixels are larger.
 
     Returns:
         One number for each of :data:`STRUCTURE_DEFINITIONS`; NaN where it is not defined (constant original, no

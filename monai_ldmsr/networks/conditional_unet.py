@@ -19,7 +19,7 @@ CONDITIONS = 2 + len({operator.plane for operator in OPERATORS.values()}) + 1
 
 
 def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Tensor:
-    """What the networks are told of how slices were degraded.
+    """What the networks are given of how slices were degraded.
 
     Args:
         factors: (B, 2) factors of rows (H) and columns (W), 1 to :data:`MAX_FACTOR`.

@@ -1,4 +1,4 @@
-"""The adversary of training: tells real slices from super-resolved ones, given the low-resolution image."""
+"""The adversary of training: distinguishes real slices from super-resolved ones, given the low-resolution image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ConditionalCritic(nn.Module):
     free, as in Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), and there is no other normalization: batch and
     instance norm would hide from it how strong texture and noise are.
 
-    It is told how the slice was degraded, noise above all, as a constant plane for each number.
+    It is given how the slice was degraded, noise above all, as a constant plane for each number.
 
     Args:
         discriminator: network with ``2 + CONDITIONS`` input channels, built with ``norm=None``.

@@ -58,12 +58,12 @@ class ImportedNetwork:
 
     Args:
         target: MONAI's class, as ``_target_`` of a config.
-        arguments: of that class, all of them.
+        arguments: all arguments of that class.
         n_tensors: tensors written.
         n_unused: tensors left out, which ``generative``'s network has but does not use.
-        differences: for each output the largest relative difference, with random weights and with these.
+        differences: by output, the largest relative difference, with random weights and with these.
         tolerance: what they were held to.
-        sha256: of the weights file.
+        sha256: digest of the weights file.
     """
 
     target: str
@@ -172,7 +172,7 @@ def monai_arguments(original: type[nn.Module], arguments: Mapping[str, Any]) -> 
 
     Args:
         original: the class of ``generative``; its defaults are filled in, so that MONAI's cannot differ.
-        arguments: of that class.
+        arguments: arguments of that class.
 
     Raises:
         SettingsError: an argument is missing or unknown, or would be executed or looked up by MONAI's config parser.

@@ -25,7 +25,7 @@ class PixelDecoder(nn.Module):
     arXiv 1812.04948, section 3.2), so that texture can be made of noise and need not be a fixed pattern.
 
     Args:
-        channels: of the residual blocks.
+        channels: number of channels of the residual blocks.
         num_blocks: residual blocks of two 3x3 convolutions each.
         out_channels: first the slice; a second one for a further figure a pixel.
         noise: whether :meth:`forward` takes noise.

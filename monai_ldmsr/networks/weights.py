@@ -44,7 +44,7 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> st
     """Write a network's state and return the file's sha256.
 
     Args:
-        network: its parameters and persistent buffers are stored.
+        network: the network whose parameters and persistent buffers are stored.
         path: replaced only when the new file is whole.
         half: store floating-point parameters as float16; buffers (statistics) stay float32.
 
@@ -68,7 +68,7 @@ def write_state(state: Any, path: Path) -> None:
 
     Args:
         state: tensors, numbers, texts, and lists and dictionaries of them.
-        path: under its passing name; see :func:`~monai_ldmsr.storage.replaced_files`.
+        path: file to write, under its temporary name; see :func:`~monai_ldmsr.storage.replaced_files`.
 
     Raises:
         OSError: it cannot be written, which makes an ``OutputError`` there.

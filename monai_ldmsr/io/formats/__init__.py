@@ -67,9 +67,9 @@ def part_names(path: Path, limits: ReadLimits, name: str = "") -> tuple[str, str
     """Names of the file with the voxels (empty: in the file itself) and of dcm2niix's JSON file, if they exist.
 
     Args:
-        path: of a volume file.
+        path: path of a volume file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        name: of the volume file in its own place, when ``path`` is a copy of it.
+        name: name of the volume file in its own place, when ``path`` is a copy of it.
     """
     place = PurePath(name or path.name)
     return _known(place).voxels_name(path, limits, place.name), f"{stem(place)}.json"

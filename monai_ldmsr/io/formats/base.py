@@ -43,9 +43,9 @@ class Storage:
     """How a file stores its voxels: all that a result takes over from it.
 
     Args:
-        dtype: of the stored values.
+        dtype: type of the stored values.
         n_dimensions: 2 or 3.
-        slope: of the values, which are ``slope * stored + intercept``.
+        slope: slope of the values, which are ``slope * stored + intercept``.
         intercept: see ``slope``.
         own: what else the format needs to write a result alike.
     """
@@ -64,9 +64,9 @@ class ReadVolume:
     Args:
         raw: (I, J, K) as stored.
         affine: index to RAS in mm.
-        storage: for the result.
-        warnings: for the report.
-        modality: that the header names, in any words; empty when it does not.
+        storage: what the result is stored with.
+        warnings: warnings for the report.
+        modality: modality that the header names, in any words; empty when it does not.
         texts: free text of the header, which may say what the values are; never shown.
     """
 
@@ -85,8 +85,8 @@ class StoredResult:
     Args:
         stored: (f I, f' J, K), of the type of ``storage``, or float32.
         source: geometry of the source.
-        factors: by which the result has more voxels along I, J and K.
-        storage: of the source; slope and intercept hold for integers.
+        factors: how many times the result has more voxels along I, J and K.
+        storage: how the source is stored; slope and intercept hold for integers.
         description: fixed text of at most 79 bytes, for formats with a place for it.
     """
 
@@ -111,8 +111,8 @@ class InspectedFile(ABC):
     """A file with a sound header, of which no voxel was read yet.
 
     Args:
-        path: of the file.
-        n_volumes: in it.
+        path: path of the file.
+        n_volumes: number of volumes in the file.
         stamp: size and time of the file with the voxels when it was inspected.
     """
 
@@ -143,7 +143,7 @@ class VolumeFormat(ABC):
     """A format, with all that the package knows of it.
 
     Attributes:
-        extensions: of its files, in small letters.
+        extensions: extensions of its files, in small letters.
         client_extensions: those of them that clients of a server may ask for.
         counts_volumes: whether a file may hold several volumes, each of which becomes a case.
         pair: endings of a header and of the file beside it with its voxels, where they may be two, but for any ``.gz``.
@@ -159,7 +159,7 @@ class VolumeFormat(ABC):
         """Look into a file's header.
 
         Args:
-            path: of a file with one of :attr:`extensions`.
+            path: path of a file with one of :attr:`extensions`.
             limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; they hold for the file as a whole.
 
         Raises:
@@ -179,9 +179,9 @@ class VolumeFormat(ABC):
         """Name of the file beside it that holds the voxels; empty when they are in the file itself.
 
         Args:
-            path: of the file.
+            path: path of the file.
             limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-            name: of the file in its own place, of which ``path`` may be a copy.
+            name: name of the file in its own place, of which ``path`` may be a copy.
         """
         return self.paired_name(name)
 

@@ -44,7 +44,7 @@ class BinaryHeader:
         header: nibabel's, without extensions and free text behind the voxels.
         data: file that holds the voxels.
         offset: where in it they begin.
-        slope: of the values, which are ``slope * stored + intercept``.
+        slope: slope of the values, which are ``slope * stored + intercept``.
         intercept: see ``slope``.
         spare_bytes: the most zeros that may follow the voxels; ``None`` when a row's may.
         warnings: what of it is unusual, and how it was taken.
@@ -89,10 +89,10 @@ class BinaryFormat(VolumeFormat):
         that do not fill a row may follow, unless the header announces an extension that could be what is too much.
 
         Args:
-            header: of the file.
+            header: header of the file.
             stream: unpacked, at its beginning.
             n_bytes: all before the end of the voxels, as the header says.
-            row_bytes: of one row of voxels; fewer than these may follow.
+            row_bytes: number of bytes of one row of voxels; fewer than these may follow.
         """
         row_bytes = min(row_bytes, header.spare_bytes or row_bytes)
         if is_compressed(header.data):
@@ -113,9 +113,9 @@ class BinaryFile(InspectedFile):
     process to which it is sent opens the file for itself.
 
     Args:
-        path: of the file.
+        path: path of the file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; they hold for the file as a whole.
-        file_format: of the file.
+        file_format: format of the file.
 
     Raises:
         SourceError: ``UNSUPPORTED_PIXELS``, ``UNSUPPORTED_DIMENSIONS`` (5D) or ``TOO_LARGE``; and see

@@ -60,7 +60,7 @@ class TextHeader:
     Args:
         fields: values by names in small letters and without spaces.
         remarks: what else the writer of the file recorded, likewise.
-        n_bytes: of the header.
+        n_bytes: size of the header.
         lines: names and values as they stand there, of the fields that say anything of the voxels, where ITK is given
             a header made of them.
     """
@@ -164,9 +164,9 @@ class ItkFile(InspectedFile):
     """A file of an :class:`ItkFormat`.
 
     Args:
-        path: of the file.
+        path: path of the file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        file_format: of the file.
+        file_format: format of the file.
 
     Raises:
         SourceError: see :meth:`ItkFormat.header`; ``NO_GEOMETRY`` when the unit is none of length.

@@ -49,7 +49,7 @@ class _Own:
     Args:
         image_class: nibabel's, of the result.
         pixdim: voxel sizes in the file's own unit.
-        units: of length and time, as NIfTI names them.
+        units: units of length and time, as NIfTI names them.
         sform: index-to-RAS affine in the file's own unit (``None``: not to be read), and its code.
         qform: see ``sform``; it may place the volume elsewhere on purpose.
     """

@@ -64,8 +64,8 @@ def check_compression(path: Path, extensions: Sequence[str] = ()) -> None:
     """Refuse a file that is compressed in another way than its name says: no reader takes it by that name.
 
     Args:
-        path: of the file.
-        extensions: of its format.
+        path: path of the file.
+        extensions: extensions of the file's format.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE``, with what the file is.
@@ -93,10 +93,10 @@ def check_plain(stream: IO[bytes], start: int, n_bytes: int, row_bytes: int) -> 
     """Refuse voxels that are not compressed unless they fit.
 
     Args:
-        stream: of the file.
+        stream: the opened file.
         start: where in it they begin.
         n_bytes: how many they are, by the header.
-        row_bytes: of one row; fewer zeros than these may follow.
+        row_bytes: number of bytes of one row; fewer zeros than these may follow.
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE``.
