@@ -2,7 +2,7 @@
 
     python benchmarks/frontier.py DATA OUT --factor 4 --split calibration
 
-Writes OUT/frontier.png beside the evaluation's own files. What the plot cannot tell is whether
+Writes OUT/frontier.png beside the evaluation's own files. What the plot cannot show is whether
 sharpness is made of grain: the tables of structure and of slices as scanned can.
 """
 

@@ -61,7 +61,7 @@ def flow_coordinates(alpha_bar: float, start_noise: float) -> tuple[float, float
         (0.5, 0.7071)
     """
     if not 0.0 < alpha_bar <= 1.0:
-        raise SettingsError(f"alpha_bar is {alpha_bar}; noise alone tells nothing of the data, so choose more than 0.")
+        raise SettingsError(f"alpha_bar is {alpha_bar}; noise alone says nothing of the data, so choose more than 0.")
     if not start_noise > 0.0:
         raise SettingsError(f"start_noise is {start_noise}; a diffusion starts at noise, so choose more than 0.")
     signal = start_noise * math.sqrt(alpha_bar)

@@ -1,7 +1,7 @@
 """Peak memory of a run against the number of slices, and time a slice: `python benchmarks/volume_memory.py`.
 
 Each run is a process of its own. The increase from few to many slices, over the increase of source and result as
-float32, tells how many volumes the pipeline holds; it must not depend on the number of slices.
+float32, shows how many volumes the pipeline holds; it must not depend on the number of slices.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def neighbourhood_range(source: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
     Args:
         source: (B, C, h, w) measured slices, in the unit that the scanner averaged.
-        share: of the contrast (greatest less least) of the 3 x 3 source pixels around, by which their range is left at
-            most.
+        share: share of the contrast (greatest less least) of the 3 x 3 source pixels around, by which a result may
+            leave their range.
 
     Returns:
         Two tensors (B, C, h, w).

@@ -42,8 +42,8 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         transform: maps ``{"image": source}``, beginning with ``ReadSourced``, to what the evaluator needs.
         limits: the largest source that is read.
         names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
-        output_dir: of results; archives are unpacked in its folder ``.work``, a source at a time. None: among the
-            system's temporary files.
+        output_dir: folder of results; archives are unpacked in its folder ``.work``, a source at a time. None: among
+            the system's temporary files.
 
     Attributes:
         root: folder that places of sources are relative to.
@@ -89,8 +89,8 @@ class SeriesEvaluator:
         model: identity of the weights.
         settings: what changes the result beside what network, inferer and projection say of themselves.
         device: where the network runs.
-        created: when the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
-        series_number: of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
+        created: time at which the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
+        series_number: Series Number of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
         outputs: what is made of each case beside images and report.
     """

@@ -91,8 +91,8 @@ class WrittenCase:
     """A result in its place.
 
     Args:
-        report: as it was written.
-        files: of the result folder, as read back from disk.
+        report: the report as it was written.
+        files: files of the result folder, as read back from disk.
         series_uid: Series Instance UID of a derived DICOM series; empty for a volume file.
     """
 
@@ -140,7 +140,7 @@ class HeaderTexts:
     """What a user sets in the headers of DICOM results; None takes what is usual.
 
     Args:
-        created: when the result says that it was made, with its time zone; reports say so, too.
+        created: time at which the result says that it was made, with its time zone; reports say so, too.
         series_number: see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
 
@@ -249,7 +249,7 @@ class ResultWriter:
 
         Args:
             data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity`` and ``pred_projection``.
-            name: of the folder.
+            name: name of the folder.
             output_dir: parent of the case's folder.
             times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
             described: what network and inferer say of the call that made the result.

@@ -159,7 +159,7 @@ class WorkSettings:
     )
     series_description: str | None = setting(
         None,
-        "Series Description of DICOM results, followed by what tells volumes of one series apart; ASCII without "
+        "Series Description of DICOM results, followed by what distinguishes volumes of one series; ASCII without "
         "backslash, $, @ and %",
         checked_description,
         changes="headers",

@@ -68,10 +68,10 @@ def super_resolve(
 
     Args:
         source: folder or file; DICOM, NIfTI, NRRD or MetaImage, a DICOMDIR or a zip archive; or a ``.txt`` file that
-            lists such, one a line.
+            lists their paths, one a line.
         output_dir: made when missing; must not lie inside the source.
-        names: of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a digest;
-            None takes ``hash`` for DICOM and ``stem`` for volume files.
+        names: names of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a
+            digest; None takes ``hash`` for DICOM and ``stem`` for volume files.
         sources_csv: write who is who into this file; True for ``output_dir/private/sources.csv``. It may name patients.
         progress: called after each batch of slices.
         settings: all of ``WorkSettings``.
@@ -106,7 +106,7 @@ def open_evaluator(
     Args:
         source: folder or file; None to give sources one by one to ``process``.
         output_dir: parent of the result folders.
-        settings: where one is None, the bundle's is taken.
+        settings: settings of the work; where one is None, the bundle's is taken.
         names: see :func:`super_resolve`.
 
     Raises:
@@ -134,7 +134,7 @@ def load_super_resolver(
 
     Args:
         bundle: name of a bundle that comes with the package, or a bundle's folder.
-        weights: which of the bundle's weights files, without extension.
+        weights: name of one of the bundle's weights files, without extension.
         settings: ``factor``, ``num_inference_steps``, ``detail``, ``operator``, ``seed``; None takes the bundle's.
 
     Raises:
@@ -189,7 +189,7 @@ def evaluate(
         split: see ``load_evaluation_volumes``.
         operator: degradation, one of ``operators.OPERATORS``.
         noise_grey: standard deviation of white noise in the degraded slices, in grey levels of 255.
-        modality: of volume files without a manifest.
+        modality: modality of volume files without a manifest.
         slices_per_volume: evenly spread slices of each volume.
         native_slices_per_volume: likewise, as scanned.
         device: torch device; None takes CUDA when there is one.
@@ -246,19 +246,19 @@ def train(
     Args:
         dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients, see
             :mod:`monai_ldmsr.training.discovery`; or one that ``ldmsr pack`` wrote, for which torch, MONAI, Ignite,
-            NumPy, PyYAML and einops suffice. What cannot be drawn or evaluated with these is left out, and said.
+            NumPy, PyYAML and einops are enough. A message says what these cannot draw or evaluate.
         output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr``, ``evaluation``; must not lie inside the data.
         budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
-        seed: of all stages.
-        modality: of volume files of which nothing else says it.
-        size: of networks and batches: ``small`` (CPU) or ``large`` (GPU); the overlay of that name.
+        seed: seed of all stages.
+        modality: modality of volume files that do not say it.
+        size: size of networks and batches: ``small`` (CPU) or ``large`` (GPU); the overlay of that name.
         bundle: bundle whose training configs are run; the baselines' lies beside it.
-        stages: names of those to be run, of ``training.plan.STAGES``; empty for all.
+        stages: names of the stages to be run, of ``training.plan.STAGES``; empty for all.
         start: weights of a whole model to go on from, a bundle's ``model.pt``.
         overrides: config values by stage name (and ``pack``).
         limits: the largest volume that is read.
-        message: told one line at each step.
+        message: called with one line at each step.
 
     Returns:
         Folder of the trained bundle; of the stages' results where no model was trained.

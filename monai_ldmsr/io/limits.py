@@ -141,7 +141,7 @@ def checked_shape(
 
     Args:
         shape: shape of the file's array.
-        limits: of these, ``voxels`` counts all of the file.
+        limits: limits, whose ``voxels`` counts all of the file.
         counts_volumes: whether the fourth dimension may count volumes.
 
     Raises:

@@ -76,7 +76,7 @@ class Resolution:
         Args:
             stored: stored integers of the image.
             values: what they became.
-            slope: by which they did.
+            slope: slope of the rescale.
             place: such as ``"Image 3 of 12"``.
 
         Raises:

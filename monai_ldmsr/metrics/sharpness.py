@@ -187,7 +187,7 @@ class _SharpnessMetric(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
         """Reduce what was collected since the last ``reset()``, leaving NaN out.
 
         Args:
-            reduction: how values are averaged, as in MONAI ("mean", "mean_batch", "none", ...); None for the constructor's.
+            reduction: how values are averaged ("mean", "mean_batch", "none", ... of MONAI); None for the constructor's.
 
         Returns:
             the reduced value, together with the count of values that were no NaN if ``get_not_nans``.

@@ -109,12 +109,12 @@ def structure_figures(image: Tensor, reference: Tensor, factor: int) -> dict[str
     """
     image, reference = (convert_to_tensor(x, torch.float64, track_meta=False) for x in (image, reference))
     _check(image, reference, factor)
-    own, wanted = lattice(image, factor), lattice(reference, factor)
+    own, true = lattice(image, factor), lattice(reference, factor)
     distances = patch_distances(image, reference)
     return {
         "edge_width": edge_width(image, reference),
         "lattice": own,
-        "lattice_ratio": own / wanted if wanted else math.nan,
+        "lattice_ratio": own / true if true else math.nan,
         "flat_noise": flat_noise(image, reference),
         **{f"patch_distance_{level}": value for level, value in distances.items()},
         "ring_correlation": ring_correlation(image, reference, 0.5 / factor),
@@ -129,7 +129,7 @@ def edge_width(image: Tensor, reference: Tensor) -> float:
     planes = [(image[0, 0], reference[0, 0]), (image[0, 0].T, reference[0, 0].T)]
     strength = torch.cat([truth.diff(dim=-1).abs().flatten() for _, truth in planes])
     threshold = strength.sort().values[math.floor((1.0 - _EDGE_SHARE) * (strength.numel() - 1))]
-    own, wanted = [], []
+    own, true = [], []
     for plane, truth in planes:
         slope = truth.diff(dim=-1)
         steep = slope.abs()
@@ -137,9 +137,9 @@ def edge_width(image: Tensor, reference: Tensor) -> float:
         rows, columns = torch.nonzero(peak & (steep >= threshold) & (steep > 0), as_tuple=True)
         sign = slope[rows, columns].sign()
         own.append(_widths(plane, rows, columns, sign))
-        wanted.append(_widths(truth, rows, columns, sign))
+        true.append(_widths(truth, rows, columns, sign))
     found = torch.cat(own)
-    return float(found.median() / torch.cat(wanted).median()) if len(found) else math.nan
+    return float(found.median() / torch.cat(true).median()) if len(found) else math.nan
 
 
 def lattice(image: Tensor, factor: int) -> float:
@@ -170,8 +170,8 @@ def flat_noise(image: Tensor, reference: Tensor) -> float:
         [float(grain[0, 0, top : top + TILE_SIDE, left : left + TILE_SIDE].square().mean()) for top, left in corners]
         for grain in (_grain(image), _grain(reference))
     ]
-    own, wanted = (math.sqrt(sum(power) / len(power)) for power in powers)
-    return own / wanted if wanted else math.nan
+    own, true = (math.sqrt(sum(power) / len(power)) for power in powers)
+    return own / true if true else math.nan
 
 
 def patch_distances(image: Tensor, reference: Tensor) -> dict[str, float]:
@@ -187,7 +187,7 @@ def patch_distances(image: Tensor, reference: Tensor) -> dict[str, float]:
     """
     directions = _directions().to(image.device)
     pairs = zip(_LEVELS, _laplacian_pyramid(image), _laplacian_pyramid(reference), strict=True)
-    return {level: _sliced_distance(own, wanted, directions) for level, own, wanted in pairs}
+    return {level: _sliced_distance(own, true, directions) for level, own, true in pairs}
 
 
 def ring_correlation(image: Tensor, reference: Tensor, lowest: float) -> float:
@@ -206,9 +206,9 @@ def ring_correlation(image: Tensor, reference: Tensor, lowest: float) -> float:
     height, width = image.shape[-2:]
     rows, columns = (torch.hann_window(n, dtype=torch.double, device=image.device) for n in (height, width))
     window = rows[:, None] * columns
-    own, wanted = (torch.fft.fft2((x[0, 0].double() - x.double().mean()) * window) for x in (image, reference))
+    own, true = (torch.fft.fft2((x[0, 0].double() - x.double().mean()) * window) for x in (image, reference))
     ring = ring_numbers(height, width).to(image.device)
-    products = ((own * wanted.conj()).real, own.abs().square(), wanted.abs().square())
+    products = ((own * true.conj()).real, own.abs().square(), true.abs().square())
     cross, power, truth = (_by_ring(product, ring) for product in products)
     chosen = (torch.arange(N_RINGS, device=image.device) + 0.5) / (2 * N_RINGS) > lowest
     # Under this share of the whole power there is only round-off.
@@ -287,11 +287,11 @@ def _directions() -> Tensor:
     return functional.normalize(both, dim=1)
 
 
-def _sliced_distance(own: Tensor, wanted: Tensor, directions: Tensor) -> float:
-    spread = wanted.std(correction=0)
-    if min(wanted.shape[-2:]) < _PATCH or not spread > 0:
+def _sliced_distance(own: Tensor, true: Tensor, directions: Tensor) -> float:
+    spread = true.std(correction=0)
+    if min(true.shape[-2:]) < _PATCH or not spread > 0:
         return math.nan
-    first, second = (_projected(image, directions) for image in (own, wanted))
+    first, second = (_projected(image, directions) for image in (own, true))
     return float((first - second).abs().mean() / spread)
 
 

@@ -48,7 +48,7 @@ class SlicePanel:
         bicubic: ``(rows, columns)``.
         result: ``(rows, columns)``.
         window: ``(low, high)`` intensities shown as black and white in all three.
-        spacing_mm: of the result: distance between rows, and between columns.
+        spacing_mm: spacing of the result: distance between rows, and between columns.
 
     Raises:
         SettingsError: when the three differ in shape, are not finite, or window or spacing are impossible.

@@ -59,7 +59,7 @@ def page_environment(package: str, undefined: type[Undefined] = StrictUndefined)
     """What renders the templates of a package: every text is escaped.
 
     Args:
-        package: with a folder ``templates``.
+        package: a package with a folder ``templates``.
         undefined: what becomes of a name that a template uses and nobody gave; an error unless said otherwise.
     """
     return Environment(

@@ -49,7 +49,7 @@ class SourceSummary:
         shape: voxels ``(I, J, K)``; slices lie along K.
         spacing_mm: distance between voxel centres along I, J, K.
         affine: (4, 4), voxel index to RAS millimetres.
-        format: as a reader would say it, for example ``"DICOM"`` or ``"NIfTI"``.
+        format: format as a reader would say it, for example ``"DICOM"`` or ``"NIfTI"``.
         n_images: number of DICOM images or of files.
     """
 
@@ -125,7 +125,7 @@ class Sharpness:
     Args:
         laplacian_variance: see the report's definitions.
         fft: likewise.
-        n_slices: that were measured.
+        n_slices: number of slices that were measured.
         others: further metrics by name.
     """
 
@@ -151,7 +151,7 @@ class Agreement:
         mean_abs: mean absolute difference in ``unit``.
         max_abs: largest absolute difference in ``unit``.
         mean_difference_percent: change of the mean intensity, in percent of the source's.
-        unit: of intensities, for example ``"HU"``.
+        unit: unit of intensities, for example ``"HU"``.
         rms_before_projection: root mean square difference in ``unit`` before the result was made to agree with the
             source: how far the network alone strayed. None when there was no such step.
     """
@@ -198,15 +198,15 @@ class SRReport:
         case: the user's name of the case.
         status: how the run ended, in one word for machines, for example ``"ok"``.
         modality: DICOM's word, for example ``"MR"``.
-        unit: of intensities, for example ``"HU"``; empty when arbitrary.
+        unit: unit of intensities, for example ``"HU"``; empty when arbitrary.
         source: grid and form of the input.
         result: grid and form of the output.
         factor: how many times finer each slice was made, along rows and columns alike.
         settings: every number that changes the result, by name.
-        seed: of the random numbers; None when none were drawn.
+        seed: seed of the random numbers; None when none were drawn.
         model: the network that made the result.
         degradation: how the source is assumed to have come from a finer image.
-        versions: of Python and of the packages used, by name.
+        versions: versions of Python and of the packages used, by name.
         device: where the network ran, for example ``"cpu"``.
         metrics: sharpness and agreement.
         definitions: one sentence on each metric, by its field's name.
@@ -216,7 +216,7 @@ class SRReport:
         warnings: what the reader must know before trusting the result, in whole sentences.
         created: ISO 8601 in UTC; now by default.
         research_notice: always `RESEARCH_NOTICE`.
-        schema_version: of this layout.
+        schema_version: version of this layout.
 
     Raises:
         SettingsError: when ``factor`` is below 1, or the research notice is not the fixed one.

@@ -105,7 +105,7 @@ def left_over(folder: Path) -> set[str]:
 
 @contextmanager
 def replaced_files(*finals: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield passing names for files, which take their places when the block ends without an error.
+    """Yield temporary names for files, which take their places when the block ends without an error.
 
     They are on disk before they do. After an error the earlier ones are untouched, and nothing else is left.
 

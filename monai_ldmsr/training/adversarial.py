@@ -28,7 +28,7 @@ class StudentObjective(nn.Module):
 
     Args:
         generator: the networks; the codec stays as it is.
-        sampler: with which the networks are to be used; None takes ``AnchoredFlow()``.
+        sampler: sampler with which the networks are to be used; None takes ``AnchoredFlow()``.
     """
 
     def __init__(self, generator: LatentGenerator, sampler: LatentSampler | None = None) -> None:
@@ -74,10 +74,10 @@ class AdversarialStep:
 
     Args:
         network: objective: batch to prediction.
-        loss: of the prediction.
-        optimizer: of the generator.
+        loss: loss of the prediction.
+        optimizer: optimizer of the generator.
         critic: ``ConditionalCritic``; None trains without.
-        critic_optimizer: of the critic.
+        critic_optimizer: optimizer of the critic.
         adversarial_weight: weight of the critic's judgement in the generator's loss.
         critic_warmup: iterations over which that weight rises to its full value, while the critic learns to judge.
         device: where all happens.
@@ -167,7 +167,7 @@ def projected(image: Tensor, batch: Batch) -> Tensor:
 
     Args:
         image: (B, 1, H, W) in model range.
-        batch: of ``RandomPatches``.
+        batch: what ``RandomPatches`` gives.
     """
     area = AreaOperator(_factors(batch))
     intensities = PatchIntensities(batch["knots"])

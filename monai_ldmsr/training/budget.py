@@ -25,8 +25,8 @@ class TimeBudget:
     The used time is state (``state_dict``), so a resumed training goes on where it stopped.
 
     Args:
-        optimizer: its learning rate is set before each iteration; times ``lr_scale`` in groups of parameters that have
-            one.
+        optimizer: optimizer whose learning rate is set before each iteration; times ``lr_scale`` in groups of
+            parameters that have one.
         budget_s: seconds of training.
         learning_rate: highest learning rate.
         warmup: share of the budget for the linear rise.

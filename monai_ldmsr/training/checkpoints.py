@@ -28,7 +28,7 @@ __all__ = ["SafeCheckpoints", "check_disk_space", "newest_checkpoint", "resume_t
 
 
 class SafeCheckpoints:
-    """Ignite handler: write ``<stage>_checkpoint_iteration=<n>.pt`` under a passing name, rename it, remove older ones.
+    """Ignite handler: write ``<stage>_checkpoint_iteration=<n>.pt`` as a temporary file, rename it, remove older ones.
 
     Only the first process writes.
 
@@ -85,26 +85,26 @@ def _plain(item: Any) -> Any:
 
 
 def check_disk_space(folder: str | Path, needed_bytes: int = 500_000_000) -> None:
-    """Make a folder, and see that it can be written and has room.
+    """Make a folder, and see that it can be written and has space.
 
     Args:
         folder: made when missing.
-        needed_bytes: for two checkpoints (the last one and the next), weights, pictures and logs.
+        needed_bytes: space for two checkpoints (the last one and the next), weights, pictures and logs.
 
     Raises:
-        OutputError: it cannot be written, or has less room.
+        OutputError: it cannot be written, or has less space.
     """
     make_writable(Path(folder), "The training folder")
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(
             f"The disk of the output folder has {free / 1e6:.0f} MB left, but training needs {needed_bytes / 1e6:.0f} "
-            "MB for checkpoints. Make room, or choose another output folder."
+            "MB for checkpoints. Free disk space, or choose another output folder."
         )
 
 
 def newest_checkpoint(folder: str | Path, stage: str) -> Path | None:
-    """The checkpoint of a stage that was written last; a resumed training counts its iterations anew."""
+    """The checkpoint of a stage that was written last; a resumed training counts its iterations from 0 again."""
     found = Path(folder).glob(f"{stage}_checkpoint_iteration=*.pt")
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
@@ -115,7 +115,7 @@ def resume_training(
     """Load a checkpoint into networks, optimizers and the time budget; nothing in the file is executed.
 
     Args:
-        path: of a checkpoint of the same stage; None starts anew.
+        path: checkpoint of the same stage; None starts without one.
         training_state: what the stage's checkpoints hold, by name.
         map_location: the training's device.
 

@@ -96,7 +96,7 @@ def draw_noise(low: Tensor, grey: Tensor, patches: DrawnPatches, generator: torc
         low: (B, 1, h, w) patches without it.
         grey: (B,) standard deviation in grey levels of 255.
         patches: what ``low`` was made of.
-        generator: on the patches' device.
+        generator: random numbers, on the patches' device.
     """
     unit = (grey[:, None, None, None] / GREY_LEVELS) / patches.intensities.slope
     count, device = len(low), low.device

@@ -2,7 +2,7 @@
 
 With ``manifest.csv`` in the folder: one row a volume, columns ``file`` (a volume file, or a folder with one DICOM
 series, relative to the dataset folder) and ``split`` (``train``, ``calibration``, ``test``); and where known
-``modality`` (``CT`` in HU, ``MR``, ``PT``; DICOM tells its own) and ``subject``. Other columns are not read.
+``modality`` (``CT`` in HU, ``MR``, ``PT``; DICOM says its own) and ``subject``. Other columns are not read.
 
 Without: everything that is found below the folder, DICOM series and volume files mixed. A patient is the DICOM Patient
 ID, else the first folder below the dataset folder, else the file's stem; of these only a hash is kept. Patients are
@@ -43,7 +43,7 @@ class DatasetEntry:
         modality: ``CT``, ``MR``, ``PT``, or None when not known yet.
         subject: patient, as in the manifest or hashed.
         split: one of :data:`SPLITS`.
-        listed: whether a manifest names it; what is only found may be left out.
+        listed: whether a manifest names it; a volume that is only found may be left out.
     """
 
     source: AnySource = field(repr=False)

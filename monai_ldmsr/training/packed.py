@@ -3,7 +3,7 @@
 ``index.json`` names the format's version, each part with its size and SHA-256, and each volume with its map to model
 range and its blocks: slices of one shape, compressed by :mod:`monai_ldmsr.training.slice_codec`, and where they lie in
 which part. The index ends in its own SHA-256. Names and subjects are those of :class:`TrainingVolume`; nothing else is
-told of a patient.
+recorded of a patient.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_packed(folder: str | Path) -> bool:
     index = Path(folder) / INDEX
     if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
         return False
-    # Also a damaged index is recognised by its beginning, so that the damage is told.
+    # Also a damaged index is recognised by its beginning, so that the damage is reported.
     with index.open("rb") as stream:
         return FORMAT.encode() in stream.read(200)
 
@@ -73,7 +73,7 @@ def check_packed(folder: str | Path, split: str) -> None:
     """Find out whether a split can be read whole: all its parts are there, with the right content.
 
     Args:
-        folder: for which :func:`is_packed` holds.
+        folder: a packed dataset, for which :func:`is_packed` holds.
         split: one of ``SPLITS``, or ``all``.
 
     Raises:
@@ -90,7 +90,7 @@ def load_packed(folder: str | Path, split: str) -> list[TrainingVolume]:
     """Read the volumes of a split, slices float32 in the source's unit.
 
     Args:
-        folder: for which :func:`is_packed` holds.
+        folder: a packed dataset, for which :func:`is_packed` holds.
         split: one of ``SPLITS``, or ``all``.
 
     Raises:

@@ -43,7 +43,7 @@ class PackedSize:
         n_bytes: size of all files.
         n_parts: number of ``part-*.bin`` files.
         n_volumes: number of volumes.
-        n_slices: of all volumes together.
+        n_slices: number of slices of all volumes together.
         of_slices: how many there were to choose from.
     """
 
@@ -69,13 +69,13 @@ def pack_dataset(
 
     Args:
         dataset_dir: folder with or without ``manifest.csv``; see :mod:`monai_ldmsr.training.discovery`. Without one,
-            volumes are named by a hash, since file names may tell patients.
+            volumes are named by a hash, since file names may name patients.
         packed: new or empty folder.
         splits: those of ``SPLITS`` to pack.
         megabytes: see :func:`write_packed`.
         slices: see :func:`write_packed`.
         part_megabytes: see :func:`write_packed`.
-        modality: of volume files of which nothing else tells it.
+        modality: modality of volume files that do not say it.
         limits: the largest volume that is read.
 
     Raises:
@@ -109,11 +109,11 @@ def write_packed(
     """Write volumes as a packed folder, whole or not at all.
 
     Args:
-        volumes: by split.
+        volumes: volumes, by split.
         packed: new or empty folder.
         megabytes: all files together are no larger; evenly spread slices are left out until they fit, of the largest
             modality and of the largest volumes first, and never all of a volume. None keeps all.
-        slices: of each volume, at most; evenly spread.
+        slices: greatest number of slices of each volume, evenly spread.
         part_megabytes: no file is larger.
 
     Raises:

@@ -31,12 +31,12 @@ class ValidationPictures:
 
     Args:
         network: (B, 1, h, w) in model range to (B, 1, 4h, 4w); best the moving average of what is trained.
-        volumes: of the calibration split; none draws nothing.
+        volumes: volumes of the calibration split; none draws nothing.
         folder: gets ``<name>_<iteration>.png``.
-        name: of the stage.
+        name: name of the stage.
         interval: iterations between two pictures.
-        patches: at most this many, of different volumes, from the middle of their middle slices.
-        side: of a patch in pixels.
+        patches: greatest number of patches, of different volumes, from the middle of their middle slices.
+        side: side of a patch in pixels.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from monai_ldmsr.training.slices import check_split, load_training_volumes
 
 __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_bundle", "parse_budget"]
 
-#: Told one line for a person at each step.
+#: Called with one line for a person at each step.
 TrainingMessage = Callable[[str], None]
 
 #: Runs a training: folder of a bundle, names of the configs that are laid over its ``inference.yaml``, and values over
@@ -42,7 +42,7 @@ class Stage:
         bundle: name of the bundle whose config it is.
         config: name of the config without extension.
         result: weights file that it leaves; a stage whose result is there is not run again.
-        share: of the whole time.
+        share: share of the whole time.
     """
 
     name: str
@@ -74,8 +74,8 @@ class TrainingPlan:
         data: dataset folder.
         output: gets ``training``, and one folder for each bundle.
         budget_s: seconds of all stages together.
-        seed: of all stages.
-        modality: of volume files of which nothing else tells it.
+        seed: seed of all stages.
+        modality: modality of volume files that do not say it.
         size: one of :data:`SIZES`.
         settings: config values by stage name; those of ``""`` for all stages.
         chosen: names of the stages to be run, of :data:`STAGES`; empty for all.
@@ -115,10 +115,10 @@ class TrainingPlan:
     @property
     def stages(self) -> list[Stage]:
         """Stages that are to be run and whose config is there."""
-        wanted = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
+        chosen = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
         if self.start is not None:
-            wanted = [stage for stage in wanted if stage.name not in _BEFORE_START]
-        return [stage for stage in wanted if self._has(stage.bundle, stage.config)]
+            chosen = [stage for stage in chosen if stage.name not in _BEFORE_START]
+        return [stage for stage in chosen if self._has(stage.bundle, stage.config)]
 
     @property
     def overlays(self) -> list[str]:

@@ -15,7 +15,7 @@ class SizedVolume:
 
     Args:
         group: split and modality; of a split, large modalities give way to small ones.
-        n_slices: that may be kept.
+        n_slices: number of slices that may be kept.
         slice_bytes: compressed size of one of them.
     """
 
@@ -29,28 +29,28 @@ class SizedVolume:
         return self.n_slices * self.slice_bytes
 
 
-def spread_evenly(n_slices: int, wanted: int) -> list[int]:
-    """Indices of exactly ``wanted`` slices, or of all if there are fewer, each in the middle of its share.
+def spread_evenly(n_slices: int, asked: int) -> list[int]:
+    """Indices of exactly ``asked`` slices, or of all if there are fewer, each in the middle of its share.
 
     Example:
         >>> spread_evenly(9, 3), spread_evenly(3, 2), spread_evenly(2, 5)
         ([1, 4, 7], [0, 2], [0, 1])
     """
-    count = min(n_slices, wanted)
+    count = min(n_slices, asked)
     return [(2 * n + 1) * n_slices // (2 * count) for n in range(count)]
 
 
-def level_shares(wanted: Sequence[float], available: float) -> list[float]:
+def level_shares(asked: Sequence[float], available: float) -> list[float]:
     """Give each what it wants up to one common level, so that only the largest give way.
 
     Example:
         >>> level_shares([10, 40, 50], 70)
         [10, 30.0, 30.0]
     """
-    left, shares = available, list(wanted)
-    order = sorted(range(len(wanted)), key=lambda n: wanted[n])
+    left, shares = available, list(asked)
+    order = sorted(range(len(asked)), key=lambda n: asked[n])
     for place, n in enumerate(order):
-        shares[n] = min(wanted[n], left / (len(order) - place))
+        shares[n] = min(asked[n], left / (len(order) - place))
         left -= shares[n]
     return shares
 
@@ -62,7 +62,7 @@ def fitting_counts(volumes: Sequence[SizedVolume], available: float) -> list[int
     largest volumes.
 
     Args:
-        volumes: of all splits and modalities.
+        volumes: volumes of all splits and modalities.
         available: bytes.
     """
     total = sum(volume.total_bytes for volume in volumes)
@@ -81,8 +81,8 @@ def fitting_counts(volumes: Sequence[SizedVolume], available: float) -> list[int
 def _level_split(
     volumes: Sequence[SizedVolume], modalities: Mapping[str, Sequence[int]], share: float, counts: list[int]
 ) -> None:
-    wanted = [sum(volumes[n].total_bytes for n in members) for members in modalities.values()]
-    for members, given in zip(modalities.values(), level_shares(wanted, share * sum(wanted)), strict=True):
+    asked = [sum(volumes[n].total_bytes for n in members) for members in modalities.values()]
+    for members, given in zip(modalities.values(), level_shares(asked, share * sum(asked)), strict=True):
         parts = level_shares([volumes[n].total_bytes for n in members], given)
         for n, part in zip(members, parts, strict=True):
             # A hair more, so that a volume that fits whole does not lose a slice to rounding.

@@ -53,7 +53,7 @@ def quantisation_step(slices: Sequence[npt.NDArray[np.float32]], modality: str, 
     Whole numbers (or quarters, which 2x2 means are) stay exact unless ten bits are coarser than they are.
 
     Args:
-        slices: of one volume, in the source's unit.
+        slices: slices of one volume, in the source's unit.
         modality: ``CT`` is in HU.
         intensity: the volume's map to model range.
     """
@@ -134,7 +134,7 @@ def _predicted(left: IntImage, up: IntImage, corner: IntImage) -> IntImage:
 
 def _inflated(plane: bytes, size: int) -> bytes:
     try:
-        # One byte more than there should be tells what is too long, however long it is.
+        # One byte more than there should be is enough to find what is too long, however long it is.
         found = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS).decompress(plane, max_length=size + 1)
     except lzma.LZMAError:
         found = b""

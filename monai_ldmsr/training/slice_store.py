@@ -19,7 +19,7 @@ __all__ = ["DrawnPatches", "SliceStore"]
 #: How often each modality is drawn; PET here is only small crops.
 _MODALITY_SHARE = {"MR": 0.52, "CT": 0.44, "PT": 0.04}
 
-#: Candidates for each patch wanted, and the spread in model range under which one is air.
+#: Candidates for each patch, and the spread in model range under which one is air.
 _CANDIDATES, _MIN_SPREAD = 2, 0.1
 
 #: The noise of a slice is measured after averaging over blocks of these sides.
@@ -88,8 +88,8 @@ class SliceStore:
 
         Args:
             size: side in pixels; smaller slices go on with their edge values.
-            count: of patches.
-            generator: on the store's device.
+            count: number of patches.
+            generator: random numbers, on the store's device.
         """
         draw = torch.rand(_CANDIDATES * count, generator=generator, device=self.device, dtype=torch.float64)
         chosen = torch.searchsorted(self._shares(size), draw).clamp(max=len(self._owner) - 1)

@@ -52,7 +52,7 @@ def load_training_volumes(
         split: ``train``, ``calibration``, ``test``, or ``all``; None or "" reads nothing.
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
             Packed volumes stay as they are: halved in the training split alone.
-        modality: of volume files of which nothing else tells it: ``CT`` (in HU), ``MR`` or ``PT``.
+        modality: modality of volume files that do not say it: ``CT`` (in HU), ``MR`` or ``PT``.
         limits: the largest volume that is read; None takes the usual ones.
 
     Raises:

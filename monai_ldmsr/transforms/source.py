@@ -63,8 +63,8 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
 
     Args:
         keys: paths, files of a series, volumes of a 4D NIfTI file, or any of these in archives.
-        modality: of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or ``PT``;
-            None for what header or JSON file beside say, with a warning when nothing does. DICOM tells its own.
+        modality: modality of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or
+            ``PT``; None for what header or JSON file beside say, with a warning when nothing does. DICOM says its own.
         source_key: where the source is kept.
         limits: the largest source that is read.
 
