@@ -48,7 +48,7 @@ def find_bundle(bundle: str | Path) -> Path:
     for candidate in candidates:
         if (candidate / "configs" / "metadata.json").is_file():
             return candidate
-    raise SettingsError(f"There is no bundle '{Path(bundle).name}' (a folder with configs/metadata.json).")
+    raise SettingsError(f"The bundle '{Path(bundle).name}' (a folder with configs/metadata.json) was not found.")
 
 
 def running_bundle(bundle_root: str | Path, name: str) -> Path:

@@ -50,7 +50,7 @@ class LdmsrError(Exception):
         reason: the machine-readable code that reaches ``summary.json``.
     """
 
-    #: The message with the path that the user typed; only for whoever typed it, in no log and no report.
+    #: The message with the path that the user typed; only for that user, in no log and no report.
     console_message: str = ""
 
     def __init__(self, message: str, reason: ReasonCode) -> None:

@@ -135,7 +135,7 @@ class SeriesEvaluator:
         cases = [CaseResult.of(item.outcome, case=item.case) for item in self.dataset.skipped]
         if self.dataset.work_dir is not None:
             remove_unpacked(self.dataset.work_dir)
-        # Written before the first slice is computed: an output folder that is no good is found out at once.
+        # Written before the first slice is computed: an output folder that cannot be used is found at once.
         self.summary = RunSummary(tuple(cases))
         self.summary.write_json(self.output_dir / "summary.json")
         rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)

@@ -24,7 +24,7 @@ class ReasonCode(str, Enum):
 
     NOT_AN_IMAGE = (
         "NOT_AN_IMAGE",
-        "The file is no image: another kind of file, or a DICOM object without pixels (report, plan, DICOMDIR).",
+        "The file is not an image: another kind of file, or a DICOM object without pixels (report, plan, DICOMDIR).",
         "Nothing, if it was not meant to be super-resolved.",
     )
     UNSUPPORTED_SOP_CLASS = (

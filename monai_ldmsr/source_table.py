@@ -1,4 +1,4 @@
-"""Who is who: the sources of a run with their paths, for whoever ran it and for nobody else.
+"""Who is who: the sources of a run with their paths, for the user who ran it alone.
 
 It is the one file that names sources, written only where it was asked for. Nothing here logs, and nothing of it reaches
 a report or a summary.
@@ -77,7 +77,7 @@ class SourceTable:
         if self._file.suffix.lower() != ".csv":
             raise SettingsError(f"The table of sources is '{file}'; give a file that ends in .csv.")
         if os.path.lexists(self._file) and not self._is_ours():
-            raise SettingsError(f"'{self._file}' is there and is no table of sources, so it is not replaced.")
+            raise SettingsError(f"'{self._file}' is there and is not a table of sources, so it is not replaced.")
 
     def write(self, rows: Sequence[SourceRow], summary: RunSummary) -> None:
         """Write the file, replaced as a whole; only its owner may read it.

@@ -184,7 +184,7 @@ def _whole() -> Iterator[OddInput]:
 
 def _several() -> Iterator[OddInput]:
     """Several volumes in one folder or one series."""
-    both, told = (5, 5), "told apart"
+    both, told = (5, 5), "distinguished by"
     yield OddInput("CT and MR in a folder", beside(series("CT"), series("MR")), both)
     yield OddInput("MR two echoes", volumes("MR", {"EchoTime": 10}, {"EchoTime": 30}), both, warning=told)
     diffusion = volumes("MR", {"DiffusionBValue": 0.0}, {"DiffusionBValue": 900.0})

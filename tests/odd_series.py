@@ -27,7 +27,7 @@ def _acquisitions() -> Iterator[OddInput]:
         first, second = ({key: "1010"}, {key: "1020"}) if key == "AcquisitionTime" else ({key: 1}, {key: 2})
         for m in ("CT", "MR"):
             made = volumes(m, first, {**second, "positions_mm": HALF})
-            yield OddInput(f"{m} half a spacing apart by {key}", made, (5, 5), warning="told apart")
+            yield OddInput(f"{m} half a spacing apart by {key}", made, (5, 5), warning="distinguished by")
         later = {**second, "positions_mm": [5, 7.5, 10, 12.5, 15]}
         yield OddInput(f"CT partly overlapping by {key}", volumes("CT", first, later), (5, 5), warning="overlap")
     third = volumes(
@@ -55,7 +55,7 @@ def _small() -> Iterator[OddInput]:
         for spacing_mm in ((0.02, 0.03, 0.02), (0.0005, 0.0004, 0.003)):
             yield OddInput(f"{m} voxels of {spacing_mm[0]} mm", series(m, spacing_mm=spacing_mm), (5,))
     frames = [{"spacing_mm": (0.02, 0.03, 0.02), "FrameReferenceTime": n * 60000} for n in range(2)]
-    yield OddInput("PT dynamic with voxels of 0.02 mm", volumes("PT", *frames), (5, 5), warning="told apart")
+    yield OddInput("PT dynamic with voxels of 0.02 mm", volumes("PT", *frames), (5, 5), warning="distinguished by")
     near = [0.025, 0.47, 1.028, 1.474, 2.031]
     each = [{"spacing_mm": (0.1, 0.12, 0.5), "TemporalPositionIdentifier": 1}]
     each += [{**each[0], "TemporalPositionIdentifier": 2, "positions_mm": near}]

@@ -245,7 +245,7 @@ def _set_dimensions(header: Dataset) -> None:
 
 
 def _set_contrast(header: Dataset) -> None:
-    """Contrast/Bolus Agent, which the classic module wants, in the words of the codes (PS3.3 C.7.6.4)."""
+    """Contrast/Bolus Agent, which the classic module needs, in the words of the codes (PS3.3 C.7.6.4)."""
     agents = _sequence(header, "ContrastBolusAgentSequence")
     if agents and "ContrastBolusAgent" not in header:
         names = ", ".join(filter(None, (text(item, "CodeMeaning") for item in agents)))

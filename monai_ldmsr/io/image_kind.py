@@ -68,7 +68,7 @@ def skip_reason(header: Dataset) -> tuple[ReasonCode, str] | None:
     if uid not in CLASSIC and not (text(header, "Rows") and text(header, "Columns")):
         return ReasonCode.NOT_AN_IMAGE, "A DICOM object without an image: report, plan, DICOMDIR or the like."
     if uid in _SECONDARY_CAPTURE:
-        return ReasonCode.UNSUPPORTED_SOP_CLASS, "A secondary capture is no measured image."
+        return ReasonCode.UNSUPPORTED_SOP_CLASS, "A secondary capture is not a measured image."
     if not modality_of(header):
         return ReasonCode.UNSUPPORTED_MODALITY, _unsupported_modality(header)
     if uid and uid not in CLASSIC:

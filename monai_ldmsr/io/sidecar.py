@@ -71,7 +71,7 @@ def read_sidecar(path: Path) -> Sidecar:
     except OSError:
         return _ignored("cannot be read")
     except (ValueError, RecursionError):
-        return _ignored("is no JSON file")
+        return _ignored("is not a JSON file")
     if not isinstance(said, dict):
         return _ignored("holds no names with values")
     return _sidecar(said)

@@ -17,7 +17,7 @@ __all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "
 Others = dict[tuple[ReasonCode, str], list[Path]]
 
 _LINK = (ReasonCode.NOT_AN_IMAGE, "A link that leads out of the source folder, or to a folder, is not followed.")
-_NO_FILE = (ReasonCode.NOT_AN_IMAGE, "A pipe, socket or device is no file and is not opened.")
+_NO_FILE = (ReasonCode.NOT_AN_IMAGE, "A pipe, socket or device is not a file and is not opened.")
 _CLOSED_FOLDER = (
     ReasonCode.UNREADABLE_FILE,
     "A folder cannot be opened, so what it holds is unknown. Check its permissions.",

@@ -77,7 +77,7 @@ class VolumeFile:
     said_modality: str = ""
 
     def with_modality(self, modality: str | None) -> VolumeFile:
-        """The same volume as the modality that its user knows, or with a warning where nobody knows any.
+        """The same volume as the modality that its user knows, or with a warning where none is known.
 
         In CT, impossible values then are padding.
 

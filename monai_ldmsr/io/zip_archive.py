@@ -98,7 +98,7 @@ def open_zip(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[_OpenZ
 
 
 class _CautiousFile(io.FileIO):
-    """A file of which nobody reads much at once: zipfile reads a list of contents as long as the archive claims."""
+    """A file that is never read in large pieces: zipfile reads a list of contents as long as the archive claims."""
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         super().__init__(path)

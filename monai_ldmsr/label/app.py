@@ -130,7 +130,9 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
                 ReasonCode.UNSUPPORTED_DIMENSIONS,
             )
         if volume_extension(path) is None:
-            message = "The uploaded file is no volume file. A DICOM series is put into the DICOMweb service, and named."
+            message = (
+                "The uploaded file is not a volume file. A DICOM series is put into the DICOMweb service, and named."
+            )
             raise SkippedSourceError(message, ReasonCode.NOT_AN_IMAGE)
         with self._turn.taken(), TemporaryDirectory(prefix="ldmsr-") as folder:
             inferred = infer(path, "upload", Path(folder), settings)
@@ -206,7 +208,7 @@ def _attempted(infer: _Infer, request: Mapping[str, Any], datastore: Datastore) 
 
 
 def _answer(file: str | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    """As MONAI Label wants it; the file is removed once it is sent."""
+    """As MONAI Label needs it; the file is removed once it is sent."""
     return {"label": None, "tag": "", "file": file, "params": {**record, "label_names": {}}}
 
 

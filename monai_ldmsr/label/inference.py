@@ -1,4 +1,4 @@
-"""One super-resolution at a time, in a folder of its own; whoever asks meanwhile waits."""
+"""One super-resolution at a time, in a folder of its own; other requests wait meanwhile."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
         own, extension = self._to_id(os.path.basename(image_filename))
         image = image_id or own
         if image != os.path.basename(image) or image.startswith(".") or not image.isprintable():
-            raise SettingsError("image is no name that an image can have: it is a path, hidden, or not printable.")
+            raise SettingsError("image is not a valid name of an image: it is a path, hidden, or not printable.")
         with output_errors("The image"), working_folder(Path(self._datastore_path)) as folder:
             shutil.copyfile(image_filename, folder / "image")
             self.add_linked(folder / "image", image, extension, {image: image_info or {}})

@@ -56,7 +56,7 @@ class LocalResults:
             )
         extension = volume_extension(path)
         if extension is None:
-            raise SkippedSourceError("The image is no NIfTI or NRRD file.", ReasonCode.NOT_AN_IMAGE)
+            raise SkippedSourceError("The image is not a NIfTI or NRRD file.", ReasonCode.NOT_AN_IMAGE)
         # Messages name the case, so it is without the image's name, which may be a patient's.
         case = f"x{settings.factor}_{settings_digest(settings, _content(path))}"
         name = f"{image}_{case}"

@@ -60,7 +60,7 @@ def requested_name(request: Mapping[str, Any], name: str) -> str:
     """
     value = _first(request.get(name))
     if not isinstance(value, str | None):
-        raise SettingsError(f"{name} is no text.")
+        raise SettingsError(f"{name} is not a text.")
     return value or ""
 
 

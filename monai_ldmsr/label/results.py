@@ -77,7 +77,7 @@ def record_of(image: str, source: str, report: Mapping[str, Any], **more: Any) -
 
 @dataclass(frozen=True)
 class ClientFile:
-    """What a client wants back as a file.
+    """What a client asks for as a file.
 
     Slicer's and OHIF's clients ask for a label map of 8 bits, which no image would survive: they get an empty one, on
     the source's grid, and find the image by its name.
@@ -106,10 +106,10 @@ class ClientFile:
         return cls(extension, is_labels, bool(request.get("result_write_to_file", True)))
 
     def written(self, image: Callable[[], Path], source_grid: Mapping[str, Any]) -> str | None:
-        """Write it into a temporary file, which whoever gets it removes; None where none is wanted.
+        """Write it into a temporary file, which the caller removes; None where none is asked for.
 
         Args:
-            image: gives the result's volume file; asked only where it is wanted.
+            image: gives the result's volume file; called only where it is needed.
             source_grid: ``shape`` (I, J, K) and RAS ``affine`` in mm, as in a report.
 
         Raises:

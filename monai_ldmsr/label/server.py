@@ -74,7 +74,7 @@ def _add_image(
 
 @contextmanager
 def _tidied_up(background_tasks: BackgroundTasks) -> Iterator[None]:
-    """After a refusal nobody else removes what was uploaded."""
+    """Remove what was uploaded after a refusal, since nothing else does."""
     try:
         yield
     except BaseException:

@@ -204,8 +204,8 @@ def _plain(value: Any) -> Any:
     value = value.value if isinstance(value, Enum) else value
     if type(value) not in (bool, int, float, str, type(None)) or str(value).startswith(("$", "@", "%", "_")):
         raise SettingsError(
-            f"An argument holds '{value}', which is no plain value, or one that MONAI would execute or look up when it "
-            "reads the config that is written. Write the value itself."
+            f"An argument holds '{value}', which is not a plain value, or one that MONAI would execute or look up when "
+            "it reads the config that is written. Write the value itself."
         )
     return value
 

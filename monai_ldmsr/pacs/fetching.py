@@ -89,7 +89,7 @@ def fetch(
         method: ``get`` or ``move`` for DICOM, ``wado`` for DICOMweb; None takes ``get`` or ``wado``.
         move: see :class:`MoveTarget`.
         limits: what one image may have.
-        dry_run: find and count only.
+        dry_run: find and count series, and fetch nothing.
         progress: called after each series.
 
     Raises:

@@ -49,12 +49,12 @@ def read_instance(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> InstanceHe
     """
     header = read_header(path, limits)
     if header is None:
-        raise CorruptSourceError("What the PACS sent is no DICOM object.", ReasonCode.UNREADABLE_FILE)
+        raise CorruptSourceError("What the PACS sent is not a DICOM object.", ReasonCode.UNREADABLE_FILE)
     study, series = text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID")
     uid = sop_instance(header)
     if not all(is_uid(value) for value in (study, series, uid)):
         raise CorruptSourceError(
-            "A study, series or instance UID is missing in what the PACS sent, or is no UID.",
+            "A study, series or instance UID is missing in what the PACS sent, or is not a UID.",
             ReasonCode.UNREADABLE_FILE,
         )
     skipped = skip_reason(header)

@@ -63,7 +63,7 @@ class DicomwebPeer:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a DICOMweb service wants to know; in no ``repr``, log or message.
+    """What a DICOMweb service asks for access; in no ``repr``, log or message.
 
     Args:
         user: name for basic authentication; None for a token.

@@ -195,5 +195,5 @@ def _class_and_syntax(path: Path) -> tuple[str, UID]:
 def _header(path: Path) -> pydicom.Dataset:
     header = read_header(path)
     if header is None:
-        raise PeerError("A file of the result is no DICOM file, so it is not sent.", ReasonCode.NOT_AN_IMAGE)
+        raise PeerError("A file of the result is not a DICOM file, so it is not sent.", ReasonCode.NOT_AN_IMAGE)
     return header

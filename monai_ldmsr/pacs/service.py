@@ -1,4 +1,4 @@
-"""Series in, results out, for as long as it runs: what was received is worked on and sent on, and then forgotten."""
+"""Series in, results out, for as long as it runs: what was received is worked on and sent on, and then removed."""
 
 from __future__ import annotations
 

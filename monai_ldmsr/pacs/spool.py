@@ -47,7 +47,7 @@ class SpoolTimes:
     Args:
         quiet_s: since the last image, or the last end of an association, where all its associations ended well.
         open_quiet_s: since the last image, where an association that brought some is still open.
-        incomplete_s: since the last image; an incomplete series that nobody sent again is then removed.
+        incomplete_s: since the last image; an incomplete series that was not sent again is then removed.
         remember_s: how long a series that was handed on is known by its hashes.
     """
 
@@ -307,7 +307,7 @@ class SeriesSpool:
         return final
 
     def _record(self, ready: Path, hashes: dict[str, str] | None = None) -> None:
-        """Remember what was handed on, unless it is remembered already."""
+        """Record what was handed on, unless it is recorded already."""
         path = self._records / f"{ready.name.split('-')[0]}.json"
         record = self._loaded(path.stem).handed_on
         files = {file.name: file for file in ready.glob("*.dcm")}

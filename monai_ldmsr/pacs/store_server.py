@@ -116,7 +116,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class IncomingImage:
-    """An image that somebody wants to store.
+    """An image that a peer sends to be stored.
 
     Args:
         event: pynetdicom's ``EVT_C_STORE``.
@@ -158,7 +158,7 @@ class Storage(Protocol):
         """Keep the image safely on disk, or say why not."""
 
     def refused(self, image: IncomingImage, refusal: Refusal) -> None:
-        """Take note that an image was not taken, whoever refused it."""
+        """Record that an image was refused, by whichever side."""
 
     def released(self, association: int) -> None:
         """Take note that an association ended well."""
@@ -231,7 +231,7 @@ class StoreServer:
     ) -> None:
         if not endpoint.allowed:
             # pynetdicom takes an empty list for "anybody".
-            raise SettingsError("Name the AE titles that may send; without any, nobody could.")
+            raise SettingsError("Name the AE titles that may send; without any, none may.")
         self._storage, self._folder, self.limits = storage, folder, limits
         self._endpoint = endpoint
         self._ssl = None if endpoint.tls is None else endpoint.tls.server_context()

@@ -60,7 +60,7 @@ def page_environment(package: str, undefined: type[Undefined] = StrictUndefined)
 
     Args:
         package: a package with a folder ``templates``.
-        undefined: what becomes of a name that a template uses and nobody gave; an error unless said otherwise.
+        undefined: what becomes of a name that a template uses and that was not given; an error unless said otherwise.
     """
     return Environment(
         loader=PackageLoader(package), autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""Go on where a training stopped, and find out in time that there is no room to save one.
+"""Go on where a training stopped, and find out in time that there is no disk space to save one.
 
 MONAI's ``CheckpointSaver`` writes straight to the final name, so a killed training or a full disk would leave none that
 is whole. Ignite's ``Checkpoint`` would do with an atomic saver and two files kept, but removes only files of its own
@@ -75,7 +75,7 @@ class SafeCheckpoints:
                     path.unlink()
         except OSError as error:
             raise OutputError(
-                f"The checkpoint '{target.name}' cannot be written; the last one is whole. Make room on the disk and "
+                f"The checkpoint '{target.name}' cannot be written; the last one is whole. Free disk space and "
                 "go on from it."
             ) from error
 

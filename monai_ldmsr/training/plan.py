@@ -137,7 +137,7 @@ class TrainingPlan:
         Raises:
             SettingsError: the bundle has no training configs, there is no such size, or see ``check_split``.
             SourceError: a volume cannot be read.
-            OutputError: there is no room.
+            OutputError: there is not enough disk space.
         """
         if not all(self._has(stage.bundle, stage.config) for stage in STAGES if stage.bundle == DEFAULT_BUNDLE):
             raise SettingsError(
@@ -146,7 +146,7 @@ class TrainingPlan:
         unknown = set(self.chosen) - {stage.name for stage in STAGES}
         if unknown:
             names = ", ".join(stage.name for stage in STAGES)
-            raise SettingsError(f"There is no stage '{sorted(unknown)[0]}'; choose of {names}.")
+            raise SettingsError(f"There is no stage '{sorted(unknown)[0]}'; choose from {names}.")
         if self.start is not None and not self.start.is_file():
             raise SettingsError(f"The weights '{self.start.name}' to start from do not exist. Check the path.")
         if self.size not in SIZES or not all(self._has(DEFAULT_BUNDLE, name) for name in self.overlays):
@@ -234,7 +234,7 @@ def pack_bundle(source: Path, target: Path, weights: Mapping[str, Path]) -> None
     Raises:
         OutputError: it cannot be written.
     """
-    with output_errors(f"The bundle '{target.name}'", "Make room, or choose another folder."):
+    with output_errors(f"The bundle '{target.name}'", "Free disk space, or choose another folder."):
         shutil.copytree(source / "configs", target / "configs", dirs_exist_ok=True)
         if (source / "LICENSE").is_file():
             shutil.copy2(source / "LICENSE", target / "LICENSE")

@@ -401,5 +401,5 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(bytes(data))
     with pytest.raises(WeightsError, match="altered"):
         load_super_resolver(bundle)
-    with pytest.raises(SettingsError, match="no bundle"):
+    with pytest.raises(SettingsError, match="was not found"):
         find_bundle("nothing")

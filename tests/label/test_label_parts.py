@@ -75,7 +75,7 @@ def test_other_words_of_a_request() -> None:
     assert requested_name({"image": "a"}, "image") == requested_name({"image": ["a", "b"]}, "image") == "a"
     assert requested_name({"image": None}, "image") == requested_name({}, "image") == ""
     for wrong in (3, {}, [["a"]]):
-        with pytest.raises(SettingsError, match="image is no text"):
+        with pytest.raises(SettingsError, match="image is not a text"):
             requested_name({"image": wrong}, "image")
 
 

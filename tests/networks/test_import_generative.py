@@ -268,7 +268,7 @@ def test_what_monai_does_otherwise_is_refused(network: dict[str, Any], match: st
         ({**CODEC, "norm_eps": "1e-6"}, "does not run on"),
         ({**CODEC, "_target_": "monai.networks.nets.AutoencoderKL"}, "none of generative.networks.nets"),
         ({**CODEC, "_target_": "generative.networks.nets.ControlNet"}, "none of generative.networks.nets"),
-        ({**CODEC, "in_channels": np.int64(2)}, "no plain value"),
+        ({**CODEC, "in_channels": np.int64(2)}, "not a plain value"),
         ({**CODEC, "_target_": "os.system"}, "none of generative.networks.nets"),
     ],
 )
