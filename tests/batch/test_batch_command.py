@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from batch_runs import batch, outcomes
+from batch_runs import batch, in_this_process, outcomes
 from batch_work import Inbox
 from dicom_fixtures import make_series
 from marked_patients import add_bad_sources, all_texts, marked_series, secrets_in
@@ -30,6 +30,8 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import derived_series
 from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ReadSourced
+
+__all__ = ["in_this_process"]
 
 pytestmark = pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
 
