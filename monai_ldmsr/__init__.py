@@ -13,12 +13,12 @@ from monai_ldmsr.lazy_names import lazy_names
 if TYPE_CHECKING:
     from monai_ldmsr.errors import LdmsrError
     from monai_ldmsr.geometry import VolumeGeometry
+    from monai_ldmsr.image_output import derivation_of
     from monai_ldmsr.inferers import VolumeInferer
     from monai_ldmsr.io import DicomSeries, find_dicom_series, read_dicom_series, write_derived_series
     from monai_ldmsr.networks import LatentCodec, import_generative
     from monai_ldmsr.noise_level import volume_noise
     from monai_ldmsr.report import SRReport
-    from monai_ldmsr.result_writer import derivation_of
     from monai_ldmsr.transforms import fit_intensity_map, possible_range, project_volume, volume_of
     from monai_ldmsr.workflow import load_super_resolver, super_resolve
 
@@ -54,7 +54,7 @@ __getattr__ = lazy_names(
         "networks": ["LatentCodec", "import_generative"],
         "noise_level": ["volume_noise"],
         "report": ["SRReport"],
-        "result_writer": ["derivation_of"],
+        "image_output": ["derivation_of"],
         "transforms": ["fit_intensity_map", "possible_range", "project_volume", "volume_of"],
         "workflow": ["load_super_resolver", "super_resolve"],
     },

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 
 from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io import DicomSeries, VolumeFile
+from monai_ldmsr.io.written_files import FileCheck
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import SourceProjection
 
@@ -34,6 +35,7 @@ class ComputedCase:
         factors: how many times finer the result's grid is.
         described: what network and inferer say of the call that made the result.
         settings: everything that changes the result, by name.
+        times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ComputedCase:
     factors: Factors
     described: Mapping[str, Any]
     settings: Mapping[str, Any]
+    times: tuple[float, float, float]
 
     @classmethod
     def of(
@@ -53,21 +56,23 @@ class ComputedCase:
         factors: Factors,
         described: Mapping[str, Any],
         settings: Mapping[str, Any],
+        times: tuple[float, float, float],
     ) -> ComputedCase:
         """From what MONAI's dictionary transforms leave under ``source``, ``pred`` and the names that follow from them.
 
         Args:
-            data: what the transforms gave.
+            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity`` and ``pred_projection``.
             name: see the class.
             factors: see the class.
             described: see the class.
             settings: beside what network, inferer and projection say of themselves.
+            times: see the class.
         """
         projection: SourceProjection = data["pred_projection"]
         of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
         everything = {**settings, **of_call, **projection.settings}
         source, result, intensity = data["source"], data["pred"], data["image_intensity"]
-        return cls(name, source, result, intensity, projection, factors, described, everything)
+        return cls(name, source, result, intensity, projection, factors, described, everything, times)
 
     @cached_property
     def geometry(self) -> VolumeGeometry:
@@ -81,13 +86,13 @@ class WrittenOutput:
 
     Args:
         kind: what it is in a few words, such as ``"image series"``.
-        n_files: how many files it is.
+        files: its files by their names relative to the case's folder, with ``/``: how each is read back from disk.
         n_clipped: voxels that lay outside what the stored type holds.
         series_uid: Series Instance UID, where it is a DICOM series.
     """
 
     kind: str
-    n_files: int
+    files: Mapping[str, FileCheck]
     n_clipped: int = 0
     series_uid: str = ""
 
@@ -95,7 +100,8 @@ class WrittenOutput:
 class CaseOutput(Protocol):
     """Makes one thing of each case: an image series, a parametric map, a structured report, a sidecar file.
 
-    What it writes is read back by ``io.written_files`` before the folder gets its name, and stands in the report.
+    What it writes is read back before the folder gets its name, each file by a check of its kind (``io.written_files``
+    has some), and stands in the report.
     """
 
     def write(self, case: ComputedCase, folder: Path) -> WrittenOutput:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ldmsr.case import CaseOutput
+from monai_ldmsr.image_output import BundleModel, HeaderTexts, moment
 from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
@@ -24,7 +26,7 @@ from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.noise_level import volume_noise
-from monai_ldmsr.result_writer import BundleModel, HeaderTexts, ResultWriter, WrittenCase, moment
+from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
 
@@ -143,7 +145,7 @@ class SeriesEvaluator:
             table.write(rows, self.summary)
         for n, one in enumerate(found, start=1):
             log.info("%d of %d: %s", n, len(found), one.name)
-            count = _slice_counter(progress, one.name, n, len(found))
+            count = None if progress is None else partial(progress, one.name, n, len(found))
             cases.append(self.attempt(one.source, one.name, self.output_dir, count))
             log.info("%s: %s %s", one.name, cases[-1].status, cases[-1].message)
             self.summary = RunSummary(tuple(cases))
@@ -207,32 +209,27 @@ class SeriesEvaluator:
         read = time.perf_counter()
         volume = data["image"][None]
         known = (data["source"].modality, volume_noise(volume))
+        network = self.network if progress is None else _CountedNetwork(self.network, volume.shape[-1], progress)
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
-            data["pred"] = self.inferer(volume, self._counting(volume.shape[-1], progress), *known)[0]
+            data["pred"] = self.inferer(volume, network, *known)[0]
         described = {**self.network.describe(*known), **getattr(self.inferer, "describe", dict)()}
         data = self.postprocessing(data)
         times = (start + waited, read + waited, time.perf_counter())
         return self.writer.write(data, case, output_dir, times, described)
 
-    def _counting(self, n_slices: int, progress: Callable[[int, int], None] | None) -> Callable[..., Tensor]:
-        done = 0
 
-        def network(slices: Tensor, modality: str, noise: float) -> Tensor:
-            nonlocal done
-            result = self.network(slices, modality, noise)
-            done += len(slices)
-            if progress is not None:
-                progress(done, n_slices)
-            return result
+class _CountedNetwork:
+    """A slice network that reports how many slices it has done."""
 
-        return network
+    def __init__(self, network: SliceNetwork, n_slices: int, progress: Callable[[int, int], None]) -> None:
+        self.network, self.n_slices, self.progress = network, n_slices, progress
+        self.factors, self.describe = network.factors, network.describe
+        self.done = 0
 
-
-def _slice_counter(progress: Progress | None, case: str, number: int, total: int) -> Callable[[int, int], None]:
-    def count(done: int, slices: int) -> None:
-        if progress is not None:
-            progress(case, number, total, done, slices)
-
-    return count
+    def __call__(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        result = self.network(slices, modality, noise)
+        self.done += len(slices)
+        self.progress(self.done, self.n_slices)
+        return result

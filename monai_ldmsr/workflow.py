@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
     from monai_ldmsr.evaluation.table import EvaluationTable
     from monai_ldmsr.evaluator import Progress, SeriesEvaluator
+    from monai_ldmsr.image_output import BundleModel
     from monai_ldmsr.io import ReadLimits
     from monai_ldmsr.networks import SliceNetwork
-    from monai_ldmsr.result_writer import BundleModel
     from monai_ldmsr.run_summary import RunSummary
 
 __all__ = [
@@ -112,7 +112,7 @@ def open_evaluator(
     Raises:
         LdmsrError: see :func:`super_resolve`.
     """
-    from monai_ldmsr.result_writer import moment, source_date
+    from monai_ldmsr.image_output import moment, source_date
 
     given = {**vars(settings), "names": names, "created": moment(settings.created) or source_date()}
     workflow = _workflow(
@@ -141,8 +141,8 @@ def load_super_resolver(
         SettingsError: an argument is outside what is possible.
         WeightsError: the weights are missing or altered.
     """
+    from monai_ldmsr.image_output import BundleModel
     from monai_ldmsr.networks.interface import on_device
-    from monai_ldmsr.result_writer import BundleModel
 
     folder = find_bundle(bundle)
     chosen = {key: value for key, value in settings.items() if value is not None}
@@ -202,22 +202,13 @@ def evaluate(
         SourceError: nothing can be read or measured.
         OutputError: the output folder cannot be written.
     """
-    chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device}
-    chosen |= {"baselines": baselines, "limits": limits}
-    folder = find_bundle(bundle)
+    chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device, "factor": factor}
+    chosen |= {"baselines": baselines, "limits": limits, "operator": operator, "noise_grey": noise_grey}
+    chosen |= {"slices_per_volume": slices_per_volume, "native_slices_per_volume": native_slices_per_volume}
+    chosen |= {"dataset_dir": Path(dataset_dir), "output_dir": Path(output_dir)}
+    given = {key: value for key, value in chosen.items() if value is not None}
     with _unwrapped():
-        workflow = _workflow(
-            folder,
-            "evaluate",
-            dataset_dir=Path(dataset_dir),
-            output_dir=Path(output_dir),
-            factor=factor,
-            operator=operator,
-            noise_grey=noise_grey,
-            slices_per_volume=slices_per_volume,
-            native_slices_per_volume=native_slices_per_volume,
-            **{key: value for key, value in chosen.items() if value is not None},
-        )
+        workflow = _workflow(find_bundle(bundle), "evaluate", **given)
         evaluation: SplitEvaluation = workflow.evaluator
     return evaluation.run(output_dir)
 
@@ -362,12 +353,19 @@ def check_config() -> None:
 def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
     used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
-    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | described(WorkSettings).keys()
+    settings = described(WorkSettings)
+    # What changes no voxel is anyone's to give; and None asks for what the bundle does.
+    free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
+    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | free
     unused = config.keys() - known
     # What an overlay or another override left without a use is as a file says it.
     for path in configs.glob("*.yaml") if unused else ():
-        unused -= {key for key, value in ConfigParser.load_config_file(path).items() if config.get(key) == value}
-    for key in unused:
+        laid = ConfigParser.load_config_file(path)
+        unused -= {key for key, value in laid.items() if key in settings or config.get(key) == value}
+    for key in sorted(unused):
+        if key in settings:
+            own = ", ".join(name for name in settings if name in config.keys() - unused - free)
+            raise SettingsError(f"Nothing in this bundle's config uses '{key}'; its settings are {own}.")
         near = difflib.get_close_matches(key, known & config.keys(), 1)
         advice = f"did you mean {near[0]}?" if near else "leave it away."
         raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")

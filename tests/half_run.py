@@ -13,6 +13,7 @@ from series_by_hand import DERIVATION, repeated
 from sound_sources import Files
 
 from monai_ldmsr.evaluator import SeriesEvaluator, SourceDataset
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import DicomSeries, write_derived_series, write_volume_file
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.transforms import ReadSourced
@@ -36,7 +37,8 @@ class HalfEvaluator(SeriesEvaluator):
             assert len(written.paths) == len(source.headers)
         else:
             folder.mkdir()
-            write_volume_file(source, repeated(source.voxels), folder / f"v{source.extension}", "research only")
+            path = folder / f"v{source.extension}"
+            write_volume_file(source, repeated(source.voxels), Factors(2, 2), path, "research only")
         grid = SimpleNamespace(shape=source.voxels.shape)
         report = SimpleNamespace(warnings=source.warnings, result=grid, duration_s=SimpleNamespace(total=0.0))
         return SimpleNamespace(report=report, series_uid="", files={})

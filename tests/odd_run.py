@@ -54,7 +54,7 @@ def use_nearest_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(SuperResolver, "forward", repeat)
     monkeypatch.setattr("monai_ldmsr.networks.load_weights", lambda network, path, sha256: sha256)
-    monkeypatch.setattr("monai_ldmsr.result_writer.slice_panels", lambda *_: [])
+    monkeypatch.setattr("monai_ldmsr.report_output.slice_panels", lambda *_: [])
 
 
 def run(

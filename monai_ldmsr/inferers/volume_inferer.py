@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.number_settings import whole_number
 
 __all__ = ["VolumeInferer"]
@@ -28,8 +30,10 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         device: where the network runs; the volume stays where it is.
 
     Example:
-        >>> double = torch.nn.Upsample(scale_factor=2)
-        >>> VolumeInferer()(torch.zeros(1, 1, 5, 4, 3), double).shape
+        >>> from monai_ldmsr.geometry import Factors
+        >>> class Twice(torch.nn.Upsample):
+        ...     factors = Factors(2, 2)
+        >>> VolumeInferer()(torch.zeros(1, 1, 5, 4, 3), Twice(scale_factor=2)).shape
         torch.Size([1, 1, 10, 8, 3])
     """
 
@@ -43,36 +47,43 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         """What of it may change a result, if only by rounding, for the report."""
         return {"batch_size": self.batch_size}
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: SliceNetwork, *args: Any, **kwargs: Any) -> Tensor:
         """Super-resolve.
 
         Args:
             inputs: (1, 1, I, J, K) volume; slices lie across the last axis.
-            network: (B, 1, I, J) to (B, 1, fI, fJ).
-            args: passed to the network, such as a ``SliceNetwork``'s modality and noise.
+            network: (B, 1, I, J) to (B, 1, fI, fJ), which has ``factors``.
+            args: passed to the network: modality and noise.
             kwargs: passed to the network.
 
         Returns:
             (1, 1, fI, fJ, K) on the inputs' device, each slice contiguous in memory.
+
+        Raises:
+            SettingsError: a slice that the network made is not of the size that its factors say.
         """
         # (K, 1, I, J) view: a batch of slices is then a plain range.
         slices = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0].movedim(-1, 0)
+        fine = _grid(inputs).upsampled(network.factors.whole)
         with torch.no_grad():
             first = network(slices[:1].to(self.device), *args, **kwargs).to(slices.device)
+            if (*first.shape[2:], len(slices)) != fine.shape:
+                raise SettingsError(
+                    f"The network made a slice of {tuple(first.shape[2:])} of one of {tuple(slices.shape[2:])}, but "
+                    f"says that its factor is {network.factors}."
+                )
             result = torch.empty((len(slices), *first.shape[1:]), dtype=first.dtype, device=slices.device)
             result[0] = first[0]
             batch = max(1, min(self.batch_size, self.max_batch_pixels // first[0].numel()))
             for start in range(1, len(slices), batch):
                 stop = min(start + batch, len(slices))
                 result[start:stop] = network(slices[start:stop].to(self.device), *args, **kwargs)
-        return _with_geometry(result.movedim(0, -1)[None], inputs)
+        volume = result.movedim(0, -1)[None]
+        is_placed = isinstance(inputs, MetaTensor)
+        return MetaTensor(volume, affine=torch.from_numpy(fine.affine.copy())) if is_placed else volume
 
 
-def _with_geometry(volume: Tensor, inputs: Tensor) -> Tensor:
-    if not isinstance(inputs, MetaTensor):
-        return volume
-    source_shape, shape = inputs.shape[2:], volume.shape[2:]
-    source = VolumeGeometry((source_shape[0], source_shape[1], source_shape[2]), inputs.affine.numpy())
-    factors = (shape[0] // source_shape[0], shape[1] // source_shape[1], 1)
-    result: Tensor = MetaTensor(volume, affine=torch.from_numpy(source.upsampled(factors).affine.copy()))
-    return result
+def _grid(volume: Tensor) -> VolumeGeometry:
+    """Of (1, 1, I, J, K); voxels of 1 mm where it has no place."""
+    i, j, k = volume.shape[2:]
+    return VolumeGeometry((i, j, k), volume.affine.numpy() if isinstance(volume, MetaTensor) else np.eye(4))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.formats import (
     EXTENSIONS,
@@ -225,7 +225,9 @@ def _read(source: Path | NiftiVolume, extension: str, limits: ReadLimits) -> Rea
         ) from None
 
 
-def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path: str | Path, description: str) -> int:
+def write_volume_file(
+    volume: VolumeFile, voxels: npt.NDArray[np.float32], factors: Factors, path: str | Path, description: str
+) -> int:
     """Write the super-resolved voxels of a volume file as the same kind of file.
 
     Integer types stay: values are rounded to the source's stored grid and clipped to its range. Floats become
@@ -233,7 +235,8 @@ def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path:
 
     Args:
         volume: the source.
-        voxels: (f I, f' J, K) in the unit of the source.
+        voxels: (f I, f' J, f" K) in the unit of the source.
+        factors: how many times finer they are along I, J and K.
         path: file to write; its extension chooses the format.
         description: fixed text of at most 79 bytes for NIfTI's ``descrip``, such as ``"research only"``.
 
@@ -241,7 +244,7 @@ def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path:
         Number of voxels clipped.
 
     Raises:
-        SettingsError: when the shape is no multiple of the source's, a value is not finite, the extension
+        SettingsError: when a factor is not whole, the shape does not fit them, a value is not finite, the extension
             does not fit the source, or the description is too long.
         OutputError: when the file cannot be written.
     """
@@ -255,7 +258,12 @@ def write_volume_file(volume: VolumeFile, voxels: npt.NDArray[np.float32], path:
     file_format = format_of(path)
     if file_format is None or volume.extension not in file_format.extensions:
         raise SettingsError(f"A {volume.extension} source is written as {volume.extension}, not as {path.suffix}.")
-    factors = _factors(volume.geometry.shape, voxels)
+    geometry = volume.geometry.upsampled(factors.whole)
+    if voxels.shape != geometry.shape:
+        raise SettingsError(
+            f"The result has shape {voxels.shape}, but factor {factors} of a source of shape {volume.geometry.shape} "
+            f"makes {geometry.shape}."
+        )
     stored, clipped = _stored(voxels, storage)
     try:
         file_format.write(StoredResult(stored, volume.geometry, factors, storage, description), path)
@@ -317,13 +325,6 @@ def _stored_range(dtype: np.dtype[Any]) -> tuple[float, float]:
     least, greatest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     top = float(greatest)
     return float(least), top if int(top) <= greatest else float(np.nextafter(top, 0))
-
-
-def _factors(source: tuple[int, int, int], voxels: npt.NDArray[np.float32]) -> tuple[int, int, int]:
-    shape = voxels.shape
-    if len(shape) != 3 or shape[2] != source[2] or shape[0] % source[0] or shape[1] % source[1] or not voxels.size:
-        raise SettingsError(f"The result has shape {shape}, which is no in-plane multiple of the source's {source}.")
-    return shape[0] // source[0], shape[1] // source[1], 1
 
 
 def _stored(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[npt.NDArray[Any], int]:

@@ -6,24 +6,41 @@ import io
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io.dicom_header import quiet_pydicom
-from monai_ldmsr.io.formats import inspect_file, volume_extension
+from monai_ldmsr.io.formats import inspect_file
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.storage import file_sha256
 
-__all__ = ["FileMark", "intact_files", "verified_files"]
+__all__ = [
+    "FileCheck",
+    "FileMark",
+    "check_document",
+    "check_json",
+    "check_pixels",
+    "check_text",
+    "check_volume",
+    "intact_files",
+    "verified_files",
+]
+
+#: Reads a file back from disk, and raises anything where it is not whole.
+FileCheck = Callable[[Path], object]
 
 #: Results may be larger than any source that is read.
 _UNLIMITED = ReadLimits(**dict.fromkeys(("header_bytes", "slice_bytes", "voxels", "expansion"), 2**62))
 
-_DICOM_FOLDER = "dicom"
+#: Where DICOM objects have their voxels, and of how many bits a value is where Bits Allocated does not say it.
+_PIXELS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -41,45 +58,78 @@ class FileMark:
     mtime_ns: int = 0
 
 
-def verified_files(folder: Path) -> dict[str, FileMark]:
+def verified_files(folder: Path, checks: Mapping[str, FileCheck] | None = None) -> dict[str, FileMark]:
     """Read every file of a result back and check that it is whole.
 
     Args:
         folder: folder of one result, written and synced.
+        checks: how files that were written into it are checked, by name; any others are read only.
 
     Returns:
         Mark of each file by its name relative to the folder, with ``/``.
 
     Raises:
-        OutputError: a file cannot be read back whole; the message names it.
+        OutputError: a file is missing or cannot be read back whole; the message names it.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _verified(path, folder) for path in paths}
+    checks = checks or {}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {name: _verified(folder / name, name, checks.get(name)) for name in sorted(found | checks.keys())}
 
 
-def _verified(path: Path, folder: Path) -> FileMark:
+def _verified(path: Path, name: str, check: FileCheck | None) -> FileMark:
     try:
-        if path.suffix == ".dcm":
-            _check_image(path.read_bytes())
-        elif path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif volume_extension(path):
-            inspect_file(path, _UNLIMITED).check_whole()
-        return _mark(path)
+        if check is not None:
+            check(path)
+        status = path.stat()
+        return FileMark(status.st_size, file_sha256(path), status.st_mtime_ns)
     except Exception:
         # Whatever a library says of the file may hold its path or quote it.
         raise OutputError(
-            f"File '{path.relative_to(folder).as_posix()}' of the result does not read back from disk as it was "
-            "written, so the result is not kept. Check the disk."
+            f"File '{name}' of the result does not read back from disk as it was written, so the result is not kept. "
+            "Check the disk."
         ) from None
 
 
-def _check_image(content: bytes) -> None:
+def check_pixels(path: Path) -> None:
+    """Refuse an image or parametric map of DICOM, of one frame or several, that does not have all its pixels."""
+    image = _read_dicom(path)
+    keyword = next(keyword for keyword in _PIXELS if keyword in image)
+    n_values = image.Rows * image.Columns * image.get("SamplesPerPixel", 1) * int(image.get("NumberOfFrames", 1))
+    n_bytes = (n_values * (_PIXELS[keyword] or image.BitsAllocated) + 7) // 8
+    if len(image[keyword].value) != n_bytes + n_bytes % 2:
+        raise ValueError("pixels are missing")
+
+
+def check_document(path: Path) -> None:
+    """Refuse a structured report of DICOM that has no content."""
+    if not _read_dicom(path).ContentSequence:
+        raise ValueError("content is missing")
+
+
+def check_volume(path: Path) -> None:
+    """Refuse a volume file that does not end where its header says, or has a wrong checksum."""
+    inspect_file(path, _UNLIMITED).check_whole()
+
+
+def check_json(path: Path) -> None:
+    """Refuse what is no JSON."""
+    json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_text(path: Path) -> None:
+    """Refuse what is no text, or empty."""
+    if not path.read_text(encoding="utf-8"):
+        raise ValueError("text is missing")
+
+
+def _read_dicom(path: Path) -> pydicom.Dataset:
     with quiet_pydicom():
-        image = pydicom.dcmread(io.BytesIO(content))
-        n_bytes = image.Rows * image.Columns * image.BitsAllocated // 8
-        if len(image.PixelData) != n_bytes + n_bytes % 2:
-            raise ValueError("pixels are missing")
+        read = pydicom.dcmread(io.BytesIO(path.read_bytes()))
+    # pydicom takes the last attribute of a file that is cut short for whole.
+    for element in read.elements():
+        if isinstance(element, RawDataElement) and element.length not in (_UNDEFINED_LENGTH, len(element.value or b"")):
+            raise ValueError("the file is cut short")
+    return read
 
 
 def intact_files(
@@ -93,14 +143,15 @@ def intact_files(
         by_content: read every file, also those of the same size and time.
 
     Returns:
-        The marks with the times that the files have now; None where a file is gone or has another content, or the
-        series has images that are not remembered.
+        The marks with the times that the files have now; None where a file is gone or has another content, or a folder
+        within it has files that are not remembered.
     """
     found = {}
+    series = {name.rpartition("/")[0] for name in marks} - {""}
     try:
-        images = {f"{_DICOM_FOLDER}/{name}" for name in os.listdir(folder / _DICOM_FOLDER)}
+        images = {f"{parent}/{name}" for parent in series for name in os.listdir(folder / parent)}
     except OSError:
-        images = set()
+        return None
     if not marks or not images <= marks.keys():
         return None
     for name, mark in marks.items():
@@ -115,8 +166,3 @@ def intact_files(
             return None
         found[name] = replace(mark, mtime_ns=status.st_mtime_ns)
     return found
-
-
-def _mark(path: Path) -> FileMark:
-    status = path.stat()
-    return FileMark(status.st_size, file_sha256(path), status.st_mtime_ns)

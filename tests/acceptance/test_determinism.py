@@ -18,8 +18,8 @@ from series_by_hand import DERIVATION
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.image_output import moment
 from monai_ldmsr.io import read_dicom_series, write_derived_series
-from monai_ldmsr.result_writer import moment
 
 NOON = "2026-01-31T12:00:00+00:00"
 SETTINGS: dict[str, Any] = {"device": "cpu", "num_inference_steps": 2, "seed": 3, "created": NOON}

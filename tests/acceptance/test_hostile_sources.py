@@ -24,9 +24,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLS
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.image_output import BundleModel, HeaderTexts
 from monai_ldmsr.io import ReadLimits, dicom_file, find_dicom_series, read_dicom_series, read_volume_file
 from monai_ldmsr.io.codestream import check_frame
-from monai_ldmsr.result_writer import BundleModel, ResultWriter
+from monai_ldmsr.result_writer import ResultWriter
 
 #: Address space that reading may take beyond what the imports took.
 ROOM_BYTES = 700 * 2**20
@@ -356,7 +357,7 @@ def test_names_of_volume_files_stay_apart_and_inside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["../x", "/tmp/x", "..", "", "a/b", "a\0b"])
 def test_a_case_never_leads_out_of_the_output(tmp_path: Path, case: str) -> None:
-    writer = ResultWriter(BundleModel("b", "1", "0" * 64), None, {}, "cpu")
+    writer = ResultWriter(BundleModel("b", "1", "0" * 64), None, {}, "cpu", HeaderTexts())
     with pytest.raises(OutputError, match="leads out"):
         writer.write({}, case, tmp_path / "out", (0.0, 0.0, 0.0), {})
     assert list(tmp_path.iterdir()) == []

@@ -227,6 +227,15 @@ def test_a_config_refuses_an_override_that_nothing_uses(tmp_path: Path, bundle: 
     assert len(images(tmp_path / "out")) == 3
 
 
+def test_a_setting_that_a_bundle_has_not_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", "CT", (8, 9, 3))
+    own = "its settings are factor, consistency, operator, seed."
+    with pytest.raises(SettingsError, match=f"uses 'detail'; {own}"):
+        super_resolve(tmp_path / "in", tmp_path / "out", bundle="srgan_sr", detail=0.5)
+    summary = super_resolve(tmp_path / "in", tmp_path / "out", bundle="srgan_sr", seed=1, modality="CT", device="cpu")
+    assert summary.exit_code == 0
+
+
 def test_a_config_names_and_numbers_results(tmp_path: Path, bundle: Path) -> None:
     make_series(tmp_path / "in" / "t1", "CT", (8, 9, 3))
     by_bundle(bundle, tmp_path / "in", tmp_path / "out", names="stem", series_number=77, series_description="mine")

@@ -26,7 +26,7 @@ from marked_patients import (
 )
 from series_by_hand import derive
 
-from monai_ldmsr import result_writer, super_resolve
+from monai_ldmsr import report_output, super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.io import derived_series, read_dicom_series, read_volume_file
@@ -106,7 +106,7 @@ def test_a_failing_run_tells_nothing(
         "network": (SuperResolver, "forward"),
         "disk": (derived_series, "dcmwrite"),
         "write": (derived_series, "derived_header"),
-        "page": (result_writer, "render_html"),
+        "page": (report_output, "render_html"),
     }[place]
     monkeypatch.setattr(*target, fail)
     outcomes = run(source, tmp_path / "out")

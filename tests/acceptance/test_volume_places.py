@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from odd_volume_makers import ELSEWHERE, mgh
 from odd_volumes import AFFINE, SHAPE, SHEARED, values
 
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.volume_file import VolumeFile, read_volume_file, write_volume_file
 
 #: xyzt_units, and how many of them a millimetre has.
@@ -66,7 +67,7 @@ def write(path: Path, qform: np.ndarray, sform: np.ndarray, codes: tuple[int, in
 def upsampled(source: Path, result: Path, factor: int = 2) -> VolumeFile:
     volume = read_volume_file(source)
     voxels = volume.voxels.repeat(factor, axis=0).repeat(factor, axis=1)
-    write_volume_file(volume, voxels, result, "research only")
+    write_volume_file(volume, voxels, Factors(factor, factor), result, "research only")
     return volume
 
 

@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError, SourceError
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series, find_sources
 from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
@@ -312,7 +313,7 @@ def test_no_source(tmp_path: Path, name: str, reason: str) -> None:
 
 def test_a_written_volume_is_found_again(tmp_path: Path) -> None:
     volume = read_volume_file(write_nrrd(tmp_path / "a.nrrd"))
-    write_volume_file(volume, np.repeat(volume.voxels, 2, 0).repeat(2, 1), tmp_path / "out.nrrd", "")
+    write_volume_file(volume, np.repeat(volume.voxels, 2, 0).repeat(2, 1), Factors(2, 2), tmp_path / "out.nrrd", "")
     assert len(find_sources(tmp_path)[0]) == 2
 
 

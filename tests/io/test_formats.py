@@ -12,6 +12,7 @@ import pytest
 
 import monai_ldmsr
 from monai_ldmsr.errors import SettingsError, SourceError
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import ReadLimits, find_sources, formats, read_volume_file, write_volume_file
 from monai_ldmsr.io.formats import (
     CLIENT_EXTENSIONS,
@@ -71,7 +72,7 @@ def test_mgh_is_written_back_as_it_was_read(tmp_path: Path, extension: str, dtyp
     np.testing.assert_array_equal(source.voxels, values)
     doubled = source.voxels.repeat(2, 0).repeat(2, 1)
     (tmp_path / "out").mkdir()
-    write_volume_file(source, doubled, tmp_path / "out" / f"b{extension}", "Research use only")
+    write_volume_file(source, doubled, Factors(2, 2), tmp_path / "out" / f"b{extension}", "Research use only")
     written = nib.load(tmp_path / "out" / f"b{extension}")
     assert written.get_data_dtype().newbyteorder("=") == np.dtype(dtype)
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), doubled)
@@ -83,7 +84,7 @@ def test_results_have_the_format_of_their_source(tmp_path: Path) -> None:
     nib.save(nib.MGHImage(np.ones((4, 4, 4), np.int16), np.eye(4)), tmp_path / "a.mgz")
     source = read_volume_file(tmp_path / "a.mgz")
     with pytest.raises(SettingsError, match=r"\.mgz source is written as \.mgz"):
-        write_volume_file(source, source.voxels, tmp_path / "b.nii", "")
+        write_volume_file(source, source.voxels, Factors(2, 2), tmp_path / "b.nii", "")
     with pytest.raises(SourceError, match="Not a volume file"):
         inspect_file(tmp_path / "a.txt", ReadLimits())
 
@@ -102,7 +103,7 @@ def test_the_format_of_the_guide_is_all_that_it_takes(tmp_path: Path, monkeypatc
     source = read_volume_file(tmp_path / "a.npy")
     np.testing.assert_array_equal(source.voxels, values)
     (tmp_path / "out").mkdir()
-    write_volume_file(source, source.voxels.repeat(2, 0).repeat(2, 1), tmp_path / "out" / "b.npy", "")
+    write_volume_file(source, source.voxels.repeat(2, 0).repeat(2, 1), Factors(2, 2), tmp_path / "out" / "b.npy", "")
     assert np.load(tmp_path / "out" / "b.npy").shape == (10, 8, 3)
     assert list(verified_files(tmp_path / "out")) == ["b.npy"]
     (tmp_path / "a.npy").write_bytes(b"text")

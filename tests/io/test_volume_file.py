@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 from volume_files import AFFINE, SHAPE, VALUES, reason_of, scaled_nifti, write_source
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import ReadLimits, nifti_volumes, split_volumes
 from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
@@ -48,7 +49,7 @@ def test_simpleitk_and_nibabel_place_the_same_nifti_alike(tmp_path: Path) -> Non
 def test_result_round_trips_and_keeps_faces(tmp_path: Path, extension: str) -> None:
     volume = read_volume_file(write_source(tmp_path / f"a{extension}"))
     out = tmp_path / f"out{extension}"
-    clipped = write_volume_file(volume, doubled(volume.voxels), out, "research only")
+    clipped = write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), out, "research only")
     geometry = volume.geometry.upsampled((2, 2, 1))
     result = read_volume_file(out)
     assert clipped == 0
@@ -69,7 +70,7 @@ def test_two_dimensional_images_stay_so(tmp_path: Path, extension: str) -> None:
     affine = np.diag([-0.9, -0.7, 1.0, 1.0])
     volume = read_volume_file(write_source(tmp_path / f"a{extension}", VALUES[:, :, 0], affine))
     assert volume.voxels.shape == (6, 5, 1)
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / f"out{extension}", "")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / f"out{extension}", "")
     image = sitk.ReadImage(str(tmp_path / f"out{extension}"))
     assert image.GetDimension() == 2
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, doubled(VALUES[:, :, :1])[:, :, 0])
@@ -82,7 +83,7 @@ def test_values_are_rounded_and_clipped_to_the_integer_type(tmp_path: Path, exte
     assert volume.value_range == (0, 255)
     voxels = np.full((12, 10, 4), 7.6, np.float32)
     voxels[0, 0, 0], voxels[0, 0, 1] = -3.0, 300.0
-    clipped = write_volume_file(volume, voxels, tmp_path / f"out{extension}", "")
+    clipped = write_volume_file(volume, voxels, Factors(2, 2), tmp_path / f"out{extension}", "")
     result = read_volume_file(tmp_path / f"out{extension}")
     assert clipped == 2
     assert (result.voxels[0, 0, 0], result.voxels[0, 0, 1], result.voxels[5, 5, 2]) == (0, 255, 8)
@@ -95,7 +96,7 @@ def test_floats_become_float32(tmp_path: Path, extension: str, dtype: Any) -> No
     volume = read_volume_file(write_source(tmp_path / f"a{extension}", VALUES.astype(dtype) / 8))
     assert volume.value_range == (VALUES.min() / 8, VALUES.max() / 8)
     voxels = doubled(volume.voxels) + np.float32(1e-3)
-    assert write_volume_file(volume, voxels, tmp_path / f"out{extension}", "") == 0
+    assert write_volume_file(volume, voxels, Factors(2, 2), tmp_path / f"out{extension}", "") == 0
     np.testing.assert_array_equal(read_volume_file(tmp_path / f"out{extension}").voxels, voxels)
     assert sitk.ReadImage(str(tmp_path / f"out{extension}")).GetPixelID() == sitk.sitkFloat32
 
@@ -107,7 +108,7 @@ def test_nifti_scaling_is_applied_and_kept(tmp_path: Path, slope: float, interce
     np.testing.assert_allclose(volume.voxels, VALUES * slope + intercept, rtol=1e-6, atol=1e-6)
     ends = sorted((-32768 * slope + intercept, 32767 * slope + intercept))
     assert volume.value_range == pytest.approx(tuple(ends))
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / "out.nii", "")
     image = nib.load(tmp_path / "out.nii")
     assert image.header.get_data_dtype() == np.int16
     assert (image.dataobj.slope, image.dataobj.inter) == pytest.approx((slope, intercept))
@@ -125,7 +126,7 @@ def test_nifti_codes_and_units_stay_and_free_text_goes(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "a.nii")
     assert b"MARKER" in (tmp_path / "a.nii").read_bytes()
     volume = read_volume_file(tmp_path / "a.nii")
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "Research use only")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / "out.nii", "Research use only")
     result = nib.load(tmp_path / "out.nii")
     assert b"MARKER" not in (tmp_path / "out.nii").read_bytes()
     assert result.header["descrip"].item() == b"Research use only"
@@ -138,7 +139,7 @@ def test_nifti_codes_and_units_stay_and_free_text_goes(tmp_path: Path) -> None:
 def test_metadata_is_not_carried_over(tmp_path: Path, extension: str) -> None:
     source = write_source(tmp_path / f"a{extension}")
     volume = read_volume_file(source)
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / f"out{extension}", "")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / f"out{extension}", "")
     assert b"MARKER" not in (tmp_path / f"out{extension}").read_bytes()
 
 
@@ -149,7 +150,7 @@ def test_nifti_in_metres_is_read_in_millimetres(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "a.nii")
     volume = read_volume_file(tmp_path / "a.nii")
     np.testing.assert_allclose(volume.geometry.affine, AFFINE, atol=1e-4)
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii", "")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / "out.nii", "")
     corners = read_volume_file(tmp_path / "out.nii").geometry.corners_mm()
     np.testing.assert_allclose(corners, volume.geometry.corners_mm(), atol=1e-4)
 
@@ -221,13 +222,13 @@ def test_case_is_a_safe_name(tmp_path: Path, name: str, case: str) -> None:
 
 def test_constant_volume_is_fine(tmp_path: Path) -> None:
     volume = read_volume_file(write_source(tmp_path / "a.nii", np.full(SHAPE, 5, np.int16)))
-    assert write_volume_file(volume, doubled(volume.voxels), tmp_path / "b.nii", "") == 0
+    assert write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / "b.nii", "") == 0
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32])
 def test_wide_integers_clip_at_their_ends(tmp_path: Path, dtype: Any) -> None:
     volume = read_volume_file(write_source(tmp_path / "a.nrrd", (VALUES % 50).astype(dtype)))
-    clipped = write_volume_file(volume, np.full((12, 10, 4), 1e20, np.float32), tmp_path / "b.nrrd", "")
+    clipped = write_volume_file(volume, np.full((12, 10, 4), 1e20, np.float32), Factors(2, 2), tmp_path / "b.nrrd", "")
     assert clipped == 480
     assert (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "b.nrrd"))) > 2**30).all()
 
@@ -242,16 +243,16 @@ def test_impossible_results_are_refused(tmp_path: Path) -> None:
     good = doubled(volume.voxels)
     out = tmp_path / "out.nii"
     for voxels, path, text, word in [
-        (good[:-1], out, "", "multiple"),
-        (good[:, :, :-1], out, "", "multiple"),
+        (good[:-1], out, "", "factor 2 of"),
+        (good[:, :, :-1], out, "", "factor 2 of"),
         (np.full_like(good, np.nan), out, "", "NaN"),
         (good, tmp_path / "out.nrrd", "", "nrrd"),
         (good, out, "x" * 80, "79"),
     ]:
         with pytest.raises(SettingsError, match=word):
-            write_volume_file(volume, voxels, path, text)
+            write_volume_file(volume, voxels, Factors(2, 2), path, text)
     with pytest.raises(OutputError, match="cannot be written") as caught:
-        write_volume_file(volume, good, tmp_path / "MARKER" / "out.nii", "")
+        write_volume_file(volume, good, Factors(2, 2), tmp_path / "MARKER" / "out.nii", "")
     assert "MARKER" not in str(caught.value)
 
 
@@ -287,7 +288,7 @@ def test_volumes_of_a_4d_file_are_read_one_by_one(tmp_path: Path, extension: str
 
 def test_the_result_of_one_volume_is_3d_and_stored_as_its_source(tmp_path: Path) -> None:
     volume = read_volume_file(nifti_volumes(write_4d(tmp_path / "bold.nii.gz"))[2])
-    write_volume_file(volume, doubled(volume.voxels), tmp_path / "out.nii.gz", "")
+    write_volume_file(volume, doubled(volume.voxels), Factors(2, 2), tmp_path / "out.nii.gz", "")
     image = nib.load(tmp_path / "out.nii.gz")
     assert (image.shape, image.get_data_dtype()) == ((12, 10, 4), np.int16)
     assert (image.dataobj.slope, image.dataobj.inter, int(image.header["sform_code"])) == (0.5, -10, 4)

@@ -15,7 +15,15 @@ import SimpleITK
 from dicom_fixtures import make_series
 
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.io.written_files import intact_files, verified_files
+from monai_ldmsr.io.written_files import (
+    FileCheck,
+    FileMark,
+    check_json,
+    check_pixels,
+    check_volume,
+    intact_files,
+)
+from monai_ldmsr.io.written_files import verified_files as verified_with
 from monai_ldmsr.storage import partial_folder
 
 
@@ -32,6 +40,16 @@ def make_result(folder: Path, kind: str) -> Path:
     else:
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
     return path
+
+
+def verified_files(folder: Path) -> dict[str, FileMark]:
+    """Verify a result of :func:`make_result`, each file by what was made."""
+
+    def check(name: str) -> FileCheck:
+        return check_json if name == "report.json" else check_pixels if name.startswith("dicom") else check_volume
+
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+    return verified_with(folder, {name: check(name) for name in names})
 
 
 @pytest.mark.parametrize("kind", ["dicom", "nii", "nii.gz", "nrrd", "mha"])
@@ -89,6 +107,12 @@ def test_a_result_that_does_not_verify_does_not_take_its_place(tmp_path: Path) -
         os.truncate(make_result(folder, "dicom"), 400)
     assert len(verified_files(final)) == 3, "the earlier result stays"
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_file_that_was_not_written_is_missed(tmp_path: Path) -> None:
+    make_result(tmp_path / "r", "nii")
+    with pytest.raises(OutputError, match=r"'map\.dcm' of the result does not read back"):
+        verified_with(tmp_path / "r", {"map.dcm": check_pixels})
 
 
 def test_files_are_verified_once_they_are_on_disk_and_before_the_move(

@@ -100,7 +100,7 @@ def test_impossible_values_of_a_ct_volume_file_are_padding(tmp_path: Path, dtype
     assert float(data["image"].min()) == -1999
     data["pred"] = torch.full((1, 24, 27, 2), -1500.0)
     data = RestorePaddingd(keys="pred", factor=3)(data)
-    write_volume_file(source, data["pred"][0].numpy(), tmp_path / "out.nii.gz", "")
+    write_volume_file(source, data["pred"][0].numpy(), Factors(3, 3), tmp_path / "out.nii.gz", "")
     result = np.asarray(nibabel.load(tmp_path / "out.nii.gz").dataobj)
     assert (result[:6] == -3024).all()
     assert (result[6:] == -1500).all()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
-from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io.limits import ReadLimits
 
 __all__ = [
@@ -92,7 +92,7 @@ class StoredResult:
 
     stored: npt.NDArray[Any] = field(repr=False)
     source: VolumeGeometry
-    factors: tuple[int, int, int]
+    factors: Factors
     storage: Storage
     description: str
 
@@ -104,7 +104,7 @@ class StoredResult:
     @property
     def geometry(self) -> VolumeGeometry:
         """Where the result's voxels are, in RAS."""
-        return self.source.upsampled(self.factors)
+        return self.source.upsampled(self.factors.whole)
 
 
 class InspectedFile(ABC):

@@ -101,7 +101,7 @@ class NiftiFormat(BinaryFormat):
             # With these set, nibabel writes the integers as they are.
             image.header.set_slope_inter(result.storage.slope, result.storage.intercept)
         for name, (affine, code) in (("sform", own.sform), ("qform", own.qform)):
-            upsampled = None if affine is None else _upsampled(affine, result.source.shape, result.factors)
+            upsampled = None if affine is None else _upsampled(affine, result.source.shape, result.factors.whole)
             if upsampled is not None:
                 getattr(image.header, f"set_{name}")(upsampled)
                 image.header[f"{name}_code"] = code  # which may be newer than nibabel

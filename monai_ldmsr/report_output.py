@@ -1,0 +1,178 @@
+"""The output that says what was made of a case and how well: ``report.json`` and ``report.html``."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+
+from monai_ldmsr._version import __version__
+from monai_ldmsr.assessment import assess, slice_panels
+from monai_ldmsr.case import ComputedCase, WrittenOutput
+from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.image_output import BundleModel
+from monai_ldmsr.io import DicomSeries, VolumeFile
+from monai_ldmsr.io.value_meaning import lost_meaning
+from monai_ldmsr.io.written_files import check_json, check_text
+from monai_ldmsr.metrics.sharpness import METRICS
+from monai_ldmsr.networks import SliceNetwork
+from monai_ldmsr.networks.interface import count_parameters
+from monai_ldmsr.operators import OPERATORS
+from monai_ldmsr.report import (
+    DegradationSummary,
+    ModelSummary,
+    OutputSummary,
+    PhaseDurations,
+    ResultSummary,
+    SourceSummary,
+    SRReport,
+    render_html,
+)
+from monai_ldmsr.transforms import volume_of
+
+__all__ = ["ReportOutput", "WrittenReport"]
+
+_GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
+
+#: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
+_MANY_BOUNDED = 0.05
+
+_PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
+
+#: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
+_MANY_BOUNDED = 0.05
+
+_PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
+
+
+@dataclass(frozen=True)
+class WrittenReport(WrittenOutput):
+    """The report's files, and what they say."""
+
+    report: SRReport = field(kw_only=True)
+
+
+class ReportOutput:
+    """The report, as data and as a page.
+
+    Args:
+        model: identity of the weights.
+        network: what super-resolved; gives the number of weights.
+        device: where the network runs.
+        created: when it says that it was made, with its time zone; now when None.
+    """
+
+    def __init__(self, model: BundleModel, network: SliceNetwork, device: str, created: datetime | None = None) -> None:
+        self.model = model
+        self.network = network
+        self.device = device
+        self.created = created
+
+    def write(self, case: ComputedCase, folder: Path, before: Sequence[WrittenOutput] = ()) -> WrittenReport:
+        """Write ``report.json`` and ``report.html``.
+
+        Args:
+            case: what was computed.
+            folder: of the case, which is not in its place yet.
+            before: the case's other outputs, which the report lists; the images first.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        source = volume_of(case.source, hide_padding=False)
+        report = self._report(case, source, before)
+        panels = slice_panels(source, case.result, case.factors, case.intensity, case.source.modality)
+        report.write_json(folder / "report.json")
+        (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
+        return WrittenReport("report", {"report.json": check_json, "report.html": check_text}, report=report)
+
+    def _report(self, case: ComputedCase, volume: MetaTensor, before: Sequence[WrittenOutput]) -> SRReport:
+        source, projection = case.source, case.projection
+        operator = projection.settings["operator"]
+        metrics = assess(
+            volume,
+            case.result,
+            case.factors,
+            case.intensity,
+            source.unit,
+            projection.disagreement,
+            operator,
+        )
+        settings = {
+            **case.settings,
+            "intensity_values": case.intensity.values,
+            "intensity_levels": case.intensity.levels,
+        }
+        definitions = {**{metric.name: metric.definition for metric in METRICS}, "grey_levels": _GREY}
+        report = SRReport(
+            case=case.name, status="done", modality=source.modality, unit=source.unit,
+            source=SourceSummary(**_grid(source, source.geometry)),
+            result=ResultSummary(**_grid(source, case.geometry), n_clipped=next((one.n_clipped for one in before), 0),
+                                 n_bounded=projection.n_bounded, n_voxels=case.result.numel(),
+                                 overshoot=projection.overshoot),
+            factor=case.factors.whole[0], factors=case.factors, settings=settings, seed=case.described.get("seed"),
+            model=self._model_summary(case.described), versions=_versions(), device=self.device,
+            degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
+            definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
+            warnings=_warnings(case), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
+        )  # fmt: skip
+        if self.created is None:
+            return report
+        return replace(report, created=self.created.isoformat(timespec="seconds"))
+
+    def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
+        return ModelSummary(
+            self.model.name,
+            self.model.version,
+            self.model.weights_sha256,
+            count_parameters(self.network),
+            described.get("evaluations_per_slice", 1),
+        )
+
+
+def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[str, Any]:
+    form = (source.extension.lstrip("."), 1) if isinstance(source, VolumeFile) else ("DICOM", len(source.headers))
+    return {
+        "shape": geometry.shape,
+        "spacing_mm": geometry.spacing_mm,
+        "affine": geometry.affine.tolist(),
+        "format": form[0],
+        "n_images": form[1],
+    }
+
+
+def _warnings(case: ComputedCase) -> tuple[str, ...]:
+    source, n_bounded, n_voxels = case.source, case.projection.n_bounded, case.result.numel()
+    found = [*source.warnings]
+    if isinstance(source, DicomSeries):
+        found += lost_meaning(source.headers, source.modality)
+    if n_bounded > _MANY_BOUNDED * n_voxels:
+        found.append(
+            f"The network set {100 * n_bounded / n_voxels:.2g} % of voxels to values that the source around them rules "
+            "out. They were brought back; the mean of each block of pixels was kept."
+        )
+    return tuple(found)
+
+
+def _durations(times: tuple[float, float, float], n_slices: int) -> PhaseDurations:
+    start, read, computed = times
+    now = time.perf_counter()
+    return PhaseDurations(
+        read=read - start,
+        super_resolve=computed - read,
+        write=now - computed,
+        total=now - start,
+        per_slice=(computed - read) / n_slices,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "monai_ldmsr": __version__}
+    return {**found, **{name: version(name) for name in _PACKAGES}}
