@@ -44,18 +44,4 @@ __all__ = [
     "write_derived_series",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "errors": ["LdmsrError"],
-        "geometry": ["VolumeGeometry"],
-        "inferers": ["VolumeInferer"],
-        "io": ["DicomSeries", "find_dicom_series", "read_dicom_series", "write_derived_series"],
-        "networks": ["LatentCodec", "import_generative"],
-        "noise_level": ["volume_noise"],
-        "report": ["SRReport"],
-        "image_output": ["derivation_of"],
-        "transforms": ["fit_intensity_map", "possible_range", "project_volume", "volume_of"],
-        "workflow": ["load_super_resolver", "super_resolve"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

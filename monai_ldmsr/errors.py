@@ -97,22 +97,17 @@ class TrainingError(LdmsrError, RuntimeError):
 
 
 class WorkerDiedError(LdmsrError, RuntimeError):
-    """The process that worked on a unit ended before it had a result.
+    """The process that worked on a unit ended before it had a result."""
 
-    Args:
-        is_certain: no other unit can be to blame, so this one is not tried again.
-    """
-
-    def __init__(self, is_certain: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__(
             "The worker process ended while it worked on this series, out of memory or by a crash. Check the "
             "system's log and memory, then run again with --retry.",
             ReasonCode.WORKER_DIED,
         )
-        self.is_certain = is_certain
 
-    def __reduce__(self) -> tuple[type[WorkerDiedError], tuple[bool]]:
-        return type(self), (self.is_certain,)
+    def __reduce__(self) -> tuple[type[WorkerDiedError], tuple[()]]:
+        return type(self), ()
 
 
 class OutputError(LdmsrError, OSError):

@@ -63,14 +63,9 @@ class HeaderTexts:
         checked({"series_number": self.series_number, "series_description": self.series_description})
 
 
-def derivation_of(
-    model: BundleModel,
-    network: SliceNetwork,
-    settings: Mapping[str, Any] | None = None,
-    texts: HeaderTexts = HeaderTexts(),
-) -> Derivation:
+def derivation_of(model: BundleModel, network: SliceNetwork, settings: Mapping[str, Any] | None = None) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
-    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, texts)
+    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, HeaderTexts())
 
 
 def _derivation(

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import ast
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` (PEP 562).
+def lazy_names(package: str, file: str) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` (PEP 562), which finds what the module imports below ``if TYPE_CHECKING:``.
 
     A package that uses it defines no ``__dir__``: MONAI's config parser looks at every name that one lists, and so
     would import all of them.
 
     Args:
         package: the module's ``__name__``.
-        homes: public names by the module of the package that defines them.
+        file: the module's ``__file__``; its source must be there, as it is wherever packages are installed from wheels.
 
     Example:
-        >>> find = lazy_names("monai_ldmsr", {"errors": ["LdmsrError"]})
+        >>> import monai_ldmsr
+        >>> find = lazy_names("monai_ldmsr", monai_ldmsr.__file__)
         >>> find("LdmsrError").__name__
         'LdmsrError'
     """
-    modules = {name: module for module, names in homes.items() for name in names}
+    imports = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if isinstance(node, ast.ImportFrom)]
+    modules = {alias.name: node.module or "" for node in imports for alias in node.names}
 
     def find(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        return getattr(import_module(modules[name]), name)
 
     return find

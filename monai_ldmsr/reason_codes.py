@@ -86,16 +86,6 @@ class ReasonCode(str, Enum):
         "The affine of the file is not finite, or its axes do not span space.",
         "Repair the file's header.",
     )
-    IRREGULAR_SPACING = (
-        "IRREGULAR_SPACING",
-        "Slices are unevenly apart. Not in use: within slices it does not matter, so it is a warning in the report.",
-        "Nothing.",
-    )
-    MISSING_SLICE = (
-        "MISSING_SLICE",
-        "A gap between slices. Not in use: within slices it does not matter, so it is a warning in the report.",
-        "Fetch the series again if it should be complete.",
-    )
     DUPLICATE_POSITION = (
         "DUPLICATE_POSITION",
         "Several images stand at one position, and no attribute distinguishes volumes.",
@@ -105,11 +95,6 @@ class ReasonCode(str, Enum):
         "DUPLICATE_UID_CONFLICT",
         "Two files have one SOP Instance UID and different content.",
         "Remove the wrong one.",
-    )
-    GANTRY_TILT = (
-        "GANTRY_TILT",
-        "Slices are stacked aslant. Not in use: within slices it does not matter, so it is a warning in the report.",
-        "Nothing.",
     )
     MIXED_MATRIX = (
         "MIXED_MATRIX",
@@ -152,11 +137,6 @@ class ReasonCode(str, Enum):
         "NOT_FINITE",
         "Voxels are NaN or infinite.",
         "Replace them.",
-    )
-    CONSTANT_IMAGE = (
-        "CONSTANT_IMAGE",
-        "All voxels are the same. Not in use: such a volume is processed.",
-        "Nothing.",
     )
     UNREADABLE_FILE = (
         "UNREADABLE_FILE",

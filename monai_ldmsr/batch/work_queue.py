@@ -95,7 +95,7 @@ class WorkQueue:
             try:
                 result = future.result()
             except WorkerDiedError as error:
-                if not was_alone and not error.is_certain:
+                if not was_alone:
                     if not self.waits(queued.unit):
                         self._suspects[queued.unit] = queued
                     continue

@@ -47,19 +47,4 @@ __all__ = [
     "write_volume_file",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "derivation": ["Derivation"],
-        "derived_series": ["WrittenSeries", "write_derived_series"],
-        "dicom_series": ["DicomSeries", "read_dicom_series"],
-        "discovery": ["find_dicom_series", "find_sources"],
-        "limits": ["ReadLimits"],
-        "packed_source": ["AnySource", "PackedSource", "on_disk"],
-        "series_grouping": ["SeriesFiles", "SkippedItem"],
-        "volume_file": [
-            *("NiftiVolume", "VolumeFile", "nifti_volumes", "read_volume_file", "split_volumes"),
-            *("volume_case", "write_volume_file"),
-        ],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -39,10 +39,4 @@ __all__ = [
     "render_html",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "figures": ["SlicePanel"],
-        "html": ["render_html"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

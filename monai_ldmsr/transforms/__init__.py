@@ -35,16 +35,4 @@ __all__ = [
     "volume_of",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "source": [
-            "ProjectOntoSourced",
-            "ReadSourced",
-            "RestorePaddingd",
-            "possible_range",
-            "project_volume",
-            "volume_of",
-        ],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)
