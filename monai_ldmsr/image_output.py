@@ -47,7 +47,7 @@ class HeaderTexts:
     """What a user sets in the headers of DICOM results; None takes what is usual.
 
     Args:
-        created: when the result says that it was made, with its time zone; reports say so, too.
+        created: time at which the result says that it was made, with its time zone; reports say so, too.
         series_number: see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
 

@@ -66,7 +66,7 @@ class ReportOutput:
         model: identity of the weights.
         network: what super-resolved; gives the number of weights.
         device: where the network runs.
-        created: when it says that it was made, with its time zone; now when None.
+        created: time at which it says that it was made, with its time zone; now when None.
     """
 
     def __init__(self, model: BundleModel, network: SliceNetwork, device: str, created: datetime | None = None) -> None:
@@ -80,7 +80,7 @@ class ReportOutput:
 
         Args:
             case: what was computed.
-            folder: of the case, which is not in its place yet.
+            folder: folder of the case, which is not in its place yet.
             before: the case's other outputs, which the report lists; the images first.
 
         Raises:

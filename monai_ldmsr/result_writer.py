@@ -74,7 +74,7 @@ class ResultWriter:
 
         Args:
             data: see :meth:`~monai_ldmsr.case.ComputedCase.of`.
-            name: of the folder.
+            name: name of the folder.
             output_dir: parent of the case's folder.
             times: see :class:`~monai_ldmsr.case.ComputedCase`.
             described: what network and inferer say of the call that made the result.
