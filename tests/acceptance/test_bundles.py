@@ -150,7 +150,7 @@ def test_a_bundle_runs_from_its_own_folder(data: Path, tmp_path: Path, monkeypat
 def test_where_no_bundle_is_the_one_of_the_package_runs(tmp_path: Path) -> None:
     assert running_bundle(BUNDLE, "srgan_sr") == BUNDLE
     assert running_bundle(tmp_path, "srgan_sr").samefile(BUNDLES / "srgan_sr")
-    with pytest.raises(SettingsError, match="The bundle 'nothing' .* was not found"):
+    with pytest.raises(SettingsError, match=r"The bundle 'nothing' .* was not found"):
         running_bundle(tmp_path, "nothing")
 
 
