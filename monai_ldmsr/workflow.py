@@ -19,7 +19,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
-from monai_ldmsr.errors import LdmsrError, SettingsError
+from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, checked, described, takes_settings
@@ -315,7 +315,7 @@ def _workflow(folder: Path, *overlays: str, workflow_type: str = "inference", **
         try:
             workflow.initialize()
         except SystemExit as refusal:
-            raise SettingsError(str(refusal)) from None
+            raise SettingsError(str(refusal).removesuffix(f" [{ReasonCode.BAD_SETTINGS.value}]")) from None
     return workflow
 
 

@@ -112,7 +112,7 @@ def test_the_clock_changes_nothing_but_the_times(
 
 @pytest.mark.parametrize(
     "changed",
-    [{"seed": 4}, {"factor": 3}, {"num_inference_steps": 1}, {"detail": 0.5}, {"operator": "kspace"}],
+    [{"seed": 4}, {"factor": 3}, {"num_inference_steps": 1}, {"detail": 0.25}, {"operator": "kspace"}],
     ids=lambda changed: next(iter(changed)),
 )
 def test_another_setting_gives_other_uids_and_pixels(
