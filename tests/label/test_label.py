@@ -472,7 +472,7 @@ def test_the_stock_bundle_app_returns_the_finer_grid(label_server: Any, tmp_path
     for get in (SimpleITK.Image.GetOrigin, SimpleITK.Image.GetSpacing, SimpleITK.Image.GetDirection):
         np.testing.assert_allclose(get(found), get(expected), atol=1e-4)
     difference = SimpleITK.GetArrayFromImage(found) - SimpleITK.GetArrayFromImage(expected).astype(np.float32)
-    assert np.abs(difference).max() <= 1  # the file's integers are rounded, this is not
+    assert np.abs(difference).max() < 2  # the file's integers are rounded, this is not; torch may be another
     assert server.client.info()["models"]["ldm_sr"]["version"] == bundle_info().version
 
 
