@@ -46,11 +46,6 @@ _MANY_BOUNDED = 0.05
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
-#: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
-_MANY_BOUNDED = 0.05
-
-_PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
-
 
 @dataclass(frozen=True)
 class WrittenReport(WrittenOutput):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -68,3 +69,13 @@ def heard(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -
             return "\n".join([*capfd.readouterr(), logs, *(str(w.message) for w in caught)])
 
         yield say
+
+
+@pytest.fixture
+def disk_events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by ``sync`` and ``move`` as files are synced and get their names."""
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("move"), replace(a, b)))
+    return events

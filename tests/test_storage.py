@@ -168,13 +168,7 @@ def test_a_text_that_cannot_take_its_place_leaves_the_earlier_one_alone(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_take_their_places_together_once_they_are_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events: list[str] = []
-    replace, fsync = os.replace, os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("move"), replace(a, b)))
+def test_files_take_their_places_together_once_they_are_on_disk(tmp_path: Path, disk_events: list[str]) -> None:
     finals = (tmp_path / "new" / "a.pt", tmp_path / "new" / "a.yaml")
     with replaced_files(*finals) as partials:
         for partial in partials:
@@ -182,7 +176,7 @@ def test_files_take_their_places_together_once_they_are_on_disk(
             assert partial.parent == tmp_path / "new"
         assert not any(final.exists() for final in finals)
     assert names(tmp_path / "new") == ["a.pt", "a.yaml"]
-    assert events == ["sync", "sync", "move", "move", "sync"]
+    assert disk_events == ["sync", "sync", "move", "move", "sync"]
 
 
 @pytest.mark.parametrize(
