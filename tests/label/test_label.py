@@ -471,8 +471,10 @@ def test_the_stock_bundle_app_returns_the_finer_grid(label_server: Any, tmp_path
     assert found.GetPixelID() == SimpleITK.sitkFloat32
     for get in (SimpleITK.Image.GetOrigin, SimpleITK.Image.GetSpacing, SimpleITK.Image.GetDirection):
         np.testing.assert_allclose(get(found), get(expected), atol=1e-4)
-    difference = SimpleITK.GetArrayFromImage(found) - SimpleITK.GetArrayFromImage(expected).astype(np.float32)
-    assert np.abs(difference).max() < 2  # the file's integers are rounded, this is not; torch may be another
+    difference = np.abs(SimpleITK.GetArrayFromImage(found) - SimpleITK.GetArrayFromImage(expected).astype(np.float32))
+    # The file's integers are rounded, this is not; and torch may be another version, which moves some voxels.
+    assert np.quantile(difference, 0.99) < 0.6
+    assert difference.max() < 2
     assert server.client.info()["models"]["ldm_sr"]["version"] == bundle_info().version
 
 
