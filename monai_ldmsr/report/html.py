@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
     )
 
 
+@cache  # it keeps templates that it has compiled
 def page_environment(package: str, undefined: type[Undefined] = StrictUndefined) -> Environment:
     """What renders the templates of a package: every text is escaped.
 
