@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,15 +22,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from dicom_fixtures import make_series
-from odd_run import narrow_bundle
+from monai.bundle import ConfigParser
 
 from monai_ldmsr.batch import Ledger, Workers
 from monai_ldmsr.batch.ledger import Ledger as LedgerClass
+from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.io.written_files import verified_files
 from monai_ldmsr.networks import save_weights
-from monai_ldmsr.workflow import load_super_resolver
 
 #: All results say that they were made at one time.
 ENVIRONMENT = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
@@ -51,15 +53,16 @@ MOMENTS: dict[str, tuple[str, Callable[..., bool], bool]] = {
 
 
 def weighted_bundle(parent: Path) -> Path:
-    """The narrow bundle, with weights that no training has touched."""
-    folder = narrow_bundle(parent)
+    """The shipped configs with networks of the least width, and weights that no training has touched."""
+    folder = parent / "ldm_sr"
+    shutil.copytree(find_bundle("ldm_sr") / "configs", folder / "configs")
+    config, metadata = (folder / "configs" / name for name in ("inference.yaml", "metadata.json"))
+    narrow = {"denoiser_channels": [32, 32, 32, 32], "denoiser_blocks": [1, 1, 1, 1]}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | narrow, sort_keys=False))
+    parser = ConfigParser(ConfigParser.load_config_file(config))
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("monai_ldmsr.networks.load_weights", lambda network, path, sha256: sha256)
-        network, _ = load_super_resolver(folder)
-    metadata = folder / "configs" / "metadata.json"
     said = json.loads(metadata.read_text())
-    said["weights_sha256"] = save_weights(network.generator, folder / "models" / "model.pt")
+    said["weights_sha256"] = save_weights(parser.get_parsed_content("generator"), folder / "models" / "model.pt")
     metadata.write_text(json.dumps(said))
     return folder
 

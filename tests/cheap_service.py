@@ -1,4 +1,4 @@
-"""``ldmsr serve`` as a process to be killed: a nearest neighbour in the network's place, held while a file exists.
+"""``ldmsr serve`` as a process to be killed: each call of the network held while a file exists.
 
 python tests/cheap_service.py HOLD ARGUMENTS...
 """
@@ -11,26 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from odd_run import use_nearest_neighbour
+from odd_run import NearestNeighbour
 
 from monai_ldmsr import batch
 from monai_ldmsr.batch import Workers
 from monai_ldmsr.cli import main
-from monai_ldmsr.networks.super_resolver import SuperResolver
 
 
 def serve(hold: Path, arguments: list[str]) -> int:
     """Run the command with work done in a thread of this process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_nearest_neighbour(monkeypatch)
-        repeat = SuperResolver.forward
+        repeat = NearestNeighbour.forward
 
-        def held(self: SuperResolver, *call: object) -> object:
+        def held(self: NearestNeighbour, *call: object) -> object:
             while hold.exists():
                 time.sleep(0.02)
             return repeat(self, *call)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(SuperResolver, "forward", held)
+        monkeypatch.setattr(NearestNeighbour, "forward", held)
         pool = ThreadPoolExecutor(1)
         monkeypatch.setattr(batch, "open_local", lambda lock: Workers(pool, 1, lambda: pool.shutdown(wait=False)))
         return main(arguments)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from label_server import label_environment, label_server
-from odd_run import narrow_bundle, use_nearest_neighbour
+from odd_run import nearest_bundle
 from ohif_viewer import ohif
 from orthanc_server import orthanc
 from slurm_cluster import slurm
@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a bundle that costs nothing to build."""
-    return narrow_bundle(tmp_path_factory.mktemp("bundle"))
+    """Folder of a bundle that costs nothing to build or run."""
+    return nearest_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture
@@ -50,12 +50,6 @@ def threads() -> Iterator[Executor]:
     """Where units of work run: three at a time, in this process."""
     with ThreadPoolExecutor(3) as executor:
         yield executor
-
-
-@pytest.fixture
-def nearest_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A nearest neighbour in the network's place."""
-    use_nearest_neighbour(monkeypatch)
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ from monai_ldmsr.source_table import SourceRow, SourceTable, safe_cell, source_r
 
 SHAPE = (8, 9, 3)
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

@@ -25,9 +25,6 @@ with TABLE.open(encoding="utf-8", newline="") as _stream:
     ROWS = [tuple(row) for row in csv.reader(_stream)][1:]
 
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
-
 def found(package: str) -> Path:
     folder = FOLDERS[package]
     if folder is None or not folder.is_dir():

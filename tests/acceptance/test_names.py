@@ -26,8 +26,6 @@ from monai_ldmsr.io.readable_names import readable
 
 SHAPE = (8, 9, 3)
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
 
 def names_in_run(source: Path, naming: str | None = None) -> dict[str, list[str]]:
     """Names of results, and reasons of what is left out."""

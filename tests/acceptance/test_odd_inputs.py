@@ -29,9 +29,6 @@ ROWS = (*DICOM_ROWS, *SERIES_ROWS, *VOLUME_ROWS, *VOLUME_KIND_ROWS, *VOLUME_HEAD
 REGULAR = {f"{m} {what}" for m in ("CT", "MR", "PT") for what in ("clean", "big endian", *CHARACTER_SETS)}
 
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
-
 def case_of(row: OddInput, names: frozenset[str] = frozenset(row.name for row in ROWS)) -> Any:
     """A row as a parameter; what is asked of CT too is slow, for there are hundreds of rows."""
     modality, _, what = row.name.partition(" ")

@@ -20,8 +20,6 @@ from monai_ldmsr.io import ReadLimits
 from monai_ldmsr.io.limits import parse_limits
 from monai_ldmsr.number_settings import real_number, whole_number
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
 COMMANDS = {
     "run": ["s", "o"],
     "batch": ["s", "o"],

@@ -15,9 +15,6 @@ SAMPLES = sorted((ROOT / "sample_data" / "dicom").iterdir())
 FURTHER = [path for path in sorted(ROOT.parent.glob("shared/data/dicom/*")) if "multiframe" not in path.name]
 
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
-
 def check(source: Path, output: Path, bundle: Path) -> None:
     code, cases = run(source, output, bundle, time_limit_s=200)
     assert (code, {case["status"] for case in cases}) == (0, {"done"})

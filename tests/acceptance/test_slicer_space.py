@@ -53,7 +53,6 @@ def test_source_and_result_of_one_folder_are_two_volumes_in_one_space(tmp_path: 
     np.testing.assert_allclose(faded, shown, rtol=0, atol=half_step + 1e-6)
 
 
-@pytest.mark.usefixtures("nearest_neighbour")
 def test_volume_files_share_their_space(tmp_path: Path, bundle: Path) -> None:
     path = SAMPLES / "nifti" / "mr_brain_t2_1mm_cc0.nii.gz"
     assert super_resolve(path, tmp_path, modality="MR", bundle=bundle, device="cpu").exit_code == 0

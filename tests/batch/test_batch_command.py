@@ -33,7 +33,7 @@ from monai_ldmsr.transforms import ReadSourced
 
 __all__ = ["in_this_process"]
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def case_of(output: Path, modality: str) -> str:

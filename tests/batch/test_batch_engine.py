@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from batch_work import SETTINGS, cheap, found, opened
-from odd_run import narrow_bundle
+from odd_run import nearest_bundle
 
 from monai_ldmsr.batch import Batch, BatchProgress, Ledger, LocalWorker, WorkSettings
 from monai_ldmsr.batch.fingerprint import settings_fingerprint
@@ -67,7 +67,7 @@ def test_another_setting_does_all_anew(tmp_path: Path, threads: Executor) -> Non
 
 
 def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path) -> None:
-    bundle = narrow_bundle(tmp_path)
+    bundle = nearest_bundle(tmp_path)
     base = WorkSettings(bundle=bundle)
     same = [replace(base, created="2026-01-01"), replace(base, bundle=str(bundle))]
     assert {settings_fingerprint(settings) for settings in same} == {settings_fingerprint(base)}

@@ -553,9 +553,7 @@ def test_a_worker_that_cannot_unpack_leaves_nothing(
     assert not list((tmp_path / "w").iterdir())
 
 
-def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(
-    study: Path, tmp_path: Path, bundle: Path, nearest_neighbour: None
-) -> None:
+def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(study: Path, tmp_path: Path, bundle: Path) -> None:
     write_zip(tmp_path / "packed" / "s.zip", study)
     settings = WorkSettings(device="cpu", bundle=bundle, created="2026-01-31")
     results = []
@@ -575,9 +573,7 @@ def test_a_batch_of_archives_gives_what_a_batch_of_folders_gives(
 
 
 @pytest.mark.parametrize("form", ["archive", "medium"])
-def test_a_run_reads_archives_and_media_too(
-    study: Path, tmp_path: Path, bundle: Path, nearest_neighbour: None, form: str
-) -> None:
+def test_a_run_reads_archives_and_media_too(study: Path, tmp_path: Path, bundle: Path, form: str) -> None:
     """Names and images are those of the same files in folders."""
     if form == "archive":
         source = write_zip(tmp_path / "in" / "s.zip", study)

@@ -19,8 +19,6 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import SeriesFiles, find_dicom_series
 from monai_ldmsr.io.series_labels import VolumeTraits, checked_description, checked_number, label_volumes
 
-pytestmark = pytest.mark.usefixtures("nearest_neighbour")
-
 
 def headers(output: Path) -> dict[int, pydicom.Dataset]:
     """One image of each result, by Series Number."""

@@ -98,7 +98,6 @@ def test_hounsfield_units_are_pointed_at_and_never_assumed(tmp_path: Path) -> No
         assert ["Hounsfield" in text for text in warned] == [n == 3]
 
 
-@pytest.mark.usefixtures("nearest_neighbour")
 def test_the_command_line_says_what_the_report_warns_of(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +107,6 @@ def test_the_command_line_says_what_the_report_warns_of(
     assert "warning: The modality is not known" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("nearest_neighbour")
 def test_no_word_for_a_modality_reaches_any_output(
     tmp_path: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,7 +271,7 @@ def test_a_batch_counts_the_volumes_of_a_pair(tmp_path: Path, packed: bool) -> N
             np.testing.assert_array_equal(read_volume_file(source).voxels, four_volumes()[..., n])
 
 
-@pytest.mark.usefixtures("nearest_neighbour", "in_this_process")
+@pytest.mark.usefixtures("in_this_process")
 def test_the_batch_command_works_on_them(tmp_path: Path, bundle: Path) -> None:
     for name in ("pair", "mhd", "sidecar"):
         folder = tmp_path / "in" / name

@@ -231,7 +231,7 @@ def test_the_apps_folder_gives_monai_label_one_app(monkeypatch: pytest.MonkeyPat
     assert [one.__bases__[0].__name__ for one in classes] == ["MONAILabelApp"]
 
 
-def test_an_inference_raises_what_it_met(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> None:
+def test_an_inference_raises_what_it_met(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "cut.nii").write_bytes(b"no volume")
     with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI's transforms wrap it in an error of their own)
         infer(tmp_path / "cut.nii", "cut", tmp_path / "out", WorkSettings(device="cpu", bundle=bundle))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from odd_run import narrow_bundle, use_nearest_neighbour
+from odd_run import nearest_bundle
 from ohif_site import has_ohif
 from ohif_viewer import SIZE, OhifViewer, Viewport
 from orthanc_server import OrthancServer
@@ -58,12 +58,8 @@ def make_study(modality: str, folder: Path, orthanc: OrthancServer) -> Study:
     (folder / "in").mkdir(parents=True)
     first = (len(images) - N_SLICES) // 2
     chosen = [Path(shutil.copy(image.filename, folder / "in")) for image in images[first : first + N_SLICES]]
-    with pytest.MonkeyPatch.context() as patch:
-        bundle: str | Path = "ldm_sr"
-        if modality != "MR":
-            use_nearest_neighbour(patch)
-            bundle = narrow_bundle(folder)
-        assert super_resolve(folder / "in", folder / "out", bundle=bundle, device="cpu").exit_code == 0
+    bundle = "ldm_sr" if modality == "MR" else nearest_bundle(folder)
+    assert super_resolve(folder / "in", folder / "out", bundle=bundle, device="cpu").exit_code == 0
     [result] = (path.parent for path in (folder / "out").glob("*/dicom"))
     orthanc.upload(*chosen)
     assert parse_destination(orthanc.dicomweb).deliver(result).complete
@@ -262,7 +258,6 @@ def test_a_study_without_a_result_opens_as_ever(ohif: OhifViewer, orthanc: Ortha
     assert ohif.errors() == []
 
 
-@pytest.mark.usefixtures("nearest_neighbour")
 def test_of_two_results_the_one_asked_for_is_shown(
     ohif: OhifViewer, orthanc: OrthancServer, tmp_path: Path, bundle: Path
 ) -> None:

@@ -69,7 +69,6 @@ def by_uid(folder: Path) -> dict[str, pydicom.Dataset]:
 
 
 @pytest.mark.parametrize(("way_in", "way_out"), [("get", "store"), ("move", "store"), ("wado", "stow")])
-@pytest.mark.usefixtures("nearest_neighbour")
 def test_round_trip(server: OrthancServer, tmp_path: Path, bundle: Path, way_in: str, way_out: str) -> None:
     made = make_series(tmp_path / "source", "CT", SHAPE)
     source = pydicom.dcmread(made.paths[0])

@@ -46,7 +46,7 @@ def archive() -> Iterator[ResultArchive]:
 
 
 @pytest.fixture
-def serving(tmp_path: Path, bundle: Path, nearest_neighbour: None) -> Callable:
+def serving(tmp_path: Path, bundle: Path) -> Callable:
     """Start a service on ``tmp_path / "out"``; the same again goes on with what an earlier one left."""
     output = tmp_path / "out"
     settings = WorkSettings(device="cpu", bundle=bundle)
