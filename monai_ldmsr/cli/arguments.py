@@ -20,7 +20,6 @@ __all__ = [
     "SOURCE_HELP",
     "Commands",
     "Parser",
-    "add_bundle_options",
     "add_command",
     "add_limit_option",
     "add_model_options",
@@ -76,7 +75,7 @@ def add_model_options(parser: Parser) -> None:
     settings = described(WorkSettings).items()
     add_setting_options(parser, *(name for name, (one, _) in settings if one.changes != "nothing"))
     add_limit_option(parser)
-    add_bundle_options(parser)
+    add_setting_options(parser, "device", "bundle")
 
 
 def add_setting_options(parser: Parser, *names: str, **defaults: Any) -> None:
@@ -138,11 +137,6 @@ def limits_of(arguments: argparse.Namespace) -> ReadLimits:
         SettingsError: there is no such limit, or it is no number.
     """
     return parse_limits(arguments.limit)
-
-
-def add_bundle_options(parser: Parser) -> None:
-    """Which networks run, and where."""
-    add_setting_options(parser, "device", "bundle")
 
 
 def model_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
 from monai_ldmsr.cli.arguments import (
@@ -14,8 +15,7 @@ from monai_ldmsr.cli.arguments import (
     limits_of,
     source_table_of,
 )
-from monai_ldmsr.cli.cluster_arguments import add_cluster_options
-from monai_ldmsr.cli.opened_batch import opened_batch
+from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.outcome import exit_code
@@ -93,9 +93,6 @@ def _status(output: Path) -> int:
     from monai_ldmsr.batch import Ledger
     from monai_ldmsr.cli.batch_view import print_status
 
-    ledger = Ledger(output, for_reading=True)
-    try:
+    with closing(Ledger(output, for_reading=True)) as ledger:
         print_status(ledger)
-    finally:
-        ledger.close()
     return 0

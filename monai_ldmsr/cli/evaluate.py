@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.cli.arguments import (
-    Commands,
-    add_bundle_options,
-    add_command,
-    add_limit_option,
-    add_setting_options,
-    limits_of,
-)
+from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, add_setting_options, limits_of
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
@@ -62,7 +55,7 @@ def add(commands: Commands) -> None:
         "(default: 1; 0: none)",
     )
     add_limit_option(evaluate)
-    add_bundle_options(evaluate)
+    add_setting_options(evaluate, "device", "bundle")
     evaluate.set_defaults(command=_evaluate)
 
 
@@ -98,12 +91,8 @@ def _print_rows(title: str, rows: Mapping[str, Any], columns: Sequence[str] = ()
         return
     columns = columns or list(next(iter(rows.values())))
     width = max(len(name) for name in (title, *rows)) + 2
-    print(f"{title:{width}}" + "".join(f"{_short(column):>12}" for column in columns))
+    print(f"{title:{width}}" + "".join(f"{_SHORT.get(column, column):>12}" for column in columns))
     for row, cells in rows.items():
         means = [cells[column]["mean"] for column in columns]
         print(f"{row:{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>12}" for mean in means))
     print()
-
-
-def _short(column: str) -> str:
-    return _SHORT.get(column, column)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from monai_ldmsr.cli.arguments import Commands, add_command, add_limit_option, add_setting_options, limits_of
 from monai_ldmsr.errors import OutputError, SettingsError
+from monai_ldmsr.storage import output_errors
 
 __all__ = ["add"]
 
@@ -67,7 +68,9 @@ def _label(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "{}")
     main = _monai_label()
     if not is_service:
-        _check_list(Path(arguments.studies))
+        from monai_ldmsr.label.local_datastore import check_image_list
+
+        check_image_list(Path(arguments.studies))
     sys.argv = [
         *("monailabel", "start_server", "--app", str(app_dir), "--studies", arguments.studies),
         *("--host", arguments.host, "--port", str(arguments.port)),
@@ -119,20 +122,12 @@ def _check_address(host: str, port: int) -> None:
         raise SettingsError(f"The server cannot listen on port {port} of --host: {error.strerror or error}.") from None
 
 
-def _check_list(studies: Path) -> None:
-    from monai_ldmsr.label.local_datastore import check_image_list
-
-    check_image_list(studies)
-
-
 def _app_folder(folder: Path | None) -> Path:
     """A folder with ``main.py``, where MONAI Label writes its logs."""
     from monai_ldmsr import label
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = folder or cache / "monai_ldmsr" / "label"
-    from monai_ldmsr.storage import output_errors
-
     with output_errors("The folder for logs and records"):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(label.__file__).parent / "app_folder" / "main.py", folder / "main.py")

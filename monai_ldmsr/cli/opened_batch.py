@@ -1,4 +1,4 @@
-"""The batch of ``ldmsr batch`` and ``ldmsr serve``, with its workers."""
+"""The batch of ``ldmsr batch`` and ``ldmsr serve``: on which machines its work is done, and how it is opened."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from monai_ldmsr.cli.arguments import model_settings
-from monai_ldmsr.cli.cluster_arguments import cluster_workers
+from monai_ldmsr.cli.arguments import Parser, model_settings
 
 if TYPE_CHECKING:
-    from monai_ldmsr.batch import Batch, Delivery, OutputLock
+    from monai_ldmsr.batch import Batch, Delivery, OutputLock, Workers
 
-__all__ = ["opened_batch"]
+__all__ = ["add_cluster_options", "opened_batch"]
+
+
+def add_cluster_options(parser: Parser) -> None:
+    """Where the work is done: here, by a dask scheduler's workers, or by jobs of Slurm."""
+    group = parser.add_argument_group("other machines (pip install monai_ldmsr[cluster]; see docs/deployment.md)")
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
+        "--scheduler", metavar="URL", help="dask://HOST:PORT or dask+tls://HOST:PORT of a scheduler that runs already"
+    )
+    where.add_argument(
+        "--slurm",
+        metavar="OPTIONS",
+        help="start workers as Slurm jobs, such as jobs=4,gres=gpu:1,partition=gpu (also: cpus, memory, time, account, "
+        "interface)",
+    )
 
 
 @contextmanager
@@ -31,9 +45,9 @@ def opened_batch(
     Raises:
         LdmsrError: workers or batch cannot be opened.
     """
-    from monai_ldmsr.batch import Batch, WorkSettings, open_local
+    from monai_ldmsr.batch import Batch, WorkSettings
 
-    workers = cluster_workers(arguments, arguments.output) or open_local(lock)
+    workers = _workers(arguments, lock)
     with ExitStack() as ending:
         ending.callback(workers.close)  # also where the batch cannot be opened
         settings = WorkSettings(**model_settings(arguments))
@@ -41,3 +55,16 @@ def opened_batch(
         ending.callback(batch.close)
         ending.callback(workers.close)  # before the batch records what is left to be done
         yield batch
+
+
+def _workers(arguments: argparse.Namespace, lock: OutputLock) -> Workers:
+    if arguments.scheduler is None and arguments.slurm is None:
+        from monai_ldmsr.batch import open_local
+
+        return open_local(lock)
+    # Imported late: most runs need no cluster.
+    from monai_ldmsr.batch.cluster import SlurmOptions, open_dask, open_slurm
+
+    if arguments.scheduler is not None:
+        return open_dask(arguments.scheduler, arguments.output)
+    return open_slurm(SlurmOptions.parse(arguments.slurm), arguments.output)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, limits_of
-from monai_ldmsr.cli.cluster_arguments import add_cluster_options
-from monai_ldmsr.cli.opened_batch import opened_batch
+from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
 from monai_ldmsr.cli.pacs_arguments import (
     add_caller_options,
     add_listening_options,
