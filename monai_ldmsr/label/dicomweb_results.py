@@ -239,7 +239,7 @@ def _store(client: DicomwebClient, folders: Sequence[Path]) -> None:
         PeerError: it was refused, as a whole or for an image.
     """
     paths = [path for folder in folders for path in sorted(images_below(folder))]
-    statuses = client.store_together({instance_uid(path): path for path in paths})
+    statuses = client.store({instance_uid(path): path for path in paths})
     for status in statuses.values():
         if status:
             raise failure_of(status, "an image")

@@ -101,26 +101,14 @@ class DicomwebClient:
             _check(response, "an image")
             return _single_part(_limited(response, max_bytes), response.headers.get("Content-Type", ""))
 
-    def store(self, path: Path, uid: str) -> int:
-        """Store one file.
-
-        Returns:
-            The status that the service gives for this image: 0 when it lists it as stored without a warning.
-
-        Raises:
-            OSError: the file cannot be read.
-            PeerError: no answer, or a refusal of the whole.
-        """
-        return self.store_together({uid: path})[uid]
-
-    def store_together(self, paths: Mapping[str, Path]) -> dict[str, int]:
+    def store(self, paths: Mapping[str, Path]) -> dict[str, int]:
         """Store files by one request: the service sees all of them or, where the connection breaks, none.
 
         Args:
             paths: files by SOP Instance UID.
 
         Returns:
-            Status by SOP Instance UID; see :meth:`store`.
+            The status that the service gives for each image: 0 when it lists it as stored without a warning.
 
         Raises:
             OSError: a file cannot be read.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -56,7 +56,6 @@ __all__ = [
     "build_context",
     "build_role",
     "connection_lost",
-    "contexts_for",
     "encode_file_meta",
     "evt",
     "failure_of",
@@ -94,9 +93,6 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
 )
-
-#: An association has odd numbers up to 255 for its contexts.
-_MAX_CONTEXTS = 128
 
 #: pynetdicom's 16 kB would cost a call for each; a slice of 512 x 512 goes in four.
 _PDU_BYTES = 2**17
@@ -176,12 +172,6 @@ PROMPT = (
     (evt.EVT_PDU_RECV, acknowledge_at_once),
     (evt.EVT_DATA_SENT, acknowledge_at_once),
 )
-
-
-def contexts_for(classes: Iterable[str], syntaxes: Sequence[str] = TRANSFER_SYNTAXES) -> list[PresentationContext]:
-    """One context for each class and syntax: a peer accepts one syntax a context, and would convert to it."""
-    contexts = [build_context(uid, syntax) for uid in sorted(set(classes)) for syntax in syntaxes]
-    return contexts[: _MAX_CONTEXTS - 1]  # one is left for the query
 
 
 @contextmanager

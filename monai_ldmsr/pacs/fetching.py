@@ -114,32 +114,24 @@ def fetch(
             if method == "move" and isinstance(peer, DicomPeer):
                 retrieval = opened.enter_context(MoveRetrieval(peer, caller, destination, move, limits))
         for series in found:
-            summary.append(_fetched(series, _Work(retrieval, limits, dry_run), destination))
+            summary.append(_fetched(series, None if dry_run else retrieval, destination, limits.min_free_bytes))
             if progress is not None:
                 progress(summary[-1])
     return FetchSummary(tuple(summary))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """How series are fetched."""
-
-    retrieval: Retrieval
-    limits: ReceiverLimits
-    dry_run: bool
-
-
-def _fetched(found: FoundSeries, work: _Work, destination: Path) -> FetchedSeries:
+def _fetched(found: FoundSeries, retrieval: Retrieval | None, destination: Path, min_free_bytes: int) -> FetchedSeries:
+    """Fetch a series; without a retrieval only say that it was found."""
     study, series = case_digest(found.study), series_digest(found.study, found.series)
     about: dict[str, Any] = {"series": f"{study}/{series}", "modality": found.modality, "n_images": len(found.uids)}
     skipped = _skip_reason(found)
     if skipped is not None:
         return FetchedSeries("skipped", skipped[0].value, skipped[1], **about)
-    if work.dry_run:
+    if retrieval is None:
         return FetchedSeries("found", **about)
     try:
         with output_errors("The series"):
-            n_fetched = _fetch_series(found, work, destination / study / series)
+            n_fetched = _fetch_series(found, retrieval, destination / study / series, min_free_bytes)
     except Exception as error:
         return FetchedSeries.of_error(error, **about)
     return FetchedSeries("done", **about, n_fetched=n_fetched)
@@ -155,7 +147,7 @@ def _skip_reason(found: FoundSeries) -> tuple[ReasonCode, str] | None:
     return None
 
 
-def _fetch_series(found: FoundSeries, work: _Work, folder: Path) -> int:
+def _fetch_series(found: FoundSeries, retrieval: Retrieval, folder: Path, min_free_bytes: int) -> int:
     """Make ``folder`` hold the images that the PACS lists, and return how many were fetched."""
     wanted = {instance_name(uid): uid for uid in found.uids}
     here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -163,15 +155,13 @@ def _fetch_series(found: FoundSeries, work: _Work, folder: Path) -> int:
         return 0
     missing = [uid for name, uid in wanted.items() if name not in here]
     free = shutil.disk_usage(folder.parents[1]).free
-    if free < work.limits.min_free_bytes:
-        raise PeerError(
-            f"{free} bytes of disk are free; the limit is {work.limits.min_free_bytes}.", ReasonCode.PACS_DISK_FULL
-        )
+    if free < min_free_bytes:
+        raise PeerError(f"{free} bytes of disk are free; the limit is {min_free_bytes}.", ReasonCode.PACS_DISK_FULL)
     with partial_folder(folder) as partial:
         for name in here & set(wanted):
             os.link(folder / name, partial / name)
         if missing:
-            work.retrieval.retrieve(found, missing, partial)
+            retrieval.retrieve(found, missing, partial)
         n_here = sum(1 for _ in partial.iterdir())
         if n_here != len(wanted):
             raise PeerError(

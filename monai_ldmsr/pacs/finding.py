@@ -73,16 +73,6 @@ class SeriesQuery:
         if re.search(r"[\\*?]", self.accession) or len(self.accession) > 16 or not self.accession.isprintable():
             raise SettingsError("An accession number has at most 16 characters, and no \\, * or ?.")
 
-    @property
-    def of_study(self) -> dict[str, str]:
-        """What is asked for at the level of studies."""
-        return {"StudyInstanceUID": self.study, "StudyDate": self.date, "AccessionNumber": self.accession}
-
-    @property
-    def of_series(self) -> dict[str, str]:
-        """What is asked for at the level of series."""
-        return {"SeriesInstanceUID": self.series, "Modality": self.modality}
-
 
 @dataclass(frozen=True)
 class FoundSeries:
@@ -151,9 +141,10 @@ def find_by_dicomweb(client: DicomwebClient, query: SeriesQuery) -> list[FoundSe
 
 def _found(ask: _Ask, query: SeriesQuery) -> Iterator[FoundSeries]:
     """Series by series, in a fixed order."""
-    studies = {m["StudyInstanceUID"] for m in ask("STUDY", query.of_study) if _agrees(m, query.of_study)}
+    of_study = {"StudyInstanceUID": query.study, "StudyDate": query.date, "AccessionNumber": query.accession}
+    studies = {match["StudyInstanceUID"] for match in ask("STUDY", of_study) if _agrees(match, of_study)}
     for study in sorted(filter(is_uid, studies)):
-        asked = {"StudyInstanceUID": study, **query.of_series}
+        asked = {"StudyInstanceUID": study, "SeriesInstanceUID": query.series, "Modality": query.modality}
         matches = [match for match in ask("SERIES", asked) if _agrees(match, asked)]
         modalities = {match["SeriesInstanceUID"]: match["Modality"] for match in matches}
         for series in sorted(filter(is_uid, modalities)):

@@ -17,12 +17,11 @@ from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import (
     IMAGE_CLASSES,
-    Association,
+    TRANSFER_SYNTAXES,
     association,
     build_context,
     build_role,
     connection_lost,
-    contexts_for,
     evt,
     failure_of,
     status_of,
@@ -31,7 +30,6 @@ from monai_ldmsr.pacs.finding import FoundSeries
 from monai_ldmsr.pacs.instances import instance_name, read_instance
 from monai_ldmsr.pacs.peers import Caller, DicomPeer
 from monai_ldmsr.pacs.store_server import (
-    DEFAULT_RECEIVER_LIMITS,
     NOT_MATCHING,
     NOT_UNDERSTOOD,
     OUT_OF_RESOURCES,
@@ -97,7 +95,7 @@ class WadoRetrieval:
         limits: what one image may have.
     """
 
-    def __init__(self, client: DicomwebClient, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
+    def __init__(self, client: DicomwebClient, limits: ReceiverLimits) -> None:
         self._client, self._limits = client, limits
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
@@ -120,7 +118,7 @@ class GetRetrieval:
         limits: what one image may have.
     """
 
-    def __init__(self, peer: DicomPeer, caller: Caller, limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS) -> None:
+    def __init__(self, peer: DicomPeer, caller: Caller, limits: ReceiverLimits) -> None:
         self._peer, self._caller, self._limits = peer, caller, limits
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
@@ -130,11 +128,14 @@ class GetRetrieval:
 
         def on_store(event: evt.Event) -> int | Dataset:
             if size_limit.exceeded_by(event.assoc):
-                return answer(inbox.note(_too_large(self._limits)))
+                message = f"An image has more than {self._limits.max_object_bytes} bytes, the limit."
+                return answer(inbox.note(Refusal(OUT_OF_RESOURCES, ReasonCode.TOO_LARGE, message)))
             return answer(inbox.take(IncomingImage(event, 0)))
 
         classes = sorted(found.classes or IMAGE_CLASSES)
-        contexts = [build_context(STUDY_ROOT_GET), *contexts_for(classes)]
+        # A peer accepts one syntax a context, and would convert to it.
+        images = [build_context(uid, syntax) for uid in classes for syntax in TRANSFER_SYNTAXES]
+        contexts = [build_context(STUDY_ROOT_GET), *images]
         handlers = [(evt.EVT_C_STORE, on_store), (evt.EVT_PDU_RECV, size_limit.on_pdu)]
         roles = [build_role(uid, scp_role=True) for uid in classes]
         with association(self._caller, self._peer, contexts, roles=roles, handlers=handlers) as established:
@@ -159,12 +160,7 @@ class MoveRetrieval:
     """
 
     def __init__(
-        self,
-        peer: DicomPeer,
-        caller: Caller,
-        folder: Path,
-        target: MoveTarget = DEFAULT_MOVE_TARGET,
-        limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
+        self, peer: DicomPeer, caller: Caller, folder: Path, target: MoveTarget, limits: ReceiverLimits
     ) -> None:
         self._peer, self._caller, self._limits, self._late_s = peer, caller, limits, target.late_s
         self._inbox: _Inbox | None = None
@@ -184,7 +180,9 @@ class MoveRetrieval:
         inbox = self._inbox = _Inbox(found, uids, folder, self._limits)
         try:
             with association(self._caller, self._peer, [build_context(STUDY_ROOT_MOVE)]) as established:
-                statuses = _moved(established, _identifier(found, uids), self._caller.ae_title)
+                with quiet_pydicom():
+                    asked = _identifier(found, uids), self._caller.ae_title, STUDY_ROOT_MOVE
+                    statuses = [status_of(status) for status, _ in established.send_c_move(*asked)]
                 if statuses and statuses[-1] == 0x0000:
                     inbox.wait_for_late(self._late_s)
                 inbox.check(statuses)
@@ -264,12 +262,6 @@ class _Inbox:
             raise failure_of(statuses[-1], "to send a series")
 
 
-def _moved(established: Association, identifier: Dataset, destination: str) -> list[int | None]:
-    with quiet_pydicom():
-        answers = established.send_c_move(identifier, destination, STUDY_ROOT_MOVE)
-        return [status_of(status) for status, _ in answers]
-
-
 def _identifier(found: FoundSeries, uids: Sequence[str]) -> Dataset:
     """Ask for the whole series, or for the images that are wanted."""
     identifier = Dataset()
@@ -283,8 +275,3 @@ def _identifier(found: FoundSeries, uids: Sequence[str]) -> Dataset:
 def _is_of(path: Path, found: FoundSeries, uid: str, limits: ReceiverLimits) -> bool:
     header = read_instance(path, limits.read)
     return (header.study, header.series, header.uid) == (found.study, found.series, uid)
-
-
-def _too_large(limits: ReceiverLimits) -> Refusal:
-    message = f"An image has more than {limits.max_object_bytes} bytes, the limit."
-    return Refusal(OUT_OF_RESOURCES, ReasonCode.TOO_LARGE, message)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +16,14 @@ from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
 from monai_ldmsr.errors import LdmsrError, OutputError, PeerError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, sop_instance
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
-from monai_ldmsr.pacs.dimse import (
-    Association,
-    association,
-    build_context,
-    connection_lost,
-    failure_of,
-    status_of,
-)
+from monai_ldmsr.pacs.dimse import Association, association, build_context, connection_lost, failure_of, status_of
 from monai_ldmsr.pacs.peers import DEFAULT_CALLER, Caller, DicomPeer, DicomwebPeer, parse_peer
 
 __all__ = ["StoreDelivery", "StowDelivery", "images_below", "instance_uid", "parse_destination"]
 
 _log = logging.getLogger(__name__)
+
+_SUCCESS = 0x0000
 
 #: Between these, a change of the value representation's form loses nothing.
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -49,31 +46,62 @@ def parse_destination(text: str, caller: Caller = DEFAULT_CALLER) -> Delivery:
     return StoreDelivery(peer, caller) if isinstance(peer, DicomPeer) else StowDelivery(peer, caller)
 
 
-class StoreDelivery:
-    """Sends by C-STORE.
+class _PacsDelivery(ABC):
+    """What both ways share: counts, and turns whatever goes wrong into an outcome.
 
     Args:
         peer: the PACS to send to.
         caller: how we present ourselves.
     """
 
-    def __init__(self, peer: DicomPeer, caller: Caller = DEFAULT_CALLER) -> None:
+    def __init__(self, peer: DicomPeer | DicomwebPeer, caller: Caller) -> None:
         self.name = str(peer)
-        self._peer, self._caller = peer, caller
-        if caller.dicom_tls:
-            caller.tls.client_context()  # certificates that cannot be used are reported at once
+        self._caller = caller
+
+    @abstractmethod
+    def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
+        """Send image by image, and yield the status of each."""
 
     def deliver(self, folder: Path) -> DeliveryOutcome:
         """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.delivery.Delivery`."""
-        return _Attempt(folder).run(self._send)
+        paths: list[Path] = []
+        found: list[int] = []
+        try:
+            paths = sorted(images_below(folder))
+            if not paths:
+                raise PeerError("The result holds no DICOM image to send.", ReasonCode.NOT_AN_IMAGE)
+            with closing(self._statuses(paths)) as statuses:
+                for status in statuses:
+                    if status != _SUCCESS and not _is_warning(status):
+                        raise failure_of(status, "an image")
+                    found.append(status)
+            _refuse_warnings(found)
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, LdmsrError):
+                error = OutputError(f"A result cannot be read to send it: {error.strerror}.")
+            n_sent = found.count(_SUCCESS)
+            outcome = DeliveryOutcome.of_error(error, n_sent=n_sent, n_instances=len(paths))
+            _log.warning("Sent %d of %d images: %s [%s]", n_sent, len(paths), outcome.message, outcome.reason)
+            return replace(outcome, permanent=outcome.reason not in _PASSING)
+        return DeliveryOutcome("done", n_sent=len(paths), n_instances=len(paths))
 
-    def _send(self, attempt: _Attempt) -> None:
-        found = {_class_and_syntax(path) for path in attempt.paths}
+
+class StoreDelivery(_PacsDelivery):
+    """Sends by C-STORE; ``peer`` and ``caller`` as in :func:`parse_destination`."""
+
+    def __init__(self, peer: DicomPeer, caller: Caller) -> None:
+        super().__init__(peer, caller)
+        self._peer = peer
+        if caller.dicom_tls:
+            caller.tls.client_context()  # certificates that cannot be used are reported at once
+
+    def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
+        found = {_class_and_syntax(path) for path in paths}
         proposed = {(uid, syntax) for uid, own in found for syntax in (_PLAIN if own in _PLAIN else (own,))}
         contexts = [build_context(uid, syntax) for uid, syntax in sorted(proposed)]
         with association(self._caller, self._peer, contexts) as established:
-            for path in attempt.paths:
-                attempt.note(self._store(established, path))
+            for path in paths:
+                yield self._store(established, path)
 
     def _store(self, established: Association, path: Path) -> int:
         """Status of one image."""
@@ -100,77 +128,34 @@ class StoreDelivery:
         return status
 
 
-class StowDelivery:
-    """Sends by STOW-RS.
+class StowDelivery(_PacsDelivery):
+    """Sends by STOW-RS; ``peer`` and ``caller`` as in :func:`parse_destination`."""
 
-    Args:
-        peer: the PACS to send to.
-        caller: how we present ourselves.
-    """
-
-    def __init__(self, peer: DicomwebPeer, caller: Caller = DEFAULT_CALLER) -> None:
-        self.name = str(peer)
-        self._peer, self._caller = peer, caller
+    def __init__(self, peer: DicomwebPeer, caller: Caller) -> None:
+        super().__init__(peer, caller)
+        self._peer = peer
         DicomwebClient(peer, caller)  # certificates that cannot be used are reported at once
 
-    def deliver(self, folder: Path) -> DeliveryOutcome:
-        """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.delivery.Delivery`."""
-        return _Attempt(folder).run(self._send)
-
-    def _send(self, attempt: _Attempt) -> None:
+    def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
         with DicomwebClient(self._peer, self._caller) as client:
-            for path in attempt.paths:
-                attempt.note(client.store(path, instance_uid(path)))
+            for path in paths:
+                uid = instance_uid(path)
+                yield client.store({uid: path})[uid]
 
 
-class _Attempt:
-    """One attempt to send a result: counts, and turns whatever goes wrong into an outcome."""
+def _is_warning(status: int) -> bool:
+    return 0xB000 <= status <= 0xBFFF or status in (0x0001, 0x0107, 0x0116)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.paths: Sequence[Path] = ()
-        self._n_sent = 0
-        self._warnings: set[int] = set()
 
-    def run(self, send: Callable[[_Attempt], None]) -> DeliveryOutcome:
-        """Find the images, and send them."""
-        try:
-            self.paths = sorted(images_below(self._folder))
-            if not self.paths:
-                raise PeerError("The result holds no DICOM image to send.", ReasonCode.NOT_AN_IMAGE)
-            send(self)
-            self._refuse_warnings()
-        except OSError as error:
-            if isinstance(error, LdmsrError):
-                return self._failed(error)
-            return self._failed(OutputError(f"A result cannot be read to send it: {error.strerror}."))
-        except Exception as error:
-            return self._failed(error)
-        return DeliveryOutcome("done", n_sent=self._n_sent, n_instances=len(self.paths))
-
-    def note(self, status: int) -> None:
-        """Count the status of one image; a failure ends the attempt."""
-        if status == 0x0000:
-            self._n_sent += 1
-        elif 0xB000 <= status <= 0xBFFF or status in (0x0001, 0x0107, 0x0116):
-            self._warnings.add(status)
-        else:
-            raise failure_of(status, "an image")
-
-    def _refuse_warnings(self) -> None:
-        if self._warnings:
-            codes = ", ".join(f"0x{status:04X}" for status in sorted(self._warnings))
-            raise PeerError(
-                f"The PACS stored {len(self.paths) - self._n_sent} of {len(self.paths)} images with a warning "
-                f"(status {codes}): it changed or left out attributes.",
-                ReasonCode.PACS_WARNING,
-            )
-
-    def _failed(self, error: Exception) -> DeliveryOutcome:
-        outcome = DeliveryOutcome.of_error(error, n_sent=self._n_sent, n_instances=len(self.paths))
-        n_sent, n_all = self._n_sent, len(self.paths)
-        _log.warning("Sent %d of %d images: %s [%s]", n_sent, n_all, outcome.message, outcome.reason)
-        return replace(outcome, permanent=outcome.reason not in _PASSING)
+def _refuse_warnings(statuses: Sequence[int]) -> None:
+    warnings = [status for status in statuses if status != _SUCCESS]
+    if warnings:
+        codes = ", ".join(f"0x{status:04X}" for status in sorted(set(warnings)))
+        raise PeerError(
+            f"The PACS stored {len(warnings)} of {len(statuses)} images with a warning (status {codes}): it changed or "
+            "left out attributes.",
+            ReasonCode.PACS_WARNING,
+        )
 
 
 def images_below(folder: Path) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from monai_ldmsr.batch import Batch
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io import ReadLimits, SkippedItem, find_sources
+from monai_ldmsr.io import ReadLimits, find_sources
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR
 from monai_ldmsr.pacs.receiver import SeriesReceiver
@@ -89,16 +88,13 @@ class SeriesService:
             SettingsError: the port cannot be opened.
             LdmsrError: the batch cannot go on.
         """
-        self._receiver.start()
-        try:
+        with self._receiver:
             is_busy = False
             while not stopping.is_set():
                 self._take_in(wait=not is_busy)
                 is_busy = self._batch.pump(_LOOK_EVERY_S)
                 self._finish()
                 self._beat()
-        finally:
-            self._receiver.stop()
 
     def _take_in(self, wait: bool) -> None:
         try:
@@ -124,7 +120,8 @@ class SeriesService:
         earlier = self._received.get(series)
         pause_s = self._first_pause_s if earlier is None else earlier.pause_s
         self._received[series] = _Received(tuple(one.name for one in found), is_refused, pause_s)
-        _log_skips(series, skipped)
+        for item in skipped:
+            _log.warning("Series %s: %s [%s]", series.name, item.message, item.reason.value)
 
     def _finish(self) -> None:
         """Let go of the series that need no more work."""
@@ -138,8 +135,8 @@ class SeriesService:
                     self._take(series)
             elif not received.is_refused and all(self._batch.is_settled(unit) for unit in received.units):
                 self._settled(series)
-            elif received.is_refused or any(self._has_failed(unit) for unit in received.units):
-                self._failed(series, received)
+            else:
+                self._unsettled(series, received)
 
     def _settled(self, series: Path) -> None:
         del self._received[series]
@@ -150,30 +147,25 @@ class SeriesService:
         except OSError as error:
             _log.error("Series %s cannot be removed from the spool: %s", series.name, error.strerror)
 
-    def _failed(self, series: Path, received: _Received) -> None:
-        """Try again what could not be written; leave the rest for the next start."""
-        rows = [self._batch.ledger.unit(unit) for unit in received.units]
-        if any(row is not None and row.status in ("queued", "running") for row in rows):
+    def _unsettled(self, series: Path, received: _Received) -> None:
+        """Try again what could not be written; leave what else has failed for the next start."""
+        rows = [row for unit in received.units if (row := self._batch.ledger.unit(unit)) is not None]
+        states = {row.status for row in rows}
+        if states & {"queued", "running"} or not (received.is_refused or "failed" in states):
             return
-        if any(row is not None and row.reason == ReasonCode.CANNOT_WRITE.value for row in rows):
+        if any(row.reason == ReasonCode.CANNOT_WRITE.value for row in rows):
             received.again_at = time.monotonic() + received.pause_s
             received.pause_s = min(2 * received.pause_s, _LONGEST_PAUSE_S)
             return
         _log.warning("Series %s failed; its images stay in the spool for the next start", series.name)
         del self._received[series]
 
-    def _has_failed(self, unit: str) -> bool:
-        row = self._batch.ledger.unit(unit)
-        return row is not None and row.status == "failed"
-
     def _beat(self) -> None:
         if time.monotonic() - self._last_beat < _BEAT_EVERY_S:
             return
         self._last_beat = time.monotonic()
-        path = self._output_dir / HEARTBEAT
         with output_errors("The output folder"):
-            path.touch()
-            os.utime(path)
+            (self._output_dir / HEARTBEAT).touch()
 
 
 def is_alive(output_dir: Path) -> bool:
@@ -189,8 +181,3 @@ def _later_generations(series: Path) -> bool:
     name, _, number = series.name.partition("-")
     later = (path.name.partition("-")[2] for path in series.parent.glob(f"{name}-*"))
     return any(int(other) > int(number or 1) for other in later if other.isdigit())
-
-
-def _log_skips(series: Path, skipped: list[SkippedItem]) -> None:
-    for item in skipped:
-        _log.warning("Series %s: %s [%s]", series.name, item.message, item.reason.value)

@@ -243,18 +243,18 @@ def test_stow_of_a_series_by_one_request(result: Path) -> None:
     files = {str(pydicom.dcmread(path).SOPInstanceUID): path for path in result.rglob("*.dcm")}
     refused, *taken = files
     with DicomwebServer() as server, DicomwebClient(DicomwebPeer(server.url), CALLER) as client:
-        assert client.store_together(files) == dict.fromkeys(files, 0)
+        assert client.store(files) == dict.fromkeys(files, 0)
         assert len(server.requests) == 1
         assert server.files == {uid: path.read_bytes() for uid, path in files.items()}
         server.fail = lambda *_: answer(409, stow_answer(stored=taken, failed={refused: 0xA700}))
-        assert client.store_together(files) == {refused: 0xA700, **dict.fromkeys(taken, 0)}
+        assert client.store(files) == {refused: 0xA700, **dict.fromkeys(taken, 0)}
         for failure, reason in (
             (answer(200, stow_answer(stored=taken)), ReasonCode.PACS_REFUSED),
             (answer(503), ReasonCode.PACS_OUT_OF_RESOURCES),
         ):
             server.fail = lambda *_, failure=failure: failure
             with pytest.raises(PeerError) as caught:
-                client.store_together(files)
+                client.store(files)
             assert caught.value.reason is reason
 
 
