@@ -85,7 +85,6 @@ OWNERS = {
     "requests": {"label", "pacs"},
     "rich": {"cli"},
     "starlette": {"label"},
-    "tornado": {"batch"},
     "yaml": {"cli", "networks"},  # cli: arguments of a network that are typed
 }
 

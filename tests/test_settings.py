@@ -11,7 +11,7 @@ import pytest
 
 import monai_ldmsr
 from monai_ldmsr import settings, super_resolve
-from monai_ldmsr.batch.fingerprint import settings_fingerprint
+from monai_ldmsr.batch.engine import settings_fingerprint
 from monai_ldmsr.bundle_folder import BundleInfo, available_bundles
 from monai_ldmsr.choices import FACTORS, MODALITIES
 from monai_ldmsr.cli import arguments

@@ -8,8 +8,7 @@ from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
 from monai_ldmsr.batch.engine import Batch, BatchProgress
 from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.local_worker import LocalWorker, Workers, open_local
-from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import UnitTask
+from monai_ldmsr.batch.processing import UnitTask, process_unit
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock
 

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -38,7 +38,7 @@ _ANSWER_S = 15.0
 _CERTIFICATES = ("key.pem", "certificate.pem")
 
 #: A job that ended, by its time limit or a node's failure, is submitted again after this time.
-_RENEW_S = 10.0
+_RENEW_AFTER = "10s"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SlurmOptions:
             if names[name] == "int" and not re.fullmatch(r"[1-9]\d{0,3}", value):
                 raise SettingsError(f"The Slurm option {name} is {value!r}; give a whole number, 1 or more.")
             chosen[name] = int(value) if names[name] == "int" else value
-        return replace(cls(), **chosen)
+        return cls(**chosen)
 
 
 def open_dask(address: str, output_dir: Path, answer_within_s: float = _ANSWER_S) -> Workers:
@@ -148,7 +148,9 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
     try:
         client = distributed.Client(cluster, timeout=_ANSWER_S, set_as_default=False)
         _refuse_impossible(cluster.job_script())
-        renewal = _renewal(cluster, options.jobs)
+        cluster.scale(jobs=options.jobs)
+        # Dask forgets a job that ended; where the number must stay the same, it submits another in its place.
+        cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs, interval=_RENEW_AFTER)
     except BaseException:
         cluster.close()
         raise
@@ -156,7 +158,6 @@ def open_slurm(options: SlurmOptions, output_dir: Path) -> Workers:
     def close() -> None:
         if cluster.status.name == "closed":
             return
-        cluster.loop.add_callback(renewal.stop)
         client.close()
         cluster.close()
         _remove_certificates(folder)
@@ -312,22 +313,10 @@ def _refuse_impossible(script: str) -> None:
         raise SettingsError(f"Slurm takes no such jobs: {asked.stderr.strip()}")
 
 
-def _renewal(cluster: Any, jobs: int) -> Any:
-    """Dask forgets a job that ended; asking for the same number again submits another in its place."""
-    from tornado.ioloop import PeriodicCallback
-
-    cluster.scale(jobs=jobs)
-    renewal = PeriodicCallback(lambda: cluster.scale(jobs=jobs), 1000 * _RENEW_S)
-    cluster.loop.add_callback(renewal.start)
-    return renewal
-
-
 @contextmanager
 def _settings_error(message: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        if isinstance(error, SettingsError):
-            raise
         logging.getLogger(__name__).debug("%s: %s", message, error)
         raise SettingsError(f"{message} ({type(error).__name__}).") from error

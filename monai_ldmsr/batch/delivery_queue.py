@@ -70,36 +70,31 @@ class DeliveryQueue:
         self._max_attempts = max_attempts
         self._running: dict[Future[DeliveryOutcome], tuple[str, str]] = {}
         self._threads = ThreadPoolExecutor(max(1, len(deliveries)), thread_name_prefix="ldmsr-delivery")
-        for name in self._deliveries:
-            self._expect(name)
-            if retry:
-                with ledger.writing() as database:
-                    database.execute(
-                        "UPDATE deliveries SET state = 'pending', attempts = 0, next_at = 0 "
-                        "WHERE destination = ? AND state = 'failed'",
-                        (name,),
-                    )
+        self.expect()
+        if retry:
+            with ledger.writing() as database:
+                database.executemany(
+                    "UPDATE deliveries SET state = 'pending', attempts = 0, next_at = 0 "
+                    "WHERE destination = ? AND state = 'failed'",
+                    [(name,) for name in self._deliveries],
+                )
 
     @property
     def running(self) -> list[Future[DeliveryOutcome]]:
         """What to wait for."""
         return list(self._running)
 
-    def expect(self, unit: str) -> None:
-        """Note that the result of a unit, which is done now, is to be sent to all destinations."""
-        for name in self._deliveries:
-            self._expect(name, unit)
-
-    def _expect(self, destination: str, unit: str | None = None) -> None:
+    def expect(self, unit: str | None = None) -> None:
+        """Note that the result of a unit, or of each, which is done now, is to be sent to all destinations."""
         with self._ledger.writing() as database:
-            database.execute(
+            database.executemany(
                 "INSERT INTO deliveries (unit, destination, result_digest, state) "
                 "SELECT unit, ?1, result_digest, 'pending' FROM units "
                 "WHERE state = 'done' AND series_uid <> '' AND (?2 IS NULL OR unit = ?2) "
                 "ON CONFLICT (unit, destination) DO UPDATE SET result_digest = excluded.result_digest, "
                 "state = 'pending', attempts = 0, next_at = 0, n_sent = 0, n_instances = 0, reason = '', message = '' "
                 "WHERE result_digest <> excluded.result_digest",
-                (destination, unit),
+                [(name, unit) for name in self._deliveries],
             )
 
     def has_sent(self, unit: str) -> bool:
@@ -130,12 +125,11 @@ class DeliveryQueue:
         self._running[self._threads.submit(self._deliveries[destination].deliver, folder)] = unit, destination
 
     def _pending(self, destination: str, before: float = float("inf")) -> list[tuple[str, float]]:
-        rows = self._ledger.ask(
+        return self._ledger.ask(
             "SELECT unit, next_at FROM deliveries JOIN units USING (unit, result_digest) WHERE destination = ? "
             "AND deliveries.state = 'pending' AND units.state = 'done' AND next_at <= ? ORDER BY next_at, unit LIMIT 1",
             (destination, before),
         )
-        return [(unit, next_at) for unit, next_at in rows]
 
     def next_at(self) -> float | None:
         """When something is to be sent that is not being sent now, in seconds since 1970; None when nothing is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -10,24 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.delivery import Delivery
 from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
-from monai_ldmsr.batch.fingerprint import images_digest, settings_fingerprint
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.batch.overview import overview_rows, write_overview
+from monai_ldmsr.batch.processing import UnitTask
 from monai_ldmsr.batch.search_memory import SearchMemory
-from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
+from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
-from monai_ldmsr.io.written_files import intact_files
+from monai_ldmsr.io.written_files import FileMark, intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
 
-__all__ = ["Batch", "BatchProgress", "Searched"]
+__all__ = ["Batch", "BatchProgress", "Searched", "settings_fingerprint"]
 
 #: Between two writings of the overview, while the batch is at work.
 OVERVIEW_EVERY_S = 30.0
@@ -227,7 +230,7 @@ class Batch:
 
     def _note_result(self, queued: QueuedUnit, result: CaseResult) -> None:
         with self._ledger.writing():
-            self._ledger.finish(result, queued.fingerprint, images_digest(result.files))
+            self._ledger.finish(result, queued.fingerprint, _images_digest(result.files))
             if self._work.waits(queued.unit):  # its source has changed while it was worked on
                 self._ledger.queue(queued.unit, queued.fingerprint, self._fingerprint)
             elif result.status == "done":
@@ -286,3 +289,24 @@ class Batch:
         for name in left_over(self._output_dir):
             if self._ledger.unit(name):
                 clear_left_over(self._output_dir / name)
+
+
+def settings_fingerprint(settings: WorkSettings) -> str:
+    """Digest of weights, network, settings and version of this software.
+
+    Raises:
+        SettingsError: there is no such bundle.
+        WeightsError: its metadata does not name the weights.
+    """
+    info = bundle_info(settings.bundle)
+    said = settings.changing("voxels", "headers")
+    said["device"] = (settings.device or "").split(":")[0]  # which GPU it was makes no difference
+    said["config"] = hashlib.sha256((info.folder / "configs" / "inference.yaml").read_bytes()).hexdigest()
+    said |= {"weights": info.weights_sha256, "bundle": info.version, "version": __version__}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _images_digest(files: Mapping[str, FileMark]) -> str:
+    """Digest of the voxels' files of a result: the report, which holds durations, may differ without harm."""
+    images = sorted((name, mark.sha256) for name, mark in files.items() if not name.startswith("report."))
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]

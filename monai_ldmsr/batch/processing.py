@@ -1,14 +1,13 @@
-"""Work on one unit, in whatever process it was sent to."""
+"""One unit of work, and work on it in whatever process it was sent to: a source in, a result or a reason out."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.batch.unit import UnitTask
 from monai_ldmsr.io import AnySource, NiftiVolume
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.formats import InspectedFile
@@ -18,7 +17,7 @@ from monai_ldmsr.settings import WorkSettings
 if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
 
-__all__ = ["process_unit", "shared_evaluator", "shared_source"]
+__all__ = ["UnitTask", "process_unit", "shared_evaluator", "shared_source"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +25,23 @@ _log = logging.getLogger(__name__)
 _evaluators: dict[WorkSettings, SeriesEvaluator] = {}
 _files: dict[object, InspectedFile] = {}
 _keeping = threading.Lock()
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """What a worker is asked to do.
+
+    Args:
+        unit: name of the result folder.
+        source: what to read; kept out of ``repr``: file names may be patients' names.
+        output_dir: parent of the result folder.
+        settings: how.
+    """
+
+    unit: str
+    source: AnySource = field(repr=False)
+    output_dir: Path = field(repr=False)
+    settings: WorkSettings
 
 
 def process_unit(task: UnitTask) -> CaseResult:

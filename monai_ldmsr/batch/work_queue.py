@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from monai_ldmsr.batch.processing import process_unit
-from monai_ldmsr.batch.unit import UnitTask
+from monai_ldmsr.batch.processing import UnitTask, process_unit
 from monai_ldmsr.errors import LdmsrError, WorkerDiedError
 from monai_ldmsr.run_summary import CaseResult
 

@@ -16,7 +16,7 @@ from batch_work import SETTINGS, cheap, found, opened
 from odd_run import nearest_bundle
 
 from monai_ldmsr.batch import Batch, BatchProgress, Ledger, LocalWorker, WorkSettings
-from monai_ldmsr.batch.fingerprint import settings_fingerprint
+from monai_ldmsr.batch.engine import settings_fingerprint
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.io import SkippedItem
 
