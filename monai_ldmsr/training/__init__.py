@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, StudentObjective
 from monai_ldmsr.training.budget import TimeBudget
-from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, resume_training
+from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, load_start, resume_training
 from monai_ldmsr.training.gate import check_codec
 from monai_ldmsr.training.objectives import (
     CodecObjective,
@@ -16,7 +16,6 @@ from monai_ldmsr.training.objectives import (
 from monai_ldmsr.training.patches import PatchRecipe, RandomPatches
 from monai_ldmsr.training.pictures import ValidationPictures
 from monai_ldmsr.training.slices import load_training_volumes
-from monai_ldmsr.training.starting import load_start
 
 __all__ = [
     "AdversarialStep",

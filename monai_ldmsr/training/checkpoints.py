@@ -20,11 +20,12 @@ from ignite.handlers import Checkpoint
 from torch import nn
 
 from monai_ldmsr.errors import OutputError, WeightsError
-from monai_ldmsr.networks.weights import MISFITS, read_state, write_state
+from monai_ldmsr.networks.latent_generator import LatentGenerator
+from monai_ldmsr.networks.weights import MISFITS, load_initial_weights, load_weights, read_state, write_state
 from monai_ldmsr.storage import make_writable, replaced_files
 from monai_ldmsr.training.distributed import is_first_process
 
-__all__ = ["SafeCheckpoints", "check_disk_space", "newest_checkpoint", "resume_training"]
+__all__ = ["SafeCheckpoints", "check_disk_space", "load_start", "newest_checkpoint", "resume_training"]
 
 
 class SafeCheckpoints:
@@ -134,3 +135,24 @@ def resume_training(
             "Use a checkpoint of the same stage and network, or start without one."
         ) from error
     logging.getLogger(__name__).info("Training goes on from '%s'.", name)
+
+
+def load_start(
+    generator: LatentGenerator, whole: str | Path | None, codec: str | Path | None, denoiser: str | Path | None
+) -> None:
+    """Load what the generator starts from.
+
+    Args:
+        generator: changed in place.
+        whole: weights of a whole generator, to go on from; the others are then not read.
+        codec: weights of the codec's stage.
+        denoiser: weights of the denoiser's stage.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or does not fit.
+    """
+    if whole is not None:
+        load_weights(generator, whole)
+        return
+    for part, path in ((generator.codec, codec), (generator.denoiser, denoiser)):
+        load_initial_weights(part, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +131,13 @@ def write_packed(
     aim = goal * _AIM
     for _ in range(_TRIES):
         counts = fitting_counts(sized, aim) if sized else [len(volume.chosen) for volume in prepared]
-        size = _write_fitting(prepared, counts, target, int(part_megabytes * 1e6), goal)
-        if isinstance(size, PackedSize):
-            return size
-        if max(counts) == 1:
-            break
-        logging.getLogger(__name__).info("%.1f MB are too much; with fewer slices again", size / 1e6)
-        aim *= _AIM * goal / size
+        try:
+            return _write_fitting(prepared, counts, target, int(part_megabytes * 1e6), goal)
+        except _TooLargeError as error:
+            if max(counts) == 1:
+                break
+            logging.getLogger(__name__).info("%.1f MB are too much; with fewer slices again", error.n_bytes / 1e6)
+            aim *= _AIM * goal / error.n_bytes
     raise SettingsError(
         f"The volumes do not fit in {megabytes:g} MB even with few slices of each. Give more, or fewer splits."
     )
@@ -248,22 +248,19 @@ class _TooLargeError(Exception):
 
 def _write_fitting(
     volumes: Sequence[_Prepared], counts: Sequence[int], target: Path, part_bytes: int, goal: float
-) -> PackedSize | int:
-    """Write the folder, or leave nothing and return the size if that is above the goal."""
-    try:
-        with partial_folder(target, lambda folder: check_packed(folder, "all")) as folder:
-            parts = _Parts(folder, part_bytes)
-            entries = [
-                volume.entry([block for images in volume.blocks(count) for block in parts.add(volume, images)])
-                for volume, count in zip(volumes, counts, strict=True)
-            ]
-            text = index_text(parts.entries(), entries)
-            n_bytes = sum(parts.sizes) + len(text.encode())
-            if n_bytes > goal:
-                raise _TooLargeError(n_bytes)
-            (folder / INDEX).write_text(text, encoding="utf-8")
-    except _TooLargeError as error:
-        return error.n_bytes
+) -> PackedSize:
+    """Write the folder, or leave nothing and raise ``_TooLargeError`` where its size is above the goal."""
+    with partial_folder(target, lambda folder: check_packed(folder, "all")) as folder:
+        parts = _Parts(folder, part_bytes)
+        entries = [
+            volume.entry([block for images in volume.blocks(count) for block in parts.add(volume, images)])
+            for volume, count in zip(volumes, counts, strict=True)
+        ]
+        text = index_text(parts.entries(), entries)
+        n_bytes = sum(parts.sizes) + len(text.encode())
+        if n_bytes > goal:
+            raise _TooLargeError(n_bytes)
+        (folder / INDEX).write_text(text, encoding="utf-8")
     kept = sum(block["shape"][0] for entry in entries for block in entry["blocks"])
     of_slices = sum(len(volume.volume.slices) for volume in volumes)
     return PackedSize(n_bytes, len(parts.sizes), len(entries), kept, of_slices)
@@ -276,4 +273,4 @@ def _check_target(packed: Path) -> None:
 
 def _unnamed(volume: TrainingVolume) -> TrainingVolume:
     digest = hashlib.sha256(f"{volume.subject}/{volume.name}".encode()).hexdigest()[:12]
-    return TrainingVolume(digest, volume.modality, volume.subject, volume.slices, volume.intensity, volume.halved)
+    return replace(volume, name=digest)

@@ -18,10 +18,19 @@ from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.slice_store import SliceStore
-from monai_ldmsr.training.starting import fitting_sizes
 from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["PatchRecipe", "RandomPatches"]
+
+#: Sides of patches, and how many patches of the smaller side are as many pixels as one of the larger.
+_SIDES, _RATIO = (96, 192), 4
+
+#: Patches of the smaller side in a batch on a CPU; on a GPU a multiple of 8 up to the greatest.
+_ON_CPU, _GREATEST = 8, 192
+
+#: Bytes that a patch of the smaller side takes in training, measured with two networks and a critic in bfloat16; and
+#: how much of the free memory is taken.
+_BYTES_A_PATCH, _SHARE = 130e6, 0.7
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     ) -> None:
         self.recipe = recipe if isinstance(recipe, PatchRecipe) else PatchRecipe(**(recipe or {}))  # type: ignore[arg-type]
         self.store = SliceStore(volumes, device)
-        self.sizes = [tuple(size) for size in sizes or fitting_sizes(self.store.device)]
+        self.sizes = [tuple(size) for size in sizes or _fitting_sizes(self.store.device)]
         self.random = np.random.default_rng(seed)
         self._others: dict[int, list[tuple[int, int]]] = {}
         self.generator = torch.Generator(self.store.device).manual_seed(seed)
@@ -161,3 +170,17 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
     def _chosen(self, count: int, share: float) -> Tensor:
         draw = torch.rand((count, 1, 1, 1), generator=self.generator, device=self.store.device)
         return draw < share
+
+
+def _fitting_sizes(device: str | torch.device) -> list[tuple[int, int]]:
+    """(side, patches in a batch), as many as the device's free memory holds.
+
+    Example:
+        >>> _fitting_sizes("cpu")
+        [(96, 8), (192, 2)]
+    """
+    count = _ON_CPU
+    if torch.device(device).type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        count = int(min(_GREATEST, max(_ON_CPU, _SHARE * free / _BYTES_A_PATCH))) // _ON_CPU * _ON_CPU
+    return [(side, count // _RATIO**n) for n, side in enumerate(_SIDES)]

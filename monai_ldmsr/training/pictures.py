@@ -22,6 +22,9 @@ __all__ = ["ValidationPictures"]
 
 _FACTOR, _ZOOM, _GAP = 4, 2, 2
 
+#: Greatest number of patches, of different volumes, and their side in pixels.
+_PATCHES, _SIDE = 4, 96
+
 
 class ValidationPictures:
     """Ignite handler: now and then draw some patches as bicubic | network | original, one line each.
@@ -35,8 +38,6 @@ class ValidationPictures:
         folder: gets ``<name>_<iteration>.png``.
         name: name of the stage.
         interval: iterations between two pictures.
-        patches: greatest number of patches, of different volumes, from the middle of their middle slices.
-        side: side of a patch in pixels.
     """
 
     def __init__(
@@ -46,14 +47,12 @@ class ValidationPictures:
         folder: str | Path,
         name: str,
         interval: int = 1000,
-        patches: int = 4,
-        side: int = 96,
     ) -> None:
         self.network = network
         self.folder = Path(folder)
         self.name = name
         self.interval = interval
-        self.patches = [_middle(volumes[n], side) for n in spread_slices(len(volumes), patches)]
+        self.patches = [_middle(volumes[n]) for n in spread_slices(len(volumes), _PATCHES)]
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -96,9 +95,10 @@ def _can_draw() -> bool:
     return True
 
 
-def _middle(volume: TrainingVolume, side: int) -> Tensor:
+def _middle(volume: TrainingVolume) -> Tensor:
+    """(1, 1, h, w) patch in model range from the middle of the middle slice."""
     image = volume.slices[len(volume.slices) // 2]
-    sizes = [min(side, n) // _FACTOR * _FACTOR for n in image.shape]
+    sizes = [min(_SIDE, n) // _FACTOR * _FACTOR for n in image.shape]
     top, left = ((n - size) // 2 for n, size in zip(image.shape, sizes, strict=True))
     patch = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
     return volume.intensity.forward(torch.from_numpy(patch))[None, None]

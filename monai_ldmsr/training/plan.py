@@ -102,17 +102,6 @@ class TrainingPlan:
         return self.output / "training"
 
     @property
-    def has_test_split(self) -> bool:
-        """Whether there is something to evaluate on; a packed dataset may do without."""
-        return not is_packed(self.data) or "test" in packed_splits(self.data)
-
-    @property
-    def _needed_splits(self) -> list[str]:
-        """Of a packed dataset: calibration where a codec is to be judged by it, and test where it is there."""
-        judged = any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages) and self.start is None
-        return ["calibration"] * judged + ["test"] * self.has_test_split
-
-    @property
     def stages(self) -> list[Stage]:
         """Stages that are to be run and whose config is there."""
         chosen = [stage for stage in STAGES if not self.chosen or stage.name in self.chosen]
@@ -155,12 +144,15 @@ class TrainingPlan:
             )
         check_disk_space(self.work)
         check_split(self.data, "train", self.limits)
-        if is_packed(self.data):  # readable, if its parts are whole
-            for split in self._needed_splits:
-                check_split(self.data, split)
+        if not is_packed(self.data):
+            for split in ("calibration", "test"):
+                load_training_volumes(self.data, split, False, self.modality, self.limits)
             return
-        for split in ("calibration", "test"):
-            load_training_volumes(self.data, split, False, self.modality, self.limits)
+        # Readable, if its parts are whole. A codec is judged by calibration; a test split need not be there.
+        if self.start is None and any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages):
+            check_split(self.data, "calibration")
+        if "test" in packed_splits(self.data):
+            check_split(self.data, "test")
 
     def run(self, run_training: RunTraining, say: TrainingMessage) -> None:
         """Run the stages that have left no result yet, each from its last checkpoint where there is one."""

@@ -18,7 +18,7 @@ from places import BUNDLES
 
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import CorruptSourceError, OutputError, SettingsError, SourceError
-from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, why_not_measured
 from monai_ldmsr.training import load_training_volumes
 from monai_ldmsr.training.packed import INDEX, check_packed, index_text, is_packed, load_packed
 from monai_ldmsr.training.packing import pack_dataset, write_packed
@@ -162,7 +162,7 @@ def test_a_training_needs_no_test_split(tmp_path: Path) -> None:
     write_packed({"train": [made_volume()], "calibration": [made_volume(seed=1)]}, tmp_path / "p")
     plan = TrainingPlan(BUNDLE, tmp_path / "p", tmp_path / "out", 1.0, 0, None, "small", {})
     plan.check()
-    assert not plan.has_test_split
+    assert why_not_measured(tmp_path / "p") == "the packed dataset has no split 'test'"
 
 
 def test_damage_is_refused(packed: Path) -> None:
