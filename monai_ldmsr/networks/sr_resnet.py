@@ -13,7 +13,7 @@ from torch.nn import functional
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.super_resolver import padding, upsample_bicubic
 
 __all__ = ["SRResNetGenerator"]
 
@@ -70,7 +70,7 @@ class SRResNetGenerator(nn.Module):
         factor = self.factors.whole[0]
         height, width = (n * factor for n in slices.shape[-2:])
         unit = _BLOCK // math.gcd(_BLOCK, factor)
-        (top, bottom), (left, right) = (self._padding(n, unit) for n in slices.shape[-2:])
+        (top, bottom), (left, right) = (padding(n, unit, self.margin) for n in slices.shape[-2:])
         padded = functional.pad(slices, (left, right, top, bottom), mode="replicate")
         factors = torch.full((slices.shape[0],), factor, device=slices.device)
         result = self.refine(upsample_bicubic(padded, factor), factors)
@@ -94,10 +94,6 @@ class SRResNetGenerator(nn.Module):
         features = self.head(torch.cat([folded, planes], dim=1))
         missing: Tensor = self.tail(features + self.body(features))
         return upsampled + missing
-
-    def _padding(self, size: int, unit: int) -> tuple[int, int]:
-        total = math.ceil((size + 2 * self.margin) / unit) * unit - size
-        return total // 2, total - total // 2
 
 
 class _ResidualBlock(nn.Module):

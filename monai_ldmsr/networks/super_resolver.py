@@ -21,7 +21,7 @@ from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
-__all__ = ["SuperResolver", "upsample_bicubic"]
+__all__ = ["SuperResolver", "padding", "upsample_bicubic"]
 
 
 def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
@@ -29,6 +29,12 @@ def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
     rows, columns = factor_pair(factor)
     size = (round(image.shape[-2] * rows), round(image.shape[-1] * columns))
     return functional.interpolate(image, size=size, mode="bicubic", align_corners=False)
+
+
+def padding(size: int, unit: int, margin: int) -> tuple[int, int]:
+    """Pixels before and after, ``margin`` at least, that make a side a multiple of ``unit``."""
+    total = math.ceil((size + 2 * margin) / unit) * unit - size
+    return total // 2, total - total // 2
 
 
 class SuperResolver(nn.Module):
@@ -124,7 +130,7 @@ class SuperResolver(nn.Module):
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
         upsampled = upsample_bicubic(slices, self.factors.in_plane)
         height, width = upsampled.shape[-2:]
-        (top, bottom), (left, right) = self._padding(height), self._padding(width)
+        (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         drawn = (self.sampler, *self._draw(padded)) if with_sample else (None, None, None)
         prediction = self.generator(padded, self._degradation(slices, noise), *drawn, with_mean)
@@ -162,9 +168,3 @@ class SuperResolver(nn.Module):
         known = self._known_noise(measured_noise)
         noise = estimate_noise(slices) if known is None else slices.new_full((len(slices),), known)
         return describe_degradation(factors, operator, noise)
-
-    def _padding(self, size: int) -> tuple[int, int]:
-        """Pixels before and after, so that the side suits the networks."""
-        unit = self.generator.unit
-        total = math.ceil((size + 2 * self.margin) / unit) * unit - size
-        return total // 2, total - total // 2
