@@ -55,7 +55,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
     _datastore: LocalDatastoreModel
 
     def __init__(self, studies: str, **named: Any) -> None:
-        # A thread takes the guard first, and then the lock that other processes see.
+        # Keep other threads and other processes from the list; a thread takes the guard first, and then the lock.
         self._guard = threading.RLock()
         self._list_lock = FileLock(os.path.join(studies, ".lock"))
         self._list_stamp: tuple[int, ...] = ()
@@ -80,7 +80,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
             OSError: it cannot be written.
         """
         name = self._filename(image, extension)
-        with self._alone():
+        with self._guard, self._list_lock:
             self._init_from_datastore_file()
             objects = self._datastore.objects
             if any(one not in objects for one in links if one != image):
@@ -113,7 +113,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to the information of an image."""
-        with self._alone():
+        with self._guard, self._list_lock:
             self._init_from_datastore_file()
             super().update_image_info(image_id, info)
 
@@ -149,12 +149,6 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
         with self._guard:
             self._init_from_datastore_file()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other threads and processes from the list."""
-        with self._guard, self._list_lock:
-            yield
-
     def _on_any_event(self, event: Any) -> None:
         with _watching():
             super()._on_any_event(event)
@@ -164,7 +158,7 @@ class GuardedDatastore(LocalDatastore):  # type: ignore[misc]  # MONAI Label car
             super()._on_modify_event(event)
 
     def _reconcile_datastore(self) -> None:
-        with self._alone():
+        with self._guard, self._list_lock:
             super()._reconcile_datastore()
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:

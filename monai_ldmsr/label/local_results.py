@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,10 @@ class LocalResults:
             record = self._record(name)
             if record is not None and (self._studies / f"{name}{extension}").is_file():
                 return LabelResult(name, record, is_new=False)
-            with self._working_folder() as folder:
+            if label_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+                raise OutputError("The datastore is read-only (MONAI_LABEL_DATASTORE_READ_ONLY), so nothing is stored.")
+            # Hidden and on the same disk, so that results appear whole; made before anything is computed.
+            with working_folder(self._studies) as folder:
                 inferred = infer(path, case, folder, settings)
                 record = record_of(name, image, inferred.report, report_page=_page(name))
                 self._store(inferred, name, extension, record)
@@ -98,14 +101,6 @@ class LocalResults:
     def _record(self, image: str) -> dict[str, Any] | None:
         record: dict[str, Any] | None = self._datastore.get_image_info(image).get(_RECORD)
         return record
-
-    @contextmanager
-    def _working_folder(self) -> Iterator[Path]:
-        """A hidden folder on the same disk, so that results appear whole; made before anything is computed."""
-        if label_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
-            raise OutputError("The datastore is read-only (MONAI_LABEL_DATASTORE_READ_ONLY), so nothing is stored.")
-        with working_folder(self._studies) as folder:
-            yield folder
 
     def _store(self, inferred: Inferred, name: str, extension: str, record: dict[str, Any]) -> None:
         page = self._studies / record["report_page"]

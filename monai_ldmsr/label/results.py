@@ -18,10 +18,7 @@ from monai_ldmsr.io.formats import CLIENT_EXTENSIONS, volume_extension
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.settings import WorkSettings
 
-__all__ = ["EXTENSIONS", "ClientFile", "LabelResult", "ResultStore", "record_of"]
-
-#: Of volume files that clients ask for and datastores hold.
-EXTENSIONS = CLIENT_EXTENSIONS
+__all__ = ["ClientFile", "LabelResult", "ResultStore", "record_of"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class ClientFile:
     the source's grid, and find the image by its name.
 
     Args:
-        extension: see :data:`EXTENSIONS`; None leaves an image's as it is.
+        extension: see ``CLIENT_EXTENSIONS``; None leaves an image's as it is.
         is_labels: whether the client takes label maps only.
         is_wanted: whether it takes a file at all.
     """
@@ -100,8 +97,8 @@ class ClientFile:
             SettingsError: another extension.
         """
         extension = request.get("result_extension") or None
-        if extension is not None and extension not in EXTENSIONS:
-            raise SettingsError(f"result_extension must be one of {', '.join(EXTENSIONS)}.")
+        if extension is not None and extension not in CLIENT_EXTENSIONS:
+            raise SettingsError(f"result_extension must be one of {', '.join(CLIENT_EXTENSIONS)}.")
         is_labels = request.get("result_dtype") in ("uint8", "int8")
         return cls(extension, is_labels, bool(request.get("result_write_to_file", True)))
 
@@ -119,7 +116,7 @@ class ClientFile:
             return None
         stored = None if self.is_labels else image()
         own = volume_extension(stored) if stored else None
-        descriptor, name = mkstemp(prefix="ldmsr-", suffix=self.extension or own or EXTENSIONS[0])
+        descriptor, name = mkstemp(prefix="ldmsr-", suffix=self.extension or own or CLIENT_EXTENSIONS[0])
         os.close(descriptor)
         try:
             if stored is None:
