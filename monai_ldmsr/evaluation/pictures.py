@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -91,7 +91,7 @@ def draw_details(details: Sequence[Detail], path: Path) -> None:
         path: PNG file to write.
     """
     names = list(details[0].images) if details else []
-    side, step = _DETAIL * _ZOOM, _DETAIL * _ZOOM + _GAP
+    step = _DETAIL * _ZOOM + _GAP
     sheet = Image.new("L", (max(1, len(names)) * step, len(details) * (step + _CAPTION) + _CAPTION))
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
@@ -101,8 +101,8 @@ def draw_details(details: Sequence[Detail], path: Path) -> None:
         draw.text((4, top + 2), detail.label, fill=180)
         for column, name in enumerate(names):
             pixels = to_grey8(detail.images[name].T, *detail.window).numpy().astype(np.uint8)
-            zoomed = np.kron(pixels, np.ones((_ZOOM, _ZOOM), dtype=np.uint8))[:side, :side]
-            sheet.paste(Image.fromarray(zoomed), (column * step, top + _CAPTION))
+            zoomed = ImageOps.scale(Image.fromarray(pixels), _ZOOM, Image.Resampling.NEAREST)
+            sheet.paste(zoomed, (column * step, top + _CAPTION))
     sheet.save(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,6 @@ from jinja2 import Undefined
 
 from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS, FIGURE_GOALS
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
-from monai_ldmsr.evaluation.summary import RESAMPLES, Record, cell_lines, summarise_groups
 from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS
 from monai_ldmsr.metrics.structure import STRUCTURE_DEFINITIONS, STRUCTURE_GOALS
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -22,6 +22,13 @@ from monai_ldmsr.report.html import page_environment
 from monai_ldmsr.storage import output_errors, replace_text
 
 __all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable"]
+
+#: Bootstrap resamples of the patients.
+_RESAMPLES = 2000
+
+Record = dict[str, Any]
+Cell = dict[str, float | int | list[float] | None]
+Rows = dict[str, dict[str, Cell]]
 
 #: Columns of each table, in its order.
 COLUMNS = (
@@ -37,7 +44,7 @@ _DEFINITIONS: dict[str, Any] = {
     **STRUCTURE_DEFINITIONS,
     **NATIVE_DEFINITIONS,
     "mean": "Mean over slices; sd is the population standard deviation, n the number of slices where it is defined.",
-    "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {RESAMPLES} times.",
+    "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {_RESAMPLES} times.",
     "rows": ROW_DEFINITIONS,
 }
 
@@ -79,10 +86,10 @@ class EvaluationTable:
     def as_dict(self) -> dict[str, Any]:
         """What ``table.json`` holds."""
         return {
-            **summarise_groups(self.records, COLUMNS, self.seed),
-            "structure": summarise_groups(self.records, STRUCTURE_COLUMNS, self.seed),
+            **_summarised_groups(self.records, COLUMNS, self.seed),
+            "structure": _summarised_groups(self.records, STRUCTURE_COLUMNS, self.seed),
             "native": {
-                **summarise_groups(self.native_records, NATIVE_COLUMNS, self.seed),
+                **_summarised_groups(self.native_records, NATIVE_COLUMNS, self.seed),
                 **_counts(self.native_records),
             },
             "definitions": _DEFINITIONS,
@@ -125,6 +132,71 @@ class EvaluationTable:
         return result
 
 
+def _summarised_groups(records: Sequence[Record], columns: Sequence[str], seed: int) -> dict[str, Any]:
+    """``rows`` over all slices, and ``by_modality``."""
+    modalities = sorted({record["modality"] for record in records})
+    groups = {name: [record for record in records if record["modality"] == name] for name in modalities}
+    return {
+        "rows": _summarised(records, columns, seed),
+        "by_modality": {name: _summarised(chosen, columns, seed) for name, chosen in groups.items()},
+    }
+
+
+def _summarised(records: Sequence[Record], columns: Sequence[str], seed: int) -> Rows:
+    """Row to column to mean, standard deviation, count and interval; what is not finite is left out.
+
+    Args:
+        records: one for each slice and row: ``subject``, ``row`` and figures.
+        columns: the figures to give.
+        seed: seed of the bootstrap.
+    """
+    table: Rows = {}
+    for row in dict.fromkeys(str(record["row"]) for record in records):
+        chosen = [record for record in records if record["row"] == row]
+        table[row] = {column: _cell(chosen, column, seed) for column in columns}
+    return table
+
+
+def _cell_lines(groups: Mapping[str, Rows]) -> list[Record]:
+    """One line for each group, row and column."""
+    lines = []
+    for group, rows in groups.items():
+        for row, cells in rows.items():
+            for column, cell in cells.items():
+                low, high = cell["ci95"] if isinstance(cell["ci95"], list) else (None, None)
+                about = {"group": group, "row": row, "metric": column}
+                lines.append(
+                    {**about, "mean": cell["mean"], "sd": cell["sd"], "n": cell["n"], "low": low, "high": high}
+                )
+    return lines
+
+
+def _cell(records: Sequence[Record], column: str, seed: int) -> Cell:
+    found = [(r["subject"], r[column]) for r in records if math.isfinite(r[column])]
+    if not found:
+        return {"mean": None, "sd": None, "n": 0, "ci95": None}
+    values = np.array([value for _, value in found])
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std()),
+        "n": len(values),
+        "ci95": _interval(found, seed),
+    }
+
+
+def _interval(found: Sequence[tuple[str, float]], seed: int) -> list[float]:
+    """95 % of means of resampled patients; a patient's slices stay together."""
+    patients: dict[str, list[float]] = {}
+    for subject, value in found:
+        patients.setdefault(subject, []).append(value)
+    sums = np.array([sum(values) for values in patients.values()])
+    counts = np.array([len(values) for values in patients.values()])
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return [float(low), float(high)]
+
+
 def _counts(records: Sequence[Record]) -> dict[str, int]:
     return {
         "n_slices": len({(record["volume"], record["slice"]) for record in records}),
@@ -140,7 +212,7 @@ def _nameless(records: Sequence[Record]) -> list[Record]:
 def _all_lines(result: Mapping[str, Any]) -> list[Record]:
     """One line for each group, row and column of all tables; no two tables share a column."""
     tables = (result, result["structure"], result["native"])
-    return [line for table in tables for line in cell_lines({"all": table["rows"], **table["by_modality"]})]
+    return [line for table in tables for line in _cell_lines({"all": table["rows"], **table["by_modality"]})]
 
 
 def _write_csv(path: Path, lines: Sequence[Record]) -> None:

@@ -20,10 +20,9 @@ from monai_ldmsr.cli import main
 from monai_ldmsr.degradation import named_operator, repeat_blocks
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import FREQUENCIES, measure, radial_power
-from monai_ldmsr.evaluation.native_evaluation import NativeEvaluation
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
 from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
-from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
+from monai_ldmsr.evaluation.split_evaluation import NativeEvaluation, SplitEvaluation
 from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
 from monai_ldmsr.geometry import Factors
