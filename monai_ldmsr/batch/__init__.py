@@ -4,7 +4,7 @@ Only :func:`~monai_ldmsr.batch.processing.process_unit` needs torch, and it load
 nothing is left to do takes no network.
 """
 
-from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
+from monai_ldmsr.batch.delivery_queue import Delivery, DeliveryOutcome
 from monai_ldmsr.batch.engine import Batch, BatchProgress
 from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.local_worker import LocalWorker, Workers, open_local

@@ -8,19 +8,53 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.written_files import intact_files
 from monai_ldmsr.outcome import Outcome
 
-__all__ = ["DeliveryQueue", "LedgerDelivery", "deliveries_of"]
+__all__ = ["Delivery", "DeliveryOutcome", "DeliveryQueue", "LedgerDelivery", "deliveries_of"]
 
 #: A destination that did not answer is tried again after the first of these, then after twice as long, up to the last.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 900.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryOutcome(Outcome):
+    """What became of one attempt to deliver a result: ``done`` where the destination has answered for all of it.
+
+    Args:
+        n_sent: instances that the destination has taken for certain.
+        n_instances: instances of the result.
+        permanent: another attempt would end alike, so there is none.
+    """
+
+    n_sent: int = 0
+    n_instances: int = 0
+    permanent: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every instance was taken; a result without instances is never delivered."""
+        return self.n_instances > 0 and self.n_sent == self.n_instances
+
+
+class Delivery(Protocol):
+    """A destination of results."""
+
+    @property
+    def name(self) -> str:
+        """What the ledger and messages call it; no secret."""
+
+    def deliver(self, folder: Path) -> DeliveryOutcome:
+        """Send the derived images below a result folder; sending the same again must do no harm.
+
+        Never raises. It may block: it is called in a thread of its own.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.delivery import Delivery
-from monai_ldmsr.batch.delivery_queue import DeliveryQueue, deliveries_of
+from monai_ldmsr.batch.delivery_queue import Delivery, DeliveryQueue, deliveries_of
 from monai_ldmsr.batch.ledger import Ledger
 from monai_ldmsr.batch.overview import overview_rows, write_overview
 from monai_ldmsr.batch.processing import UnitTask

@@ -50,17 +50,9 @@ class SearchMemory:
     def find(
         self, source: Path, limits: ReadLimits, *, names: str | None, work_dir: Path, again: bool = False
     ) -> Found:
-        """Search.
+        """Search; see :func:`~monai_ldmsr.io.find_sources`, also for what it raises.
 
-        Args:
-            source: see :func:`~monai_ldmsr.io.find_sources`, also for the other arguments.
-            limits: likewise.
-            names: likewise.
-            work_dir: likewise.
-            again: read the headers of an unchanged source too, where something could not be read.
-
-        Raises:
-            LdmsrError: see :func:`~monai_ldmsr.io.find_sources`.
+        With ``again`` the headers of an unchanged source are read too, where something could not be read.
         """
         listing = list_files(source, limits)
         self.root = listing.root

@@ -15,25 +15,14 @@ __all__ = ["answered_errors", "http_error"]
 
 #: HTTP status of reasons; what is not listed is of the source: 422.
 _STATUS = {
-    400: (ReasonCode.BAD_SETTINGS,),
-    404: (ReasonCode.NO_SUCH_SOURCE,),
-    413: (ReasonCode.TOO_LARGE,),
-    500: (ReasonCode.INTERNAL_ERROR, ReasonCode.BAD_WEIGHTS),
-    502: (
-        ReasonCode.PACS_UNREACHABLE,
-        ReasonCode.PACS_REJECTED,
-        ReasonCode.PACS_NOT_NEGOTIATED,
-        ReasonCode.PACS_REFUSED,
-        ReasonCode.PACS_WARNING,
-        ReasonCode.PACS_INCOMPLETE,
-    ),
-    503: (ReasonCode.SERVER_BUSY,),
-    507: (
-        ReasonCode.CANNOT_WRITE,
-        ReasonCode.OUT_OF_MEMORY,
-        ReasonCode.PACS_OUT_OF_RESOURCES,
-        ReasonCode.PACS_DISK_FULL,
-    ),
+    ReasonCode.BAD_SETTINGS: 400,
+    ReasonCode.NO_SUCH_SOURCE: 404,
+    ReasonCode.TOO_LARGE: 413,
+    **dict.fromkeys((ReasonCode.INTERNAL_ERROR, ReasonCode.BAD_WEIGHTS), 500),
+    **dict.fromkeys((code for code in ReasonCode if code.startswith("PACS_")), 502),
+    ReasonCode.SERVER_BUSY: 503,
+    **dict.fromkeys((ReasonCode.CANNOT_WRITE, ReasonCode.OUT_OF_MEMORY), 507),
+    **dict.fromkeys((ReasonCode.PACS_OUT_OF_RESOURCES, ReasonCode.PACS_DISK_FULL), 507),
 }
 
 #: Of a client that is asked to come again.
@@ -42,7 +31,7 @@ _RETRY_AFTER_S = 30
 
 def http_error(reason: ReasonCode, message: str) -> HTTPException:
     """An answer ``{"detail": "message [REASON]"}``, with the reason in the header ``X-Ldmsr-Reason`` too."""
-    status = next((status for status, reasons in _STATUS.items() if reason in reasons), 422)
+    status = _STATUS.get(reason, 422)
     headers = {"X-Ldmsr-Reason": reason.value, **({"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else {})}
     return HTTPException(status, f"{message} [{reason.value}]", headers)
 

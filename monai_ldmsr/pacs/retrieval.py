@@ -87,48 +87,40 @@ class Retrieval(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class WadoRetrieval:
-    """Gets image by image by WADO-RS.
+    """Gets image by image by WADO-RS."""
 
-    Args:
-        client: a client of the service.
-        limits: what one image may have.
-    """
-
-    def __init__(self, client: DicomwebClient, limits: ReceiverLimits) -> None:
-        self._client, self._limits = client, limits
+    client: DicomwebClient
+    limits: ReceiverLimits
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
         """See :class:`Retrieval`."""
         for uid in uids:
-            content = self._client.retrieve(found.study, found.series, uid, self._limits.max_object_bytes)
+            content = self.client.retrieve(found.study, found.series, uid, self.limits.max_object_bytes)
             path = folder / instance_name(uid)
             write_synced(path, [content])
-            if not _is_of(path, found, uid, self._limits):
+            if not _is_of(path, found, uid, self.limits):
                 path.unlink()
                 raise PeerError("The PACS answered with another image than was asked for.", ReasonCode.PACS_REFUSED)
 
 
+@dataclass(frozen=True)
 class GetRetrieval:
-    """Gets a series by C-GET: the images come by the association that asks.
+    """Gets a series by C-GET: the images come by the association that asks."""
 
-    Args:
-        peer: the PACS to ask.
-        caller: how we present ourselves.
-        limits: what one image may have.
-    """
-
-    def __init__(self, peer: DicomPeer, caller: Caller, limits: ReceiverLimits) -> None:
-        self._peer, self._caller, self._limits = peer, caller, limits
+    peer: DicomPeer
+    caller: Caller
+    limits: ReceiverLimits
 
     def retrieve(self, found: FoundSeries, uids: Sequence[str], folder: Path) -> None:
         """See :class:`Retrieval`."""
-        inbox = _Inbox(found, uids, folder, self._limits)
-        size_limit = SizeLimit(self._limits.max_object_bytes)
+        inbox = _Inbox(found, uids, folder, self.limits)
+        size_limit = SizeLimit(self.limits.max_object_bytes)
 
         def on_store(event: evt.Event) -> int | Dataset:
             if size_limit.exceeded_by(event.assoc):
-                message = f"An image has more than {self._limits.max_object_bytes} bytes, the limit."
+                message = f"An image has more than {self.limits.max_object_bytes} bytes, the limit."
                 return answer(inbox.note(Refusal(OUT_OF_RESOURCES, ReasonCode.TOO_LARGE, message)))
             return answer(inbox.take(IncomingImage(event, 0)))
 
@@ -138,7 +130,7 @@ class GetRetrieval:
         contexts = [build_context(STUDY_ROOT_GET), *images]
         handlers = [(evt.EVT_C_STORE, on_store), (evt.EVT_PDU_RECV, size_limit.on_pdu)]
         roles = [build_role(uid, scp_role=True) for uid in classes]
-        with association(self._caller, self._peer, contexts, roles=roles, handlers=handlers) as established:
+        with association(self.caller, self.peer, contexts, roles=roles, handlers=handlers) as established:
             with quiet_pydicom():
                 answers = established.send_c_get(_identifier(found, uids), STUDY_ROOT_GET)
                 statuses = [status_of(status) for status, _ in answers]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from monai_ldmsr.batch.delivery import Delivery, DeliveryOutcome
+from monai_ldmsr.batch import Delivery, DeliveryOutcome
 from monai_ldmsr.errors import LdmsrError, OutputError, PeerError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, sop_instance
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
@@ -63,7 +63,7 @@ class _PacsDelivery(ABC):
         """Send image by image, and yield the status of each."""
 
     def deliver(self, folder: Path) -> DeliveryOutcome:
-        """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.delivery.Delivery`."""
+        """Send the images below ``folder``; see :class:`~monai_ldmsr.batch.Delivery`."""
         paths: list[Path] = []
         found: list[int] = []
         try:

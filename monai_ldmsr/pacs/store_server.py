@@ -294,10 +294,7 @@ class StoreServer:
         return {self._number(association) for association in self._ae.active_associations}
 
     def _number(self, association: Any) -> int:
-        number = self._numbers.get(association)
-        if number is None:
-            number = self._numbers.setdefault(association, next(self._next_number))
-        return number
+        return self._numbers.setdefault(association, next(self._next_number))
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         image = IncomingImage(event, self._number(event.assoc))
