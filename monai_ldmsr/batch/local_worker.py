@@ -56,10 +56,7 @@ class LocalWorker(Executor):
     """An executor over one process with a few threads, which is started when first needed and whenever it has died.
 
     The process ends with its parent, even when that is killed: the pipe between them closes. It asks to be the first
-    to go when memory runs out.
-
-    Args:
-        lock: inherited by the process.
+    to go when memory runs out, and inherits the lock.
     """
 
     def __init__(self, lock: OutputLock | None = None) -> None:

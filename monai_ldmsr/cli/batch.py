@@ -54,10 +54,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
     # Imported late: `ldmsr --help` need not wait for pydicom.
-    from rich.console import Console
-
     from monai_ldmsr.batch import OutputLock
-    from monai_ldmsr.cli.batch_view import BatchView, print_summary
+    from monai_ldmsr.cli.views import BatchView, print_summary
     from monai_ldmsr.io.tree import check_apart
     from monai_ldmsr.source_table import SourceTable, source_rows
 
@@ -67,7 +65,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     table = None if place is False else SourceTable(None if place is True else place, output)
     with (
         OutputLock(output) as lock,
-        BatchView(Console(stderr=True)) as view,
+        BatchView() as view,
         opened_batch(
             arguments,
             lock,
@@ -91,7 +89,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 def _status(output: Path) -> int:
     from monai_ldmsr.batch import Ledger
-    from monai_ldmsr.cli.batch_view import print_status
+    from monai_ldmsr.cli.views import print_status
 
     with closing(Ledger(output, for_reading=True)) as ledger:
         print_status(ledger)

@@ -41,13 +41,10 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `ldmsr --help` need not wait for torch.
-    from rich.console import Console
-
-    from monai_ldmsr.cli.progress import ProgressView
+    from monai_ldmsr.cli.views import SliceView
     from monai_ldmsr.workflow import super_resolve
 
-    console = Console(stderr=True)
-    with ProgressView(console) as view:
+    with SliceView() as view:
         summary = super_resolve(
             arguments.source,
             arguments.output,

@@ -114,7 +114,7 @@ def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
 
 
 def _tell(progress: BatchProgress) -> None:
-    from monai_ldmsr.cli.batch_view import spoken_result
+    from monai_ldmsr.cli.views import spoken_result
 
     if progress.result is not None:
         _say(spoken_result(progress.result))

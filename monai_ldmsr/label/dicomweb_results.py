@@ -174,11 +174,7 @@ class DicomwebResults:
 
 
 class _TimedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests carries no types
-    """Asks once, and waits no longer than this.
-
-    Args:
-        timeout_s: how long an answer may take.
-    """
+    """Asks once, and waits no longer than ``timeout_s`` for an answer."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__()

@@ -33,11 +33,6 @@ class LocalResults:
     A result is the image ``<image>_x<factor>_<digest>``: the digest is of the source's content, the settings and the
     weights, so the same request finds it again. It links to its source in its image information, and the source to it.
     The report's page lies in ``reports`` below the studies.
-
-    Args:
-        datastore: the app's datastore.
-        studies: folder of the datastore.
-        turn: taken for each use of the network.
     """
 
     def __init__(self, datastore: GuardedDatastore, studies: Path, turn: InferenceTurn) -> None:

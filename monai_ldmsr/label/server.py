@@ -94,11 +94,7 @@ def _options(params: str) -> dict[str, Any]:
 
 
 class _AnsweredErrors:
-    """What an endpoint of MONAI Label's did not expect becomes an answer too, and no log gets its text.
-
-    Args:
-        app: the rest of the server.
-    """
+    """What an endpoint of MONAI Label's did not expect becomes an answer too, and no log gets its text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

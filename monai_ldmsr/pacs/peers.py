@@ -29,13 +29,7 @@ _FORMS = "AET@HOST:PORT (DICOM) or http(s)://HOST/PATH (DICOMweb)"
 
 @dataclass(frozen=True)
 class DicomPeer:
-    """A DICOM application entity.
-
-    Args:
-        ae_title: what it is called by.
-        host: name or address.
-        port: TCP port.
-    """
+    """A DICOM application entity at a TCP port."""
 
     ae_title: str
     host: str

@@ -47,12 +47,7 @@ def parse_destination(text: str, caller: Caller = DEFAULT_CALLER) -> Delivery:
 
 
 class _PacsDelivery(ABC):
-    """What both ways share: counts, and turns whatever goes wrong into an outcome.
-
-    Args:
-        peer: the PACS to send to.
-        caller: how we present ourselves.
-    """
+    """What both ways share: counts, and turns whatever goes wrong into an outcome."""
 
     def __init__(self, peer: DicomPeer | DicomwebPeer, caller: Caller) -> None:
         self.name = str(peer)

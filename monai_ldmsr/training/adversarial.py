@@ -19,6 +19,9 @@ from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recor
 
 __all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
 
+#: Longest gradient of the generator.
+_MAX_NORM = 1.0
+
 Batch = dict[str, Tensor]
 Terms = dict[str, Tensor]
 
@@ -83,7 +86,6 @@ class AdversarialStep:
         device: where all happens.
         bfloat16: convolutions in bfloat16, losses and weights in float32; None does so on CUDA.
         recorded: replay recorded iterations; None does so on CUDA where there is one process.
-        max_norm: longest gradient of the generator.
     """
 
     def __init__(
@@ -98,7 +100,6 @@ class AdversarialStep:
         device: str | torch.device = "cpu",
         bfloat16: bool | None = None,
         recorded: bool | None = None,
-        max_norm: float = 1.0,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -111,7 +112,6 @@ class AdversarialStep:
         on_cuda = self.device.type == "cuda"
         self.bfloat16 = on_cuda if bfloat16 is None else bfloat16
         alone = not isinstance(network, nn.parallel.DistributedDataParallel)
-        self.max_norm = max_norm
         self._weight = torch.zeros((), device=self.device)
         self._recorded = RecordedSteps(self._iterate) if (on_cuda and alone if recorded is None else recorded) else None
         for chosen in (optimizer, critic_optimizer):
@@ -138,7 +138,7 @@ class AdversarialStep:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
         self.optimizer.step()
         if self.critic is not None and self.critic_optimizer is not None and sample is not None:
             self.critic.requires_grad_(True)

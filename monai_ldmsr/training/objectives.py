@@ -23,11 +23,7 @@ __all__ = [
 
 
 class CodecObjective(nn.Module):
-    """Reconstruct slices through a sampled latent.
-
-    Args:
-        codec: the codec to train.
-    """
+    """Reconstruct slices through a sampled latent of the codec that is trained."""
 
     def __init__(self, codec: LatentCodec) -> None:
         super().__init__()

@@ -19,13 +19,10 @@ _WARM_UP = 3
 
 
 class RecordedSteps:
-    """Call ``step`` by replaying a recording of it.
+    """Call ``step``, which trains on a batch and gives its losses, by replaying a recording of it.
 
     All of a step must happen on the device: its batch in tensors of fixed shape, numbers that change in tensors, random
     numbers from the device's default generator.
-
-    Args:
-        step: batch to losses; trains.
     """
 
     def __init__(self, step: Step) -> None:

@@ -53,12 +53,7 @@ class DrawnPatches:
 
 
 class SliceStore:
-    """Slices of all volumes on one device.
-
-    Args:
-        volumes: training volumes.
-        device: where they are kept, as float32.
-    """
+    """Slices of all volumes on one device, as float32."""
 
     def __init__(self, volumes: Sequence[TrainingVolume], device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)

@@ -321,7 +321,7 @@ def test_an_interrupt_leaves_whole_results_only(
 ) -> None:
     for name in ("a", "b", "c", "d"):
         make_series(tmp_path / "in" / name, "CT", (16, 18, 2))
-    update, n = "monai_ldmsr.cli.batch_view.BatchView.update", 0
+    update, n = "monai_ldmsr.cli.views.BatchView.update", 0
 
     def interrupt(self: object, progress: Any) -> None:
         nonlocal n

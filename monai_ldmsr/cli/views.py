@@ -1,4 +1,4 @@
-"""What ``ldmsr batch`` shows: progress with rate and time left, the table of all series, and how it ended."""
+"""What commands show of their work: how far it is, the table of all series, and how it ended."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
@@ -19,33 +28,60 @@ from monai_ldmsr.batch.overview import overview_rows
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 
-__all__ = ["BatchView", "print_status", "print_summary", "spoken_duration", "spoken_result"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BatchView", "SliceView", "print_status", "print_summary", "spoken_duration", "spoken_result"]
 
 #: Of these, the last ones say how fast it goes now: series differ, and the first waits for the network to be built.
 _N_RECENT = 20
 
 
-class BatchView:
-    """A bar on a terminal; a line for each unit that has ended in a pipe."""
+class _View:
+    """A bar on a terminal, and lines in a pipe."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = ProgressBar(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("series {task.description}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None)
-        self._moments = [time.monotonic()]
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._console = Console(stderr=True)
+        self._bar = ProgressBar(*columns, console=self._console, disable=not self._console.is_terminal)
 
-    def __enter__(self) -> BatchView:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+class SliceView(_View):
+    """How far a run is; in a pipe a line for each tenth of a case."""
+
+    def __init__(self) -> None:
+        about = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("slices"))
+        super().__init__(*about, TimeElapsedColumn(), TimeRemainingColumn())
+        self._tasks: dict[str, TaskID] = {}
+        self._tenth = -1
+
+    def update(self, case: str, number: int, cases: int, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` slices of a case are computed."""
+        label = f"{number}/{cases} {case}"
+        if self._console.is_terminal:
+            if case not in self._tasks:
+                self._tasks[case] = self._bar.add_task(label, total=total)
+            self._bar.update(self._tasks[case], completed=done)
+            return
+        tenth = 10 * done // total
+        if done == total or tenth != self._tenth:
+            self._tenth = tenth if done < total else -1
+            print(f"{label}: {done} of {total} slices", file=sys.stderr, flush=True)
+
+
+class BatchView(_View):
+    """How far a batch is, with rate and time left; in a pipe a line for each unit that has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(BarColumn(), MofNCompleteColumn(), TextColumn("series {task.description}"))
+        self._task = self._bar.add_task("", total=None)
+        self._moments = [time.monotonic()]
 
     def update(self, progress: BatchProgress) -> None:
         """Show how far it is, and what has just ended."""
