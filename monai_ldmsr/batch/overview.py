@@ -141,8 +141,7 @@ def _states(rows: Sequence[OverviewRow]) -> dict[str, int]:
 
 def _reasons(rows: Sequence[OverviewRow]) -> list[tuple[str, int]]:
     """Most frequent first."""
-    counts = Counter(row.reason for row in rows if row.reason)
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return Counter(sorted(row.reason for row in rows if row.reason)).most_common()
 
 
 def _remedy(reason: str) -> str:

@@ -51,18 +51,14 @@ def _pickled(number: int, is_result: bool, value: object) -> bytes:
         return pickle.dumps((number, False, RuntimeError(f"{type(value).__name__} cannot be sent")))
 
 
-def _die_first() -> None:
-    """When memory runs out, the system shall end this process and not the one that keeps the ledger."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("800")
-
-
 def _main() -> None:
     pipe, level = Connection(int(sys.argv[1])), int(sys.argv[2])
     # An interrupt at the terminal goes to all processes; the parent decides what is to be done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-    _die_first()
+    # When memory runs out, the system shall end this process and not the one that keeps the ledger.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800")
     serve_pipe(pipe)
 
 

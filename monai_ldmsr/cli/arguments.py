@@ -27,7 +27,6 @@ __all__ = [
     "add_setting_options",
     "limits_of",
     "model_settings",
-    "source_table_of",
 ]
 
 EPILOG = f"""\
@@ -104,6 +103,7 @@ def add_naming_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--sources-csv",
+        type=Path,
         nargs="?",
         const=True,
         default=False,
@@ -111,11 +111,6 @@ def add_naming_options(parser: Parser) -> None:
         help="write who is who: path, series number and description of each source, result, skip and failure. It may "
         "identify patients and is for you alone (default FILE: OUT/private/sources.csv)",
     )
-
-
-def source_table_of(arguments: argparse.Namespace) -> Path | bool:
-    """What ``--sources-csv`` says, as :func:`~monai_ldmsr.super_resolve` takes it."""
-    return arguments.sources_csv if isinstance(arguments.sources_csv, bool) else Path(arguments.sources_csv)
 
 
 def add_limit_option(parser: Parser) -> None:

@@ -13,7 +13,6 @@ from monai_ldmsr.cli.arguments import (
     add_model_options,
     add_naming_options,
     limits_of,
-    source_table_of,
 )
 from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
@@ -61,7 +60,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
     source, output = arguments.source, arguments.output
     check_apart(source, output)
-    place = source_table_of(arguments)
+    place = arguments.sources_csv
     table = None if place is False else SourceTable(None if place is True else place, output)
     with (
         OutputLock(output) as lock,

@@ -13,7 +13,6 @@ from monai_ldmsr.cli.arguments import (
     add_model_options,
     add_naming_options,
     model_settings,
-    source_table_of,
 )
 from monai_ldmsr.report import RESEARCH_NOTICE
 
@@ -50,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             **model_settings(arguments),
             names=arguments.names,
-            sources_csv=source_table_of(arguments),
+            sources_csv=arguments.sources_csv,
             progress=view.update,
         )
     _print_summary(summary, arguments.output)

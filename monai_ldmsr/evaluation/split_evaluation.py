@@ -48,6 +48,7 @@ class _Case:
     low: Tensor
 
 
+@dataclass(repr=False)
 class SplitEvaluation:
     """Measure all rows of the tables on the slices of some volumes.
 
@@ -64,7 +65,6 @@ class SplitEvaluation:
         consistency: weight of the networks' projection onto the input, see ``project_onto_source``.
         device: where the networks run.
         seed: seed of noise and bootstrap.
-        settings: further numbers that change the result, for the table.
         max_examples: slices of which details are drawn, degraded and as scanned.
         max_failures: slices of which details are drawn because the last network gains least on bicubic in PSNR.
         native_slices_per_volume: slices of each volume that are super-resolved as scanned; 0 leaves them out. Each has
@@ -75,63 +75,38 @@ class SplitEvaluation:
         SettingsError: there is no such operator, or the noise or a number of slices is outside its range.
     """
 
-    def __init__(
-        self,
-        volumes: Sequence[TrainingVolume],
-        networks: Mapping[str, SliceNetwork],
-        factor: int,
-        slices_per_volume: int = 4,
-        operator: str = "area",
-        noise_grey: float = 0.0,
-        consistency: float = 1.0,
-        device: str | torch.device = "cpu",
-        seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
-        max_examples: int = 6,
-        max_failures: int = 4,
-        native_slices_per_volume: int = 1,
-        native_side: int = 256,
-    ) -> None:
-        self.volumes = volumes
-        self.networks = {name: on_device(network, device) for name, network in networks.items()}
-        self.factor = factor
-        self.slices_per_volume = slices_per_volume
-        self.operator = named_operator(operator, factor)
-        if not 0.0 <= noise_grey <= 255.0:
-            raise SettingsError(f"noise_grey is {noise_grey}; give grey levels, 0 to 255.")
-        if slices_per_volume < 1 or native_slices_per_volume < 0:
+    volumes: Sequence[TrainingVolume]
+    networks: Mapping[str, SliceNetwork]
+    factor: int
+    slices_per_volume: int = 4
+    operator: str = "area"
+    noise_grey: float = 0.0
+    consistency: float = 1.0
+    device: str | torch.device = "cpu"
+    seed: int = 0
+    max_examples: int = 6
+    max_failures: int = 4
+    native_slices_per_volume: int = 1
+    native_side: int = 256
+
+    def __post_init__(self) -> None:
+        self._degrade = named_operator(self.operator, self.factor)
+        if not 0.0 <= self.noise_grey <= 255.0:
+            raise SettingsError(f"noise_grey is {self.noise_grey}; give grey levels, 0 to 255.")
+        if self.slices_per_volume < 1 or self.native_slices_per_volume < 0:
             raise SettingsError(
-                f"slices_per_volume is {slices_per_volume} and native_slices_per_volume is {native_slices_per_volume}; "
-                "give 1 or more, and 0 or more."
+                f"slices_per_volume is {self.slices_per_volume} and native_slices_per_volume is "
+                f"{self.native_slices_per_volume}; give 1 or more, and 0 or more."
             )
-        self.noise_grey = noise_grey
-        self.consistency = consistency
-        self.device = torch.device(device)
-        self.seed = seed
-        self.max_examples = max_examples
-        self.max_failures = max_failures
-        self.native = NativeEvaluation(
-            volumes,
-            self.networks,
-            self.operator,
-            native_slices_per_volume,
-            consistency,
-            device,
-            max_examples,
-            native_side,
-        )
-        self.settings = {
-            "factor": factor,
-            "operator": operator,
-            "noise_grey": noise_grey,
-            "slices_per_volume": slices_per_volume,
-            "native_slices_per_volume": native_slices_per_volume,
-            "native_side": native_side,
-            "consistency": consistency,
-            "seed": seed,
-            **(settings or {}),
-            **{f"{name}_{key}": value for name, net in networks.items() for key, value in net.describe().items()},
-        }
+        self.networks = {name: on_device(network, self.device) for name, network in self.networks.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every number that changes the result, for the table."""
+        names = ("factor", "operator", "noise_grey", "slices_per_volume", "native_slices_per_volume", "native_side")
+        own = {name: getattr(self, name) for name in (*names, "consistency", "seed")}
+        networks = self.networks.items()
+        return own | {f"{name}_{key}": value for name, net in networks for key, value in net.describe().items()}
 
     @torch.inference_mode()
     def run(self, output_dir: str | Path) -> EvaluationTable:
@@ -153,7 +128,17 @@ class SplitEvaluation:
                 f"No slice has sides of at least {MIN_SIDE} pixels, so nothing can be measured.",
                 ReasonCode.EMPTY_SOURCE,
             )
-        sheets["native"] = self.native.run(table)
+        native = NativeEvaluation(
+            self.volumes,
+            self.networks,
+            self._degrade,
+            self.native_slices_per_volume,
+            self.consistency,
+            self.device,
+            self.max_examples,
+            self.native_side,
+        )
+        sheets["native"] = native.run(table)
         pictures = self._draw(table, sheets, folder)
         written = table.write(folder, pictures)
         for row, cells in written["rows"].items():
@@ -171,7 +156,7 @@ class SplitEvaluation:
             yield name, result, time.perf_counter() - start
         for name, network in self.networks.items():
             start = time.perf_counter()
-            result = super_resolved(network, case.low, case.volume, self.operator, self.consistency, self.device)
+            result = super_resolved(network, case.low, case.volume, self._degrade, self.consistency, self.device)
             yield name, case.volume.intensity.forward(result), time.perf_counter() - start
         yield "hr", case.volume.intensity.forward(case.high), 0.0
 
@@ -226,14 +211,14 @@ class SplitEvaluation:
         for volume in self.volumes:
             for n in measured_slices(volume, self.slices_per_volume):
                 high = _cropped(volume.slices[n], self.factor)
-                low = self.operator(high)
+                low = self._degrade(high)
                 if self.noise_grey:
                     noise = self.noise_grey / 127.5 * torch.randn(low.shape, generator=generator)
                     low = volume.intensity.inverse(volume.intensity.forward(low) + noise)
                 yield _Case(volume, n, high, low)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NativeEvaluation:
     """Measure slices of some volumes to which nothing was done.
 

@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 _SUCCESS = 0x0000
 
+#: Statuses of an image that was stored; all but success are warnings.
+_STORED = frozenset((_SUCCESS, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)))
+
 #: Between these, a change of the value representation's form loses nothing.
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
@@ -67,7 +70,7 @@ class _PacsDelivery(ABC):
                 raise PeerError("The result holds no DICOM image to send.", ReasonCode.NOT_AN_IMAGE)
             with closing(self._statuses(paths)) as statuses:
                 for status in statuses:
-                    if status != _SUCCESS and not _is_warning(status):
+                    if status not in _STORED:
                         raise failure_of(status, "an image")
                     found.append(status)
             _refuse_warnings(found)
@@ -91,7 +94,7 @@ class StoreDelivery(_PacsDelivery):
             caller.tls.client_context()  # certificates that cannot be used are reported at once
 
     def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
-        found = {_class_and_syntax(path) for path in paths}
+        found = {(sop_class(header), header.file_meta.TransferSyntaxUID) for header in map(_header, paths)}
         proposed = {(uid, syntax) for uid, own in found for syntax in (_PLAIN if own in _PLAIN else (own,))}
         contexts = [build_context(uid, syntax) for uid, syntax in sorted(proposed)]
         with association(self._caller, self._peer, contexts) as established:
@@ -138,10 +141,6 @@ class StowDelivery(_PacsDelivery):
                 yield client.store({uid: path})[uid]
 
 
-def _is_warning(status: int) -> bool:
-    return 0xB000 <= status <= 0xBFFF or status in (0x0001, 0x0107, 0x0116)
-
-
 def _refuse_warnings(statuses: Sequence[int]) -> None:
     warnings = [status for status in statuses if status != _SUCCESS]
     if warnings:
@@ -165,11 +164,6 @@ def instance_uid(path: Path) -> str:
         PeerError: it is no DICOM file.
     """
     return sop_instance(_header(path))
-
-
-def _class_and_syntax(path: Path) -> tuple[str, UID]:
-    header = _header(path)
-    return sop_class(header), header.file_meta.TransferSyntaxUID
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ class BaselineObjective(nn.Module):
         return PartialPrediction(sample=image) if self.as_sample else PartialPrediction(mean=image)
 
 
+@dataclass(eq=False, repr=False)
 class AdversarialStep:
     """One iteration of a generator, and of a critic where there is one; ``iteration_update`` of MONAI's ``Trainer``.
 
@@ -88,41 +90,34 @@ class AdversarialStep:
         recorded: replay recorded iterations; None does so on CUDA where there is one process.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        loss: GeneratorLoss,
-        optimizer: Optimizer,
-        critic: nn.Module | None = None,
-        critic_optimizer: Optimizer | None = None,
-        adversarial_weight: float = 0.03,
-        critic_warmup: int = 300,
-        device: str | torch.device = "cpu",
-        bfloat16: bool | None = None,
-        recorded: bool | None = None,
-    ) -> None:
-        self.network = network
-        self.loss = loss
-        self.optimizer = optimizer
-        self.critic = critic
-        self.critic_optimizer = critic_optimizer
-        self.adversarial_weight = adversarial_weight
-        self.critic_warmup = critic_warmup
-        self.device = torch.device(device)
-        on_cuda = self.device.type == "cuda"
-        self.bfloat16 = on_cuda if bfloat16 is None else bfloat16
-        alone = not isinstance(network, nn.parallel.DistributedDataParallel)
-        self._weight = torch.zeros((), device=self.device)
-        self._recorded = RecordedSteps(self._iterate) if (on_cuda and alone if recorded is None else recorded) else None
-        for chosen in (optimizer, critic_optimizer):
-            if self._recorded is None:
-                make_plain(chosen)
+    network: nn.Module
+    loss: GeneratorLoss
+    optimizer: Optimizer
+    critic: nn.Module | None = None
+    critic_optimizer: Optimizer | None = None
+    adversarial_weight: float = 0.03
+    critic_warmup: int = 300
+    device: str | torch.device = "cpu"
+    bfloat16: bool | None = None
+    recorded: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._device = torch.device(self.device)
+        on_cuda = self._device.type == "cuda"
+        self._in_bfloat16 = on_cuda if self.bfloat16 is None else self.bfloat16
+        alone = not isinstance(self.network, nn.parallel.DistributedDataParallel)
+        is_recorded = on_cuda and alone if self.recorded is None else self.recorded
+        self._weight = torch.zeros((), device=self._device)
+        self._recorded = RecordedSteps(self._iterate) if is_recorded else None
+        for chosen in (self.optimizer, self.critic_optimizer):
+            if is_recorded:
+                make_recordable(chosen, self._device)
             else:
-                make_recordable(chosen, self.device)
+                make_plain(chosen)
 
     def __call__(self, engine: Engine, batch: Batch) -> Terms:
         """Train on one batch; returns each term of the losses."""
-        batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        batch = {key: value.to(self._device, non_blocking=True) for key, value in batch.items()}
         self._weight.fill_(self.adversarial_weight * min(1.0, engine.state.iteration / max(1, self.critic_warmup)))
         return self._iterate(batch) if self._recorded is None else self._recorded(batch)
 
@@ -157,7 +152,7 @@ class AdversarialStep:
 
     def _autocast(self) -> Any:
         # Weights that were cast must not outlive a recording.
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bfloat16, cache_enabled=False)
 
 
 def projected(image: Tensor, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from monai_ldmsr.training.distributed import agreed_seconds, is_first_process
 __all__ = ["TimeBudget"]
 
 
+@dataclass(eq=False, repr=False)
 class TimeBudget:
     """Ignite handler: warm up, lower the learning rate along a cosine, and stop when the time is used up.
 
@@ -34,21 +36,14 @@ class TimeBudget:
         log_file: CSV file that gets each line's numbers too; a resumed training adds to it.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        budget_s: float,
-        learning_rate: float,
-        warmup: float = 0.02,
-        log_every: int = 100,
-        log_file: str | Path | None = None,
-    ) -> None:
-        self.optimizer = optimizer
-        self.budget_s = budget_s
-        self.learning_rate = learning_rate
-        self.warmup = warmup
-        self.log_every = log_every
-        self.log_file = None if log_file is None else Path(log_file)
+    optimizer: Optimizer
+    budget_s: float
+    learning_rate: float
+    warmup: float = 0.02
+    log_every: int = 100
+    log_file: str | Path | None = None
+
+    def __post_init__(self) -> None:
         self.used_s = 0.0
         self._last = time.monotonic()
         self._losses: list[dict[str, Tensor]] = []
@@ -106,9 +101,10 @@ class TimeBudget:
         logging.getLogger(__name__).info("step %d: %s, %.0f minutes left", iteration, text, left)
         if self.log_file is not None:
             row = {"step": iteration, "used_s": round(self.used_s, 1), "learning_rate": self._rate(), **means}
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = not self.log_file.exists()
-            with self.log_file.open("a", newline="") as stream:
+            path = Path(self.log_file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not path.exists()
+            with path.open("a", newline="") as stream:
                 writer = csv.DictWriter(stream, fieldnames=list(row))
                 if fresh:
                     writer.writeheader()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +188,7 @@ class _Prepared:
             "subject": volume.subject,
             "split": self.split,
             "halved": volume.halved,
-            "intensity": {
-                "values": list(volume.intensity.values),
-                "levels": list(volume.intensity.levels),
-                "tail": volume.intensity.tail,
-            },
+            "intensity": asdict(volume.intensity),
             "step": self.step,
             "blocks": list(blocks),
         }
