@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,18 +157,14 @@ def _summarised(records: Sequence[Record], columns: Sequence[str], seed: int) ->
     return table
 
 
-def _cell_lines(groups: Mapping[str, Rows]) -> list[Record]:
+def _cell_lines(groups: Mapping[str, Rows]) -> Iterator[Record]:
     """One line for each group, row and column."""
-    lines = []
     for group, rows in groups.items():
         for row, cells in rows.items():
             for column, cell in cells.items():
                 low, high = cell["ci95"] if isinstance(cell["ci95"], list) else (None, None)
-                about = {"group": group, "row": row, "metric": column}
-                lines.append(
-                    {**about, "mean": cell["mean"], "sd": cell["sd"], "n": cell["n"], "low": low, "high": high}
-                )
-    return lines
+                figures = {"mean": cell["mean"], "sd": cell["sd"], "n": cell["n"], "low": low, "high": high}
+                yield {"group": group, "row": row, "metric": column, **figures}
 
 
 def _cell(records: Sequence[Record], column: str, seed: int) -> Cell:

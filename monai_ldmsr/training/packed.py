@@ -164,19 +164,15 @@ def _checked_parts(folder: Path, index: _Index, volumes: Sequence[Mapping[str, A
     for n, part in enumerate(index.parts):
         path = folder / Path(part["file"]).name
         paths.append(path)
-        if n in needed:
-            _check_part(path, part)
+        if n not in needed:
+            continue
+        if not path.is_file():
+            raise _damaged(f"lacks '{path.name}'")
+        if (size := path.stat().st_size) != part["bytes"]:
+            raise _damaged(f"has {size} bytes in '{path.name}', but {part['bytes']} were written")
+        if file_sha256(path) != part["sha256"]:
+            raise _damaged(f"has other bytes in '{path.name}' than were written (SHA-256)")
     return paths
-
-
-def _check_part(path: Path, part: Mapping[str, Any]) -> None:
-    if not path.is_file():
-        raise _damaged(f"lacks '{path.name}'")
-    size = path.stat().st_size
-    if size != part["bytes"]:
-        raise _damaged(f"has {size} bytes in '{path.name}', but {part['bytes']} were written")
-    if file_sha256(path) != part["sha256"]:
-        raise _damaged(f"has other bytes in '{path.name}' than were written (SHA-256)")
 
 
 def _read_volume(volume: Mapping[str, Any], parts: Sequence[Path]) -> TrainingVolume:

@@ -116,7 +116,8 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         patches = self.store.draw(size * reduction, count, self.generator)
         high = functional.avg_pool2d(patches.values, reduction)
         sharper = vary_sharpness(high, self.generator)
-        high = torch.where(self._chosen(count, self.recipe.sharpness), sharper, high)
+        chosen = torch.rand((count, 1, 1, 1), generator=self.generator, device=high.device) < self.recipe.sharpness
+        high = torch.where(chosen, sharper, high)
 
         coarse = self._coarse_sizes(size)
         factors = high.new_tensor([[size / n for n in coarse]]).expand(count, 2)
@@ -166,10 +167,6 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         draw = torch.rand((2, len(original)), generator=self.generator, device=original.device)
         least, most = self.recipe.noise_over_original
         return torch.maximum((low + (high - low) * draw[0]).exp(), original * (least + (most - least) * draw[1]))
-
-    def _chosen(self, count: int, share: float) -> Tensor:
-        draw = torch.rand((count, 1, 1, 1), generator=self.generator, device=self.store.device)
-        return draw < share
 
 
 def _fitting_sizes(device: str | torch.device) -> list[tuple[int, int]]:

@@ -130,7 +130,7 @@ def _load_volume(
         logging.getLogger(__name__).warning(log, entry.name, *voxels.shape[:2], _MIN_SLICE_SIDE)
         return None
     intensity = fit_intensity_map(torch.from_numpy(voxels), source.modality)
-    slices = [s for s in cut if _spread(s, intensity) > _MIN_SPREAD]
+    slices = [s for s in cut if float(intensity.forward(torch.from_numpy(s)).std()) > _MIN_SPREAD]
     halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
@@ -146,10 +146,6 @@ def _cut(voxels: FloatImage, spacing_mm: tuple[float, float, float]) -> list[Flo
     isotropic = max(spacing_mm) < _ISOTROPY * min(spacing_mm) and min(voxels.shape) >= _MIN_SIDE
     axes = (0, 1, 2) if isotropic else (2,)
     return [np.ascontiguousarray(s) for axis in axes for s in np.moveaxis(voxels, axis, 0)]
-
-
-def _spread(image: FloatImage, intensity: IntensityMap) -> float:
-    return float(intensity.forward(torch.from_numpy(image)).std())
 
 
 def _halve(image: FloatImage) -> FloatImage:
