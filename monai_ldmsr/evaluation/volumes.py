@@ -9,7 +9,7 @@ from pathlib import Path
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.tree import no_such_source
-from monai_ldmsr.training.packed import is_packed, packed_splits
+from monai_ldmsr.training.packed import is_packed, lacks_split
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
 
@@ -42,7 +42,8 @@ def load_evaluation_volumes(
     folder = Path(dataset_dir)
     if not folder.exists():
         raise no_such_source(folder)
-    split = split or ("test" if _has_test_split(folder) else "all")
+    is_split = is_packed(folder) or (folder / MANIFEST).is_file()
+    split = split or ("test" if is_split and not lacks_split(folder, "test") else "all")
     return load_training_volumes(folder, split, halve_interpolated=False, modality=modality, limits=limits)
 
 
@@ -76,14 +77,10 @@ def shown_slices(volumes: Sequence[TrainingVolume], slices_per_volume: int, coun
 
 def why_not_measured(dataset_dir: str | Path) -> str | None:
     """What the test split or this installation lacks for an evaluation after a training; None where nothing is."""
-    if is_packed(dataset_dir) and "test" not in packed_splits(dataset_dir):
+    if lacks_split(dataset_dir, "test"):
         return "the packed dataset has no split 'test'"
     try:
         import_module("monai_ldmsr.evaluation.split_evaluation")
     except ImportError as error:
         return f"that takes {error.name}, which is not installed here; run ldmsr evaluate where it is"
     return None
-
-
-def _has_test_split(folder: Path) -> bool:
-    return "test" in packed_splits(folder) if is_packed(folder) else (folder / MANIFEST).is_file()

@@ -25,7 +25,7 @@ from monai_ldmsr.training.slice_codec import MAX_STEPS, decode_slices
 from monai_ldmsr.training.volumes import SPLITS, FloatImage, TrainingVolume
 from monai_ldmsr.transforms.intensity import IntensityMap
 
-__all__ = ["FORMAT", "INDEX", "VERSION", "check_packed", "index_text", "is_packed", "load_packed", "packed_splits"]
+__all__ = ["FORMAT", "INDEX", "VERSION", "check_packed", "index_text", "is_packed", "lacks_split", "load_packed"]
 
 #: Name of the list of what a packed folder holds.
 INDEX = "index.json"
@@ -60,13 +60,13 @@ def is_packed(folder: str | Path) -> bool:
         return FORMAT.encode() in stream.read(200)
 
 
-def packed_splits(folder: str | Path) -> list[str]:
-    """Splits that a packed folder holds.
+def lacks_split(folder: str | Path, split: str) -> bool:
+    """Whether a dataset folder is a packed one without this split.
 
     Raises:
         SourceError: see :func:`check_packed`.
     """
-    return _read_index(Path(folder)).splits
+    return is_packed(folder) and split not in _read_index(Path(folder)).splits
 
 
 def check_packed(folder: str | Path, split: str) -> None:

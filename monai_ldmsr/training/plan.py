@@ -15,7 +15,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
-from monai_ldmsr.training.packed import is_packed, packed_splits
+from monai_ldmsr.training.packed import is_packed, lacks_split
 from monai_ldmsr.training.slices import check_split, load_training_volumes
 
 __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_bundle", "parse_budget"]
@@ -151,7 +151,7 @@ class TrainingPlan:
         # Readable, if its parts are whole. A codec is judged by calibration; a test split need not be there.
         if self.start is None and any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages):
             check_split(self.data, "calibration")
-        if "test" in packed_splits(self.data):
+        if not lacks_split(self.data, "test"):
             check_split(self.data, "test")
 
     def run(self, run_training: RunTraining, say: TrainingMessage) -> None:
@@ -170,8 +170,7 @@ class TrainingPlan:
             # Path objects, not text: MONAI would execute a text that begins with "$".
             places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
             numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality, "limits": self.limits}
-            draws = stage.name not in _BEFORE_START
-            if draws and is_packed(self.data) and "calibration" not in packed_splits(self.data):
+            if stage.name not in _BEFORE_START and lacks_split(self.data, "calibration"):  # of pictures
                 places = {**places, "picture_split": ""}
             if stage.name == "adversarial" and self.start is not None:
                 # The weights' own codec was good enough when it was trained.
