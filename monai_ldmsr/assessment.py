@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, named_operator, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
 from monai_ldmsr.geometry import Factors, spread_slices
 from monai_ldmsr.metrics.sharpness import slice_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
@@ -64,7 +64,7 @@ def assess(
         for name, image in images.items():
             rows[name].append(slice_figures(image))
     agreement = replace(
-        _agreement(source, result, named_operator(operator, factors.in_plane), unit),
+        _agreement(source, result, DegradationOperator(operator, factors.in_plane), unit),
         rms_before_projection=rms_before_projection,
     )
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}

@@ -23,7 +23,6 @@ __all__ = [
     "Factor",
     "factor_pair",
     "matrix_on",
-    "named_operator",
     "repeat_blocks",
     "smooth_inverse_matrix",
 ]
@@ -43,7 +42,7 @@ def factor_pair(factor: Factor) -> tuple[float, float]:
 
 
 class DegradationOperator:
-    """A linear map from (B, C, H, W) to (B, C, h, w), one matrix for rows and one for columns.
+    """A linear map from (B, C, H, W) to (B, C, h, w), one matrix for rows and one for columns; fixed and without noise.
 
     Args:
         name: one of ``operators.OPERATORS``.
@@ -60,22 +59,11 @@ class DegradationOperator:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Degrade (B, C, H, W) to (B, C, H/factor, W/factor)."""
-        sizes = [
-            (fine, max(1, round(fine / factor)))
-            for fine, factor in zip(image.shape[-2:], factor_pair(self.factor), strict=True)
-        ]
-        return _apply([_matrix_like(image, operator_matrix, self.name, *size) for size in sizes], image)
-
-    def adjoint(self, image: Tensor) -> Tensor:
-        """Apply the transpose, (B, C, h, w) to (B, C, f h, f w).
-
-        Example:
-            >>> AreaOperator(2).adjoint(torch.tensor([[[[4.0]]]]))
-            tensor([[[[1., 1.],
-                      [1., 1.]]]])
-        """
-        sizes = self._sizes(image)
-        return _apply([_matrix_like(image, operator_matrix, self.name, *size).T for size in sizes], image)
+        factors = factor_pair(self.factor)
+        if self.name == "area" and all(factor == int(factor) for factor in factors):
+            return functional.avg_pool2d(image, (int(factors[0]), int(factors[1])))
+        sizes = [(fine, max(1, round(fine / f))) for fine, f in zip(image.shape[-2:], factors, strict=True)]
+        return _apply(operator_matrix, self.name, sizes, image)
 
     def smooth_inverse(self, image: Tensor) -> Tensor:
         """A smooth image that this operator degrades to the given one: ``U y`` with ``A U = 1``.
@@ -95,12 +83,8 @@ class DegradationOperator:
             >>> bool((AreaOperator(4)(AreaOperator(4).smooth_inverse(y)) - y).abs().max() < 1e-5)
             True
         """
-        sizes = self._sizes(image)
-        return _apply([_matrix_like(image, smooth_inverse_matrix, self.name, *size) for size in sizes], image)
-
-    def _sizes(self, image: Tensor) -> list[tuple[int, int]]:
-        """Fine and coarse size of rows and of columns of a coarse image."""
-        return [(round(n * factor), n) for n, factor in zip(image.shape[-2:], factor_pair(self.factor), strict=True)]
+        sizes = [(round(n * f), n) for n, f in zip(image.shape[-2:], factor_pair(self.factor), strict=True)]
+        return _apply(smooth_inverse_matrix, self.name, sizes, image)
 
 
 class AreaOperator(DegradationOperator):
@@ -116,26 +100,6 @@ class AreaOperator(DegradationOperator):
 
     def __init__(self, factor: Factor) -> None:
         super().__init__("area", factor)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Degrade (B, C, H, W) to (B, C, H/factor, W/factor)."""
-        rows, columns = factor_pair(self.factor)
-        if rows == int(rows) and columns == int(columns):
-            return functional.avg_pool2d(image, (int(rows), int(columns)))
-        return super().__call__(image)
-
-
-def named_operator(name: str, factor: Factor) -> DegradationOperator:
-    """One of ``operators.OPERATORS``, fixed and without noise, as evaluations and projections use it.
-
-    Args:
-        name: ``area``, ``gaussian`` (standard deviation 0.42 low-resolution pixels) or ``kspace``.
-        factor: factor of the degradation.
-
-    Raises:
-        SettingsError: there is no such operator.
-    """
-    return AreaOperator(factor) if name == "area" else DegradationOperator(name, factor)
 
 
 def repeat_blocks(image: Tensor, factor: Factor) -> Tensor:
@@ -157,10 +121,6 @@ def smooth_inverse_matrix(name: str, fine: int, coarse: int) -> Tensor:
     return solution
 
 
-def _matrix_like(image: Tensor, make: Callable[[str, int, int], Tensor], name: str, fine: int, coarse: int) -> Tensor:
-    return matrix_on(image.device, image.dtype, make, name, fine, coarse)
-
-
 @lru_cache(maxsize=512)
 def matrix_on(
     device: torch.device, dtype: torch.dtype, make: Callable[[str, int, int], Tensor], name: str, fine: int, coarse: int
@@ -171,6 +131,7 @@ def matrix_on(
         return make(name, fine, coarse).to(device, dtype)
 
 
-def _apply(matrices: list[Tensor], image: Tensor) -> Tensor:
-    rows, columns = matrices
+def _apply(make: Callable[[str, int, int], Tensor], name: str, sizes: list[tuple[int, int]], image: Tensor) -> Tensor:
+    """One matrix along rows and one along columns; ``sizes`` are those fine and coarse of each."""
+    rows, columns = (matrix_on(image.device, image.dtype, make, name, *size) for size in sizes)
     return rows @ image @ columns.T

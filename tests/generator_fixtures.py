@@ -6,7 +6,7 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet, PatchDiscriminator
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, factor_pair
+from monai_ldmsr.degradation import DegradationOperator, Factor, factor_pair
 from monai_ldmsr.networks import (
     CONDITIONS,
     ConditionalCritic,
@@ -84,7 +84,7 @@ def make_batch(
     level = level + 0.05 * torch.randn(level.shape, generator=random)
     high = torch.stack([intensity.inverse(x) for intensity, x in zip(maps, level, strict=True)])
     factors = factor_pair(factor)
-    degrade = AreaOperator(factors) if operator == "area" else DegradationOperator(operator, factors)
+    degrade = DegradationOperator(operator, factors)
     low = torch.stack([intensity.forward(x) for intensity, x in zip(maps, degrade(high), strict=True)])
     return {
         "image": upsample_bicubic(low, factors),

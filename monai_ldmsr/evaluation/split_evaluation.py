@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, named_operator
+from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import measure, radial_power
 from monai_ldmsr.evaluation.pictures import Detail, data_uri, draw_details, draw_spectrum, find_details
@@ -90,7 +90,7 @@ class SplitEvaluation:
     native_side: int = 256
 
     def __post_init__(self) -> None:
-        self._degrade = named_operator(self.operator, self.factor)
+        self._degrade = DegradationOperator(self.operator, self.factor)
         if not 0.0 <= self.noise_grey <= 255.0:
             raise SettingsError(f"noise_grey is {self.noise_grey}; give grey levels, 0 to 255.")
         if self.slices_per_volume < 1 or self.native_slices_per_volume < 0:

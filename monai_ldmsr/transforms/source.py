@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.consistency import neighbourhood_range, overshoot_share, project_within
-from monai_ldmsr.degradation import Factor, named_operator, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator, Factor, repeat_blocks
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import (
     DicomSeries,
@@ -196,7 +196,7 @@ def project_volume(
         Root mean square disagreement of result and source as the network left it, in the source's unit; and the number
         of voxels that lay outside the bounds.
     """
-    degrade, square, n_bounded = named_operator(operator, factor), 0.0, 0
+    degrade, square, n_bounded = DegradationOperator(operator, factor), 0.0, 0
     share = overshoot_share(factor) if overshoot is None else overshoot
     for measured, image in zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True):
         batch, target = image[None], measured[None].to(image.device)

@@ -19,7 +19,7 @@ from places import ROOT
 
 from monai_ldmsr import operators
 from monai_ldmsr.bundle_folder import find_bundle
-from monai_ldmsr.degradation import named_operator
+from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.samplers import posterior_mean
 from monai_ldmsr.settings import WorkSettings
@@ -64,7 +64,7 @@ def test_a_degradation(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         executed("A degradation", monkeypatch)
         assert WorkSettings(operator="triangle").operator == "triangle"
-        coarse = named_operator("triangle", 2)(torch.ones(1, 1, 8, 12))
+        coarse = DegradationOperator("triangle", 2)(torch.ones(1, 1, 8, 12))
         torch.testing.assert_close(coarse, torch.ones(1, 1, 4, 6))
         with torch.no_grad():
             seen = [

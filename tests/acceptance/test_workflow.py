@@ -216,13 +216,13 @@ def test_other_factors(tmp_path: Path, factor: int) -> None:
 
 @pytest.mark.parametrize("operator", ["area", "gaussian", "kspace"])
 def test_the_result_agrees_with_its_source_under_the_assumed_operator(tmp_path: Path, operator: str) -> None:
-    from monai_ldmsr.degradation import named_operator
+    from monai_ldmsr.degradation import DegradationOperator
 
     voxels = make_nifti(tmp_path / "v.nii").astype(np.float32)
     command = ["run", str(tmp_path / "v.nii"), str(tmp_path / "out"), "--operator", operator, "--steps", "1"]
     assert main([*command, "--device", "cpu"]) == 0
     result = np.asarray(nibabel.load(next(tmp_path.glob("out/v-*/*_sr.nii"))).dataobj, np.float32)
-    degraded = named_operator(operator, 2)(torch.from_numpy(result.transpose(2, 0, 1)[:, None].copy()))
+    degraded = DegradationOperator(operator, 2)(torch.from_numpy(result.transpose(2, 0, 1)[:, None].copy()))
     error = degraded[:, 0].numpy().transpose(1, 2, 0) - voxels
     # Rounding to int16 alone leaves up to 0.5; conjugate gradients stop short of the rest by design.
     assert float(np.sqrt((error**2).mean())) < 1.0

@@ -17,7 +17,7 @@ from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
-from monai_ldmsr.degradation import named_operator, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import FREQUENCIES, measure, radial_power
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
@@ -291,7 +291,7 @@ def test_native_slices_go_the_way_of_a_run() -> None:
     image = np.abs(1000 * texture(97, 121))
     source = volume([image], "MR")
     networks = {"plain": Nearest(2), "a shift 0.3": Nearest(2, 0.3)}
-    operator = named_operator("area", 2)
+    operator = DegradationOperator("area", 2)
     plain = torch.from_numpy(image.astype(np.float32)).repeat_interleave(2, 0).repeat_interleave(2, 1)
     for consistency in (1.0, 0.0):
         found = dict(NativeEvaluation([source], networks, operator, 1, consistency).results(source, 0))
@@ -315,7 +315,9 @@ def test_native_magnitudes_do_not_fall_below_zero(modality: str, offset: float, 
             return source.intensity.forward(source.intensity.inverse(super().forward(*call)) - 50)  # type: ignore[arg-type]
 
     source = volume([np.abs(1000 * texture(96, 96)) + offset], modality)
-    images = dict(NativeEvaluation([source], {"net": Darker(2)}, named_operator("area", 2), 1, 0.0).results(source, 0))
+    images = dict(
+        NativeEvaluation([source], {"net": Darker(2)}, DegradationOperator("area", 2), 1, 0.0).results(source, 0)
+    )
     lowest = float(source.intensity.inverse(images["net"]).min())
     assert lowest == pytest.approx(least, abs=2)
 

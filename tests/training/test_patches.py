@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.choices import FACTORS
-from monai_ldmsr.degradation import AreaOperator, named_operator
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator
 from monai_ldmsr.networks import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.operators import operator_place
@@ -118,7 +118,7 @@ def test_other_operators_are_named_and_used(volumes: list[TrainingVolume]) -> No
     assert not bool((batch["operator"] == operator_place("area")).any())
     intensities = PatchIntensities(batch["knots"])
     high, low = intensities.inverse(batch["label"]), intensities.inverse(batch["low"])
-    again = named_operator("kspace", float(batch["factor"][0, 0]))(high)
+    again = DegradationOperator("kspace", float(batch["factor"][0, 0]))(high)
     error = ((again - low) * intensities.slope).abs().amax(dim=(1, 2, 3))
     assert float(error[kspace].max()) < 1e-3
     assert float(error[~kspace].min()) > 1e-3
@@ -204,7 +204,7 @@ def test_degradation_of_a_batch_is_one_operator_a_patch() -> None:
     for n, place in enumerate(degrade.operator.tolist()):
         name = ("area", "gaussian", "kspace")[place]
         if name != "gaussian":  # whose width is drawn
-            expected = named_operator(name, (3.0, 96 / 41))(image[n : n + 1])
+            expected = DegradationOperator(name, (3.0, 96 / 41))(image[n : n + 1])
             torch.testing.assert_close(low[n : n + 1], expected, atol=1e-5, rtol=0)
     assert len(set(degrade.operator.tolist())) == 3
     back = degrade.interpolate(low)
