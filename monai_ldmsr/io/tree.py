@@ -1,15 +1,18 @@
-"""Walk a folder that may hold anything: links, pipes, what may not be opened."""
+"""Walk a folder that may hold anything: links, pipes, what may not be opened. Or the sources that a text file lists.
+
+A list has one path a line, relative to the file or absolute; ``#`` begins a comment.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
-from monai_ldmsr.io.source_list import is_source_list, listed_sources
 
 __all__ = ["Others", "check_apart", "empty_source", "files_below", "files_of", "given_sources", "no_such_source"]
 
@@ -24,6 +27,9 @@ _CLOSED_FOLDER = (
 )
 _CLOSED_FILE = (ReasonCode.UNREADABLE_FILE, "A file cannot be opened. Check its permissions.")
 
+#: A list is text, and no longer than this.
+_MOST_BYTES = 2**24
+
 
 def check_apart(source: Path, output_dir: Path) -> None:
     """Refuse a source that does not exist, and an output folder within it.
@@ -34,7 +40,7 @@ def check_apart(source: Path, output_dir: Path) -> None:
     """
     if not os.path.exists(source):
         raise no_such_source(source)
-    for folder in [path for _, path in listed_sources(source)] if is_source_list(source) else [source]:
+    for folder in [path for _, path in _listed_sources(source)] if _is_source_list(source) else [source]:
         if os.path.isdir(folder) and output_dir.resolve().is_relative_to(folder.resolve()):
             said = "The output folder{} lies inside the source{}. Choose one outside, so that results stay apart."
             raise SettingsError(said.format("", "")).on_console(said.format(f" '{output_dir}'", f" '{source}'"))
@@ -60,9 +66,9 @@ def given_sources(source: Path) -> tuple[list[Path], Others]:
     """
     if not os.path.exists(source):
         raise no_such_source(source)
-    if not is_source_list(source):
+    if not _is_source_list(source):
         return [source], {}
-    entries = listed_sources(source)
+    entries = _listed_sources(source)
     missing: Others = {}
     for line, path in entries:
         if not os.path.exists(path):
@@ -137,3 +143,51 @@ def _passed_over(path: Path, inside: str) -> tuple[ReasonCode, str] | None:
     except OSError:
         return _CLOSED_FILE
     return None if os.access(path, os.R_OK) else _CLOSED_FILE
+
+
+def _is_source_list(source: Path) -> bool:
+    """Whether a source is a list of sources: only what the user names is, by the extension ``.txt`` and being text."""
+    if source.suffix.lower() != ".txt" or not source.is_file():
+        return False
+    content = _content(source)
+    return len(content) <= _MOST_BYTES and "\0" not in _decoded(content[:4096])
+
+
+def _listed_sources(source: Path) -> list[tuple[int, Path]]:
+    """Number of the line and path of each entry, whether anything is there or not.
+
+    Raises:
+        SourceError: ``EMPTY_SOURCE`` when there is none.
+    """
+    folder = source.parent
+    entries = []
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", _decoded(_content(source))), start=1):
+        text = line.strip()
+        # A name may hold a "#" of its own.
+        if not os.path.lexists(folder / text):
+            text = re.split(r"(?:^|\s)#", text)[0].strip()
+        if text:
+            entries.append((number, folder / text))
+    if not entries:
+        raise SourceError(
+            "The list of sources is empty. Write one path a line, relative to the list or absolute.",
+            ReasonCode.EMPTY_SOURCE,
+        )
+    return entries
+
+
+def _content(source: Path) -> bytes:
+    try:
+        with source.open("rb") as file:
+            return file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SourceError(
+            f"The list of sources cannot be read: {error.strerror}. Check its permissions.", ReasonCode.UNREADABLE_FILE
+        ) from None
+
+
+def _decoded(content: bytes) -> str:
+    """Text of UTF-8, or UTF-16 with its mark; what is neither stays as file names of other encodings do."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "surrogateescape")
