@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
@@ -39,12 +40,10 @@ class ZipMember:
     Args:
         index: place of the member in the archive's list of contents.
         name: relative path of the member; kept out of ``repr``: names may be patients' names.
-        n_bytes: unpacked.
     """
 
     index: int
     name: PurePosixPath = field(repr=False)
-    n_bytes: int
 
 
 class _OpenZip:
@@ -62,8 +61,14 @@ class _OpenZip:
             OutputError: it cannot be written; nothing is left of it then.
         """
         try:
-            with _read_errors(), self._archive.open(self._archive.infolist()[index]) as packed:
-                _copy(packed, target)
+            with (
+                _read_errors(),
+                self._archive.open(self._archive.infolist()[index]) as packed,
+                output_errors("A member of a zip archive"),
+                target.open("xb") as file,
+            ):
+                while piece := _piece(packed):
+                    file.write(piece)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -129,7 +134,7 @@ def _checked_members(infos: list[zipfile.ZipInfo], n_stored: int, limits: ReadLi
                 ReasonCode.ENCRYPTED_ARCHIVE,
             )
         if not is_folder and not any(part.startswith(".") for part in name.parts):
-            members.append(ZipMember(index, name, info.file_size))
+            members.append(ZipMember(index, name))
     n_bytes = sum(info.file_size for info in infos)
     if n_bytes > limits.archive_bytes:
         raise too_large(
@@ -170,13 +175,6 @@ def _read_errors() -> Iterator[None]:
         raise CorruptSourceError(_DAMAGED, ReasonCode.UNREADABLE_FILE) from None
 
 
-def _copy(packed: io.BufferedIOBase | object, target: Path) -> None:
-    reader: io.BufferedIOBase = packed  # type: ignore[assignment]
-    with output_errors("A member of a zip archive"), target.open("xb") as file:
-        while piece := _piece(reader):
-            file.write(piece)
-
-
-def _piece(reader: io.BufferedIOBase) -> bytes:
+def _piece(reader: IO[bytes]) -> bytes:
     with _read_errors():
         return reader.read(_CHUNK_BYTES)
