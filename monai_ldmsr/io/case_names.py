@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
-from monai_ldmsr.errors import ReasonCode, SettingsError
+from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.formats import stem, volume_extension
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.series_grouping import SkippedItem, case_digest
@@ -26,11 +26,9 @@ __all__ = [
     "NAMINGS",
     "NamedSource",
     "case_name",
-    "check_naming",
     "distinct",
     "series_folder",
     "series_place",
-    "stem_digest",
     "volume_digest",
 ]
 
@@ -63,16 +61,6 @@ class NamedSource(Generic[_T]):
     source: _T = field(repr=False)
 
 
-def check_naming(naming: str | None) -> None:
-    """Refuse an unknown way to name results.
-
-    Raises:
-        SettingsError: it is none of :data:`NAMINGS`, nor None.
-    """
-    if naming is not None and naming not in NAMINGS:
-        raise SettingsError(f"names is {naming!r}; choose one of {', '.join(NAMINGS)}.")
-
-
 def case_name(naming: str | None, digest: str, place: PurePath, is_series: bool) -> str:
     """Name of a result's folder.
 
@@ -102,23 +90,16 @@ def series_place(paths: Iterable[Path], root: Path) -> PurePath:
     return PurePath(os.path.basename(folder) if relative == "." else relative)
 
 
-def stem_digest(path: PurePath) -> str:
-    """Digits that stand for the name of a volume file, whose stem in readable form may be that of another.
-
-    Of its folder only this counts: a copy among label maps is no copy of an image.
-    """
-    name = unicodedata.normalize("NFC", stem(path))
-    return case_digest(name, volume_extension(path) or "", "labels" if lies_among_labels(path) else "")
-
-
-def volume_digest(of_stem: str, contents: Sequence[str]) -> str:
-    """Digits that stand for a volume file.
+def volume_digest(path: PurePath, contents: Sequence[str]) -> str:
+    """Digits that stand for a volume file: for its name, whose stem in readable form may be that of another, and more.
 
     Args:
-        of_stem: see :func:`stem_digest`.
+        path: path of the file; of its folder only this counts: a copy among label maps is no copy of an image.
         contents: SHA-256 of the file, and of the files that belong to it; nothing of what is not there.
     """
-    return case_digest("volume", of_stem, *contents)
+    name = unicodedata.normalize("NFC", stem(path))
+    of_name = case_digest(name, volume_extension(path) or "", "labels" if lies_among_labels(path) else "")
+    return case_digest("volume", of_name, *contents)
 
 
 def distinct(found: Iterable[NamedSource[_T]]) -> tuple[list[NamedSource[_T]], list[SkippedItem]]:

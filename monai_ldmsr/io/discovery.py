@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 
-from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io.case_names import (
+    NAMINGS,
     NamedSource,
     case_name,
-    check_naming,
     distinct,
     series_place,
-    stem_digest,
     volume_digest,
 )
 from monai_ldmsr.io.dicomdir import is_dicomdir_name, read_dicomdir
@@ -154,7 +153,8 @@ def search(
         work_dir: see :func:`find_sources`.
         contents: SHA-256 of files, where they are known.
     """
-    check_naming(names)
+    if names is not None and names not in NAMINGS:
+        raise SettingsError(f"names is {names!r}; choose one of {', '.join(NAMINGS)}.")
     scan = FileScan(limits, work_dir, contents)
     scan.look(listing.files)
     series, refused = _complete_series(scan)
@@ -232,7 +232,7 @@ class _Naming:
     def volume_file(self, item: VolumeItem) -> NamedSource[VolumeItem]:
         """A volume file, with the name that its volumes begin with."""
         contents = [self._scan.content(path) for path in (item.path, *item.parts)]
-        digest = volume_digest(stem_digest(item.path), contents)
+        digest = volume_digest(item.path, contents)
         member = self._scan.packed.get(item.path)
         place = os.path.relpath(item.path if member is None else member.archive / item.path.name, self._root)
         name = case_name(self._names, digest, PurePath(place), is_series=False)
