@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,10 +11,9 @@ from typing import TypeVar
 import pydicom
 
 from monai_ldmsr.errors import ReasonCode
-from monai_ldmsr.io.dicom_header import ImagePlane, image_plane, modality_of, read_header, sop_class, sop_instance, text
+from monai_ldmsr.io.dicom_header import ImagePlane, image_plane, modality_of, sop_class, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.image_kind import complex_component, named_localizer
-from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.outcome import Outcome
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "SeriesImage",
     "SkippedItem",
     "case_digest",
-    "same_content",
     "series_image",
 ]
 
@@ -221,17 +218,6 @@ def _header_digest(header: pydicom.Dataset) -> str:
 def _shared(value: _T) -> _T:
     """An equal object of an earlier image: a hundred thousand images have few values between them."""
     return value
-
-
-def same_content(first: Path, second: Path, limits: ReadLimits) -> bool:
-    """Whether two files are equal byte by byte, or at least in all elements."""
-    try:
-        if filecmp.cmp(first, second, shallow=False):
-            return True
-        contents = [read_header(path, limits, with_pixels=True) for path in (first, second)]
-        return None not in contents and bool(contents[0] == contents[1])
-    except Exception:
-        return False
 
 
 def case_digest(*parts: object, digits: int = 12) -> str:

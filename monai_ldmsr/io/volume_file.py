@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import Factors, VolumeGeometry
@@ -29,16 +30,18 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.refusals import label_map
-from monai_ldmsr.io.sidecar import Sidecar, modality_term, read_sidecar, unknown_modality
+from monai_ldmsr.io.sidecar import modality_term, read_sidecar, unknown_modality
 from monai_ldmsr.io.value_kind import label_warnings
 
 __all__ = [
     "NiftiVolume",
     "VolumeFile",
+    "copy_volume_file",
     "nifti_volumes",
     "read_volume_file",
     "split_volumes",
     "volume_case",
+    "write_empty_labels",
     "write_volume_file",
 ]
 
@@ -72,7 +75,7 @@ class VolumeFile:
     value_range: tuple[float, float]
     padding: npt.NDArray[np.bool_] | None = field(repr=False)
     warnings: tuple[str, ...]
-    header: object = field(repr=False)
+    header: Storage = field(repr=False)
     extension: str
     said_modality: str = ""
 
@@ -143,20 +146,20 @@ def nifti_volumes(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> list
     return [NiftiVolume(file, number) for number in range(1, file.n_volumes + 1)]
 
 
-def split_volumes(found: Iterable[Any], limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Any]:
-    """What was found, with each 4D file replaced by its volumes; a damaged one stays, for its reader to refuse.
+def split_volumes(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[NiftiVolume | Path]:
+    """The volumes of a 4D file; of any other, and of a damaged one for its reader to refuse, the file itself.
 
     Args:
-        found: what :func:`~monai_ldmsr.io.discovery.find_sources` lists.
+        path: path of a volume file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
     """
-    for item in found:
-        file_format = format_of(item) if isinstance(item, Path) else None
-        volumes = []
-        if file_format is not None and file_format.counts_volumes:
-            with suppress(Exception):  # as the reader meets it again, and says what it is
-                volumes = nifti_volumes(item, limits)
-        yield from volumes if len(volumes) > 1 else [item]
+    file_format = format_of(path)
+    if file_format is not None and file_format.counts_volumes:
+        with suppress(Exception):  # as the reader meets it again, and says what it is
+            volumes = nifti_volumes(path, limits)
+            if len(volumes) > 1:
+                return [*volumes]
+    return [path]
 
 
 def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
@@ -187,7 +190,9 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
     warnings = [*read.warnings, *sidecar.warnings, *label_warnings(path, read.raw, read.texts)]
     voxels = _scaled(read, warnings)
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
-    said = _said_modality(read, sidecar)
+    said = sidecar.modality or modality_term(read.modality)
+    if said in ("SEG", "RTSTRUCT"):
+        raise label_map(f"its header gives modality {said}")
     return VolumeFile(
         case=volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else ""),
         modality=said if said in CLASSIC.values() else "unknown",
@@ -201,13 +206,6 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
         extension=extension,
         said_modality=said,
     )
-
-
-def _said_modality(read: ReadVolume, sidecar: Sidecar) -> str:
-    said = sidecar.modality or modality_term(read.modality)
-    if said in ("SEG", "RTSTRUCT"):
-        raise label_map(f"its header gives modality {said}")
-    return said
 
 
 def _read(source: Path | NiftiVolume, extension: str, limits: ReadLimits) -> ReadVolume:
@@ -248,10 +246,7 @@ def write_volume_file(
             does not fit the source, or the description is too long.
         OutputError: when the file cannot be written.
     """
-    path = Path(path)
-    storage = volume.header
-    if not isinstance(storage, Storage):
-        raise SettingsError("The volume does not come from read_volume_file.")
+    path, storage = Path(path), volume.header
     if len(description.encode()) > 79:
         raise SettingsError(f"The description has {len(description.encode())} bytes; 79 is the most.")
     extension = volume_extension(path)
@@ -340,3 +335,34 @@ def _stored(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[npt.NDAr
         clipped += int(np.count_nonzero((rounded < least) | (rounded > greatest)))
         stored[:, :, k] = np.clip(rounded, least, greatest).astype(storage.dtype)
     return stored, clipped
+
+
+def copy_volume_file(source: Path, target: Path) -> None:
+    """Copy a volume file; where the extensions differ, voxels, their type and the geometry go into the other format.
+
+    Raises:
+        OutputError: it cannot be read or written.
+    """
+    try:
+        if volume_extension(source) == volume_extension(target):
+            shutil.copyfile(source, target)
+        else:
+            sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+    except (OSError, RuntimeError):
+        raise OutputError(f"The image cannot be copied as {volume_extension(target)}.") from None
+
+
+def write_empty_labels(geometry: VolumeGeometry, path: Path) -> None:
+    """Write a label map (I, J, K) of uint8 without any label.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    labels = sitk.Image([int(n) for n in geometry.shape], sitk.sitkUInt8)
+    labels.SetSpacing([float(step) for step in geometry.spacing_mm])
+    labels.SetOrigin([float(x) for x in geometry.origin_lps_mm])
+    labels.SetDirection([float(x) for x in geometry.direction_lps.ravel()])
+    try:
+        sitk.WriteImage(labels, str(path))
+    except RuntimeError:
+        raise OutputError("The empty label map cannot be written. Check the space for temporary files.") from None

@@ -13,8 +13,8 @@ import numpy as np
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
 from monai_ldmsr.io.formats import CLIENT_EXTENSIONS, volume_extension
+from monai_ldmsr.io.volume_file import copy_volume_file, write_empty_labels
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.settings import WorkSettings
 

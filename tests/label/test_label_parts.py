@@ -20,7 +20,7 @@ from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.io.client_volume import copy_volume_file, write_empty_labels
+from monai_ldmsr.io.volume_file import copy_volume_file, write_empty_labels
 from monai_ldmsr.label.inference import InferenceTurn, infer
 from monai_ldmsr.label.options import offered_options, requested_name, requested_settings, settings_digest
 from monai_ldmsr.label.results import ClientFile
