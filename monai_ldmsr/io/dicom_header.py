@@ -32,6 +32,7 @@ __all__ = [
     "PET_UNITS",
     "ImagePlane",
     "image_plane",
+    "length_mm",
     "matrix_size",
     "modality_of",
     "number_list",
@@ -221,16 +222,13 @@ def image_plane(header: pydicom.Dataset) -> ImagePlane | None:
         return None
     # DICOM's decimal strings round; unit length keeps voxel sizes equal to Pixel Spacing.
     unit = (*(row / lengths[0]).tolist(), *(column / lengths[1]).tolist())
-    return ImagePlane(unit, position, spacing, _thickness_mm(header))
+    return ImagePlane(unit, position, spacing, length_mm(header, "SliceThickness", "SpacingBetweenSlices"))
 
 
-def _thickness_mm(header: pydicom.Dataset) -> float:
-    """Some scanners write the sense of the stack as a minus sign."""
-    for keyword in ("SliceThickness", "SpacingBetweenSlices"):
-        thickness = abs((number_list(header, keyword, 1) or (0.0,))[0])
-        if thickness > 0:
-            return thickness
-    return 0.0
+def length_mm(header: pydicom.Dataset, *keywords: str) -> float:
+    """The first of some lengths that is given and not 0, else 0; a minus, as some write for a stack's sense, goes."""
+    found = (abs((number_list(header, keyword, 1) or (0.0,))[0]) for keyword in keywords)
+    return next(filter(None, found), 0.0)
 
 
 def sop_class(header: pydicom.Dataset) -> str:

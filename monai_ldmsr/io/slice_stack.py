@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.dicom_header import ImagePlane, number_list
+from monai_ldmsr.io.dicom_header import ImagePlane, length_mm
 
 __all__ = ["Stations", "single_slice_spacing", "stack_step"]
 
@@ -100,13 +100,10 @@ def single_slice_spacing(header: Dataset, warnings: list[str]) -> float:
         header: header of the image.
         warnings: appended to where the header says no distance.
     """
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        # Some scanners write the sense of the stack as a minus sign.
-        spacing = abs((number_list(header, keyword, 1) or (0.0,))[0])
-        if spacing > 0:
-            return spacing
-    warnings.append("The one image has neither Spacing Between Slices nor Slice Thickness: 1 mm is assumed.")
-    return 1.0
+    spacing = length_mm(header, "SpacingBetweenSlices", "SliceThickness")
+    if not spacing:
+        warnings.append("The one image has neither Spacing Between Slices nor Slice Thickness: 1 mm is assumed.")
+    return spacing or 1.0
 
 
 def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[FloatArray, float]:
