@@ -11,7 +11,7 @@ from monai_ldmsr.case import CaseOutput, ComputedCase
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, ImageOutput
 from monai_ldmsr.io import DicomSeries, VolumeFile
-from monai_ldmsr.io.earlier_result import is_of_another_source
+from monai_ldmsr.io.derived_series import is_of_another_source
 from monai_ldmsr.io.written_files import FileCheck, FileMark, verified_files
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import SRReport
@@ -109,7 +109,8 @@ def _refuse_foreign(folder: Path, source: DicomSeries | VolumeFile) -> None:
             f"'{folder.name}' in the output folder exists and is no earlier result, so it is not replaced. "
             "Choose another output folder."
         )
-    if is_of_another_source(folder, source):
+    # A volume file that has changed has another name, by its content.
+    if isinstance(source, DicomSeries) and is_of_another_source(folder, source):
         raise OutputError(
             f"'{folder.name}' in the output folder is the result of another source, so it is not replaced. Choose "
             "another output folder, or remove that result."

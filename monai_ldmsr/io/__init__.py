@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from monai_ldmsr.io.derivation import Derivation
+    from monai_ldmsr.io.derived_header import Derivation
     from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
     from monai_ldmsr.io.dicom_series import DicomSeries, read_dicom_series
     from monai_ldmsr.io.discovery import find_dicom_series, find_sources

@@ -51,13 +51,8 @@ _ONLY_IN_GROUPS = """PixelSpacing SliceThickness SpacingBetweenSlices ImagePosit
 ONLY_IN_GROUPS = frozenset(Tag(keyword) for keyword in _ONLY_IN_GROUPS.split())
 
 #: What no functional group may change.
-_IDENTITY = frozenset(
-    Tag(keyword)
-    for keyword in (
-        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-        "Modality",
-    )
-)
+_IDENTITY_KEYWORDS = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Modality"""
+_IDENTITY = frozenset(Tag(keyword) for keyword in _IDENTITY_KEYWORDS.split())
 
 #: Name in the functional group, name in the classic image; where value representations differ, numbers are converted.
 _RENAMED = {

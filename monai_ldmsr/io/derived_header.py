@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import cast
@@ -33,15 +33,14 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
 
 from monai_ldmsr.geometry import Factors
-from monai_ldmsr.io.derivation import Derivation
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
-from monai_ldmsr.io.dicom_header import CLASSIC, text
+from monai_ldmsr.io.dicom_header import CLASSIC, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.patient_position import set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
 from monai_ldmsr.io.value_meaning import carry_private_scales
 
-__all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header", "source_uid"]
+__all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header"]
 
 RESEARCH_MARK = "Research only, not for diagnosis."
 
@@ -61,6 +60,38 @@ _LOSSY_METHODS = {
 
 #: Lengths that the value representations ST and DS allow.
 _MAX_DERIVATION, _MAX_DECIMAL = 1024, 16
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What made the result; reaches the DICOM header, so it holds no patient data.
+
+    Args:
+        factor: how many times finer the result is, as ``Factors.of`` takes it.
+        method: name of the method, for example ``"conditional latent diffusion super-resolution"``.
+        software_version: version of this package.
+        weights_sha256: identity of the model, 64 hexadecimal digits.
+        seed: seed of the random numbers; None where none are drawn.
+        settings: everything else that changes the result, by name.
+        made_at: time of the result, with its time zone; now when None. Has no part in the UIDs.
+        series_number: Series Number of the result, from which several volumes of a series count up; None: the usual.
+        series_description: Series Description of the result, without what distinguishes volumes; None: the usual.
+    """
+
+    factor: Factors | int
+    method: str
+    software_version: str
+    weights_sha256: str
+    seed: int | None
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    made_at: datetime | None = None
+    series_number: int | None = None
+    series_description: str | None = None
+
+    @property
+    def factors(self) -> Factors:
+        """The factor along each axis."""
+        return Factors.of(self.factor)
 
 
 @dataclass(frozen=True)
@@ -101,7 +132,9 @@ def shared_header(
     """
     first = headers[0]
     factors, (place, label) = derivation.factors, volume
-    number = result_number(_series_number(first), int(factors.i), place, derivation.series_number)
+    stored = first.get("SeriesNumber")
+    source_number = None if stored in (None, "") else int(stored)
+    number = result_number(source_number, int(factors.i), place, derivation.series_number)
     description = result_description(
         _text(first, "SeriesDescription"), str(factors), label, derivation.series_description
     )
@@ -133,12 +166,6 @@ def shared_header(
 def named_uid(*names: str) -> str:
     """``2.25.`` and the UUID version 5 of ``names`` (PS3.5 B.2): the same names give the same UID."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(names)).int}"
-
-
-def source_uid(source: Dataset, keyword: str) -> str:
-    """SOPClassUID or SOPInstanceUID of a source; from the file meta where the data set lost it."""
-    meta = getattr(source, "file_meta", Dataset())
-    return str(source.get(keyword) or meta.get(f"MediaStorage{keyword}") or "")
 
 
 def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset:
@@ -241,11 +268,6 @@ def _image_type(source: Dataset, modality: str) -> list[str]:
     return ["DERIVED", "SECONDARY", *(further or [{"CT": "AXIAL", "MR": "OTHER"}[modality]])]
 
 
-def _series_number(source: Dataset) -> int | None:
-    stored = source.get("SeriesNumber")
-    return None if stored in (None, "") else int(stored)
-
-
 def _counts_down(headers: Sequence[Dataset]) -> bool:
     """Whether the source's Instance Numbers fall along the normal: by them, viewers scroll both series alike."""
     try:
@@ -302,10 +324,10 @@ def _ds(value: float) -> DSfloat:
 
 def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) -> None:
     """Say in codes and in words where the image comes from and that it is for research."""
-    if source_uid(source, "SOPInstanceUID"):
+    if uid := sop_instance(source):
         reference = Dataset()
         reference.ReferencedSOPClassUID = header.SOPClassUID
-        reference.ReferencedSOPInstanceUID = source_uid(source, "SOPInstanceUID")
+        reference.ReferencedSOPInstanceUID = uid
         if isinstance(source, FrameHeader):
             reference.ReferencedSOPClassUID = source.object_class
             reference.ReferencedFrameNumber = source.frame_number
@@ -332,7 +354,7 @@ def _equipment(derivation: Derivation) -> Dataset:
     item.ManufacturerModelName = "ldmsr"
     item.SoftwareVersions = derivation.software_version
     item.DeviceUID = named_uid("weights", derivation.weights_sha256)
-    item.ContributionDescription = f"Super-resolution x{derivation.factor}. {RESEARCH_MARK}"
+    item.ContributionDescription = f"Super-resolution x{derivation.factors}. {RESEARCH_MARK}"
     return item
 
 
@@ -340,7 +362,7 @@ def _derivation_description(source: Dataset, derivation: Derivation) -> str:
     """Our step after the earlier ones; where 1024 characters are too few, the earlier ones are cut."""
     settings = ", ".join(f"{key}={value}" for key, value in sorted(derivation.settings.items()))
     step = (
-        f"monai_ldmsr {derivation.software_version}: x{derivation.factor} in-plane, {derivation.method}; "
+        f"monai_ldmsr {derivation.software_version}: x{derivation.factors} in-plane, {derivation.method}; "
         f"weights sha256 {derivation.weights_sha256}"
     )
     step = step if derivation.seed is None else f"{step}; seed {derivation.seed}"

@@ -1,4 +1,4 @@
-"""Write a super-resolved volume as a derived DICOM series of the same study."""
+"""Write a super-resolved volume as a derived DICOM series of the same study, and know an earlier one again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
-from monai_ldmsr.geometry import Factors, VolumeGeometry
-from monai_ldmsr.io.derivation import Derivation
-from monai_ldmsr.io.derived_header import derived_header, named_uid, shared_header, source_uid
-from monai_ldmsr.io.dicom_header import quiet_pydicom
+from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header
+from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_instance
+from monai_ldmsr.io.dicom_pixels import StoredType
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.storage import output_errors, synced_file
 
-__all__ = ["Derivation", "WrittenSeries", "write_derived_series"]
+__all__ = ["WrittenSeries", "is_of_another_source", "write_derived_series"]
 
 #: Rows and Columns are unsigned shorts.
 _MAX_MATRIX = 65535
@@ -38,16 +38,12 @@ class WrittenSeries:
     Args:
         paths: one file an image, ascending along the normal.
         series_instance_uid: the new series.
-        geometry: where the result's voxels are.
         n_clipped: voxels that the stored integer type could not hold, set to its nearest end.
-        n_voxels: number of voxels of the whole volume.
     """
 
     paths: tuple[Path, ...]
     series_instance_uid: str
-    geometry: VolumeGeometry
     n_clipped: int
-    n_voxels: int
 
 
 def write_derived_series(
@@ -72,7 +68,7 @@ def write_derived_series(
         CorruptSourceError: ``UNREADABLE_FILE`` when an attribute of the source cannot be written again.
         OutputError: a voxel is not finite, or a file cannot be written.
     """
-    geometry = _checked_grid(series, voxels.shape, derivation.factors)
+    _check_grid(series, voxels.shape, derivation.factors)
     _check_finite(voxels)
     output_dir = Path(output_dir)
     with _readable("the first image"):
@@ -85,7 +81,7 @@ def write_derived_series(
         n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             paths.append(_written(image, output_dir, k))
-    return WrittenSeries(tuple(paths), shared.series_instance_uid, geometry, n_clipped, int(voxels.size))
+    return WrittenSeries(tuple(paths), shared.series_instance_uid, n_clipped)
 
 
 @contextmanager
@@ -107,14 +103,14 @@ def _readable(place: str) -> Iterator[None]:
 def _source_names(series: DicomSeries) -> list[str]:
     """SOP Instance UID (and frame) and digest of the voxels: some tools change pixels under the old UID."""
     return [
-        f"{source_uid(header, 'SOPInstanceUID')} {getattr(header, 'frame_number', '')} "
+        f"{sop_instance(header)} {getattr(header, 'frame_number', '')} "
         f"{hashlib.sha256(series.voxels[:, :, k].tobytes()).hexdigest()}"
         for k, header in enumerate(series.headers)
     ]
 
 
-def _checked_grid(series: DicomSeries, shape: tuple[int, ...], factors: Factors) -> VolumeGeometry:
-    """Grid of the result: one image for each of the source's."""
+def _check_grid(series: DicomSeries, shape: tuple[int, ...], factors: Factors) -> None:
+    """Refuse a result that has not one image of the right size for each of the source's."""
     geometry = series.geometry.upsampled(factors.whole)
     if tuple(shape) != geometry.shape or len(series.headers) != geometry.shape[2]:
         raise SettingsError(
@@ -126,7 +122,6 @@ def _checked_grid(series: DicomSeries, shape: tuple[int, ...], factors: Factors)
             f"The result has {max(geometry.shape[:2])} rows or columns, but DICOM allows {_MAX_MATRIX}. "
             "Use a smaller factor."
         )
-    return geometry
 
 
 def _check_finite(voxels: npt.NDArray[np.float32]) -> None:
@@ -142,7 +137,7 @@ def _check_finite(voxels: npt.NDArray[np.float32]) -> None:
 
 def _set_pixels(image: Dataset, source: Dataset, values: npt.NDArray[np.float32], *, is_pet: bool) -> int:
     """Store ``values`` (rows, columns) in ``image`` and return how many were clipped."""
-    low, high = _stored_range(image)
+    low, high = StoredType(image, "The image").range
     if is_pet:
         image.RescaleIntercept = 0
         image.RescaleSlope = _pet_slope(values, low, high)
@@ -162,12 +157,6 @@ def _set_pixels(image: Dataset, source: Dataset, values: npt.NDArray[np.float32]
     image.PixelData = stored_bytes + b"\0" * (len(stored_bytes) % 2)
     image["PixelData"].VR = "OB" if int(image.BitsAllocated) == 8 else "OW"
     return n_clipped
-
-
-def _stored_range(image: Dataset) -> tuple[int, int]:
-    """Least and greatest integer that Bits Stored and Pixel Representation allow."""
-    bits = int(image.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if int(image.PixelRepresentation) else (0, 2**bits - 1)
 
 
 def _pet_slope(values: npt.NDArray[np.float32], low: int, high: int) -> DSfloat:
@@ -196,3 +185,32 @@ def _file_meta(image: Dataset) -> FileMetaDataset:
     meta.ImplementationClassUID = _IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = "MONAI_LDMSR"
     return meta
+
+
+def is_of_another_source(folder: Path, source: DicomSeries) -> bool:
+    """Whether the derived series in a result folder names source images, and none of them is of this source.
+
+    A series may have grown or been repaired since.
+
+    Args:
+        folder: folder of a result; it need not exist.
+        source: what a result is about to be made of.
+    """
+    own = {sop_instance(header) for header in source.headers} - {""}
+    is_named = False
+    for path in sorted((folder / "dicom").glob("*.dcm")):
+        named = _source_images(path)
+        if named & own:
+            return False
+        is_named = is_named or bool(named)
+    return is_named and bool(own)
+
+
+def _source_images(path: Path) -> set[str]:
+    """SOP Instance UIDs of what a derived image was made of; nothing where it is damaged, and so no result."""
+    try:
+        with quiet_pydicom():
+            image = dcmread(path, stop_before_pixels=True, specific_tags=["SourceImageSequence"])
+            return {str(item.ReferencedSOPInstanceUID) for item in image.get("SourceImageSequence") or []}
+    except Exception:
+        return set()

@@ -292,9 +292,10 @@ def _check_one_frame(data: bytes) -> None:
         ValueError: the offset table lists several frames, or several fragments begin as a frame does.
     """
     buffer = BytesIO(data)
-    if len(parse_basic_offsets(buffer)) > 1:
-        raise ValueError("more frames than one")
-    if sum(_begins_frame(fragment) for fragment in generate_fragments(buffer)) > 1:
+    if (
+        len(parse_basic_offsets(buffer)) > 1
+        or sum(_begins_frame(fragment) for fragment in generate_fragments(buffer)) > 1
+    ):
         raise ValueError("more frames than one")
 
 

@@ -57,8 +57,6 @@ _SKIP_REASONS = {
 #: Rescale Type of a CT in Hounsfield units, in capitals, as exporters write it.
 _HOUNSFIELD = re.compile(r"H\.?U\.?|HOUNSFIELDS?([ _-]?UNITS?)?|HNSF(_U)?|\[HNSF'U\]")
 
-_CORRUPT_REASONS = {ReasonCode.UNREADABLE_FILE}
-
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
@@ -168,7 +166,7 @@ def _nothing_usable(skipped: Sequence[SkippedItem]) -> SourceError:
     message = f"None of {sum(item.n_files for item in skipped)} files can be used. {item.message}"
     if item.reason in _SKIP_REASONS:
         return SkippedSourceError(message, item.reason)
-    return (CorruptSourceError if item.reason in _CORRUPT_REASONS else SourceError)(message, item.reason)
+    return (CorruptSourceError if item.reason is ReasonCode.UNREADABLE_FILE else SourceError)(message, item.reason)
 
 
 def _header(path: Path, files: SeriesFiles, limits: ReadLimits) -> Dataset:

@@ -115,12 +115,8 @@ def complex_component(header: Dataset) -> str:
     said = text(header, "ComplexImageComponent").upper()
     if said in _IMAGE_TYPES:
         return said
-    found = _by_image_type(header) or _by_private_attribute(header)
+    found = next(iter(named_components(_image_type(header)[2:])), "") or _by_private_attribute(header)
     return "PHASE" if found in ("", "MAGNITUDE") and _has_phase_unit(header) else found
-
-
-def _by_image_type(header: Dataset) -> str:
-    return next(iter(named_components(_image_type(header)[2:])), "")
 
 
 def named_components(values: Iterable[str]) -> list[str]:

@@ -227,4 +227,4 @@ def test_decimal_strings_fit_16_characters(case: Case) -> None:
 
 def test_geometry_of_the_report_is_that_of_the_files(case: Case) -> None:
     expected = source_corners_ras_mm(case.source_dir)
-    check_corners(case.written.geometry.corners_mm(), expected)
+    check_corners(case.source.geometry.upsampled(DERIVATION.factors.whole).corners_mm(), expected)

@@ -61,7 +61,7 @@ def test_values_are_clipped_to_the_stored_range_and_counted(tmp_path, bits, sign
     voxels[0, 0, 0], voxels[1, 0, 0], voxels[2, 0, 1] = 1e6, high - 1024 + 0.4, -1e6
     written = write_derived_series(series, voxels, tmp_path / "result", DERIVATION)
     first, second = (pydicom.dcmread(path) for path in written.paths)
-    assert (written.n_clipped, written.n_voxels) == (2, 10 * 8 * 2)
+    assert written.n_clipped == 2
     assert first.pixel_array[0, 0] == first.pixel_array[0, 1] == high
     assert second.pixel_array[0, 2] == low
     assert (first.BitsStored, first.HighBit, first.PixelRepresentation) == (bits, bits - 1, signed)
