@@ -52,207 +52,127 @@ class AttributeRule:
 _ALL = MODALITIES
 _CT_MR = ("CT", "MR")
 
-#: (module, modalities, keywords kept as they are). ``/2`` marks type 2: added empty where missing.
-_KEPT: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    (
-        "Patient",
-        _ALL,
-        """ReferencedPatientSequence PatientName/2 PatientID/2 IssuerOfPatientID TypeOfPatientID
+#: By module and modalities, keywords kept as they are. ``/2`` marks type 2: added empty where missing.
+_KEPT: dict[tuple[str, tuple[str, ...]], str] = {
+    ("Patient", _ALL): """
+        ReferencedPatientSequence PatientName/2 PatientID/2 IssuerOfPatientID TypeOfPatientID
         IssuerOfPatientIDQualifiersSequence SourcePatientGroupIdentificationSequence
-        GroupOfPatientsIdentificationSequence PatientBirthDate/2 PatientBirthTime
-        PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar
-        PatientAlternativeCalendar PatientSex/2 QualityControlSubject StrainDescription StrainNomenclature
-        StrainStockSequence StrainAdditionalInformation StrainCodeSequence GeneticModificationsSequence
-        OtherPatientNames OtherPatientIDsSequence OtherPatientIDs ReferencedPatientPhotoSequence
-        EthnicGroup EthnicGroupCodeSequence PatientSpeciesDescription PatientSpeciesCodeSequence
-        PatientBreedDescription PatientBreedCodeSequence BreedRegistrationSequence ResponsiblePerson
-        ResponsiblePersonRole ResponsibleOrganization PatientComments PatientIdentityRemoved
+        GroupOfPatientsIdentificationSequence PatientBirthDate/2 PatientBirthTime PatientBirthDateInAlternativeCalendar
+        PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar PatientSex/2 QualityControlSubject
+        StrainDescription StrainNomenclature StrainStockSequence StrainAdditionalInformation StrainCodeSequence
+        GeneticModificationsSequence OtherPatientNames OtherPatientIDsSequence OtherPatientIDs
+        ReferencedPatientPhotoSequence EthnicGroup EthnicGroupCodeSequence PatientSpeciesDescription
+        PatientSpeciesCodeSequence PatientBreedDescription PatientBreedCodeSequence BreedRegistrationSequence
+        ResponsiblePerson ResponsiblePersonRole ResponsibleOrganization PatientComments PatientIdentityRemoved
         DeidentificationMethod DeidentificationMethodCodeSequence""",
-    ),
-    (
-        "Clinical Trial Subject",
-        _ALL,
-        """ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName/2
-        IssuerOfClinicalTrialProtocolID OtherClinicalTrialProtocolIDsSequence ClinicalTrialSiteID/2
-        ClinicalTrialSiteName/2 IssuerOfClinicalTrialSiteID ClinicalTrialSubjectID
-        IssuerOfClinicalTrialSubjectID ClinicalTrialSubjectReadingID IssuerOfClinicalTrialSubjectReadingID
-        ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber""",
-    ),
-    (
-        "General Study",
-        _ALL,
-        """StudyDate/2 StudyTime/2 AccessionNumber/2 IssuerOfAccessionNumberSequence
-        ReferringPhysicianName/2 ReferringPhysicianIdentificationSequence ConsultingPhysicianName
-        ConsultingPhysicianIdentificationSequence StudyDescription ProcedureCodeSequence PhysiciansOfRecord
-        PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy
-        PhysiciansReadingStudyIdentificationSequence ReferencedStudySequence StudyInstanceUID StudyID/2
-        RequestingService RequestingServiceCodeSequence ReasonForPerformedProcedureCodeSequence""",
-    ),
-    (
-        "Patient Study",
-        _ALL,
-        """AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize
-        PatientSizeCodeSequence PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension
-        PatientWeight MedicalAlerts Allergies Occupation SmokingStatus AdditionalPatientHistory
-        PregnancyStatus LastMenstrualDate PatientSexNeutered ReasonForVisit ReasonForVisitCodeSequence
-        AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID ServiceEpisodeDescription
-        IssuerOfServiceEpisodeIDSequence PatientState""",
-    ),
-    (
-        "Clinical Trial Study",
-        _ALL,
-        """ClinicalTrialTimePointID/2 ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent
-        LongitudinalTemporalEventType ClinicalTrialTimePointTypeCodeSequence
-        IssuerOfClinicalTrialTimePointID ConsentForClinicalTrialUseSequence""",
-    ),
-    (
-        "General Series",
-        _ALL,
-        """Modality PerformingPhysicianName PerformingPhysicianIdentificationSequence OperatorsName
+    ("Clinical Trial Subject", _ALL): """
+        ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName/2 IssuerOfClinicalTrialProtocolID
+        OtherClinicalTrialProtocolIDsSequence ClinicalTrialSiteID/2 ClinicalTrialSiteName/2 IssuerOfClinicalTrialSiteID
+        ClinicalTrialSubjectID IssuerOfClinicalTrialSubjectID ClinicalTrialSubjectReadingID
+        IssuerOfClinicalTrialSubjectReadingID ClinicalTrialProtocolEthicsCommitteeName
+        ClinicalTrialProtocolEthicsCommitteeApprovalNumber""",
+    ("General Study", _ALL): """
+        StudyDate/2 StudyTime/2 AccessionNumber/2 IssuerOfAccessionNumberSequence ReferringPhysicianName/2
+        ReferringPhysicianIdentificationSequence ConsultingPhysicianName ConsultingPhysicianIdentificationSequence
+        StudyDescription ProcedureCodeSequence PhysiciansOfRecord PhysiciansOfRecordIdentificationSequence
+        NameOfPhysiciansReadingStudy PhysiciansReadingStudyIdentificationSequence ReferencedStudySequence
+        StudyInstanceUID StudyID/2 RequestingService RequestingServiceCodeSequence
+        ReasonForPerformedProcedureCodeSequence""",
+    ("Patient Study", _ALL): """
+        AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientSizeCodeSequence
+        PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension PatientWeight MedicalAlerts Allergies
+        Occupation SmokingStatus AdditionalPatientHistory PregnancyStatus LastMenstrualDate PatientSexNeutered
+        ReasonForVisit ReasonForVisitCodeSequence AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID
+        ServiceEpisodeDescription IssuerOfServiceEpisodeIDSequence PatientState""",
+    ("Clinical Trial Study", _ALL): """
+        ClinicalTrialTimePointID/2 ClinicalTrialTimePointDescription LongitudinalTemporalOffsetFromEvent
+        LongitudinalTemporalEventType ClinicalTrialTimePointTypeCodeSequence IssuerOfClinicalTrialTimePointID
+        ConsentForClinicalTrialUseSequence""",
+    ("General Series", _ALL): """
+        Modality PerformingPhysicianName PerformingPhysicianIdentificationSequence OperatorsName
         OperatorIdentificationSequence AnatomicalOrientationType BodyPartExamined ProtocolName Laterality
         RequestAttributesSequence TreatmentSessionUID""",
-    ),
-    (
-        "Clinical Trial Series",
-        _ALL,
-        """ClinicalTrialCoordinatingCenterName/2 ClinicalTrialSeriesID ClinicalTrialSeriesDescription
+    ("Clinical Trial Series", _ALL): """
+        ClinicalTrialCoordinatingCenterName/2 ClinicalTrialSeriesID ClinicalTrialSeriesDescription
         IssuerOfClinicalTrialSeriesID""",
-    ),
-    ("Frame of Reference", _ALL, "FrameOfReferenceUID PositionReferenceIndicator/2"),
-    (
-        "Synchronization",
-        ("CT", "PT"),
-        """TriggerSourceOrType SynchronizationTrigger SynchronizationChannel AcquisitionTimeSynchronized
-        TimeSource TimeDistributionProtocol SynchronizationFrameOfReferenceUID""",
-    ),
-    (
-        "General Equipment",
-        _ALL,
-        """Manufacturer/2 InstitutionName InstitutionAddress StationName InstitutionalDepartmentName
-        InstitutionalDepartmentTypeCodeSequence ManufacturerModelName DeviceSerialNumber DeviceUID GantryID
-        UDISequence ManufacturerDeviceClassUID SoftwareVersions SpatialResolution DateOfLastCalibration
-        TimeOfLastCalibration DateOfManufacture DateOfInstallation""",
-    ),
-    (
-        "General Acquisition",
-        _ALL,
-        "AcquisitionUID AcquisitionDateTime IrradiationEventUID AcquisitionDuration ImagesInAcquisition",
-    ),
-    ("General Acquisition", ("CT",), "AcquisitionNumber/2 AcquisitionDate AcquisitionTime"),
-    ("General Acquisition", ("MR",), "AcquisitionNumber AcquisitionDate AcquisitionTime"),
-    ("General Acquisition", ("PT",), "AcquisitionNumber AcquisitionDate/2 AcquisitionTime/2"),
-    (
-        "General Image",
-        _ALL,
-        """AnatomicRegionSequence PrimaryAnatomicStructureSequence PatientOrientation ImageLaterality
-        QualityControlImage BurnedInAnnotation RecognizableVisualFeatures LossyImageCompression
-        LossyImageCompressionRatio LossyImageCompressionMethod PresentationLUTShape ViewCodeSequence
-        SliceProgressionDirection IsocenterPosition EquipmentFrameOfReferenceUID""",
-    ),
-    ("General Image", _CT_MR, "RealWorldValueMappingSequence"),
-    ("General Reference", _ALL, "ReferencedImageSequence"),
-    ("Image Plane", _ALL, "SliceThickness/2 SpacingBetweenSlices ImageOrientationPatient SliceLocation"),
-    (
-        "Image Pixel",
-        _ALL,
-        "SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation",
-    ),
-    ("Image Pixel", _CT_MR, "PixelPaddingValue PixelPaddingRangeLimit"),
-    ("VOI LUT", _ALL, "WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction"),
-    (
-        "SOP Common",
-        _ALL,
-        """SpecificCharacterSet CodingSchemeIdentificationSequence ContextGroupIdentificationSequence
-        MappingResourceIdentificationSequence TimezoneOffsetFromUTC
-        LongitudinalTemporalInformationModified""",
-    ),
-    ("Device", _ALL, "DeviceSequence"),
-    (
-        "Specimen",
-        _ALL,
-        """ContainerIdentifier IssuerOfTheContainerIdentifierSequence/2 AlternateContainerIdentifierSequence
-        ContainerTypeCodeSequence/2 ContainerDescription ContainerComponentSequence
-        SpecimenDescriptionSequence""",
-    ),
-    (
-        "Enhanced Patient Orientation",
-        _CT_MR,
-        "PatientOrientationCodeSequence PatientEquipmentRelationshipCodeSequence",
-    ),
-    (
-        "Contrast/Bolus",
-        _CT_MR,
-        """ContrastBolusAgent/2 ContrastBolusAgentSequence ContrastBolusAdministrationRouteSequence
-        ContrastBolusRoute ContrastBolusVolume ContrastBolusStartTime ContrastBolusStopTime
-        ContrastBolusTotalDose ContrastFlowRate ContrastFlowDuration ContrastBolusIngredient
-        ContrastBolusIngredientConcentration""",
-    ),
-    (
-        "CT Image",
-        ("CT",),
-        """ScanOptions KVP/2 DataCollectionDiameter ReconstructionDiameter DistanceSourceToDetector
-        DistanceSourceToPatient GantryDetectorTilt TableHeight RotationDirection ExposureTime
-        XRayTubeCurrent Exposure ExposureInuAs ImageAndFluoroscopyAreaDoseProduct FilterType GeneratorPower
-        FocalSpots ConvolutionKernel WaterEquivalentDiameter
-        WaterEquivalentDiameterCalculationMethodCodeSequence FilterMaterial RevolutionTime
+    ("Frame of Reference", _ALL): "FrameOfReferenceUID PositionReferenceIndicator/2",
+    ("Synchronization", ("CT", "PT")): """
+        TriggerSourceOrType SynchronizationTrigger SynchronizationChannel AcquisitionTimeSynchronized TimeSource
+        TimeDistributionProtocol SynchronizationFrameOfReferenceUID""",
+    ("General Equipment", _ALL): """
+        Manufacturer/2 InstitutionName InstitutionAddress StationName InstitutionalDepartmentName
+        InstitutionalDepartmentTypeCodeSequence ManufacturerModelName DeviceSerialNumber DeviceUID GantryID UDISequence
+        ManufacturerDeviceClassUID SoftwareVersions SpatialResolution DateOfLastCalibration TimeOfLastCalibration
+        DateOfManufacture DateOfInstallation""",
+    ("General Acquisition", _ALL): """
+        AcquisitionUID AcquisitionDateTime IrradiationEventUID AcquisitionDuration ImagesInAcquisition""",
+    ("General Acquisition", ("CT",)): "AcquisitionNumber/2 AcquisitionDate AcquisitionTime",
+    ("General Acquisition", ("MR",)): "AcquisitionNumber AcquisitionDate AcquisitionTime",
+    ("General Acquisition", ("PT",)): "AcquisitionNumber AcquisitionDate/2 AcquisitionTime/2",
+    ("General Image", _ALL): """
+        AnatomicRegionSequence PrimaryAnatomicStructureSequence PatientOrientation ImageLaterality QualityControlImage
+        BurnedInAnnotation RecognizableVisualFeatures LossyImageCompression LossyImageCompressionRatio
+        LossyImageCompressionMethod PresentationLUTShape ViewCodeSequence SliceProgressionDirection IsocenterPosition
+        EquipmentFrameOfReferenceUID""",
+    ("General Image", _CT_MR): "RealWorldValueMappingSequence",
+    ("General Reference", _ALL): "ReferencedImageSequence",
+    ("Image Plane", _ALL): "SliceThickness/2 SpacingBetweenSlices ImageOrientationPatient SliceLocation",
+    ("Image Pixel", _ALL): "SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation",
+    ("Image Pixel", _CT_MR): "PixelPaddingValue PixelPaddingRangeLimit",
+    ("VOI LUT", _ALL): "WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction",
+    ("SOP Common", _ALL): """
+        SpecificCharacterSet CodingSchemeIdentificationSequence ContextGroupIdentificationSequence
+        MappingResourceIdentificationSequence TimezoneOffsetFromUTC LongitudinalTemporalInformationModified""",
+    ("Device", _ALL): "DeviceSequence",
+    ("Specimen", _ALL): """
+        ContainerIdentifier IssuerOfTheContainerIdentifierSequence/2 AlternateContainerIdentifierSequence
+        ContainerTypeCodeSequence/2 ContainerDescription ContainerComponentSequence SpecimenDescriptionSequence""",
+    ("Enhanced Patient Orientation", _CT_MR): "PatientOrientationCodeSequence PatientEquipmentRelationshipCodeSequence",
+    ("Contrast/Bolus", _CT_MR): """
+        ContrastBolusAgent/2 ContrastBolusAgentSequence ContrastBolusAdministrationRouteSequence ContrastBolusRoute
+        ContrastBolusVolume ContrastBolusStartTime ContrastBolusStopTime ContrastBolusTotalDose ContrastFlowRate
+        ContrastFlowDuration ContrastBolusIngredient ContrastBolusIngredientConcentration""",
+    ("CT Image", ("CT",)): """
+        ScanOptions KVP/2 DataCollectionDiameter ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient
+        GantryDetectorTilt TableHeight RotationDirection ExposureTime XRayTubeCurrent Exposure ExposureInuAs
+        ImageAndFluoroscopyAreaDoseProduct FilterType GeneratorPower FocalSpots ConvolutionKernel
+        WaterEquivalentDiameter WaterEquivalentDiameterCalculationMethodCodeSequence FilterMaterial RevolutionTime
         SingleCollimationWidth TotalCollimationWidth TableSpeed TableFeedPerRotation SpiralPitchFactor
         DataCollectionCenterPatient ReconstructionTargetCenterPatient ExposureModulationType CTDIvol
-        CTDIPhantomTypeCodeSequence CalciumScoringMassFactorPatient CalciumScoringMassFactorDevice
-        EnergyWeightingFactor CTAdditionalXRaySourceSequence MultienergyCTAcquisition RescaleIntercept
-        RescaleSlope RescaleType ScanStartPositionSequence ScanStopPositionSequence ScanArcType
-        DetectorPositioningType MultienergyCTAcquisitionSequence MultienergyCTProcessingSequence
-        MultienergyCTCharacteristicsSequence""",
-    ),
-    (
-        "MR Image",
-        ("MR",),
-        """ScanningSequence SequenceVariant ScanOptions/2 MRAcquisitionType/2 SequenceName AngioFlag
-        RepetitionTime EchoTime/2 InversionTime NumberOfAverages ImagingFrequency ImagedNucleus EchoNumbers
-        MagneticFieldStrength NumberOfPhaseEncodingSteps EchoTrainLength/2 PercentSampling
-        PercentPhaseFieldOfView PixelBandwidth TriggerTime NominalInterval BeatRejectionFlag LowRRValue
-        HighRRValue IntervalsAcquired IntervalsRejected PVCRejection SkipBeats HeartRate
-        CardiacNumberOfImages TriggerWindow ReconstructionDiameter ReceiveCoilName TransmitCoilName
+        CTDIPhantomTypeCodeSequence CalciumScoringMassFactorPatient CalciumScoringMassFactorDevice EnergyWeightingFactor
+        CTAdditionalXRaySourceSequence MultienergyCTAcquisition RescaleIntercept RescaleSlope RescaleType
+        ScanStartPositionSequence ScanStopPositionSequence ScanArcType DetectorPositioningType
+        MultienergyCTAcquisitionSequence MultienergyCTProcessingSequence MultienergyCTCharacteristicsSequence""",
+    ("MR Image", ("MR",)): """
+        ScanningSequence SequenceVariant ScanOptions/2 MRAcquisitionType/2 SequenceName AngioFlag RepetitionTime
+        EchoTime/2 InversionTime NumberOfAverages ImagingFrequency ImagedNucleus EchoNumbers MagneticFieldStrength
+        NumberOfPhaseEncodingSteps EchoTrainLength/2 PercentSampling PercentPhaseFieldOfView PixelBandwidth TriggerTime
+        NominalInterval BeatRejectionFlag LowRRValue HighRRValue IntervalsAcquired IntervalsRejected PVCRejection
+        SkipBeats HeartRate CardiacNumberOfImages TriggerWindow ReconstructionDiameter ReceiveCoilName TransmitCoilName
         AcquisitionMatrix InPlanePhaseEncodingDirection FlipAngle VariableFlipAngleFlag SAR dBdt B1rms
         TemporalPositionIdentifier NumberOfTemporalPositions TemporalResolution""",
-    ),
-    (
-        "beyond the MR Image IOD",  # written into classic MR by scanners, and needed to read it
-        ("MR",),
-        """RescaleIntercept RescaleSlope RescaleType DiffusionBValue DiffusionDirectionality
+    # written into classic MR by scanners, and needed to read it
+    ("beyond the MR Image IOD", ("MR",)): """
+        RescaleIntercept RescaleSlope RescaleType DiffusionBValue DiffusionDirectionality
         DiffusionGradientOrientation""",
-    ),
-    (
-        "PET Series",
-        ("PT",),
-        """SeriesDate SeriesTime AcquisitionTerminationCondition AcquisitionStartCondition
-        AcquisitionStartConditionData AcquisitionTerminationConditionData ReconstructionDiameter
-        GantryDetectorTilt GantryDetectorSlew FieldOfViewShape FieldOfViewDimensions CollimatorGridName
-        CollimatorType/2 ConvolutionKernel CorrectedImage/2 EnergyWindowRangeSequence TypeOfDetectorMotion
-        ScanProgressionDirection SeriesType Units CountsSource ReprojectionMethod SUVType
-        RandomsCorrectionMethod AttenuationCorrectionMethod DecayCorrection ReconstructionMethod
-        DetectorLinesOfResponseUsed ScatterCorrectionMethod AxialAcceptance AxialMash TransverseMash
-        DetectorElementSize CoincidenceWindowWidth SecondaryCountsType""",
-    ),
-    (
-        "PET Isotope and Orientation",
-        ("PT",),
-        """InterventionDrugInformationSequence RadiopharmaceuticalInformationSequence/2
-        PatientOrientationCodeSequence/2 PatientGantryRelationshipCodeSequence/2""",
-    ),
-    (
-        "PET Multi-gated Acquisition",
-        ("PT",),
-        "CardiacFramingType BeatRejectionFlag/2 PVCRejection SkipBeats HeartRate",
-    ),
-    (
-        "PET Image",
-        ("PT",),
-        """TriggerTime NominalInterval FrameTime LowRRValue HighRRValue IntervalsAcquired IntervalsRejected
+    ("PET Series", ("PT",)): """
+        SeriesDate SeriesTime AcquisitionTerminationCondition AcquisitionStartCondition AcquisitionStartConditionData
+        AcquisitionTerminationConditionData ReconstructionDiameter GantryDetectorTilt GantryDetectorSlew
+        FieldOfViewShape FieldOfViewDimensions CollimatorGridName CollimatorType/2 ConvolutionKernel CorrectedImage/2
+        EnergyWindowRangeSequence TypeOfDetectorMotion ScanProgressionDirection SeriesType Units CountsSource
+        ReprojectionMethod SUVType RandomsCorrectionMethod AttenuationCorrectionMethod DecayCorrection
+        ReconstructionMethod DetectorLinesOfResponseUsed ScatterCorrectionMethod AxialAcceptance AxialMash
+        TransverseMash DetectorElementSize CoincidenceWindowWidth SecondaryCountsType""",
+    ("PET Isotope and Orientation", ("PT",)): """
+        InterventionDrugInformationSequence RadiopharmaceuticalInformationSequence/2 PatientOrientationCodeSequence/2
+        PatientGantryRelationshipCodeSequence/2""",
+    ("PET Multi-gated Acquisition", ("PT",)): "CardiacFramingType BeatRejectionFlag/2 PVCRejection SkipBeats HeartRate",
+    ("PET Image", ("PT",)): """
+        TriggerTime NominalInterval FrameTime LowRRValue HighRRValue IntervalsAcquired IntervalsRejected
         ActualFrameDuration/2 FrameReferenceTime PrimaryPromptsCountsAccumulated SecondaryCountsAccumulated
         SliceSensitivityFactor DecayFactor DoseCalibrationFactor ScatterFractionFactor DeadTimeFactor""",
-    ),
-    ("Acquisition Context", ("PT",), "AcquisitionContextSequence/2 AcquisitionContextDescription"),
-)
+    ("Acquisition Context", ("PT",)): "AcquisitionContextSequence/2 AcquisitionContextDescription",
+}
 
 #: An image need not have them, but where it has one it wants the attributes of its type 2.
 _OPTIONAL_MODULES = (
@@ -360,7 +280,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
 
 
 def _rules() -> Iterator[AttributeRule]:
-    for module, modalities, keywords in _KEPT:
+    for (module, modalities), keywords in _KEPT.items():
         for entry in keywords.split():
             keyword, _, mark = entry.partition("/")
             yield AttributeRule(keyword, module, modalities, Fate.KEPT, type_2=mark == "2")
