@@ -19,7 +19,7 @@ from monai_ldmsr.io.formats.stored import (
     check_compression,
     check_pieces,
     check_plain,
-    is_compressed,
+    compression,
     open_stored,
     pieces,
 )
@@ -95,7 +95,7 @@ class BinaryFormat(VolumeFormat):
             row_bytes: number of bytes of one row of voxels; fewer than these may follow.
         """
         row_bytes = min(row_bytes, header.spare_bytes or row_bytes)
-        if is_compressed(header.data):
+        if compression(header.data.name):
             check_pieces(pieces(stream), n_bytes, row_bytes)  # the last read is what compares the checksum
         else:
             check_plain(stream, 0, n_bytes, row_bytes)

@@ -144,13 +144,13 @@ def _nifti(path: Path, start: bytes, order: str, n_header: int, limits: ReadLimi
         (False, True): nib.Nifti2Pair,
     }
     image_class = classes[is_first, is_pair]
-    offset = _offset(start, order, is_first, is_pair, limits)
-    slope, intercept = _scaling(start, order, is_first)
-    (intent,) = struct.unpack_from(f"{order}h" if is_first else f"{order}i", start, 68 if is_first else 504)
-    _refuse_intent(intent)
+    said = _as_written(image_class.header_class, start, order)
+    offset = _offset(said, 0 if is_pair else n_header + 4, limits)
+    slope, intercept = _scaling(said)
+    _refuse_intent(int(said["intent_code"]))
     has_extension = bool(start[n_header : n_header + 1].strip(b"\0")) and not is_pair
     header = image_class.header_class(start[:n_header], endianness=order)
-    warnings = _restore(header, start, order, is_first)
+    warnings = _restore(header, said)
     return BinaryHeader(
         image_class,
         header,
@@ -163,6 +163,11 @@ def _nifti(path: Path, start: bytes, order: str, n_header: int, limits: ReadLimi
     )
 
 
+def _as_written(header_class: Any, start: bytes, order: str) -> Any:
+    """Fields of a header as they stand in the file; nibabel's object of it corrects what it takes to be wrong."""
+    return np.frombuffer(start, header_class.template_dtype.newbyteorder(order), 1)[0]
+
+
 def _refuse_intent(code: int) -> None:
     if code in _LABEL_INTENTS:
         raise label_map(f"its NIfTI intent code is {code}")
@@ -170,10 +175,9 @@ def _refuse_intent(code: int) -> None:
         raise no_grey_values(f"its NIfTI intent code is {code}")
 
 
-def _restore(header: Any, start: bytes, order: str, is_first: bool) -> list[str]:
+def _restore(header: Any, said: Any) -> list[str]:
     """Put back what of the place nibabel takes to be wrong, as the standard reads it, and warn of what it cannot."""
-    said = struct.unpack_from(f"{order}2h" if is_first else f"{order}2i", start, 252 if is_first else 344)
-    codes = dict(zip(("qform_code", "sform_code"), said, strict=True))
+    codes = {name: int(said[name]) for name in ("qform_code", "sform_code")}
     warnings = [
         f"{name} is {code}, which NIfTI does not know: the form was taken for {'set' if code > 0 else 'not set'}."
         for name, code in codes.items()
@@ -181,7 +185,7 @@ def _restore(header: Any, start: bytes, order: str, is_first: bool) -> list[str]
     ]
     for name, code in codes.items():
         header[name] = max(0, code)
-    qfac, *sizes = struct.unpack_from(f"{order}4f" if is_first else f"{order}4d", start, 76 if is_first else 104)
+    qfac, *sizes = said["pixdim"][:4].tolist()
     header["pixdim"][0] = -1 if qfac < 0 else 1
     if min(sizes) < 0 and codes["sform_code"] <= 0:
         warnings.append("A voxel size (pixdim) of the file is negative: it was taken without its sign.")
@@ -198,9 +202,8 @@ def _set_sizes(header: Any, sizes: Sequence[float]) -> None:
         header["pixdim"][axis + 1] = abs(size) or (0 if is_long else 1)
 
 
-def _offset(start: bytes, order: str, is_first: bool, is_pair: bool, limits: ReadLimits) -> int:
-    offset = float(struct.unpack_from(f"{order}f" if is_first else f"{order}q", start, 108 if is_first else 168)[0])
-    least = 0 if is_pair else (_NIFTI_1 if is_first else _NIFTI_2) + 4
+def _offset(said: Any, least: int, limits: ReadLimits) -> int:
+    offset = float(said["vox_offset"])
     if not math.isfinite(offset) or offset < least or offset != int(offset):
         raise unreadable(
             f"The header says that the voxels begin at byte {offset:g}, which is within the header or no whole number "
@@ -211,8 +214,8 @@ def _offset(start: bytes, order: str, is_first: bool, is_pair: bool, limits: Rea
     return int(offset)
 
 
-def _scaling(start: bytes, order: str, is_first: bool) -> tuple[float, float]:
-    slope, intercept = struct.unpack_from(f"{order}2f" if is_first else f"{order}2d", start, 112 if is_first else 176)
+def _scaling(said: Any) -> tuple[float, float]:
+    slope, intercept = float(said["scl_slope"]), float(said["scl_inter"])
     # 0 is no scaling, and so is NaN to some writers, which then leave no intercept either.
     if slope == 0 or (math.isnan(slope) and (intercept == 0 or math.isnan(intercept))):
         return 1.0, 0.0
@@ -228,7 +231,8 @@ def _scaling(start: bytes, order: str, is_first: bool) -> tuple[float, float]:
 def _analyze(path: Path, start: bytes, order: str, limits: ReadLimits) -> BinaryHeader:
     """Analyze 7.5; SPM keeps a slope in its first unused field."""
     header = Spm99AnalyzeHeader(start[:_NIFTI_1], endianness=order)
-    _set_sizes(header, struct.unpack_from(f"{order}3f", start, 80))
+    said = _as_written(Spm99AnalyzeHeader, start, order)
+    _set_sizes(header, said["pixdim"][1:4].tolist())
     slope = float(header["scl_slope"])
     if not math.isfinite(slope):
         raise SourceError(
@@ -236,8 +240,7 @@ def _analyze(path: Path, start: bytes, order: str, limits: ReadLimits) -> Binary
             "header.",
             ReasonCode.BAD_RESCALE,
         )
-    offset = _offset(start, order, True, True, limits)
-    return BinaryHeader(nib.AnalyzeImage, header, _pair_data(path), offset, slope or 1.0)
+    return BinaryHeader(nib.AnalyzeImage, header, _pair_data(path), _offset(said, 0, limits), slope or 1.0)
 
 
 def _nifti_place(found: BinaryHeader, shape: tuple[int, int, int], warnings: list[str]) -> tuple[Affine, _Own]:

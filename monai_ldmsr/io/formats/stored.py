@@ -18,8 +18,8 @@ __all__ = [
     "check_compression",
     "check_pieces",
     "check_plain",
+    "compression",
     "does_not_fit",
-    "is_compressed",
     "open_stored",
     "pieces",
 ]
@@ -39,10 +39,10 @@ def open_stored(path: Path) -> Any:
     Raises:
         SourceError: ``MISSING_CODEC`` where Zstandard is not installed.
     """
-    compression = _BY_SUFFIX.get(path.suffix.lower())
-    if compression is None:
+    found = compression(path.name)
+    if not found:
         return path.open("rb")
-    if compression == "gzip":
+    if found == "gzip":
         return gzip.open(path)  # which, unlike other openers, compares the checksum
     try:
         stream = Opener(str(path))
@@ -55,9 +55,9 @@ def open_stored(path: Path) -> Any:
     return stream.fobj
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether the name of a file says that it is compressed."""
-    return path.suffix.lower() in _BY_SUFFIX
+def compression(name: str) -> str:
+    """How a file of that name is compressed; empty where the name does not say that it is."""
+    return next((found for suffix, found in _BY_SUFFIX.items() if name.lower().endswith(suffix)), "")
 
 
 def check_compression(path: Path, extensions: Sequence[str] = ()) -> None:
@@ -73,12 +73,12 @@ def check_compression(path: Path, extensions: Sequence[str] = ()) -> None:
     with path.open("rb") as stream:
         start = stream.read(4)
     found = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "")
-    expected = _compression(path.name)
+    expected = compression(path.name)
     if found == expected or not start:
         return
     own = next((extension for extension in extensions if path.name.lower().endswith(extension)), path.suffix.lower())
     if found:
-        names = [other for other in extensions if _compression(other) == found and _unpacked(other) == _unpacked(own)]
+        names = [other for other in extensions if compression(other) == found and _unpacked(other) == _unpacked(own)]
         remedy = f"Rename it to {names[0]}." if names else "Unpack it first."
         raise unreadable(f"The file is compressed by {found}, which its name ({own}) does not say. {remedy}")
     if start in _PLAIN:
@@ -133,10 +133,6 @@ def does_not_fit(found: str, n_bytes: int) -> CorruptSourceError:
         f"The file holds {found} bytes, but its header makes them {n_bytes}: it was cut short, or sizes, type or "
         "offset in the header are wrong, so voxels would stand at wrong places. Copy or convert it again."
     )
-
-
-def _compression(name: str) -> str:
-    return next((found for suffix, found in _BY_SUFFIX.items() if name.lower().endswith(suffix)), "")
 
 
 def _unpacked(extension: str) -> str:
