@@ -6,15 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pydicom import Dataset
-from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import tag_for_keyword
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import AllTransferSyntaxes, ExplicitVRLittleEndian
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, AttributeRule, Fate
-from monai_ldmsr.io.dicom_header import modality_of
+from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
 from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES
 
@@ -62,11 +60,7 @@ def derived_attributes() -> str:
 
 def dicom_support() -> str:
     """SOP classes and transfer syntaxes that are read and written."""
-    classes = [
-        (name, f"`{uid}`", modality)
-        for uid, (name, kind, *_) in UID_dictionary.items()
-        if kind == "SOP Class" and (modality := _modality(uid))
-    ]
+    classes = [(uid.name, f"`{uid}`", modality) for uid, modality in CLASSIC.items()]
     enhanced = [(uid.name, f"`{uid}`", classic.name) for uid, classic in CLASSIC_FORM.items()]
     syntaxes = [
         (uid.name, f"`{uid}`", "by an extra, `monai_ldmsr[codecs]`" if _needs_codec(uid) else "always")
@@ -86,12 +80,6 @@ def dicom_support() -> str:
         + "\n## Transfer syntax written\n\n"
         + written,
     )
-
-
-def _modality(uid: str) -> str:
-    header = Dataset()
-    header.SOPClassUID = uid
-    return modality_of(header)
 
 
 def _can_decode(uid: str) -> bool:
