@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.reason_codes import ReasonCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "WorkerDiedError",
+    "causes",
 ]
 
 
@@ -126,3 +129,10 @@ class ClusterError(LdmsrError, RuntimeError):
 
 class PeerError(LdmsrError, RuntimeError):
     """A PACS does not answer, or does not do what it was asked."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and each that it was raised from; MONAI wraps what its configs and transforms meet."""
+    while error is not None:
+        yield error
+        error = error.__cause__

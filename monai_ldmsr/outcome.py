@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_ldmsr.errors import CorruptSourceError, LdmsrError, ReasonCode, SkippedSourceError
+from monai_ldmsr.errors import CorruptSourceError, LdmsrError, ReasonCode, SkippedSourceError, causes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,20 +46,19 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: BaseException, **more: Any) -> Self:
-        """Distinguish a refusal from damage and from our own mistakes; MONAI's transforms wrap what they meet.
+        """Distinguish a refusal from damage and from our own mistakes.
 
         Args:
             error: what was raised.
             more: other fields of a subclass.
         """
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, LdmsrError):
-            cause = cause.__cause__
-        if isinstance(cause, LdmsrError):
+        cause = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
+        if cause is not None:
             status = "skipped" if isinstance(cause, SkippedSourceError) else "failed"
             return cls(status, cause.reason.value, str(cause), isinstance(cause, CorruptSourceError), **more)
         logging.getLogger(__name__).debug("unexpected error: %s", _places(error))
-        if _is_out_of_memory(error):
+        # By name: torch's own is known only where torch is loaded.
+        if {type(one).__name__ for one in causes(error)} & {"MemoryError", "_ArrayMemoryError", "OutOfMemoryError"}:
             message = "The computer or its GPU is out of memory. Use a larger one, or a smaller factor."
             return cls("failed", ReasonCode.OUT_OF_MEMORY.value, message, **more)
         message = f"Unexpected {type(error).__name__}. Run again with logging level DEBUG and report it."
@@ -89,15 +88,6 @@ def exit_code(outcomes: Iterable[Outcome], is_complete: bool = True) -> int:
     if any(one.status in ("done", "found") for one in outcomes):
         return 0 if is_complete and not codes else 8
     return next((code for code in (8, 1, 4) if code in codes), 2)
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    while error is not None:
-        # By name: torch's own is known only where torch is loaded.
-        if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _places(error: BaseException | None) -> str:

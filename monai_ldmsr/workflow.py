@@ -19,7 +19,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
-from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError
+from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, causes
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, checked, described, takes_settings
@@ -387,9 +387,7 @@ def _unwrapped() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, LdmsrError):
-            cause = cause.__cause__
-        if cause is None:
+        own = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
+        if own is None:
             raise
-        raise cause from None
+        raise own from None
