@@ -54,7 +54,11 @@ class Setting:
     word: str | None = None
 
 
-def setting(default: Any, help: str, read: Reader, **more: Any) -> Any:
+def _as_given(name: str, value: Any) -> Any:
+    return value
+
+
+def setting(default: Any, help: str, read: Reader = _as_given, **more: Any) -> Any:
     """A field of a dataclass of settings; ``more`` are further fields of :class:`Setting`."""
     return field(default=default, metadata={"setting": Setting(help, read, **more)})
 
@@ -64,7 +68,7 @@ def described(settings: type) -> dict[str, tuple[Setting, Any]]:
     return {one.name: (one.metadata["setting"], one.default) for one in fields(settings)}
 
 
-def one_of(choices: Collection[Any], read: Reader = lambda name, value: value) -> Reader:
+def one_of(choices: Collection[Any], read: Reader = _as_given) -> Reader:
     """Reads one of some values; in what form they may come, ``read`` says."""
 
     def chosen(name: str, value: Any) -> Any:
@@ -74,10 +78,6 @@ def one_of(choices: Collection[Any], read: Reader = lambda name, value: value) -
         return found
 
     return chosen
-
-
-def _as_given(name: str, value: Any) -> Any:
-    return value
 
 
 _share = partial(real_number, low=0.0, high=1.0)
@@ -124,20 +124,17 @@ class WorkSettings:
     device: str | None = setting(
         None,
         "torch device: cpu, cuda, cuda:1, ...; another processor may round a value here and there",
-        _as_given,
         changes="nothing",
         usual="CUDA when there is one",
     )
     bundle: str | Path = setting(
         DEFAULT_BUNDLE,
         "name of a bundle that comes with the package, or a bundle's folder",
-        _as_given,
         changes="nothing",
     )
     limits: ReadLimits | None = setting(
         None,
         "the largest source that is read; larger ones, and files that only claim to be large, are refused",
-        _as_given,
         changes="nothing",
         usual="ReadLimits()",
         word="",
@@ -145,7 +142,6 @@ class WorkSettings:
     created: datetime | str | None = setting(
         None,
         "when results say that they were made (ISO 8601, UTC where no zone is given)",
-        _as_given,
         changes="nothing",
         usual="SOURCE_DATE_EPOCH, or now",
         word="",
