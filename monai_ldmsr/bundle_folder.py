@@ -69,11 +69,8 @@ def bundle_info(bundle: str | Path = DEFAULT_BUNDLE) -> BundleInfo:
         WeightsError: its metadata does not name the weights.
     """
     folder = find_bundle(bundle)
-    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    try:
-        return BundleInfo(meta["name"], meta["version"], meta["description"], meta["weights_sha256"], folder)
-    except KeyError as error:
-        raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
+    name, version, description, sha256 = _metadata(folder, "name", "version", "description", "weights_sha256")
+    return BundleInfo(name, version, description, sha256, folder)
 
 
 def available_bundles() -> list[BundleInfo]:
@@ -102,8 +99,13 @@ def weights_sha256(folder: Path, weights: str) -> str:
     Raises:
         WeightsError: they say nothing of it.
     """
+    (sha256,) = _metadata(folder, f"{weights}_sha256")
+    return sha256
+
+
+def _metadata(folder: Path, *names: str) -> list[str]:
     meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     try:
-        return str(meta[f"{weights}_sha256"])
+        return [meta[name] for name in names]
     except KeyError as error:
         raise WeightsError(f"The bundle's metadata.json has no {error}. Restore the bundle.") from error
