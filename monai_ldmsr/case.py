@@ -18,9 +18,6 @@ from monai_ldmsr.transforms.source import SourceProjection
 
 __all__ = ["CaseOutput", "ComputedCase", "WrittenOutput"]
 
-#: What a network says of a call that has a place of its own in the report.
-_NO_SETTINGS = ("seed", "evaluations_per_slice")
-
 
 @dataclass(frozen=True, eq=False)
 class ComputedCase:
@@ -47,32 +44,6 @@ class ComputedCase:
     described: Mapping[str, Any]
     settings: Mapping[str, Any]
     times: tuple[float, float, float]
-
-    @classmethod
-    def of(
-        cls,
-        data: Mapping[str, Any],
-        name: str,
-        factors: Factors,
-        described: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        times: tuple[float, float, float],
-    ) -> ComputedCase:
-        """From what MONAI's dictionary transforms leave under ``source``, ``pred`` and the names that follow from them.
-
-        Args:
-            data: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit, ``image_intensity`` and ``pred_projection``.
-            name: see the class.
-            factors: see the class.
-            described: see the class.
-            settings: beside what network, inferer and projection say of themselves.
-            times: see the class.
-        """
-        projection: SourceProjection = data["pred_projection"]
-        of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
-        everything = {**settings, **of_call, **projection.settings}
-        source, result, intensity = data["source"], data["pred"], data["image_intensity"]
-        return cls(name, source, result, intensity, projection, factors, described, everything, times)
 
     @cached_property
     def geometry(self) -> VolumeGeometry:

@@ -17,8 +17,12 @@ from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import SRReport
 from monai_ldmsr.report_output import ReportOutput
 from monai_ldmsr.storage import partial_folder
+from monai_ldmsr.transforms.source import SourceProjection
 
 __all__ = ["BundleModel", "ResultWriter", "WrittenCase"]
+
+#: What a network says of a call that has a place of its own in the report.
+_NO_SETTINGS = ("seed", "evaluations_per_slice")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class ResultWriter:
         """Write ``output_dir/name`` with all outputs, the report last.
 
         Args:
-            data: see :meth:`~monai_ldmsr.case.ComputedCase.of`.
+            data: what MONAI's dictionary transforms leave: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit,
+                ``image_intensity`` and ``pred_projection``.
             name: name of the folder.
             output_dir: parent of the case's folder.
             times: see :class:`~monai_ldmsr.case.ComputedCase`.
@@ -85,7 +90,19 @@ class ResultWriter:
         """
         _refuse_outside(output_dir, name)
         _refuse_foreign(output_dir / name, data["source"])
-        case = ComputedCase.of(data, name, self.network.factors, described, self._settings, times)
+        projection: SourceProjection = data["pred_projection"]
+        of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
+        case = ComputedCase(
+            name,
+            data["source"],
+            data["pred"],
+            data["image_intensity"],
+            projection,
+            self.network.factors,
+            described,
+            settings={**self._settings, **of_call, **projection.settings},
+            times=times,
+        )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}
         with partial_folder(output_dir / name, lambda folder: files.update(verified_files(folder, checks))) as folder:
