@@ -5,6 +5,7 @@ from monai_ldmsr.storage.locks import OutputLock
 from monai_ldmsr.storage.whole import (
     clear_left_over,
     clear_passing_files,
+    clear_working_folders,
     left_over,
     make_writable,
     move,
@@ -14,9 +15,9 @@ from monai_ldmsr.storage.whole import (
     replace_text,
     replaced_files,
     synced_file,
+    working_folder,
     write_synced,
 )
-from monai_ldmsr.storage.working_folders import clear_working_folders, working_folder
 
 __all__ = [
     "OutputLock",

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from monai_ldmsr.errors import OutputError
@@ -15,6 +16,7 @@ from monai_ldmsr.storage import locks
 __all__ = [
     "clear_left_over",
     "clear_passing_files",
+    "clear_working_folders",
     "left_over",
     "make_writable",
     "move",
@@ -24,6 +26,7 @@ __all__ = [
     "replace_text",
     "replaced_files",
     "synced_file",
+    "working_folder",
     "write_synced",
 ]
 
@@ -31,6 +34,9 @@ _CHECK = "Check free space and permissions of the folder that holds it."
 
 #: Endings of the names under which something grows, and under which an earlier folder waits while the two are swapped.
 _GROWING, _EARLIER = ".part", ".old"
+
+#: What the names of hidden folders begin with in which files grow before they are moved into place.
+_WORKING = ".ldmsr-"
 
 
 @contextmanager
@@ -167,6 +173,34 @@ def write_synced(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """
     with synced_file(path) as file:
         file.writelines(chunks)
+
+
+@contextmanager
+def working_folder(place: Path) -> Iterator[Path]:
+    """A folder in ``place`` that ends with the block; one that nobody has locked was left by a process that was killed.
+
+    Args:
+        place: made when missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with ExitStack() as stack:
+        with output_errors("The folder to work in"):
+            place.mkdir(parents=True, exist_ok=True)
+            made = TemporaryDirectory(prefix=_WORKING, dir=place, ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+        with suppress(OSError):  # some file systems lock no folders; there, none is cleared
+            stack.enter_context(locks.Lock(folder))
+        yield folder
+
+
+def clear_working_folders(place: Path) -> None:
+    """Remove what processes that were killed left; what cannot be locked or removed stays."""
+    for folder in place.glob(f"{_WORKING}*"):
+        if folder.is_dir() and not folder.is_symlink():
+            with suppress(OSError), locks.Lock(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def passing_name(final: Path) -> Path:
