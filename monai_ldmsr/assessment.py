@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,10 +62,8 @@ def assess(
         }
         for name, image in images.items():
             rows[name].append(slice_figures(image))
-    agreement = replace(
-        _agreement(source, result, DegradationOperator(operator, factors.in_plane), unit),
-        rms_before_projection=rms_before_projection,
-    )
+    degrade = DegradationOperator(operator, factors.in_plane)
+    agreement = _agreement(source, result, degrade, unit, rms_before_projection)
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
     return MetricSummary(**sharpness, agreement=agreement)
 
@@ -75,15 +72,15 @@ def _mean_sharpness(found: list[dict[str, float]]) -> Sharpness:
     return Sharpness.of({name: float(np.mean([one[name] for one in found])) for name in found[0]}, len(found))
 
 
-def _agreement(source: Tensor, result: Tensor, operator: DegradationOperator, unit: str) -> Agreement:
-    squares = absolutes = difference = total = magnitude = 0.0
-    largest = 0.0
+def _agreement(
+    source: Tensor, result: Tensor, operator: DegradationOperator, unit: str, rms_before_projection: float | None
+) -> Agreement:
+    squares = absolutes = difference = magnitude = largest = 0.0
     for measured, image in zip(source.unbind(dim=-1), result.unbind(dim=-1), strict=True):
         error = operator(image[None])[0].double() - measured.double()
         squares += float(error.square().sum())
         absolutes += float(error.abs().sum())
         difference += float(error.sum())
-        total += float(measured.double().sum())
         magnitude += float(measured.double().abs().sum())
         largest = max(largest, float(error.abs().max()))
     n = source.numel()
@@ -96,6 +93,7 @@ def _agreement(source: Tensor, result: Tensor, operator: DegradationOperator, un
         max_abs=largest,
         mean_difference_percent=100 * difference / magnitude if magnitude > 0 else None,
         unit=unit,
+        rms_before_projection=rms_before_projection,
     )
 
 

@@ -118,9 +118,7 @@ class ReportOutput:
             definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
             warnings=_warnings(case), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
-        if self.created is None:
-            return report
-        return replace(report, created=self.created.isoformat(timespec="seconds"))
+        return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
 
     def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
         return ModelSummary(
