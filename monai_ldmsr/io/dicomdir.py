@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pydicom
@@ -14,23 +14,10 @@ from monai_ldmsr.errors import CorruptSourceError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, text
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 
-__all__ = ["ListedImage", "is_dicomdir_name", "read_dicomdir"]
+__all__ = ["is_dicomdir_name", "read_dicomdir"]
 
 #: A DICOMDIR is nothing but a header: this many bytes hold about 200,000 records.
 _MOST_BYTES = 2**28
-
-
-@dataclass(frozen=True)
-class ListedImage:
-    """One image that a DICOMDIR lists.
-
-    Args:
-        series: Series Instance UID.
-        name: path of its file, relative to the folder of the DICOMDIR; ``None`` when it would lie outside of it.
-    """
-
-    series: str
-    name: PurePosixPath | None = field(repr=False)
 
 
 def is_dicomdir_name(name: str) -> bool:
@@ -38,12 +25,16 @@ def is_dicomdir_name(name: str) -> bool:
     return name.lower() in ("dicomdir", "dicomdir.")
 
 
-def read_dicomdir(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[ListedImage]:
+def read_dicomdir(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[tuple[str, PurePosixPath | None]]:
     """Images of CT, MR and PET series that a DICOMDIR lists, as far as its records are in use.
 
     Args:
         path: path of the file.
         limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+
+    Returns:
+        Series Instance UID of each, and path of its file relative to the folder of the DICOMDIR, or ``None`` when it
+        would lie outside.
 
     Raises:
         SourceError: ``BAD_DICOMDIR``.
@@ -77,7 +68,7 @@ def _in_order(directory: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
         waiting += [n for n in following if n]
 
 
-def _images(records: Iterable[pydicom.Dataset]) -> Iterator[ListedImage]:
+def _images(records: Iterable[pydicom.Dataset]) -> Iterator[tuple[str, PurePosixPath | None]]:
     series, modality = "", ""
     for record in records:
         kind = text(record, "DirectoryRecordType")
@@ -90,7 +81,7 @@ def _images(records: Iterable[pydicom.Dataset]) -> Iterator[ListedImage]:
         elif kind == "IMAGE" and in_use and series and modality in (*MODALITIES, ""):
             parts = text(record, "ReferencedFileID").split("\\")
             if parts != [""]:
-                yield ListedImage(series, _inside(parts))
+                yield series, _inside(parts)
 
 
 def _inside(parts: list[str]) -> PurePosixPath | None:

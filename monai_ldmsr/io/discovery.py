@@ -127,7 +127,7 @@ def _listed_by(dicomdir: Path, limits: ReadLimits) -> list[Path]:
         images = read_dicomdir(dicomdir, limits)
     except SourceError:
         return files
-    listed = {_fold(dicomdir.parent / image.name) for image in images if image.name}
+    listed = {_fold(dicomdir.parent / name) for _, name in images if name}
     return [path for path in files if path == dicomdir or _fold(path) in listed]
 
 

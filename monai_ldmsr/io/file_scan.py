@@ -174,7 +174,7 @@ class FileScan:
         except SourceError as error:
             self.leave_out(("", error.reason, str(error)), listed_as)
             return
-        self.listed += [(image.series, listed_as.parent / image.name if image.name else None) for image in images]
+        self.listed += [(series, listed_as.parent / name if name else None) for series, name in images]
 
     def _look_at_volume(self, path: Path, listed_as: Path) -> None:
         names = part_names(path, self.limits, listed_as.name)
