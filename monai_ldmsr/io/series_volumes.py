@@ -141,7 +141,7 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
         warning = (
             f"{name} is missing in {n_unsaid} of {len(part.images)} images: that of the others is taken for theirs."
         )
-        return [replace(part, warnings=(*part.warnings, warning))]
+        return [part.warned(warning)]
     is_new_at_each_place = _stand_alone(part, found)
     if not n_alone and not is_new_at_each_place:
         return [replace(part, images=images) for images in found]
@@ -150,7 +150,7 @@ def _by_owner(part: VolumePart, at: int, name: str) -> list[VolumePart]:
             f"{name} has {len(found)} values in {len(part.images)} images of the series, each at one place alone, as "
             "careless de-identification makes it: by all else the images belong together, and are taken to."
         )
-        return [replace(part, warnings=(*part.warnings, warning))]
+        return [part.warned(warning)]
     raise SourceError(
         f"{name} has {len(found)} values in {len(part.images)} parallel images of one series, {n_alone} of them in one "
         "image alone, so it is uncertain which images belong together. Repair it, or put each volume into a series of "
@@ -199,7 +199,7 @@ def _with_localizer_warning(grid: VolumePart, main: VolumePart, several_planes: 
         why = "the series has few images in several planes"
     else:
         return grid
-    return replace(grid, warnings=(*grid.warnings, f"This may be a localizer (scout): {why}."))
+    return grid.warned(f"This may be a localizer (scout): {why}.")
 
 
 def _is_named(grid: VolumePart) -> bool:
@@ -219,7 +219,7 @@ def _lie_across(grid: VolumePart, main: VolumePart) -> bool:
 
 def _volumes_on(grid: VolumePart, n_grids: int) -> list[VolumePart]:
     found = []
-    for part in volume_parts(grid.images):
+    for part in volume_parts(VolumePart(grid.images)):
         added = []
         if part.labels:
             names = ", ".join(SPLIT_BY.get(keyword, keyword) for keyword, _ in part.labels)
@@ -260,7 +260,7 @@ def _lacking(part: VolumePart, odd: list[SeriesImage]) -> VolumePart:
         f"{len(missing)} images of the same series stand between or next to the slices of the volume and were left out "
         f"({reasons}; the summary says why): slices may be missing."
     )
-    return replace(part, warnings=(*part.warnings, warning))
+    return part.warned(warning)
 
 
 def _without_copies(images: list[SeriesImage], same: SameContent) -> tuple[list[SeriesImage], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -68,18 +68,18 @@ class VolumePart:
     labels: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def warned(self, warning: str) -> VolumePart:
+        """The same with one more warning."""
+        return replace(self, warnings=(*self.warnings, warning))
 
-def volume_parts(images: list[SeriesImage]) -> list[VolumePart]:
+
+def volume_parts(part: VolumePart) -> list[VolumePart]:
     """Part parallel images of one grid until no position repeats, or nothing distinguishes them (reading then refuses).
 
     An attribute distinguishes volumes where each of its values has as many images at every position. Where none does,
     and every position has as many images, their order at each position does. Last come attributes of which a value
     lacks positions, makes a whole stack that overlaps others, or has its images near those of others.
     """
-    return _parts(VolumePart(images))
-
-
-def _parts(part: VolumePart) -> list[VolumePart]:
     stations = Stations(planes_of(part.images))
     # Order before what leaves gaps: times of whole seconds would make stacks of the slices that have one in common.
     for parted in (_complete, _ordered, _incomplete, _overlapping, _near):
@@ -87,7 +87,7 @@ def _parts(part: VolumePart) -> list[VolumePart]:
             break
     else:
         found = [part]
-    return [split for child in found for split in (_parts(child) if len(found) > 1 else [child])]
+    return [split for child in found for split in (volume_parts(child) if len(found) > 1 else [child])]
 
 
 def _complete(part: VolumePart, stations: Stations) -> list[VolumePart]:
@@ -139,7 +139,7 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
         is_certain = keyword in _CERTAIN and (fewest >= _FEWEST or not is_one_stack)
         if not any(between) or is_certain or not (is_one_stack or stations.most > 1):
             warning = f"The images of {len(children)} values of {name} make whole stacks that overlap, each a volume."
-            return [_warned(child, warning) for child in children]
+            return [child.warned(warning) for child in children]
         thick = [_thickness_mm(child.images) for child in children]
         thin = [
             (t, s.spacing_mm)
@@ -148,9 +148,9 @@ def _overlapping(part: VolumePart, stations: Stations) -> list[VolumePart]:
         ]
         if not thin:
             of_all = [(t, s.spacing_mm) for t, s, b in zip(thick, found, between, strict=True) if b]
-            return [_warned(child, _interleaved(name, stations, len(found), min(of_all), True)) for child in children]
+            return [child.warned(_interleaved(name, stations, len(found), min(of_all), True)) for child in children]
         if is_one_stack:
-            return [_warned(part, _interleaved(name, stations, len(found), min(thin), False))]
+            return [part.warned(_interleaved(name, stations, len(found), min(thin), False))]
     return []
 
 
@@ -172,7 +172,7 @@ def _near(part: VolumePart, stations: Stations) -> list[VolumePart]:
                 warning = (
                     f"The images of {len(children)} values of {SPLIT_BY[keyword]} stand near each other, each a volume."
                 )
-                return [_warned(child, warning) for child in children]
+                return [child.warned(warning) for child in children]
     return []
 
 
@@ -262,10 +262,6 @@ def _by_value(part: VolumePart, keyword: str) -> list[VolumePart]:
         VolumePart(images, (*part.labels, (keyword, images[0].value(keyword))), part.warnings)
         for images in partition(part.images, lambda image: image.value(keyword))
     ]
-
-
-def _warned(part: VolumePart, warning: str) -> VolumePart:
-    return VolumePart(part.images, part.labels, (*part.warnings, warning))
 
 
 def _thickness_mm(images: list[SeriesImage]) -> float:
