@@ -48,13 +48,9 @@ CLASSIC_FORM = {
 }
 
 #: What speaks of all frames at once, and so of no single one.
-_OBJECT_LEVEL = {
-    Tag(keyword)
-    for keyword in (
-        *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-        *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-    )
-}
+_OF_OBJECTS = """NumberOfFrames SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ExtendedOffsetTable
+    ExtendedOffsetTableLengths"""
+_OBJECT_LEVEL = {Tag(keyword) for keyword in _OF_OBJECTS.split()}
 
 
 class FrameHeader(Dataset):
