@@ -227,7 +227,6 @@ class FFTSharpnessMetric(_SharpnessMetric):
 
     Args:
         grey_range: ``(low, high)`` of the images, mapped to grey levels 0 and 255.
-        size: half-width of the square of zeros; see `fft_sharpness`.
         reduction: how values are averaged, as for MONAI's metrics.
         get_not_nans: whether ``aggregate()`` returns the count of values, too.
 
@@ -238,18 +237,8 @@ class FFTSharpnessMetric(_SharpnessMetric):
         -276
     """
 
-    def __init__(
-        self,
-        grey_range: tuple[float, float] = (0.0, 255.0),
-        size: int | Literal["auto"] = "auto",
-        reduction: MetricReduction | str = MetricReduction.MEAN,
-        get_not_nans: bool = False,
-    ) -> None:
-        super().__init__(grey_range, reduction, get_not_nans)
-        self.size = size
-
     def _measure(self, grey: Tensor, mask: Tensor | None) -> Tensor:
-        return fft_sharpness(grey, self.size, mask)
+        return fft_sharpness(grey, mask=mask)
 
 
 @dataclass(frozen=True)
