@@ -114,18 +114,14 @@ def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:
 class ScaleToModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Bring a volume to model range by one :class:`IntensityMap`, kept as ``{key}_intensity`` for the way back.
 
-    Reads the modality from ``source_key``. Values are (1, I, J, K) or any other shape.
+    The modality is that of ``source``, as ``ReadSourced`` keeps it. Values are (1, I, J, K) or any other shape.
     """
-
-    def __init__(self, keys: KeysCollection, source_key: str = "source", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale each key."""
         result = dict(data)
         for key in self.key_iterator(result):
-            intensity = fit_intensity_map(result[key], result[self.source_key].modality)
+            intensity = fit_intensity_map(result[key], result["source"].modality)
             result[f"{key}_intensity"] = intensity
             result[key] = intensity.forward(result[key])
         return result

@@ -59,13 +59,12 @@ def volume_of(source: DicomSeries | VolumeFile, hide_padding: bool = True) -> Me
 
 
 class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
-    """Replace a path, or the files of a series, by the volume, and keep the source object as ``source_key``.
+    """Replace a path, or the files of a series, by the volume, and keep the source object as ``source``.
 
     Args:
         keys: paths, files of a series, volumes of a 4D NIfTI file, or any of these in archives.
         modality: modality of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or
             ``PT``; None for what header or JSON file beside say, with a warning when nothing does. DICOM says its own.
-        source_key: where the source is kept.
         limits: the largest source that is read.
 
     Raises:
@@ -76,7 +75,6 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         self,
         keys: KeysCollection,
         modality: str | None = None,
-        source_key: str = "source",
         allow_missing_keys: bool = False,
         limits: ReadLimits = DEFAULT_LIMITS,
     ) -> None:
@@ -84,7 +82,6 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         checked({"modality": modality})
         self.limits = limits
         self.modality = modality
-        self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read each key."""
@@ -92,7 +89,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
         for key in self.key_iterator(result):
             with on_disk(result[key]) as item:
                 source = self._read(item)
-            result[self.source_key] = source
+            result["source"] = source
             result[key] = volume_of(source)
         return result
 
@@ -132,7 +129,6 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         weight: see :func:`project_volume`.
         operator: see :func:`project_volume`.
         overshoot: see :func:`project_volume`.
-        source_key: where :class:`ReadSourced` kept the source.
 
     Raises:
         SettingsError: a number is outside its range.
@@ -145,7 +141,6 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         weight: float = 1.0,
         operator: str = "area",
         overshoot: float | None = None,
-        source_key: str = "source",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -155,12 +150,11 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         given = None if overshoot is None else real_number("overshoot", overshoot, 0.0)
         self.overshoot = overshoot_share(self.factor) if given is None else given
         self._settings = {"consistency": self.weight, "operator": operator, "overshoot": given}
-        self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Project each key."""
         result = dict(data)
-        source = result[self.source_key]
+        source = result["source"]
         volume, limits, step = volume_of(source), possible_range(source), negligible_step(source)
         for key in self.key_iterator(result):
             rms, n_bounded = project_volume(
@@ -231,20 +225,16 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
     Args:
         keys: results (1, fI, fJ, K).
         factor: super-resolution factor.
-        source_key: where :class:`ReadSourced` kept the source.
     """
 
-    def __init__(
-        self, keys: KeysCollection, factor: Factor, source_key: str = "source", allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, keys: KeysCollection, factor: Factor, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.factor = Factors.of(factor).in_plane
-        self.source_key = source_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore each key."""
         result = dict(data)
-        source = result[self.source_key]
+        source = result["source"]
         if source.padding is None:
             return result
         for key in self.key_iterator(result):
