@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,8 +38,6 @@ RESEARCH_NOTICE: Final = "This result was made by an algorithm. For research onl
 #: Grows when a field changes its name or meaning, so that readers of old reports notice.
 SCHEMA_VERSION: Final = 1
 
-Affine = tuple[tuple[float, ...], ...]
-
 
 @dataclass(frozen=True)
 class SourceSummary:
@@ -55,15 +53,9 @@ class SourceSummary:
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
-    affine: Affine
+    affine: Sequence[Sequence[float]]
     format: str
     n_images: int
-
-    def __post_init__(self) -> None:
-        # Arrays and lists (from NumPy, from JSON) become tuples, so that equal grids compare equal.
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in self.spacing_mm))
-        object.__setattr__(self, "affine", tuple(tuple(float(x) for x in row) for row in self.affine))
 
 
 @dataclass(frozen=True)
@@ -268,39 +260,6 @@ class SRReport:
         """
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         replace_text(Path(path), text)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SRReport:
-        """Build from what `to_dict` gave, as read from a JSON file.
-
-        Raises:
-            SettingsError: when a field is missing or unknown, or the layout is of another version.
-        """
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise SettingsError(f"The report has layout {version}, but this version reads {SCHEMA_VERSION}.")
-        try:
-            return cls(**_with_parts(data))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise SettingsError(f"The report does not have the expected fields: {error}.") from error
-
-
-def _with_parts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the nested dicts of a report into its data classes."""
-    metrics = data["metrics"]
-    rows = {name: Sharpness(**metrics[name]) for name in ("source", "bicubic", "result")}
-    return {
-        **data,
-        "source": SourceSummary(**data["source"]),
-        "result": ResultSummary(**data["result"]),
-        "model": ModelSummary(**data["model"]),
-        "degradation": DegradationSummary(**data["degradation"]),
-        "metrics": MetricSummary(**rows, agreement=Agreement(**metrics["agreement"])),
-        "duration_s": PhaseDurations(**data["duration_s"]),
-        "warnings": tuple(data["warnings"]),
-        "factors": tuple(data.get("factors", ())),
-        "outputs": tuple(OutputSummary(**one) for one in data.get("outputs", ())),
-    }
 
 
 def _to_json(value: Any) -> Any:
