@@ -41,21 +41,20 @@ class Operator:
     weakest: float = 0.0
 
 
-def operator_matrix(name: str, fine: int, coarse: int, sigma: float = GAUSSIAN_SIGMA) -> Tensor:
-    """One axis of an operator as a (coarse, fine) float64 matrix.
+def operator_matrix(name: str, fine: int, coarse: int) -> Tensor:
+    """One axis of an operator as a (coarse, fine) float64 matrix, of :data:`GAUSSIAN_SIGMA` where it has a width.
 
     Args:
         name: one of :data:`OPERATORS`.
         fine: high-resolution pixels between the outer faces.
         coarse: low-resolution pixels between the same faces, at most as many.
-        sigma: standard deviation of the Gaussian, in low-resolution pixels.
 
     Example:
         >>> operator_matrix("area", 3, 2)
         tensor([[0.6667, 0.3333, 0.0000],
                 [0.0000, 0.3333, 0.6667]], dtype=torch.float64)
     """
-    return OPERATORS[name].matrix(fine, coarse, sigma)
+    return OPERATORS[name].matrix(fine, coarse, GAUSSIAN_SIGMA)
 
 
 def operator_place(name: str) -> int:
