@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -113,21 +113,14 @@ class ReportOutput:
                                  n_bounded=projection.n_bounded, n_voxels=case.result.numel(),
                                  overshoot=projection.overshoot),
             factor=case.factors.whole[0], factors=case.factors, settings=settings, seed=case.described.get("seed"),
-            model=self._model_summary(case.described), versions=_versions(), device=self.device,
+            model=ModelSummary(self.model.name, self.model.version, self.model.weights_sha256,
+                               count_parameters(self.network), case.described.get("evaluations_per_slice", 1)),
+            versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
             definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
             warnings=_warnings(case), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
-
-    def _model_summary(self, described: Mapping[str, Any]) -> ModelSummary:
-        return ModelSummary(
-            self.model.name,
-            self.model.version,
-            self.model.weights_sha256,
-            count_parameters(self.network),
-            described.get("evaluations_per_slice", 1),
-        )
 
 
 def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[str, Any]:
