@@ -187,8 +187,8 @@ def _complete_series(scan: FileScan) -> tuple[list[SeriesFiles], list[SkippedIte
     for bucket, images in scan.images.items():
         images.sort(key=lambda image: (image.path, image.frame))
         volumes, left_out = volumes_of(images, damaged, scan.same)
-        for item in left_out:
-            scan.skips[images[0].series, item.reason, item.message] += item.paths
+        for reason, message, paths in left_out:
+            scan.skips[images[0].series, reason, message] += paths
         n_missing = missing[bucket]
         cases = [files.case for files in volumes] or [case_digest("series", bucket)] if n_missing else []
         refused += [SkippedItem(case, ReasonCode.MISSING_FILE, _MISSING, n_missing) for case in cases]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ __all__ = ["LeftOut", "volumes_of"]
 
 #: Compares two files of one SOP Instance UID.
 SameContent = Callable[[Path, Path], bool]
+
+#: Images of a series that make no volume: why, what a person reads, and the files that hold them.
+LeftOut = tuple[ReasonCode, str, tuple[Path, ...]]
 
 #: What of ``SeriesImage.grid`` only says whose images these are.
 _OWNERS = {
@@ -53,21 +56,6 @@ _NEXT = 1.5
 
 #: Cosine between normals of planes that lie across each other.
 _ACROSS = 0.7
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Images of a series that make no volume.
-
-    Args:
-        reason: why.
-        message: what a person reads.
-        paths: paths of the files that hold them.
-    """
-
-    reason: ReasonCode
-    message: str
-    paths: tuple[Path, ...] = field(repr=False)
 
 
 def volumes_of(
@@ -115,7 +103,7 @@ def volumes_of(
 
 
 def _left_out(images: list[SeriesImage], reason: ReasonCode, message: str) -> LeftOut:
-    return LeftOut(reason, message, tuple(dict.fromkeys(image.path for image in images)))
+    return reason, message, tuple(dict.fromkeys(image.path for image in images))
 
 
 def _owned(part: VolumePart) -> list[VolumePart]:
