@@ -37,7 +37,7 @@ def refuse_damage_in_print() -> Iterator[None]:
         printed: list[bytes] = []
         with _standard_error_into(printed):
             yield
-    lines = list(b"".join(printed).splitlines(keepends=True))
+    lines = b"".join(printed).splitlines(keepends=True)
     others = b"".join(line for line in lines if not _OF_LIBJPEG.search(line))
     if others:
         with suppress(OSError):

@@ -13,7 +13,6 @@ from typing import BinaryIO, cast
 
 import pydicom
 from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
@@ -84,7 +83,8 @@ def _parsed(
     """The data set of a whole file, or of what was deflated behind ``meta``."""
     if meta is None:
         return pydicom.dcmread(stream, stop_before_pixels=not with_pixels, force=start[128:] != b"DICM")
-    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=None if with_pixels else _at_pixels)
+    at_pixels = None if with_pixels else lambda tag, vr, length: tag in _PIXEL_TAGS
+    dataset = read_dataset(cast(BinaryIO, stream), False, True, stop_when=at_pixels)
     file_meta = pydicom.dataset.FileMetaDataset(meta)
     parsed = pydicom.FileDataset("", dataset, start[:128], file_meta, False, True)
     parsed.set_original_encoding(False, True, dataset.original_character_set)
@@ -145,16 +145,8 @@ def _file_meta(file: BinaryIO, begin: int, size: int, limits: ReadLimits) -> tup
     """Elements of group 0002, and where they end; what their group length says is not needed."""
     file.seek(begin)
     stream = _LimitedStream(file, size, limits.header_bytes, limits.header_reads, limits.header_reads)
-    meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=_after_meta)
+    meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     return meta, file.tell()
-
-
-def _after_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag.group != 2
-
-
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag in _PIXEL_TAGS
 
 
 @contextmanager

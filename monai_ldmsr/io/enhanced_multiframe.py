@@ -180,15 +180,12 @@ class FramePixels:
             if tag.group == 0x0028:
                 carry(image, header, tag)
         element = self._files[path]
-        image.PixelData = element.frame(header.frame_number - 1, _frame_bytes(header))
+        n_bytes = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+        image.PixelData = element.frame(header.frame_number - 1, n_bytes)
         image["PixelData"].VR = element.vr
         image["PixelData"].is_undefined_length = element.is_encapsulated
         image.file_meta = header.file_meta
         return image
-
-
-def _frame_bytes(header: Dataset) -> int:
-    return int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
 
 
 class _PixelElement:

@@ -49,8 +49,7 @@ def volume_extension(path: PurePath) -> str | None:
 
 def format_of(path: PurePath) -> VolumeFormat | None:
     """Format of a file by its extension; ``None`` when it is no volume file."""
-    extension = volume_extension(path)
-    return next((each for each in FORMATS if extension in each.extensions), None)
+    return next((each for each in FORMATS if path.name.lower().endswith(each.extensions)), None)
 
 
 def inspect_file(path: Path, limits: ReadLimits) -> InspectedFile:
