@@ -46,12 +46,7 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: BaseException, **more: Any) -> Self:
-        """Distinguish a refusal from damage and from our own mistakes.
-
-        Args:
-            error: what was raised.
-            more: other fields of a subclass.
-        """
+        """Distinguish a refusal from damage and from our own mistakes; ``more`` are other fields of a subclass."""
         cause = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
         if cause is not None:
             status = "skipped" if isinstance(cause, SkippedSourceError) else "failed"

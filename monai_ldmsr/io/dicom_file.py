@@ -38,14 +38,9 @@ _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 def read_dicom_file(
     path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, with_pixels: bool = False
 ) -> pydicom.Dataset | None:
-    """Parse a file, by default up to its pixels; ``None`` when it does not begin as DICOM.
+    """Parse a regular file, by default up to its pixels; ``None`` when it does not begin as DICOM.
 
     Without the preamble and magic word of PS3.10, a file of group 0002 or 0008 in little endian is tried.
-
-    Args:
-        path: a regular file.
-        limits: see :class:`ReadLimits`.
-        with_pixels: parse the whole file.
 
     Raises:
         SourceError: ``TOO_LARGE``.
@@ -151,11 +146,7 @@ def _file_meta(file: BinaryIO, begin: int, size: int, limits: ReadLimits) -> tup
 
 @contextmanager
 def open_dicom(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[BinaryIO | None]:
-    """Open a file, inflated in memory where it is a DICOM file in gzip; ``None`` where gzip holds something else.
-
-    Args:
-        path: a regular file.
-        limits: see :class:`ReadLimits`.
+    """Open a regular file, inflated in memory where it is DICOM in gzip; ``None`` where gzip holds something else.
 
     Raises:
         SourceError: ``TOO_LARGE``.

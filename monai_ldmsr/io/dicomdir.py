@@ -28,10 +28,6 @@ def is_dicomdir_name(name: str) -> bool:
 def read_dicomdir(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[tuple[str, PurePosixPath | None]]:
     """Images of CT, MR and PET series that a DICOMDIR lists, as far as its records are in use.
 
-    Args:
-        path: path of the file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-
     Returns:
         Series Instance UID of each, and path of its file relative to the folder of the DICOMDIR, or ``None`` when it
         would lie outside.

@@ -71,13 +71,7 @@ class Resolution:
         self._n_coarse = 0
 
     def check(self, stored: npt.NDArray[np.int32], values: npt.NDArray[np.float32], slope: float, place: str) -> None:
-        """Look at one image.
-
-        Args:
-            stored: stored integers of the image.
-            values: what they became.
-            slope: slope of the rescale.
-            place: such as ``"Image 3 of 12"``.
+        """Look at the stored integers of one image, and at what they became by the slope of its rescale.
 
         Raises:
             SourceError: ``BAD_RESCALE`` when different stored integers became the same value.

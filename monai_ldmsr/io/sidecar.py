@@ -53,9 +53,6 @@ class Sidecar:
 def read_sidecar(path: Path) -> Sidecar:
     """Read the JSON file beside a volume file, where there is one.
 
-    Args:
-        path: path of the volume file.
-
     Raises:
         SkippedSourceError: ``LABEL_MAP`` or ``PHASE_IMAGE`` when it says that the volume is such.
     """

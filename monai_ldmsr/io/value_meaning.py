@@ -40,12 +40,7 @@ def carry_private_scales(header: Dataset, source: Dataset, modality: str) -> Non
 
 
 def lost_meaning(headers: Sequence[Dataset], modality: str) -> list[str]:
-    """Warnings of what says more about the values of a source, and cannot be said of the result's.
-
-    Args:
-        headers: headers of all images of the source.
-        modality: ``CT``, ``MR`` or ``PT``.
-    """
+    """Warnings of what the headers of a source's images say about its values that cannot be said of the result's."""
     warnings = []
     n_mapped = sum("RealWorldValueMappingSequence" in header for header in headers)
     if modality == "PT" and n_mapped:

@@ -147,12 +147,7 @@ def nifti_volumes(path: str | Path, limits: ReadLimits = DEFAULT_LIMITS) -> list
 
 
 def split_volumes(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> list[NiftiVolume | Path]:
-    """The volumes of a 4D file; of any other, and of a damaged one for its reader to refuse, the file itself.
-
-    Args:
-        path: path of a volume file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-    """
+    """The volumes of a 4D file; of any other, and of a damaged one for its reader to refuse, the file itself."""
     file_format = format_of(path)
     if file_format is not None and file_format.counts_volumes:
         with suppress(Exception):  # as the reader meets it again, and says what it is

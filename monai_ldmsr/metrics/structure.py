@@ -175,11 +175,7 @@ def flat_noise(image: Tensor, reference: Tensor) -> float:
 
 
 def patch_distances(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """Sliced Wasserstein distance of patches by level, as defined in :data:`STRUCTURE_DEFINITIONS`.
-
-    Args:
-        image: (1, 1, H, W).
-        reference: likewise.
+    """Sliced Wasserstein distance of patches by level, as in :data:`STRUCTURE_DEFINITIONS`; both (1, 1, H, W).
 
     Returns:
         ``fine``, ``middle``, ``coarse``; NaN where the original has nothing on that level, or it is smaller than a

@@ -112,11 +112,6 @@ class BinaryFile(InspectedFile):
     order cost one decompression and the memory of one volume; any other order begins again at each step back. Another
     process to which it is sent opens the file for itself.
 
-    Args:
-        path: path of the file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`; they hold for the file as a whole.
-        file_format: format of the file.
-
     Raises:
         SourceError: ``UNSUPPORTED_PIXELS``, ``UNSUPPORTED_DIMENSIONS`` (5D) or ``TOO_LARGE``; and see
             :class:`BinaryFormat`.

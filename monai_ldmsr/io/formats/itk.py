@@ -163,11 +163,6 @@ class ItkFormat(VolumeFormat):
 class ItkFile(InspectedFile):
     """A file of an :class:`ItkFormat`.
 
-    Args:
-        path: path of the file.
-        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
-        file_format: format of the file.
-
     Raises:
         SourceError: see :meth:`ItkFormat.header`; ``NO_GEOMETRY`` when the unit is none of length.
     """

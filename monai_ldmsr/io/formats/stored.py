@@ -63,10 +63,6 @@ def compression(name: str) -> str:
 def check_compression(path: Path, extensions: Sequence[str] = ()) -> None:
     """Refuse a file that is compressed in another way than its name says: no reader takes it by that name.
 
-    Args:
-        path: path of the file.
-        extensions: extensions of the file's format.
-
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE``, with what the file is.
     """
