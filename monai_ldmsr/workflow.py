@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_config",
+    "config_keys",
     "evaluate",
     "load_network",
     "load_super_resolver",
@@ -160,6 +161,11 @@ def load_super_resolver(
 def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SliceNetwork:
     """The network alone, for configs."""
     return load_super_resolver(bundle, weights, **settings)[0]
+
+
+def config_keys(bundle: str | Path) -> set[str]:
+    """Keys of a bundle's config: those of ``WorkSettings`` that are among them are the settings of its network."""
+    return set(ConfigParser.load_config_file(find_bundle(bundle) / "configs" / "inference.yaml"))
 
 
 def evaluate(

@@ -45,7 +45,7 @@ def test_adding_a_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="overshoot is 'x'"):
         More(**arguments.model_settings(parser.parse_args(["--overshoot", "x"])))
     # MONAI Label's clients are offered it, and a digest tells its results from others.
-    assert options.offered_options()["overshoot"] == ""
+    assert options.offered_options("ldm_sr")["overshoot"] == ""
     asked = options.requested_settings({"overshoot": "0.5"}, "ldm_sr", None)
     assert asked.changing("voxels")["overshoot"] == 0.5  # what fingerprints and digests are made of
     assert settings_fingerprint(asked) != settings_fingerprint(More())

@@ -82,7 +82,7 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
 
     def init_infers(self) -> dict[str, InferTask]:
         """The bundle as the one model; as a segmentation, for other kinds have no button in Slicer and OHIF."""
-        return {self._model.name: _SuperResolutionTask(self._model.description)}
+        return {self._model.name: _SuperResolutionTask(self._model.description, self._bundle)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """How the next image is chosen: ``newest_result`` is how a viewer gets to what was just made."""
@@ -165,8 +165,8 @@ class SuperResolutionApp(MONAILabelApp):  # type: ignore[misc]  # MONAI Label ca
 class _SuperResolutionTask(InferTask):  # type: ignore[misc]
     """What clients get of the model; the app itself does the work, for it knows where results go."""
 
-    def __init__(self, description: str) -> None:
-        options = {"device": device_list(), **offered_options()}
+    def __init__(self, description: str, bundle: str) -> None:
+        options = {"device": device_list(), **offered_options(bundle)}
         super().__init__(InferType.SEGMENTATION, labels=None, dimension=3, description=description, config=options)
 
     def is_valid(self) -> bool:

@@ -12,14 +12,21 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.settings import Setting, WorkSettings, described
+from monai_ldmsr.workflow import config_keys
 
 __all__ = ["offered_options", "requested_name", "requested_settings", "settings_digest"]
 
 
-def offered_options() -> dict[str, Any]:
-    """What clients show: lists to choose from, of which the first is what they send unasked; "" is the bundle's."""
-    options = {}
+def offered_options(bundle: str | Path) -> dict[str, Any]:
+    """What clients show: lists to choose from, of which the first is what they send unasked; "" is the bundle's.
+
+    Args:
+        bundle: whose settings they are; what its network does not have is not offered.
+    """
+    options, of_bundle = {}, config_keys(bundle)
     for name, one, default in _offered():
+        if name not in of_bundle:
+            continue
         unasked = "" if default is None else default
         others = [choice for choice in one.choices if choice != unasked]
         options[one.word or name] = [unasked, *others] if others else unasked

@@ -36,7 +36,7 @@ def settings_of(**request: object) -> WorkSettings:
 def test_options_come_as_clients_send_them() -> None:
     assert settings_of() == WorkSettings()
     # The lists that the server offers mean their first values; "" is the bundle's.
-    assert settings_of(**offered_options()) == WorkSettings()
+    assert settings_of(**offered_options("ldm_sr")) == WorkSettings()
     told = settings_of(
         factor="4", steps="1", seed=7.0, detail="0.5", consistency=1, operator="kspace", noise="2.5", modality="CT"
     )
@@ -44,6 +44,13 @@ def test_options_come_as_clients_send_them() -> None:
     assert settings_of(noise="0").noise == 0.0
     assert settings_of(num_inference_steps=2).num_inference_steps == 2
     assert settings_of(client_id="x", result_dtype="uint8") == WorkSettings()
+
+
+def test_only_what_a_network_has_is_offered() -> None:
+    """Each option that is offered for a bundle is one that its config uses, so that no client is refused for it."""
+    with_dial, without = (offered_options(name).keys() for name in ("ldm_sr", "srgan_sr"))
+    assert with_dial - without == {"detail", "steps", "noise"}
+    assert without - with_dial == set()
 
 
 @pytest.mark.parametrize(
