@@ -33,6 +33,11 @@ NO_LIMIT = ReceiverLimits(min_free_bytes=0)
 STUDY = generate_uid()
 
 
+MR_ALONE = SeriesQuery(study=STUDY, modality="MR")
+RELATED = 'multipart/related; type="application/dicom"; boundary=b'
+PART = b"--b\r\nContent-Type: application/dicom\r\n\r\n"
+
+
 class Source:
     """A PACS that has what lies in a folder; ``images`` may be changed."""
 
@@ -97,19 +102,18 @@ def test_a_study_comes_whole_and_only_once(study: Path, tmp_path: Path, method: 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_what_is_missing_is_fetched(study: Path, tmp_path: Path, method: str) -> None:
     late = sorted(images_in(study / "mr"))[:2]
-    query = SeriesQuery(study=STUDY, modality="MR")
     with source_of(method, study) as source:
         held_back = [image for image in source.images if image.SOPInstanceUID in late]
         for uid in late:
             source.remove(uid)
-        assert [s.n_fetched for s in source.fetch(tmp_path / "in", query=query).series] == [4]
+        assert [s.n_fetched for s in source.fetch(tmp_path / "in", query=MR_ALONE).series] == [4]
         source.images += held_back
         if source.web is not None:
             source.web.add(*(Path(image.filename) for image in held_back))
-        assert [s.n_fetched for s in source.fetch(tmp_path / "in", query=query).series] == [2]
+        assert [s.n_fetched for s in source.fetch(tmp_path / "in", query=MR_ALONE).series] == [2]
         assert images_in(tmp_path / "in") == images_in(study / "mr")
         source.remove(late[0])
-        assert source.fetch(tmp_path / "in", query=query).exit_code == 0
+        assert source.fetch(tmp_path / "in", query=MR_ALONE).exit_code == 0
         assert late[0] not in images_in(tmp_path / "in"), "the PACS has taken it back"
     assert not list((tmp_path / "in").rglob(".*"))
 
@@ -142,7 +146,7 @@ def test_what_was_not_listed_is_not_kept(
     with source_of(method, study) as source:
         listed = [image for image in source.images if image.SOPInstanceUID != late]
         monkeypatch.setattr("monai_ldmsr.pacs.fetching.find_by_dicom", found_before(listed))
-        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+        summary = source.fetch(tmp_path / "in", query=MR_ALONE)
     assert [(series.status, series.n_images) for series in summary.series] == [("done", 5)]
     assert set(images_in(tmp_path / "in")) == set(images_in(study / "mr")) - {late}
 
@@ -185,7 +189,7 @@ def test_a_peer_that_answers_with_everything_is_not_believed(study: Path, tmp_pa
         for query, counts in (
             (SeriesQuery(accession="B"), [2]),
             (SeriesQuery(date="20250101"), [2]),
-            (SeriesQuery(study=STUDY, modality="MR"), [6]),
+            (MR_ALONE, [6]),
         ):
             summary = fetch(DicomwebPeer(web.url), tmp_path, query, dry_run=True)
             assert [series.n_images for series in summary.series] == counts
@@ -251,10 +255,9 @@ def test_another_image_than_was_asked_for_is_not_kept(study: Path, tmp_path: Pat
     with source_of(method, study, alter) as source:
         if source.web is not None:
             content = next((study / "ct").glob("*.dcm")).read_bytes()
-            body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--b--\r\n"
-            kind = 'multipart/related; type="application/dicom"; boundary=b'
-            source.web.fail = lambda _, path: (200, kind, body) if wrong in path else None
-        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+            body = PART + content + b"\r\n--b--\r\n"
+            source.web.fail = lambda _, path: (200, RELATED, body) if wrong in path else None
+        summary = source.fetch(tmp_path / "in", query=MR_ALONE)
     assert [series.reason for series in summary.series] == ["PACS_REFUSED"]
     assert not images_in(tmp_path / "in")
 
@@ -264,8 +267,8 @@ def test_another_image_than_was_asked_for_is_not_kept(study: Path, tmp_path: Pat
     [
         ("text/html", b"<html>"),
         ("application/dicom", b"nothing"),
-        ('multipart/related; type="application/dicom"; boundary=b', b"--b\r\n\r\n" + b"x" * 500),  # no end
-        ('multipart/related; type="application/dicom"; boundary=b', b"--b\r\n\r\nA\r\n--b\r\n\r\nB\r\n--b--"),
+        (RELATED, b"--b\r\n\r\n" + b"x" * 500),  # no end
+        (RELATED, b"--b\r\n\r\nA\r\n--b\r\n\r\nB\r\n--b--"),
         ("multipart/related", b"--b\r\n\r\nA\r\n--b--"),
     ],
 )
@@ -273,7 +276,7 @@ def test_answers_that_are_no_image(study: Path, tmp_path: Path, kind: str, body:
     with source_of("wado", study) as source:
         assert source.web is not None
         source.web.fail = lambda _, path: (200, kind, body) if path.count("/") > 6 else None
-        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+        summary = source.fetch(tmp_path / "in", query=MR_ALONE)
     assert [series.reason for series in summary.series] == ["UNREADABLE_FILE"]
     assert summary.exit_code == 4
     assert not images_in(tmp_path / "in")
@@ -284,12 +287,11 @@ def test_two_images_in_one_answer_are_not_taken_for_one(study: Path, tmp_path: P
         assert source.web is not None
 
         def twice(_: str, path: str) -> tuple[int, str, bytes] | None:
-            part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + source.web.files.get(path.split("/")[-1], b"")
-            kind = 'multipart/related; type="application/dicom"; boundary=b'
-            return (200, kind, part + b"\r\n" + part + b"\r\n--b--") if path.count("/") > 6 else None
+            part = PART + source.web.files.get(path.split("/")[-1], b"")
+            return (200, RELATED, part + b"\r\n" + part + b"\r\n--b--") if path.count("/") > 6 else None
 
         source.web.fail = twice
-        summary = source.fetch(tmp_path / "in", query=SeriesQuery(study=STUDY, modality="MR"))
+        summary = source.fetch(tmp_path / "in", query=MR_ALONE)
     assert [series.reason for series in summary.series] == ["UNREADABLE_FILE"]
 
 
@@ -323,8 +325,7 @@ def test_a_disk_that_is_full(study: Path, tmp_path: Path, method: str, monkeypat
 def test_a_destination_that_cannot_be_made(study: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with archive(list(images_in(study).values())) as peer:
-        arguments = ["fetch", str(peer), str(tmp_path / "file" / "in"), "--study", STUDY]
-        assert main(arguments) == 7
+        assert main(["fetch", str(peer), str(tmp_path / "file" / "in"), "--study", STUDY]) == 7
 
 
 def test_a_move_destination_that_the_peer_does_not_know(study: Path, tmp_path: Path) -> None:

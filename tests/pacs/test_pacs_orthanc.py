@@ -16,16 +16,17 @@ import torch
 from dicom_fixtures import make_series
 from dicomweb_client.api import DICOMwebClient
 from orthanc_server import OrthancServer, free_port
-from pacs_fixtures import compressed, wait_until
+from pacs_fixtures import compressed, images_in, wait_until
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from monai_ldmsr import super_resolve
 from monai_ldmsr.cli import main
 from monai_ldmsr.pacs import retrieval
+from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.fetching import MoveTarget, SeriesQuery, fetch
 from monai_ldmsr.pacs.peers import Caller, parse_peer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
-from monai_ldmsr.pacs.sending import parse_destination
+from monai_ldmsr.pacs.sending import StoreDelivery, parse_destination
 from monai_ldmsr.pacs.spool import SpoolTimes
 from monai_ldmsr.pacs.store_server import Endpoint, ReceiverLimits
 
@@ -52,20 +53,8 @@ def fetch_by(server: OrthancServer, method: str, folder: Path, study: str):
     port = free_port()
     if method == "move":
         server.register("LDMSR", port)
-    target = MoveTarget(port, "127.0.0.1")
-    return fetch(
-        parse_peer(peer_of(server, method)),
-        folder,
-        SeriesQuery(study=study),
-        method=method,
-        move=target,
-        limits=NO_LIMIT,
-    )
-
-
-def by_uid(folder: Path) -> dict[str, pydicom.Dataset]:
-    images = [pydicom.dcmread(path) for path in folder.rglob("*.dcm")]
-    return {image.SOPInstanceUID: image for image in images}
+    peer, target = parse_peer(peer_of(server, method)), MoveTarget(port, "127.0.0.1")
+    return fetch(peer, folder, SeriesQuery(study=study), method=method, move=target, limits=NO_LIMIT)
 
 
 @pytest.mark.parametrize(("way_in", "way_out"), [("get", "store"), ("move", "store"), ("wado", "stow")])
@@ -75,7 +64,7 @@ def test_round_trip(server: OrthancServer, tmp_path: Path, bundle: Path, way_in:
     server.upload(*made.paths)
 
     assert fetch_by(server, way_in, tmp_path / "in", source.StudyInstanceUID).exit_code == 0
-    fetched = by_uid(tmp_path / "in")
+    fetched = images_in(tmp_path / "in")
     assert len(fetched) == SHAPE[2]
     for path in made.paths:
         original = pydicom.dcmread(path)
@@ -94,7 +83,7 @@ def test_round_trip(server: OrthancServer, tmp_path: Path, bundle: Path, way_in:
     uids = {match["0020000E"]["Value"][0] for match in found}
     assert len(found) == 2
     [new] = uids - {source.SeriesInstanceUID}
-    sent = by_uid(result)
+    sent = images_in(result)
     back = client.retrieve_series(source.StudyInstanceUID, new)
     assert {image.SOPInstanceUID for image in back} == set(sent)
     assert len(back) == len(sent)
@@ -116,7 +105,7 @@ def test_compressed_images_pass_unchanged(server: OrthancServer, tmp_path: Path,
     study = pydicom.dcmread(paths[0]).StudyInstanceUID
     summary = fetch_by(server, method, tmp_path / "in", study)
     assert summary.exit_code == 0, summary
-    fetched = by_uid(tmp_path / "in")
+    fetched = images_in(tmp_path / "in")
     for path in paths:
         original = pydicom.dcmread(path)
         image = fetched[original.SOPInstanceUID]
@@ -144,14 +133,8 @@ def test_killed_while_sending(
     paths = make_series(tmp_path / "result" / "dicom", "MR", (16, 18, 30)).paths
     expected = sorted(pydicom.dcmread(path).SOPInstanceUID for path in paths)
     delivery = parse_destination(peer_of(server, way_out), Caller(timeout_s=10))
-    owner, name = (
-        ("monai_ldmsr.pacs.sending.StoreDelivery", "_store")
-        if way_out == "store"
-        else ("monai_ldmsr.pacs.dicomweb.DicomwebClient", "store")
-    )
+    target, name = (StoreDelivery, "_store") if way_out == "store" else (DicomwebClient, "store")
     with monkeypatch.context() as patch:
-        module, cls = owner.rsplit(".", 1)
-        target = getattr(__import__(module, fromlist=[cls]), cls)
         patch.setattr(target, name, killing_at(server, getattr(target, name), 12))
         outcome = delivery.deliver(tmp_path / "result")
     assert (outcome.n_sent, outcome.n_instances, outcome.reason) == (11, 30, "PACS_UNREACHABLE")
@@ -182,7 +165,7 @@ def test_killed_while_fetching(
     server.start()
     summary = fetch_by(server, method, tmp_path / "in", study)
     assert summary.exit_code == 0
-    assert sorted(by_uid(tmp_path / "in")) == sorted(pydicom.dcmread(path).SOPInstanceUID for path in paths)
+    assert sorted(images_in(tmp_path / "in")) == sorted(pydicom.dcmread(path).SOPInstanceUID for path in paths)
 
 
 def test_the_command(server: OrthancServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,6 +199,11 @@ def storescu(port: int, *paths: Path, aet: str = "STORESCU", called: str = "LDMS
     return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode
 
 
+def receiver_for(folder: Path, handed_on: list[Path], sender: str) -> SeriesReceiver:
+    endpoint = Endpoint("LDMSR", 0, [sender], "127.0.0.1")
+    return SeriesReceiver(folder, handed_on.append, endpoint, limits=NO_LIMIT, times=SpoolTimes(quiet_s=0.5))
+
+
 def test_three_hundred_slices_by_storescu(tmp_path: Path) -> None:
     if shutil.which("storescu") is None:
         pytest.skip("dcmtk is not installed: apt-get install -y dcmtk")
@@ -228,10 +216,7 @@ def test_three_hundred_slices_by_storescu(tmp_path: Path) -> None:
         while not busy.is_set():
             matrix @ matrix
 
-    receiver = SeriesReceiver(
-        tmp_path / "spool", handed_on.append, Endpoint("LDMSR", 0, ["STORESCU"], "127.0.0.1"), limits=NO_LIMIT,
-        times=SpoolTimes(quiet_s=0.5),
-    )  # fmt: skip
+    receiver = receiver_for(tmp_path / "spool", handed_on, "STORESCU")
     worker = threading.Thread(target=work)
     worker.start()
     with receiver:
@@ -244,7 +229,7 @@ def test_three_hundred_slices_by_storescu(tmp_path: Path) -> None:
     busy.set()
     worker.join()
     [folder] = handed_on
-    received = by_uid(folder)
+    received = images_in(folder)
     assert len(received) == 300
     for path in paths:
         original = pydicom.dcmread(path)
@@ -255,11 +240,7 @@ def test_orthanc_sends_to_the_receiver(server: OrthancServer, tmp_path: Path) ->
     paths = make_series(tmp_path / "source", "MR", (16, 18, 10)).paths
     server.upload(*paths)
     handed_on: list[Path] = []
-    receiver = SeriesReceiver(
-        tmp_path / "spool", handed_on.append, Endpoint("LDMSR", 0, ["ORTHANC"], "127.0.0.1"), limits=NO_LIMIT,
-        times=SpoolTimes(quiet_s=0.5),
-    )  # fmt: skip
-    with receiver:
+    with receiver_for(tmp_path / "spool", handed_on, "ORTHANC") as receiver:
         server.register("LDMSR", receiver.port)
         [series] = server.request("/series")
         server.request("/modalities/LDMSR/echo", "POST", {})
@@ -267,5 +248,5 @@ def test_orthanc_sends_to_the_receiver(server: OrthancServer, tmp_path: Path) ->
         wait_until(lambda: handed_on)
         server.request("/modalities/LDMSR/store", "POST", series.encode())
         wait_until(lambda: not receiver.spool.n_receiving)
-    assert len(by_uid(handed_on[0])) == 10
+    assert len(images_in(handed_on[0])) == 10
     assert len(handed_on) == 1

@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
     SecondaryCaptureImageStorage,
 )
-from pynetdicom import AE
+from pynetdicom import AE, Association
 from series_by_hand import derive
 
 from monai_ldmsr.errors import ReasonCode, SettingsError
@@ -57,12 +57,29 @@ class Received:
         """Wait until all that may be handed on is."""
         wait_until(lambda: not self.receiver.spool.n_receiving)
 
+    def take(self, images: Sequence[Dataset]) -> None:
+        """Let images come, all of them accepted, and settle."""
+        assert codes(send(self.peer, images)) == [0] * len(images)
+        self.settle()
+
     def stays(self) -> None:
         """Check that what has come is not handed on, long after it would be."""
         before = len(self.handed_on)
         time.sleep(0.4)
         assert len(self.handed_on) == before
         assert self.receiver.spool.n_receiving == 1
+
+
+def associated(peer: DicomPeer, *contexts: tuple[str, str | None]) -> Association:
+    """An association that stays open, with presentation contexts of (SOP class, transfer syntax)."""
+    ae = AE("MODALITY")
+    for uid, syntax in contexts:
+        ae.add_requested_context(uid, syntax)
+    return ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+
+
+def context(image: Dataset) -> tuple[str, str]:
+    return image.SOPClassUID, image.file_meta.TransferSyntaxUID
 
 
 @contextmanager
@@ -95,17 +112,14 @@ def files_in(folder: Path) -> list[Path]:
 def test_a_series_is_handed_on_whole_and_once(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source")
     with receiving(tmp_path) as received:
-        assert codes(send(received.peer, images)) == [0] * 5
-        received.settle()
+        received.take(images)
         [folder] = received.handed_on
         assert folder.parent == tmp_path / "spool" / "ready"
         found = images_in(folder)
         assert all(found[image.SOPInstanceUID] == image for image in images)
-        assert codes(send(received.peer, images[::-1])) == [0] * 5, "identical images are taken"
-        received.settle()
+        received.take(images[::-1])  # identical images are taken
         received.receiver.remove(folder)
-        assert codes(send(received.peer, images)) == [0] * 5, "also when the first are gone"
-        received.settle()
+        received.take(images)  # also when the first are gone
         assert received.handed_on == [folder]
         assert not files_in(tmp_path / "spool")
 
@@ -113,19 +127,16 @@ def test_a_series_is_handed_on_whole_and_once(tmp_path: Path) -> None:
 def test_it_is_known_again_after_a_restart(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source")
     with receiving(tmp_path) as received:
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
     with receiving(tmp_path) as again:
         wait_until(lambda: again.handed_on)
         assert again.handed_on == received.handed_on, "what is ready and not removed is handed on at the start"
-        send(again.peer, images)
-        again.settle()
+        again.take(images)
         assert len(again.handed_on) == 1
     shutil.rmtree(tmp_path / "spool" / "handed_on")
     with receiving(tmp_path) as again:
         again.receiver.remove(received.handed_on[0])
-        send(again.peer, images)
-        again.settle()
+        again.take(images)
         assert again.handed_on.count(received.handed_on[0]) == 1, "made again from what lay in ready/"
 
 
@@ -134,19 +145,16 @@ def test_it_is_forgotten_after_a_time(tmp_path: Path) -> None:
 
     def is_known_after(days: int) -> bool:
         os.utime(record, (time.time() - 86400 * days,) * 2)
-        send(received.peer, a_series(tmp_path / f"other{days}", 1))
-        received.settle()
+        received.take(a_series(tmp_path / f"other{days}", 1))
         return record.exists()
 
     with receiving(tmp_path) as received:
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         [record] = (tmp_path / "spool" / "handed_on").iterdir()
         assert is_known_after(days=89)
         assert not is_known_after(days=91)
         received.receiver.remove(received.handed_on[0])
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         assert len(received.handed_on) == 4, "it came as if for the first time"
 
 
@@ -162,8 +170,7 @@ def test_images_are_kept_as_they_are_encoded(tmp_path: Path, syntax: str) -> Non
         compressed(paths, syntax)
     images = images_in(tmp_path / "source")
     with receiving(tmp_path) as received:
-        assert codes(send(received.peer, list(images.values()))) == [0, 0]
-        received.settle()
+        received.take(list(images.values()))
         for uid, image in images_in(received.handed_on[0]).items():
             assert image.file_meta.TransferSyntaxUID == syntax
             assert image.PixelData == images[uid].PixelData
@@ -173,8 +180,7 @@ def test_images_are_kept_as_they_are_encoded(tmp_path: Path, syntax: str) -> Non
 def test_two_series_of_one_association_are_two(tmp_path: Path) -> None:
     images = a_series(tmp_path / "1", 3) + a_series(tmp_path / "2", 4, "CT")
     with receiving(tmp_path) as received:
-        send(received.peer, images[::2] + images[1::2])
-        received.settle()
+        received.take(images[::2] + images[1::2])
         assert sorted(len(images_in(folder)) for folder in received.handed_on) == [3, 4]
 
 
@@ -198,8 +204,7 @@ def test_an_aborted_series_is_handed_on_only_when_it_comes_again_whole(tmp_path:
         received.stays()
         send(received.peer, images[:3], end=end)
         received.stays()
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         [folder] = received.handed_on
         assert len(images_in(folder)) == 6
 
@@ -210,8 +215,7 @@ def test_what_was_aborted_stays_so_over_a_restart(tmp_path: Path) -> None:
         send(received.peer, images[:2], end="abort")
     with receiving(tmp_path) as received:
         received.stays()
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         assert len(images_in(received.handed_on[0])) == 4
 
 
@@ -230,9 +234,7 @@ def test_an_open_association_is_waited_for_and_then_not(tmp_path: Path) -> None:
     for times, is_handed_on in ((PATIENT, False), (TIMES, True)):
         folder = tmp_path / str(is_handed_on)
         with receiving(folder, times=times) as received:
-            ae = AE("MODALITY")
-            ae.add_requested_context(images[0].SOPClassUID, images[0].file_meta.TransferSyntaxUID)
-            association = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
+            association = associated(received.peer, context(images[0]))
             for image in images:
                 association.send_c_store(image)
             if is_handed_on:
@@ -249,9 +251,7 @@ def test_stopping_lets_an_open_association_end(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 4)
     received = Received(tmp_path / "spool")
     received.receiver.start()
-    ae = AE("MODALITY")
-    ae.add_requested_context(images[0].SOPClassUID, images[0].file_meta.TransferSyntaxUID)
-    association = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
+    association = associated(received.peer, context(images[0]))
     association.send_c_store(images[0])
     received.receiver.stop(grace_s=0.2)
     wait_until(lambda: not association.is_established)
@@ -262,20 +262,16 @@ def test_stopping_lets_an_open_association_end(tmp_path: Path) -> None:
 def test_late_images_make_the_series_whole_again(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 6)
     with receiving(tmp_path) as received:
-        send(received.peer, images[:4])
-        received.settle()
-        send(received.peer, images[4:])
-        received.settle()
+        received.take(images[:4])
+        received.take(images[4:])
         assert [len(images_in(folder)) for folder in received.handed_on] == [4, 6]
         assert received.handed_on[0].exists(), "somebody may be reading it"
     with receiving(tmp_path / "gone") as received:
-        send(received.peer, images[:4])
-        received.settle()
+        received.take(images[:4])
         received.receiver.remove(received.handed_on[0])
         send(received.peer, images[4:])
         received.stays()  # two images of a series of six would look whole
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         assert len(images_in(received.handed_on[-1])) == 6
 
 
@@ -288,8 +284,7 @@ def altered(image: Dataset) -> Dataset:
 def test_other_content_under_a_known_uid_is_refused(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 3)
     with receiving(tmp_path) as received:
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         [folder] = received.handed_on
         for is_gone in (False, True):
             if is_gone:
@@ -307,8 +302,7 @@ def test_a_series_that_contradicts_itself_is_not_handed_on(tmp_path: Path) -> No
     with receiving(tmp_path) as received:
         assert codes(send(received.peer, [*images, altered(images[1])])) == [0, 0, 0, 0xC000]
         received.stays()
-        assert codes(send(received.peer, images)) == [0, 0, 0]
-        received.settle()
+        received.take(images)
         assert images_in(received.handed_on[0])[images[1].SOPInstanceUID] == images[1]
 
 
@@ -339,9 +333,7 @@ def test_more_associations_than_the_limit_are_rejected(tmp_path: Path) -> None:
     images = a_series(tmp_path / "source", 2)
     limits = ReceiverLimits(max_associations=1, min_free_bytes=0)
     with receiving(tmp_path, limits=limits) as received:
-        ae = AE("MODALITY")
-        ae.add_requested_context(images[0].SOPClassUID, images[0].file_meta.TransferSyntaxUID)
-        first = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
+        first = associated(received.peer, context(images[0]))
         assert first.is_established
         assert send(received.peer, images) is None
         first.release()
@@ -405,8 +397,7 @@ def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert refused_with(statuses, reason) == [0, 1, 2, 3]
         assert not files_in(tmp_path / "spool")
         free[0] = usage.free * 2
-        assert codes(send(received.peer, images)) == [0] * 4
-        received.settle()
+        received.take(images)
         assert len(images_in(received.handed_on[0])) == 4
 
 
@@ -423,8 +414,7 @@ def test_one_refused_image_keeps_the_series_until_it_comes(tmp_path: Path, monke
     with receiving(tmp_path) as received:
         assert codes(send(received.peer, images)) == [0, 0, 0xA700, 0]
         received.stays()
-        assert codes(send(received.peer, [images[2]])) == [0]
-        received.settle()
+        received.take([images[2]])
         assert len(images_in(received.handed_on[0])) == 4
 
 
@@ -453,10 +443,7 @@ def test_message_and_data_set_must_name_the_same_image(
     # pynetdicom then takes the message's UIDs from the file meta information, and the data set as it is.
     monkeypatch.setattr("pynetdicom._config.STORE_SEND_CHUNKED_DATASET", True)
     with receiving(tmp_path) as received:
-        ae = AE("MODALITY")
-        for uid in (image.SOPClassUID, CTImageStorage):
-            ae.add_requested_context(uid, image.file_meta.TransferSyntaxUID)
-        association = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
+        association = associated(received.peer, context(image), (CTImageStorage, context(image)[1]))
         assert association.send_c_store(tmp_path / "lie.dcm").Status == 0xA900
         association.release()
         assert not files_in(tmp_path / "spool")
@@ -518,9 +505,7 @@ def test_images_are_on_disk_before_success_is_answered(tmp_path: Path, monkeypat
 
 def test_echo(tmp_path: Path) -> None:
     with receiving(tmp_path) as received:
-        ae = AE("MODALITY")
-        ae.add_requested_context("1.2.840.10008.1.1")
-        association = ae.associate("127.0.0.1", received.peer.port, ae_title="LDMSR")
+        association = associated(received.peer, ("1.2.840.10008.1.1", None))
         assert association.send_c_echo().Status == 0
         association.release()
 
@@ -546,8 +531,7 @@ def test_a_disk_that_fails_later_loses_nothing(tmp_path: Path, monkeypatch: pyte
         assert failures
         assert len(images_in(received.handed_on[0])) == 3
     with receiving(tmp_path) as received:
-        send(received.peer, images)
-        received.settle()
+        received.take(images)
         assert len(received.handed_on) == 1, "handed on at the start, and not once more"
 
 

@@ -20,6 +20,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import build_context, evt
 
+from monai_ldmsr.batch import DeliveryOutcome
 from monai_ldmsr.errors import PeerError, ReasonCode
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import association
@@ -52,6 +53,18 @@ class Recorder:
         status = self.statuses.get(len(self.images), 0x0000)
         self.images.append(image)
         return status
+
+
+def store_to(peer: DicomPeer, result: Path, caller: Caller = CALLER) -> DeliveryOutcome:
+    return StoreDelivery(peer, caller).deliver(result)
+
+
+def stow_to(url: str, result: Path, caller: Caller = CALLER) -> DeliveryOutcome:
+    return StowDelivery(DicomwebPeer(url), caller).deliver(result)
+
+
+def assert_none_sent(outcome: DeliveryOutcome, reason: str, permanent: bool) -> None:
+    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, reason, permanent)
 
 
 @contextmanager
@@ -93,7 +106,7 @@ def test_all_images_are_sent_as_they_are_and_again_to_no_harm(result: Path) -> N
 )
 def test_only_status_0000_counts(result: Path, status: int, n_sent: int, reason: str, permanent: bool) -> None:
     with recording({2: status}) as (peer, _):
-        outcome = StoreDelivery(peer, CALLER).deliver(result)
+        outcome = store_to(peer, result)
     assert (outcome.n_sent, outcome.reason, outcome.permanent) == (n_sent, reason, permanent)
     assert not outcome.complete
     assert f"0x{status:04X}" in outcome.message
@@ -101,66 +114,61 @@ def test_only_status_0000_counts(result: Path, status: int, n_sent: int, reason:
 
 def test_a_rejected_association(result: Path) -> None:
     with recording(allowed=["SOMEBODY"]) as (peer, recorder):
-        outcome = StoreDelivery(peer, CALLER).deliver(result)
+        outcome = store_to(peer, result)
         assert (outcome.n_sent, outcome.n_instances, outcome.reason) == (0, N, "PACS_REJECTED")
         assert "our AE title" in outcome.message
         assert not outcome.permanent, "somebody may register us"
         other = DicomPeer("OTHER", peer.host, peer.port)
-        assert "that was called" in StoreDelivery(other, Caller("SOMEBODY", timeout_s=3)).deliver(result).message
-        assert StoreDelivery(peer, Caller("SOMEBODY", timeout_s=3)).deliver(result).complete
+        assert "that was called" in store_to(other, result, Caller("SOMEBODY", timeout_s=3)).message
+        assert store_to(peer, result, Caller("SOMEBODY", timeout_s=3)).complete
     assert len(recorder.images) == N
 
 
 def test_nobody_there(result: Path) -> None:
-    outcome = StoreDelivery(DicomPeer("PACS", "127.0.0.1", free_port()), CALLER).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_UNREACHABLE", False)
-    outcome = StoreDelivery(DicomPeer("PACS", "no-such-host.invalid", 104), CALLER).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_UNREACHABLE", False)
+    for peer in (DicomPeer("PACS", "127.0.0.1", free_port()), DicomPeer("PACS", "no-such-host.invalid", 104)):
+        assert_none_sent(store_to(peer, result), "PACS_UNREACHABLE", False)
+    assert_none_sent(stow_to(f"http://127.0.0.1:{free_port()}/x", result), "PACS_UNREACHABLE", False)
 
 
 def test_somebody_who_says_nothing(result: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        start = time.monotonic()
-        peer = DicomPeer("PACS", "127.0.0.1", silent.getsockname()[1])
-        outcome = StoreDelivery(peer, Caller(timeout_s=0.5)).deliver(result)
-    assert (outcome.reason, outcome.permanent) == ("PACS_UNREACHABLE", False)
+        start, port = time.monotonic(), silent.getsockname()[1]
+        stored = store_to(DicomPeer("PACS", "127.0.0.1", port), result, Caller(timeout_s=0.5))
+        sent = stow_to(f"http://127.0.0.1:{port}/x", result, Caller(timeout_s=0.3))
+    assert_none_sent(stored, "PACS_UNREACHABLE", False)
+    assert_none_sent(sent, "PACS_UNREACHABLE", False)
     assert time.monotonic() - start < 5
 
 
-def abort(event: evt.Event) -> int:
-    event.assoc.abort()
-    return 0x0000
-
-
-def cut(event: evt.Event) -> int:
-    event.assoc.dul.socket.socket.shutdown(2)
-    return 0x0000
-
-
-def stall(event: evt.Event) -> int:
-    time.sleep(1.5)
-    return 0x0000
-
-
-@pytest.mark.parametrize("trouble", [abort, cut, stall])
-def test_an_association_that_ends_in_the_middle(result: Path, trouble: Callable[[evt.Event], int]) -> None:
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda event: event.assoc.abort(),
+        lambda event: event.assoc.dul.socket.socket.shutdown(2),
+        lambda event: time.sleep(1.5),
+    ],
+    ids=["abort", "cut", "stall"],
+)
+def test_an_association_that_ends_in_the_middle(result: Path, trouble: Callable[[evt.Event], None]) -> None:
     taken = []
 
     def store(event: evt.Event) -> int:
         taken.append(event.request.AffectedSOPInstanceUID)
-        return trouble(event) if len(taken) == 3 else 0x0000
+        if len(taken) == 3:
+            trouble(event)
+        return 0x0000
 
     with scp([(evt.EVT_C_STORE, store)]) as peer:
-        outcome = StoreDelivery(peer, Caller(timeout_s=0.7)).deliver(result)
+        outcome = store_to(peer, result, Caller(timeout_s=0.7))
         assert (outcome.n_sent, outcome.n_instances, outcome.reason) == (2, N, "PACS_UNREACHABLE")
         assert not outcome.permanent
-        assert StoreDelivery(peer, CALLER).deliver(result).complete
+        assert store_to(peer, result).complete
 
 
 def test_explicit_becomes_implicit_without_loss(result: Path) -> None:
     sent = images_in(result)
     with recording(syntaxes=[ImplicitVRLittleEndian]) as (peer, recorder):
-        assert StoreDelivery(peer, CALLER).deliver(result).complete
+        assert store_to(peer, result).complete
     for image in recorder.images:
         assert image.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
         original = sent[image.SOPInstanceUID]
@@ -171,8 +179,7 @@ def test_explicit_becomes_implicit_without_loss(result: Path) -> None:
 @pytest.mark.parametrize("syntaxes", [[RLELossless], [JPEGLSLossless]])
 def test_nothing_is_sent_where_it_would_have_to_be_compressed(result: Path, syntaxes: list[str]) -> None:
     with recording(syntaxes=syntaxes) as (peer, recorder):
-        outcome = StoreDelivery(peer, CALLER).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_NOT_NEGOTIATED", True)
+        assert_none_sent(store_to(peer, result), "PACS_NOT_NEGOTIATED", True)
     assert not recorder.images
 
 
@@ -180,13 +187,12 @@ def test_a_compressed_result_passes_or_fails_clearly(result: Path) -> None:
     compressed([*result.rglob("*.dcm")], RLELossless)
     sent = images_in(result)
     with recording() as (peer, recorder):
-        assert StoreDelivery(peer, CALLER).deliver(result).complete
+        assert store_to(peer, result).complete
     assert {image.SOPInstanceUID: image.PixelData for image in recorder.images} == {
         uid: image.PixelData for uid, image in sent.items()
     }
     with recording(syntaxes=[ExplicitVRLittleEndian]) as (peer, recorder):
-        outcome = StoreDelivery(peer, CALLER).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_NOT_NEGOTIATED", True)
+        assert_none_sent(store_to(peer, result), "PACS_NOT_NEGOTIATED", True)
     assert not recorder.images
 
 
@@ -197,7 +203,7 @@ def test_a_class_that_the_peer_does_not_take(result: Path) -> None:
     image.save_as(first, overwrite=True)
     only_mr = [build_context("1.2.840.10008.5.1.4.1.1.4")]
     with recording(contexts=only_mr) as (peer, _):
-        outcome = StoreDelivery(peer, CALLER).deliver(result)
+        outcome = store_to(peer, result)
     assert (outcome.reason, outcome.permanent) == ("PACS_NOT_NEGOTIATED", True)
     assert outcome.n_sent < N
 
@@ -290,20 +296,11 @@ def test_stow_counts_only_what_is_listed_as_stored(
     order = [pydicom.dcmread(path).SOPInstanceUID for path in sorted(result.rglob("*.dcm"))]
     with DicomwebServer() as server:
         server.fail = lambda *_: failure(order[2]) if len(server.requests) == 3 else None
-        outcome = StowDelivery(DicomwebPeer(server.url), CALLER).deliver(result)
+        outcome = stow_to(server.url, result)
         assert (outcome.n_sent, outcome.n_instances, outcome.reason) == (n_sent, N, reason)
         assert (outcome.complete, outcome.permanent) == (False, permanent)
         assert "MARKER" not in outcome.message
-        assert StowDelivery(DicomwebPeer(server.url), CALLER).deliver(result).complete
-
-
-def test_stow_to_nobody(result: Path) -> None:
-    outcome = StowDelivery(DicomwebPeer(f"http://127.0.0.1:{free_port()}/x"), CALLER).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_UNREACHABLE", False)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
-        outcome = StowDelivery(DicomwebPeer(url), Caller(timeout_s=0.3)).deliver(result)
-    assert (outcome.n_sent, outcome.reason, outcome.permanent) == (0, "PACS_UNREACHABLE", False)
+        assert stow_to(server.url, result).complete
 
 
 def test_no_answer_goes_to_another_thread(result: Path) -> None:
