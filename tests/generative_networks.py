@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CASES", "needs_generative", "one_thread", "save_checkpoint", "trained"]
-
 needs_generative = pytest.mark.skipif(
     find_spec("generative") is None, reason="needs the extra: pip install monai_ldmsr[generative]"
 )
@@ -38,12 +36,12 @@ _CODEC = {
     "attention_levels": [False, True],
     "norm_num_groups": 4,
 }
+_LEVELS_ALONE = dict.fromkeys(("with_encoder_nonlocal_attn", "with_decoder_nonlocal_attn"), False)
 _PLAIN_CODEC = {
     **_CODEC,
     "num_res_blocks": [2, 1],
     "attention_levels": [False, False],
-    "with_encoder_nonlocal_attn": False,
-    "with_decoder_nonlocal_attn": False,
+    **_LEVELS_ALONE,
 }
 _UNET = {
     "_target_": "generative.networks.nets.DiffusionModelUNet",
@@ -84,11 +82,7 @@ CASES: dict[str, dict[str, Any]] = {
     "codec 3D": {**_CODEC, "spatial_dims": 3, "use_checkpointing": True, "norm_eps": 1e-5},
     "codec without attention": _PLAIN_CODEC,
     "codec without attention 3D": {**_PLAIN_CODEC, "spatial_dims": 3},
-    "codec with attention in its levels alone": {
-        **_CODEC,
-        "with_encoder_nonlocal_attn": False,
-        "with_decoder_nonlocal_attn": False,
-    },
+    "codec with attention in its levels alone": {**_CODEC, **_LEVELS_ALONE},
     "unet": _UNET,
     "unet 3D": {**_UNET, "spatial_dims": 3, "num_head_channels": [0, 8]},
     "unet resampling by residual blocks": {**_UNET, "resblock_updown": True, "num_res_blocks": [1, 2]},

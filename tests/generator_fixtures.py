@@ -6,7 +6,8 @@ import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet, PatchDiscriminator
 from torch import Tensor, nn
 
-from monai_ldmsr.degradation import DegradationOperator, Factor, factor_pair
+from monai_ldmsr.degradation import DegradationOperator, Factor, factor_pair, repeat_blocks
+from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks import (
     CONDITIONS,
     ConditionalCritic,
@@ -22,8 +23,6 @@ from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow
 from monai_ldmsr.training.intensities import knots_of
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap
-
-__all__ = ["CT", "MR", "described", "make_batch", "make_codec", "make_critic", "make_generator", "make_resolver"]
 
 CT = IntensityMap(*zip(*CT_KNOTS_HU, strict=True))
 MR = IntensityMap((0.0, 800.0), (-1.0, 1.0))
@@ -95,3 +94,18 @@ def make_batch(
         "noise": torch.full((count,), noise),
         "knots": knots_of(maps),
     }
+
+
+class Nearest(nn.Module):
+    """Blocks, with something added in model range."""
+
+    def __init__(self, factor: int, added: float = 0.0) -> None:
+        super().__init__()
+        self.factors = Factors.of(factor)
+        self.added = added
+
+    def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+        return repeat_blocks(slices, self.factors.in_plane) + self.added
+
+    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, object]:
+        return {"added": self.added}

@@ -12,14 +12,13 @@ import highdicom
 import numpy as np
 import pytest
 from dicom_fixtures import make_series
+from generator_fixtures import Nearest
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
-from torch import nn
 
 from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.geometry import Factors
 from monai_ldmsr.image_output import BundleModel, HeaderTexts
 from monai_ldmsr.io import read_dicom_series
 from monai_ldmsr.io.written_files import FileCheck, check_document, check_json, check_pixels, check_text
@@ -27,21 +26,9 @@ from monai_ldmsr.result_writer import ResultWriter
 from monai_ldmsr.transforms import ProjectOntoSourced, ScaleFromModelRanged, ScaleToModelRanged, volume_of
 
 MAKER: dict[str, Any] = {
-    "manufacturer": "monai_ldmsr",
-    "manufacturer_model_name": "test",
-    "software_versions": "1",
-    "device_serial_number": "1",
+    **{"manufacturer": "monai_ldmsr", "manufacturer_model_name": "test"},
+    **{"software_versions": "1", "device_serial_number": "1"},
 }
-
-
-class Twice(nn.Module):
-    factors = Factors.of(2)
-
-    def forward(self, slices: Any, modality: str | None = None, noise: float | None = None) -> Any:
-        return nn.functional.interpolate(slices, scale_factor=2)
-
-    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
-        return {}
 
 
 def parametric_map(images: list[Dataset]) -> Dataset:
@@ -112,7 +99,7 @@ def write_case(folder: Path, *outputs: OutputOf) -> Any:
     make_series(folder / "source", "CT", (6, 5, 2))
     source = read_dicom_series(folder / "source")
     data = ScaleToModelRanged("image")({"image": volume_of(source), "source": source})
-    network = Twice()
+    network = Nearest(2)
     data["pred"] = data["image"].repeat_interleave(2, 1).repeat_interleave(2, 2)
     data = ProjectOntoSourced("pred", 2)(ScaleFromModelRanged("pred", "image")(data))
     writer = ResultWriter(BundleModel("b", "1", "0" * 64), network, {}, "cpu", HeaderTexts(), outputs)

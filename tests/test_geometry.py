@@ -47,13 +47,6 @@ def test_first_centre_moves_a_quarter_of_a_source_voxel_at_factor_two() -> None:
     np.testing.assert_allclose(result.affine[:3, 3], [-0.5, -1.0, 0.0])
 
 
-def test_mean_of_the_centres_of_the_parts_is_the_centre_of_the_whole() -> None:
-    source = oblique()
-    result = source.upsampled((2, 2, 1))
-    parts = np.array([[2 * 3 + a, 2 * 1 + b, 2, 1] for a in (0, 1) for b in (0, 1)])
-    np.testing.assert_allclose((result.affine @ parts.mean(0))[:3], (source.affine @ [3, 1, 2, 1])[:3])
-
-
 def test_corners_are_half_a_voxel_outside_the_centres() -> None:
     corners = VolumeGeometry((2, 3, 4), np.eye(4)).corners_mm()
     assert corners.shape == (8, 3)

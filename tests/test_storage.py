@@ -113,15 +113,11 @@ def test_an_os_error_about_another_file_stays_as_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_everything_is_synced_before_the_move(tmp_path: Path, monkeypatch) -> None:
-    events: list[str] = []
-    replace, fsync = os.replace, os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("move"), replace(a, b)))
+def test_everything_is_synced_before_the_move(tmp_path: Path, disk_events: list[str]) -> None:
     with partial_folder(tmp_path / "result") as folder:
         (folder / "a.txt").write_text("a")
         (folder / "b.txt").write_text("b")
-    assert events == ["sync", "sync", "sync", "move", "sync"]
+    assert disk_events == ["sync", "sync", "sync", "move", "sync"]
 
 
 def test_left_over_folders_are_cleared_without_a_new_result(tmp_path: Path) -> None:

@@ -15,11 +15,7 @@ from monai_ldmsr.io import ReadLimits
 from monai_ldmsr.io.volume_file import read_volume_file
 
 SHAPE = (6, 5, 4)
-
-
 ANGLE = np.deg2rad(25)
-
-
 AFFINE = np.array(
     [
         [-0.9 * np.cos(ANGLE), 0.7 * np.sin(ANGLE), 0, 12.0],
@@ -28,8 +24,6 @@ AFFINE = np.array(
         [0, 0, 0, 1],
     ]
 )
-
-
 VALUES = np.arange(120, dtype=np.int16).reshape(SHAPE) * 7 - 100
 
 
@@ -73,3 +67,12 @@ def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def textured(path: Path, shape: tuple[int, int, int], seed: int = 0, reach: tuple[float, float] = (20, 15)) -> Path:
+    """A NIfTI volume of waves and grain, so that nothing counts as interpolated."""
+    x, y = np.meshgrid(*(np.linspace(0, end, n) for end, n in zip(reach, shape, strict=False)), indexing="ij")
+    voxels = 500 * (np.sin(x) * np.cos(y))[..., None] + np.random.default_rng(seed).normal(0, 80, shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([1, 1, 4.0, 1])), path)
+    return path

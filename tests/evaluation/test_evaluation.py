@@ -12,12 +12,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from generator_fixtures import Nearest
 from PIL import Image
 from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
-from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import FREQUENCIES, measure, radial_power
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
@@ -25,7 +26,6 @@ from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bsplin
 from monai_ldmsr.evaluation.split_evaluation import NativeEvaluation, SplitEvaluation
 from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
-from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
 from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
@@ -116,17 +116,8 @@ def test_a_folder_without_manifest_gives_the_whole_table(
     out = tmp_path / "out"
     assert main(["evaluate", str(folder), str(out), "--factor", "4", "--slices", "1", "--modality", "MR"]) == 0
     table = json.loads((out / "table.json").read_text())
-    assert list(table["rows"]) == [
-        "lr",
-        "bicubic",
-        "bspline",
-        "srresnet",
-        "srgan",
-        "ldm_mean",
-        "ldm_sample",
-        "ldm",
-        "hr",
-    ]
+    networks = ["srresnet", "srgan", "ldm_mean", "ldm_sample", "ldm"]
+    assert list(table["rows"]) == ["lr", "bicubic", "bspline", *networks, "hr"]
     for rows in (table["rows"], table["by_modality"]["MR"]):
         for cells in rows.values():
             assert {"laplacian_variance", "fft", "psnr", "ssim", "ms_ssim", "nrmse"} <= set(cells)
@@ -263,21 +254,6 @@ def test_operators_keep_the_place(folder: Path, tmp_path: Path, operator: str) -
     rows = run.run(tmp_path / "out").as_dict()["rows"]
     assert rows["bicubic"]["psnr"]["mean"] > 18
     assert rows["srresnet"]["psnr"]["mean"] == pytest.approx(rows["bicubic"]["psnr"]["mean"], abs=0.3)
-
-
-class Nearest(torch.nn.Module):
-    """Blocks, with something added in model range."""
-
-    def __init__(self, factor: int, added: float = 0.0) -> None:
-        super().__init__()
-        self.factors = Factors.of(factor)
-        self.added = added
-
-    def forward(self, slices: torch.Tensor, modality: str | None = None, noise: float | None = None) -> torch.Tensor:
-        return repeat_blocks(slices, self.factors.in_plane) + self.added
-
-    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, object]:
-        return {"added": self.added}
 
 
 def volume(slices: list[np.ndarray], modality: str, name: str = "v") -> TrainingVolume:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from copy import deepcopy
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ __all__ = ["one_thread"]
 pytestmark = [needs_generative, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CODEC, UNET = CASES["codec"], CASES["unet"]
+
+
+def without(named: dict[str, Any], word: str) -> dict[str, Any]:
+    return {key: value for key, value in named.items() if word not in key}
 
 
 def outputs(network: nn.Module, case: dict[str, Any]) -> list[Tensor]:
@@ -260,10 +265,7 @@ def test_what_monai_does_otherwise_is_refused(network: dict[str, Any], match: st
     ("network", "match"),
     [
         ({**CODEC, "channels": [8, 16]}, "unexpected keyword argument .channels"),
-        (
-            {key: value for key, value in UNET.items() if key != "in_channels"},
-            "missing a required argument: .in_channels",
-        ),
+        (without(UNET, "in_channels"), "missing a required argument: .in_channels"),
         ({**CODEC, "norm_num_groups": 3}, "AutoencoderKL of generative cannot be built"),
         ({**CODEC, "norm_eps": "1e-6"}, "does not run on"),
         ({**CODEC, "_target_": "monai.networks.nets.AutoencoderKL"}, "none of generative.networks.nets"),
@@ -309,8 +311,8 @@ def test_files_that_are_there_stay(tmp_path: Path) -> None:
 def test_too_little_memory_and_a_full_disk_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
+    def fail(*_: object, raised: Exception = error) -> None:
+        raise raised
 
     source, config = save_checkpoint(CODEC, tmp_path / "old.pt"), tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CODEC))
@@ -318,14 +320,11 @@ def test_too_little_memory_and_a_full_disk_are_told_apart(
         patch.setattr(nets.AutoencoderKL, "encode", fail)
         assert main(["import-generative", str(source), str(tmp_path / "new.pt"), "--network", str(config)]) == 8
         assert "Out of memory" in capsys.readouterr().err
-    monkeypatch.setattr(torch, "save", lambda *_: fail() if isinstance(error, RuntimeError) else _full())
+    full = error if isinstance(error, RuntimeError) else OSError(28, "No space left on device")
+    monkeypatch.setattr(torch, "save", partial(fail, raised=full))
     with pytest.raises(OutputError, match=r"new\.pt cannot be written"):
         import_generative(source, tmp_path / "new.pt", CODEC)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "old.pt"]
-
-
-def _full() -> None:
-    raise OSError(28, "No space left on device")
 
 
 def test_a_view_is_written_without_the_rest(tmp_path: Path) -> None:
@@ -416,10 +415,6 @@ def test_where_checkpoints_keep_tensors(
     assert written.keys() == original.keys()
     assert len(written) == imported.n_tensors
     assert all(torch.equal(value, original[key].to(value.dtype)) for key, value in written.items())
-
-
-def without(state: dict[str, Tensor], word: str) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if word not in key}
 
 
 @pytest.mark.parametrize(

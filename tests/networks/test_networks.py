@@ -25,7 +25,7 @@ from monai_ldmsr.networks import (
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.noise_level import estimate_noise, volume_noise
 from monai_ldmsr.operators import OPERATORS
-from monai_ldmsr.samplers import AnchoredFlow, posterior_mean
+from monai_ldmsr.samplers import AnchoredFlow
 from monai_ldmsr.training import resume_training
 
 
@@ -236,44 +236,6 @@ def test_batch_equals_one_by_one_and_seed_decides() -> None:
 def test_settings_out_of_range(settings: dict[str, object], word: str) -> None:
     with pytest.raises(SettingsError, match=word):
         make_resolver(**settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4, 20])
-def test_sampler_reaches_a_narrow_posterior(steps: int) -> None:
-    """Exact velocity of the flow from s noise to N(mu, 0.05^2): the sample must have that mean and spread."""
-    mu, spread, start = 0.8, 0.05, 0.7
-
-    def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-        # x_t = (1 - t) s e + t x_1: E[x_1 - s e | x_t] for two independent Gaussians.
-        t = 1 - timesteps.double().view(-1, 1, 1, 1) / 1000
-        variance = ((1 - t) * start) ** 2 + (t * spread) ** 2
-        covariance = t * spread**2 - (1 - t) * start**2
-        return mu + covariance / variance * (state - t * mu)
-
-    noise = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sample = AnchoredFlow(steps, start)(velocity, posterior_mean(velocity, noise), noise)
-    assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
-    assert float(sample.std()) < 0.06
-    assert steps < 20 or float(sample.std()) == pytest.approx(spread, rel=0.3)
-
-
-def test_a_sample_has_the_spread_of_the_truth() -> None:
-    """Truth N(0.8, 0.5^2), exact velocity; one evaluation is the posterior mean alone."""
-    mu, spread, start, calls = 0.8, 0.5, 0.7, []
-
-    def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-        t = 1 - timesteps.double().view(-1, 1, 1, 1) / 1000
-        variance = ((1 - t) * start) ** 2 + (t * spread) ** 2
-        calls.append(float(timesteps[0]))
-        return mu + (t * spread**2 - (1 - t) * start**2) / variance * (state - t * mu)
-
-    noise = torch.randn(16, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for steps, expected in ((1, 0.0), (50, spread)):
-        calls.clear()
-        sample = AnchoredFlow(steps, start)(velocity, posterior_mean(velocity, noise), noise)
-        assert float(sample.mean()) == pytest.approx(mu, abs=0.01)
-        assert float(sample.std()) == pytest.approx(expected, abs=0.02)
-        assert len(calls) == steps
 
 
 def test_the_networks_are_told_factors_operator_and_noise() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import lzma
 import os
@@ -11,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from places import BUNDLES
+from volume_files import textured, write_manifest
 
 from monai_ldmsr.cli import main
 from monai_ldmsr.errors import CorruptSourceError, OutputError, SettingsError, SourceError
@@ -64,16 +63,12 @@ def made_volume(
 
 def made_dataset(folder: Path, manifest: bool = True) -> Path:
     """Three patients, MR and CT, one volume a split."""
-    lines = [["file", "split", "modality", "subject"]]
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
     for n, (split, modality) in enumerate(zip(SPLITS, ("MR", "CT", "MR"), strict=True)):
-        voxels = np.stack(made_slices(3, 128, seed=n), axis=-1)
-        path = folder / f"patient_{n}.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([1, 1, 4.0, 1])), path)
-        lines.append([path.name, split, modality, f"s{n}"])
+        path = textured(folder / f"patient_{n}.nii.gz", (128, 128, 3), n, (9, 7))
+        rows.append({"file": path.name, "split": split, "modality": modality, "subject": f"s{n}"})
     if manifest:
-        with (folder / "manifest.csv").open("w", newline="") as stream:
-            csv.writer(stream).writerows(lines)
+        write_manifest(folder, rows)
     return folder
 
 
@@ -169,9 +164,8 @@ def test_damage_is_refused(packed: Path) -> None:
     part = packed / "part-000.bin"
     whole = part.read_bytes()
     part.write_bytes(whole[:-1])
-    with pytest.raises(
-        CorruptSourceError, match=rf"has {len(whole) - 1} bytes in 'part-000.bin', but {len(whole)} were"
-    ):
+    told = rf"has {len(whole) - 1} bytes in 'part-000.bin', but {len(whole)} were"
+    with pytest.raises(CorruptSourceError, match=told):
         load_packed(packed, "train")
     assert len(load_packed(packed, "test")) == 2, "what lies in other parts can be read"
     part.write_bytes(whole[:99] + bytes([whole[99] ^ 1]) + whole[100:])

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 import torch
 from places import BUNDLES
+from volume_files import textured, write_manifest
 
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
@@ -23,18 +22,17 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import save_weights
 from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import plan
+from monai_ldmsr.training.volumes import SPLITS
 
 #: Few small patches, a picture and a checkpoint early; what a codec is worth after seconds depends on the machine.
 FAST = {"sizes": [[96, 1]], "checkpoints::interval_s": 0}
-PICTURES = {"pictures::interval": 1}
-SMALL = {**FAST, **PICTURES}
+SMALL = {**FAST, "pictures::interval": 1}
 NETWORK = {"denoiser_channels": [16, 16, 16, 32], "denoiser_blocks": [2, 1, 1, 1]}
 OVERRIDES = {
     "autoencoder": FAST,
     "diffusion": {**FAST, "gate_split": ""},
     "adversarial": {**SMALL, "gate_split": ""},
-    "srresnet": SMALL,
-    "srgan": SMALL,
+    **dict.fromkeys(("srresnet", "srgan"), SMALL),
 }
 
 
@@ -42,14 +40,9 @@ OVERRIDES = {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three patients, one volume each, and a manifest."""
     folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    x, y = np.meshgrid(np.linspace(0, 20, 128), np.linspace(0, 15, 128), indexing="ij")
-    lines = ["file,split,modality"]
-    for name, split in (("a", "train"), ("b", "calibration"), ("c", "test")):
-        voxels = 500 * np.sin(x)[..., None] * np.cos(y)[..., None] + random.normal(0, 80, (128, 128, 3))
-        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), np.diag([1, 1, 4.0, 1])), folder / f"{name}.nii.gz")
-        lines.append(f"{name}.nii.gz,{split},MR")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    for n, split in enumerate(SPLITS):
+        textured(folder / f"{split}.nii.gz", (128, 128, 3), n)
+    write_manifest(folder, [{"file": f"{split}.nii.gz", "split": split, "modality": "MR"} for split in SPLITS])
     return folder
 
 
@@ -96,7 +89,7 @@ def test_train_splits_and_measures_without_a_manifest(
     loose = tmp_path / "loose"
     loose.mkdir()
     for path in data.glob("*.nii.gz"):
-        (loose / path.name).write_bytes(path.read_bytes())
+        shutil.copy(path, loose)
     ran: list[tuple[str, dict[str, object]]] = []
     run = plan.TrainingPlan.run
 

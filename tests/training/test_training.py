@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow
 from places import BUNDLES
-from volume_files import write_manifest
+from volume_files import textured, write_manifest
 
 from monai_ldmsr.errors import TrainingError
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
 from monai_ldmsr.storage import file_sha256
-from monai_ldmsr.training import RandomPatches, TimeBudget, check_codec, load_training_volumes
+from monai_ldmsr.training import TimeBudget, check_codec
 from monai_ldmsr.training.slices import high_frequency_share
 
 CONFIGS = BUNDLES / "ldm_sr" / "configs"
@@ -28,13 +30,9 @@ SPLITS = {"a": "train", "b": "train", "c": "test"}
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three patients: MR, CT, and a small PET, textured so that nothing counts as interpolated."""
     folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
     rows = []
     for subject, modality, size in (("a", "MR", 110), ("b", "CT", 100), ("b", "PT", 30), ("c", "MR", 100)):
-        x, y = np.meshgrid(np.linspace(0, 20, size), np.linspace(0, 15, size), indexing="ij")
-        volume = 500 * np.sin(x)[..., None] * np.cos(y)[..., None] + random.normal(0, 80, (size, size, 3))
-        path = folder / f"{subject}_{modality}.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.diag([1, 1, 4.0, 1])), path)
+        path = textured(folder / f"{subject}_{modality}.nii.gz", (size, size, 3), len(rows))
         rows.append({"file": path.name, "modality": modality, "subject": subject, "split": SPLITS[subject]})
     write_manifest(folder, rows)
     return folder
@@ -58,6 +56,21 @@ def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.paren
     workflow.finalize()
 
 
+train_adversarially = partial(run_config, "train_adversarial", budget_s=2, sizes=[[96, 1]], gate_split="")
+
+
+def logged(output: Path) -> list[dict[str, str]]:
+    with (output / "adversarial.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def built(key: str) -> Any:
+    """A network of the bundle's config, without weights."""
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    return parser.get_parsed_content(key)
+
+
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
@@ -68,9 +81,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "inference.yaml"))
-    codec, denoiser = parser.get_parsed_content("codec"), parser.get_parsed_content("denoiser")
+    codec, denoiser = built("codec"), built("denoiser")
     load_weights(codec, trained / "codec.pt")
     load_weights(denoiser, trained / "denoiser.pt")
     assert bool((codec.latent_std != 1).any()), "statistics were not fitted"
@@ -79,26 +90,13 @@ def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
-    run_config(
-        "train_adversarial",
-        data,
-        trained,
-        budget_s=3,
-        sizes=[[96, 2]],
-        gate_split="",
-        picture_split="",
-        **{"budget::log_every": 1},
-    )
-    with (trained / "adversarial.csv").open() as stream:
-        lines = list(csv.DictReader(stream))
+    train_adversarially(data, trained, budget_s=3, sizes=[[96, 2]], picture_split="", **{"budget::log_every": 1})
+    lines = logged(trained)
     assert {"step", "used_s", "learning_rate", "mean_loss", "scale_loss", "adversarial_loss"} <= set(lines[0])
     assert {"pixel_loss", "texture_loss", "artifact_loss", "critic_loss"} <= set(lines[0])
     run_config("pack", data, trained, packed=str(tmp_path / "model.pt"))
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "inference.yaml"))
-    network = parser.get_parsed_content("network_def")
-    assert load_weights(network.generator, tmp_path / "model.pt") == file_sha256(tmp_path / "model.pt")
-    generator = network.generator
+    generator = built("network_def").generator
+    assert load_weights(generator, tmp_path / "model.pt") == file_sha256(tmp_path / "model.pt")
     packed = {key: value.clone() for key, value in generator.state_dict().items()}
     load_weights(generator, trained / "generator.pt")
     for key, value in generator.state_dict().items():
@@ -112,9 +110,7 @@ def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_
 
 @pytest.mark.slow
 def test_the_gate_stops_a_codec_that_blurs(trained: Path, data: Path) -> None:
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "inference.yaml"))
-    codec = parser.get_parsed_content("codec")
+    codec = built("codec")
     load_weights(codec, trained / "codec.pt")
     figures = check_codec(codec, str(data), "test")
     assert figures is not None
@@ -142,52 +138,15 @@ def test_baselines_train(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_resumes_from_its_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.pt"
-    run_config(
-        "train_adversarial",
-        data,
-        trained,
-        budget_s=2,
-        sizes=[[96, 1]],
-        gate_split="",
-        picture_split="test",
-        **{"checkpoint_s": 0, "pictures::interval": 1},
-    )
+    train_adversarially(data, trained, picture_split="test", **{"checkpoint_s": 0, "pictures::interval": 1})
     (found,) = trained.glob("adversarial_checkpoint_iteration=*.pt")
     assert list((trained / "pictures").glob("adversarial_*.png"))
     found.rename(checkpoint)
     state = torch.load(checkpoint, weights_only=True)
     assert state["budget"]["used_s"] > 0
-    log = trained / "adversarial.csv"
-    log.unlink(missing_ok=True)
-    run_config(
-        "train_adversarial",
-        data,
-        trained,
-        budget_s=2,
-        sizes=[[96, 1]],
-        gate_split="",
-        picture_split="",
-        checkpoint=str(checkpoint),
-        **{"budget::log_every": 1},
-    )
-    with log.open() as stream:
-        lines = list(csv.DictReader(stream))
-    assert float(lines[0]["used_s"]) > state["budget"]["used_s"], "the used time goes on"
-
-
-def test_patches_are_aligned_and_reproducible(data: Path) -> None:
-    volumes = load_training_volumes(data, "train")
-    assert {v.modality for v in volumes} == {"MR", "CT", "PT"}
-    for seed in range(4):
-        batch = RandomPatches(volumes, ((96, 2),), {"area": 1.0}, seed).draw()
-        again = RandomPatches(volumes, ((96, 2),), {"area": 1.0}, seed).draw()
-        assert all(torch.equal(batch[key], again[key]) for key in batch)
-        assert batch["image"].shape == batch["label"].shape == (2, 1, 96, 96)
-        # The interpolated patch lies over the sharp one, not half a pixel beside it.
-        shifted = torch.roll(batch["label"], 2, dims=-1)
-        inner = (..., slice(8, -8), slice(8, -8))
-        here, there = ((batch["image"] - x)[inner].square().mean() for x in (batch["label"], shifted))
-        assert float(here) < float(there)
+    (trained / "adversarial.csv").unlink(missing_ok=True)
+    train_adversarially(data, trained, picture_split="", checkpoint=str(checkpoint), **{"budget::log_every": 1})
+    assert float(logged(trained)[0]["used_s"]) > state["budget"]["used_s"], "the used time goes on"
 
 
 def test_interpolated_volumes_are_found() -> None:
@@ -201,8 +160,6 @@ def test_interpolated_volumes_are_found() -> None:
 
 
 def test_budget_ends_and_resumes() -> None:
-    from ignite.engine import Engine
-
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     budget = TimeBudget(optimizer, budget_s=0.3, learning_rate=0.5)
     rates = []

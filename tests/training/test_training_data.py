@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,7 @@ import pytest
 import torch
 from dicom_fixtures import MARKER, MARKER_ID, make_series
 from ignite.engine import Engine
-from volume_files import write_manifest
+from volume_files import textured, write_manifest
 
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError, WeightsError
 from monai_ldmsr.training import (
@@ -27,15 +28,7 @@ from monai_ldmsr.training.discovery import find_entries, split_subjects
 from monai_ldmsr.training.plan import parse_budget
 from monai_ldmsr.training.volumes import SPLITS
 
-
-def make_volume(path: Path, shape: tuple[int, int, int] = (64, 60, 2), bad: float | None = None, seed: int = 0) -> Path:
-    x, y, _ = np.meshgrid(*(np.linspace(0, 9, n) for n in shape), indexing="ij")
-    voxels = (500 * np.sin(x) * np.cos(y) + np.random.default_rng(seed).normal(0, 80, shape)).astype(np.float32)
-    if bad is not None:
-        voxels[0, 0, 0] = bad
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 4.0, 1])), path)
-    return path
+make_volume = partial(textured, shape=(64, 60, 2), reach=(9, 9))
 
 
 def test_any_folder_is_split_by_patient(tmp_path: Path) -> None:
@@ -119,7 +112,9 @@ def test_a_manifest_is_checked(tmp_path: Path, rows: list[dict[str, str]], messa
 
 def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
     make_volume(tmp_path / "good.nii.gz")
-    make_volume(tmp_path / "bad.nii.gz", bad=float("nan"))
+    bad = np.zeros((64, 60, 2), np.float32)
+    bad[0, 0, 0] = np.nan
+    nibabel.save(nibabel.Nifti1Image(bad, np.eye(4)), tmp_path / "bad.nii.gz")
     with pytest.raises(SourceError, match=r"'bad\.nii\.gz': 1 of 7680 voxels are NaN") as caught:
         load_training_volumes(tmp_path, "all")
     assert caught.value.reason is ReasonCode.NOT_FINITE
@@ -127,10 +122,10 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
 
 
 def test_small_volumes_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make_volume(tmp_path / "small.nii.gz", (20, 64, 2))
+    make_volume(tmp_path / "small.nii.gz", shape=(20, 64, 2))
     with pytest.raises(SourceError, match="No volume of split 'all' has a usable slice"):
         load_training_volumes(tmp_path, "all")
-    make_volume(tmp_path / "large.nii.gz", (24, 64, 2))
+    make_volume(tmp_path / "large.nii.gz", shape=(24, 64, 2))
     with caplog.at_level(logging.WARNING):
         assert [volume.name for volume in load_training_volumes(tmp_path, "all")] == ["large.nii.gz"]
     assert "'small.nii.gz' is left out: its slices of 20 x 64 pixels have a side below 24." in caplog.text
@@ -208,8 +203,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_are_drawn_and_never_stop_a_training(tmp_path: Path) -> None:
-    make_volume(tmp_path / "data" / "a.nii.gz", (130, 110, 3))
-    make_volume(tmp_path / "data" / "b.nii.gz", (50, 61, 3))
+    make_volume(tmp_path / "data" / "a.nii.gz", shape=(130, 110, 3))
+    make_volume(tmp_path / "data" / "b.nii.gz", shape=(50, 61, 3))
     volumes = load_training_volumes(tmp_path / "data", "all")
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Upsample(scale_factor=4))
     handler = ValidationPictures(network, volumes, tmp_path / "pictures", "stage", interval=2)
