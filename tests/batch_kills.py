@@ -27,7 +27,6 @@ from dicom_fixtures import make_series
 from monai.bundle import ConfigParser
 
 from monai_ldmsr.batch import Ledger, Workers
-from monai_ldmsr.batch.ledger import Ledger as LedgerClass
 from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import main
 from monai_ldmsr.io.written_files import verified_files
@@ -75,18 +74,7 @@ def make_sources(folder: Path, n_series: int, n_slices: int = 3) -> None:
 
 def command(source: Path, output: Path, bundle: Path, *more: object) -> list[str]:
     """Arguments of the cheapest batch."""
-    return [
-        "batch",
-        str(source),
-        str(output),
-        "--device",
-        "cpu",
-        "--steps",
-        "1",
-        "--bundle",
-        str(bundle),
-        *map(str, more),
-    ]
+    return [str(part) for part in ("batch", source, output, "--device", "cpu", "--steps", 1, "--bundle", bundle, *more)]
 
 
 def snapshot(output: Path) -> dict[str, Any]:
@@ -141,7 +129,7 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str, count: int) -> None:
     """End this process, as the system does it, at that moment of the unit of that number."""
     place, counts, is_done_first = MOMENTS[moment]
     target, name = f"monai_ldmsr.{place}".rsplit(".", 1)
-    owner: Any = LedgerClass if target.endswith(".Ledger") else os if target.endswith(".os") else import_module(target)
+    owner: Any = Ledger if target.endswith(".Ledger") else os if target.endswith(".os") else import_module(target)
     original = getattr(owner, name)
     calls = 0
 

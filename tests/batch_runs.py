@@ -1,10 +1,11 @@
-"""Batches by the command line, with a nearest neighbour for the network."""
+"""Runs and batches by the command line, and a nearest neighbour for the network of a batch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     processing._evaluators.clear()
 
 
-def batch(source: Path, output: Path, bundle: Path, *more: str) -> int:
-    return main(["batch", str(source), str(output), "--device", "cpu", "--bundle", str(bundle), *more])
+def resolve(source: Path, output: Path, bundle: Path, *more: object, command: str = "run") -> int:
+    return main([str(part) for part in (command, source, output, "--device", "cpu", "--bundle", bundle, *more)])
+
+
+batch = partial(resolve, command="batch")
 
 
 def outcomes(output: Path) -> dict[str, tuple[str, str]]:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 
-from monai_ldmsr.batch import search_memory
 from monai_ldmsr.batch.search_memory import SearchMemory
 from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem, find_sources
 from monai_ldmsr.io.case_names import NamedSource
@@ -55,27 +53,14 @@ def write_nifti(path: Path, n_volumes: int = 1, value: int = 0) -> Path:
     return path
 
 
-def count_parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list that grows with each file that pydicom is asked to parse."""
-    calls: list[str] = []
-    parse = pydicom.dcmread
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[None]:
+    """A list that grows with each call of a function."""
+    calls: list[None] = []
+    original = getattr(owner, name)
 
     def counted(*args, **kwargs):
-        calls.append("")
-        return parse(*args, **kwargs)
+        calls.append(None)
+        return original(*args, **kwargs)
 
-    monkeypatch.setattr(pydicom, "dcmread", counted)
-    return calls
-
-
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list that grows with each file of which the content is hashed."""
-    calls: list[str] = []
-    hashed = search_memory.file_sha256
-
-    def counted(path):
-        calls.append("")
-        return hashed(path)
-
-    monkeypatch.setattr(search_memory, "file_sha256", counted)
+    monkeypatch.setattr(owner, name, counted)
     return calls

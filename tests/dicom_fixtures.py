@@ -29,11 +29,7 @@ MARKER_ID = "MARKER-ID-4711"
 #: (row spacing, column spacing, slice distance) in mm: all three differ.
 SPACING_MM = (0.7, 0.9, 2.5)
 
-_SOP_CLASS = {
-    "CT": CTImageStorage,
-    "MR": MRImageStorage,
-    "PT": PositronEmissionTomographyImageStorage,
-}
+_SOP_CLASS = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
 
 @dataclass(frozen=True)
@@ -235,6 +231,11 @@ def _set(ds: Dataset, overrides: dict[str, Any], k: int) -> None:
             delattr(ds, keyword)
 
 
+def new_uids() -> dict[str, str]:
+    """UIDs that several series, or parts of one, can share."""
+    return {key: generate_uid() for key in ("study", "series", "frame")}
+
+
 def make_series(
     folder: Path,
     modality: str = "CT",
@@ -267,7 +268,7 @@ def make_series(
     normal = np.cross(cosines[:3], cosines[3:])
     along = np.arange(shape[2]) * slice_mm if positions_mm is None else np.array(positions_mm)
     origins = np.array([-31.25, 12.5, 40.75]) + along[:, None] * normal
-    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid(), **(uids or {})}
+    uids = {**new_uids(), **(uids or {})}
     stored = _stored(modality, phantom(*shape))
     slopes = np.arange(1, shape[2] + 1) * 0.5 if modality == "PT" else np.ones(shape[2])
     order = np.random.default_rng(seed).permutation(shape[2])
@@ -284,3 +285,9 @@ def make_series(
     direction = np.stack([cosines[:3], cosines[3:], normal], axis=1)
     values = stored * slopes + (-1024.0 if modality == "CT" else 0.0)
     return MadeSeries(paths, stored, values, origins[0], direction, (column_mm, row_mm, slice_mm))
+
+
+def make_volumes(folder: Path, modality: str, each: list[dict[str, Any]], **common: Any) -> list[MadeSeries]:
+    """Write one series of several volumes, in a folder each; what is said of ``each`` goes to :func:`make_series`."""
+    common = {"uids": new_uids(), **common}
+    return [make_series(folder / f"{n:02d}", modality, **{**common, **one}) for n, one in enumerate(each)]

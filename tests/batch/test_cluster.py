@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from batch_work import cheap_unit, found, opened
 from dicom_fixtures import make_series
 from distributed import LocalCluster
+from orthanc_server import free_port
 
 from monai_ldmsr.batch import UnitTask, Workers, WorkSettings, process_unit, work_queue
 from monai_ldmsr.batch import cluster as cluster_module
@@ -174,12 +174,6 @@ def test_a_lost_scheduler_is_told_apart_from_a_bad_unit(tmp_path: Path) -> None:
         for process in started:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def opened_when_ready(address: str, output: Path) -> Workers:
