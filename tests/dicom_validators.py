@@ -30,14 +30,9 @@ def _lines(name: str, *arguments: str) -> list[str]:
     return (done.stdout + done.stderr).splitlines()
 
 
-def run_dciodvfy(path: Path) -> list[str]:
-    """Error lines of dciodvfy (its exit code says nothing: it can print ``Error`` and exit 0)."""
-    return [line for line in _lines("dciodvfy", "-new", str(path)) if line.startswith("Error")]
-
-
-def run_dciodvfy_warnings(path: Path) -> list[str]:
-    """Warning lines of dciodvfy."""
-    return [line for line in _lines("dciodvfy", "-new", str(path)) if line.startswith("Warning")]
+def run_dciodvfy(*paths: Path, kind: str = "Error") -> set[str]:
+    """Error lines of dciodvfy (its exit code says nothing: it can print ``Error`` and exit 0), or its warnings."""
+    return {line for path in paths for line in _lines("dciodvfy", "-new", str(path)) if line.startswith(kind)}
 
 
 def run_dcentvfy(paths: list[Path]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dicom_fixtures import SPACING_MM, _code, _common, _ds, _set, oblique_orientation, phantom, save
+from dicom_fixtures import SPACING_MM, _code, _common, _ds, _set, new_uids, oblique_orientation, phantom, save
 from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -249,7 +249,7 @@ def make_enhanced(
     cosines = np.array(oblique_orientation())
     normal = np.cross(cosines[:3], cosines[3:])
     origins = np.array([-31.25, 12.5, 40.75]) + np.arange(slices)[:, None] * SPACING_MM[2] * normal
-    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid(), **(uids or {})}
+    uids = {**new_uids(), **(uids or {})}
     ds = _top(modality, uids, (rows, columns), slices * n_volumes)
     _dimensions(ds)
     intercept = -1024.0 if modality == "CT" else 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import dcm2niix
@@ -13,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
-from series_by_hand import read_images
 
 CORNER_TOLERANCE_MM = 1e-3
 
@@ -24,9 +24,8 @@ def corners_ras_mm(affine: npt.NDArray[np.float64], shape: tuple[int, ...]) -> n
     return index @ affine[:3, :3].T + affine[:3, 3]
 
 
-def source_corners_ras_mm(folder: Path) -> npt.NDArray[np.float64]:
-    """Outer corners straight from the first and last header of the source."""
-    images = read_images(folder)
+def source_corners_ras_mm(images: Sequence[pydicom.Dataset]) -> npt.NDArray[np.float64]:
+    """Outer corners straight from the first and last of headers that ascend along the normal."""
     first, last = images[0], images[-1]
     cosines = np.array(first.ImageOrientationPatient, float)
     begin, end = (np.array(x.ImagePositionPatient, float) for x in (first, last))
@@ -60,11 +59,14 @@ def read_by_highdicom(folder: Path) -> Read:
 def read_by_simpleitk(folder: Path) -> Read:
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    image = reader.Execute()
+    return of_itk(reader.Execute())
+
+
+def of_itk(image: SimpleITK.Image) -> Read:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    return np.diag([-1, -1, 1, 1]) @ affine, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
+    return np.diag([-1, -1, 1, 1]) @ affine, SimpleITK.GetArrayFromImage(image).T
 
 
 def read_by_dcm2niix(folder: Path) -> Read:

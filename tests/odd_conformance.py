@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
-from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm
+from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm, source_corners_ras_mm
 from odd_run import sources_of
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from series_by_hand import along_normal, raw_bytes
@@ -38,8 +38,7 @@ def check_conformance(folder: Path, source: Path) -> None:
 
 
 def check_by_validators(results: list[Path], sources: list[Path]) -> None:
-    of_result, of_source = ({line for path in paths for line in run_dciodvfy(path)} for paths in (results, sources))
-    assert of_result - of_source == set()
+    assert run_dciodvfy(*results) - run_dciodvfy(*sources) == set()
     assert entity_errors([*sources, *results]) - entity_errors(sources) == set()
 
 
@@ -101,7 +100,7 @@ def check_by_readers(folder: Path, source: Path) -> None:
     """Three independent readers find the result where its source was, and the same values."""
     results = sorted((folder / "dicom").glob("*.dcm"))
     headers = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in sources_of(results, source)]
-    expected = corners_ras_mm(source_affine_ras(headers), (headers[0].Columns, headers[0].Rows, len(headers)))
+    expected = source_corners_ras_mm(headers)
     # Readers see one even stack: where positions stray from it, one of them may take another pair of slices for it.
     line = np.linspace(headers[0].ImagePositionPatient, headers[-1].ImagePositionPatient, len(headers))
     strays_mm = np.linalg.norm(line - [header.ImagePositionPatient for header in headers], axis=1).max()
@@ -111,14 +110,3 @@ def check_by_readers(folder: Path, source: Path) -> None:
         check_corners(corners_ras_mm(affine, voxels.shape), expected, CORNER_TOLERANCE_MM + 3 * strays_mm)
         means.append((voxels.mean(), voxels.min(), voxels.max()))
     np.testing.assert_allclose(means, [means[0]] * len(means), rtol=1e-4, atol=1e-3 * np.ptp(means[0]))
-
-
-def source_affine_ras(headers: list[pydicom.Dataset]) -> np.ndarray:
-    """From the headers alone; they ascend along the normal."""
-    cosines = np.array(headers[0].ImageOrientationPatient, float)
-    row_mm, column_mm = (float(value) for value in headers[0].PixelSpacing)
-    begin, end = (np.array(header.ImagePositionPatient, float) for header in (headers[0], headers[-1]))
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = cosines[:3] * column_mm, cosines[3:] * row_mm
-    affine[:3, 2], affine[:3, 3] = (end - begin) / (len(headers) - 1), begin
-    return np.diag([-1, -1, 1, 1]) @ affine

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from dicom_fixtures import make_series, save
+from enhanced_fixtures import item
 from odd_inputs import (
     ALL,
     AXIAL,
@@ -29,11 +32,16 @@ from odd_inputs import (
 )
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-MPEG4 = "1.2.840.10008.1.2.4.102"
-DEFLATED = "1.2.840.10008.1.2.1.99"
+NO_IMAGE = ("NOT_AN_IMAGE", "without an image")
 
 
 # Makers with a story
@@ -92,22 +100,14 @@ def two_frames(image: Dataset) -> None:
 
 
 def lookup_table(image: Dataset) -> None:
-    item = Dataset()
-    item.LUTDescriptor, item.ModalityLUTType, item.LUTData = [4, 0, 16], "US", struct.pack("<4H", 3, 2, 1, 0)
-    image.ModalityLUTSequence = Sequence([item])
+    table = struct.pack("<4H", 3, 2, 1, 0)
+    image.ModalityLUTSequence = item(LUTDescriptor=[4, 0, 16], ModalityLUTType="US", LUTData=table)
 
 
-def with_private() -> Sequence:
-    item = Dataset()
-    item.PatientID, item.TypeOfPatientID = "X", "TEXT"
-    item.private_block(0x0029, "MADEUP PRIVATE", create=True).add_new(0x10, "LO", "secret")
-    return Sequence([item])
-
-
-def own_equipment() -> Sequence:
-    item = Dataset()
-    item.Manufacturer = "monai_ldmsr"
-    return Sequence([item])
+def with_private() -> list[Dataset]:
+    items = item(PatientID="X", TypeOfPatientID="TEXT")
+    items[0].private_block(0x0029, "MADEUP PRIVATE", create=True).add_new(0x10, "LO", "secret")
+    return items
 
 
 def junk_and_index(folder: Path) -> None:
@@ -165,15 +165,13 @@ def _whole() -> Iterator[OddInput]:
     yield OddInput("CT gantry tilt", tilted, five, warning="gantry tilt")
     jitter = series("MR", orientation=AXIAL, ImageOrientationPatient=lambda k: [1, k * 1e-4, 0, 0, 1, 0])
     yield OddInput("MR orientation jitter", jitter, five)
-    yield OddInput("CT deflated", changed("CT", void, DEFLATED), five)
+    yield OddInput("CT deflated", changed("CT", void, DeflatedExplicitVRLittleEndian), five)
     yield OddInput("CT padding -3024", changed("CT", padded), five)
     yield OddInput("CT slope of each slice", series("CT", RescaleSlope=lambda k: 1 + k), five)
     yield OddInput("MR negative slope", series("MR", RescaleSlope=-1, RescaleIntercept=1500), five)
-    yield OddInput(
-        "MR bits of each slice", series("MR", BitsStored=lambda k: 12 + k % 2, HighBit=lambda k: 11 + k % 2), five
-    )
-    outside = "outside Bits Stored"
-    yield OddInput("MR overlay in high bits", changed("MR", overlay_in_high_bits), five, warning=outside)
+    bits = series("MR", BitsStored=lambda k: 12 + k % 2, HighBit=lambda k: 11 + k % 2)
+    yield OddInput("MR bits of each slice", bits, five)
+    yield OddInput("MR overlay in high bits", changed("MR", overlay_in_high_bits), five, warning="outside Bits Stored")
     inverted = series("MR", PhotometricInterpretation="MONOCHROME1")
     yield OddInput("MR MONOCHROME1", inverted, five, warning="MONOCHROME1")
     yield OddInput("CT same image twice", twice, five, warning="identical copies")
@@ -191,12 +189,8 @@ def _several() -> Iterator[OddInput]:
     yield OddInput("MR diffusion", diffusion, both, warning=told)
     phases = volumes("MR", {"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2})
     yield OddInput("MR contrast phases", phases, both, warning=told)
-    yield OddInput(
-        "CT two kernels",
-        volumes("CT", {"ConvolutionKernel": "A"}, {"ConvolutionKernel": "B", "AcquisitionNumber": 2}),
-        both,
-        warning=told,
-    )
+    kernels = volumes("CT", {"ConvolutionKernel": "A"}, {"ConvolutionKernel": "B", "AcquisitionNumber": 2})
+    yield OddInput("CT two kernels", kernels, both, warning=told)
     later = {"positions_mm": [0.02, 2.52, 5.02, 7.52, 10.02], "TemporalPositionIdentifier": 2}
     jittered = volumes("MR", {"TemporalPositionIdentifier": 1}, later)
     yield OddInput("MR phases with jittering positions", jittered, both, warning=told)
@@ -208,62 +202,81 @@ def _several() -> Iterator[OddInput]:
     yield OddInput("CT last image of another spacing", wider, (1, 4), warning="several grids")
 
 
+_CT_PT = ("CT", "PT")
+#: Headers that have no right reading: modalities, attributes, the reason, and a word of its message.
+REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], str, str]] = {
+    "no pixels": (ALL, {"PixelData": lambda k: None if k == 0 else bytes(960)}, "TRUNCATED_PIXELS", "1 of 5"),
+    "no pixels later": (ALL, {"PixelData": lambda k: None if k == 1 else bytes(960)}, "TRUNCATED_PIXELS", "2 of 5"),
+    "bits allocated wrong": (ALL, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, "UNDECODABLE_PIXELS", "Image"),
+    "huge matrix in a small file": (ALL, {"Rows": 65535, "Columns": 65535}, "TOO_LARGE", "limit"),
+    "no ImagePositionPatient": (ALL, {"ImagePositionPatient": None}, "NO_GEOMETRY", "0020,0032"),
+    "no ImageOrientationPatient": (ALL, {"ImageOrientationPatient": None}, "NO_GEOMETRY", "0020,0037"),
+    "no PixelSpacing": (ALL, {"PixelSpacing": None}, "NO_GEOMETRY", "0028,0030"),
+    "rows parallel to columns": (ALL, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "NO_GEOMETRY", "5 of 5"),
+    "slope 0": (ALL, {"RescaleSlope": "0", "RescaleIntercept": "0"}, "BAD_RESCALE", "5 of 5"),
+    "bits that do not fit": (ALL, {"BitsStored": 17}, "UNSUPPORTED_PIXELS", "High Bit"),
+    "no slope": (_CT_PT, {"RescaleSlope": None}, "BAD_RESCALE", "0028,1053"),
+    "MONOCHROME1": (_CT_PT, {"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1", "MONOCHROME1"),
+    "one position missing": (
+        ("CT",), {"ImagePositionPatient": lambda k: None if k == 1 else [0, 0, k]}, "NO_GEOMETRY", "1 of 5 images",
+    ),
+    "pixels without width": (("CT",), {"PixelSpacing": [0.7, 0]}, "NO_GEOMETRY", "0028,0030"),
+    "one intercept missing": (
+        ("CT",), {"RescaleIntercept": lambda k: None if k == 4 else -1024}, "BAD_RESCALE", "1 of 5",
+    ),
+    "not in HU": (("CT",), {"RescaleType": "MGML"}, "BAD_RESCALE", "HU"),
+    "no units": (("PT",), {"Units": None}, "BAD_RESCALE", "0054,1001"),
+    "mixed units": (("PT",), {"Units": lambda k: "CNTS" if k == 2 else "BQML"}, "BAD_RESCALE", "same"),
+}  # fmt: skip
+
+
 def _refused() -> Iterator[OddInput]:
     """What has no right reading."""
     for m in ALL:
         yield refused(f"{m} duplicate position", series(m, positions_mm=[0, 2.5, 5, 5, 7.5]), "DUPLICATE_POSITION")
         yield refused(f"{m} truncated", damaged(m, lambda c: c[:-100]), "TRUNCATED_PIXELS", 4)
         yield refused(f"{m} cut within the header", damaged(m, cut_before_pixels, baggage=False), "TRUNCATED_PIXELS", 4)
-        no_pixels = series(m, PixelData=lambda k: None if k == 1 else bytes(960))
-        yield refused(f"{m} no pixels", no_pixels, "TRUNCATED_PIXELS", 4)
-        yield refused(f"{m} no decoder", changed(m, video, MPEG4), "UNDECODABLE_PIXELS")
+        yield refused(f"{m} no decoder", changed(m, video, MPEG4HP41), "UNDECODABLE_PIXELS")
         yield refused(f"{m} undecodable", changed(m, broken_run_length, RLELossless), "UNDECODABLE_PIXELS", 4)
         yield refused(f"{m} one column too few", changed(m, one_wider_column), "UNDECODABLE_PIXELS", 4)
         yield refused(f"{m} two frames of pixels", changed(m, two_frames), "UNDECODABLE_PIXELS", 4)
-        half = series(m, BitsAllocated=8, BitsStored=8, HighBit=7)
-        yield refused(f"{m} bits allocated wrong", half, "UNDECODABLE_PIXELS", 4)
-        yield refused(f"{m} huge matrix in a small file", series(m, Rows=65535, Columns=65535), "TOO_LARGE")
-        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-            yield refused(f"{m} no {keyword}", series(m, **{keyword: None}), "NO_GEOMETRY")
-        yield refused(
-            f"{m} rows parallel to columns", series(m, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "NO_GEOMETRY"
-        )
-        yield refused(f"{m} slope 0", series(m, RescaleSlope="0", RescaleIntercept="0"), "BAD_RESCALE")
         yield refused(f"{m} lookup table for values", changed(m, lookup_table), "BAD_RESCALE")
-        yield refused(f"{m} bits that do not fit", series(m, BitsStored=17), "UNSUPPORTED_PIXELS")
-        if m != "MR":
-            yield refused(f"{m} no slope", series(m, RescaleSlope=None), "BAD_RESCALE")
-            yield refused(f"{m} MONOCHROME1", series(m, PhotometricInterpretation="MONOCHROME1"), "MONOCHROME1")
-    one_missing = series("CT", ImagePositionPatient=lambda k: None if k == 1 else [0, 0, k])
-    yield refused("CT one position missing", one_missing, "NO_GEOMETRY")
+    for what, (modalities, overrides, reason, _) in REFUSED.items():
+        exit_code = 4 if reason in ("TRUNCATED_PIXELS", "UNDECODABLE_PIXELS") else 2
+        for m in modalities:
+            yield refused(f"{m} {what}", series(m, **overrides), reason, exit_code)
     for value in (b"NaN ", b"inf ", b"abc "):
         yield refused(f"CT slope {value.decode().strip()}", raw_decimal("RescaleSlope", value), "BAD_RESCALE")
     yield refused("CT position NaN", raw_decimal("ImagePositionPatient", b"0\\NaN\\0 "), "NO_GEOMETRY")
-    yield refused("CT not in HU", series("CT", RescaleType="MGML"), "BAD_RESCALE")
-    yield refused("PT no units", series("PT", Units=None), "BAD_RESCALE")
-    yield refused("PT mixed units", series("PT", Units=lambda k: "CNTS" if k == 2 else "BQML"), "BAD_RESCALE")
-    two_contents = lambda folder: twice(folder, two_frames)  # noqa: E731 (a maker)
-    yield refused("CT one UID, two contents", two_contents, "DUPLICATE_UID_CONFLICT")
+    yield refused("CT one UID, two contents", partial(twice, change=two_frames), "DUPLICATE_UID_CONFLICT")
+
+
+#: What is no image of these modalities: attributes, the reason, and words of its message.
+SKIPPED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "structured report": ({"SOPClassUID": STORAGE + "88.22", "Modality": "SR", "Rows": None}, *NO_IMAGE),
+    "presentation state": ({"SOPClassUID": STORAGE + "11.1", "Modality": "PR", "Rows": None}, *NO_IMAGE),
+    "structure set": ({"SOPClassUID": STORAGE + "481.3", "Modality": "RTSTRUCT", "Rows": None}, *NO_IMAGE),
+    "document": ({"SOPClassUID": STORAGE + "104.1", "Modality": "DOC", "Rows": None}, *NO_IMAGE),
+    "dose": ({"SOPClassUID": STORAGE + "481.2", "Modality": "RTDOSE"}, "UNSUPPORTED_MODALITY", "modalities"),
+    "ultrasound": ({"SOPClassUID": STORAGE + "6.1", "Modality": "US"}, "UNSUPPORTED_MODALITY", "modalities"),
+    "class and modality disagree": ({"Modality": "MR"}, "UNSUPPORTED_MODALITY", "is CT.*says MR"),
+    "segmentation": ({"SOPClassUID": STORAGE + "66.4"}, "UNSUPPORTED_SOP_CLASS", "Storage"),
+    "secondary capture": ({"SOPClassUID": STORAGE + "7"}, "UNSUPPORTED_SOP_CLASS", "secondary capture"),
+    "enhanced colour": ({"SOPClassUID": STORAGE + "4.3"}, "UNSUPPORTED_SOP_CLASS", "only enhanced CT and MR"),
+    "enhanced PET": ({"SOPClassUID": STORAGE + "128.1"}, "UNSUPPORTED_SOP_CLASS", "single-frame"),
+    "two frames": ({"NumberOfFrames": 2}, "UNSUPPORTED_SOP_CLASS", "multi-frame"),
+    "localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER", "localizer"),
+    "mosaic": ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "UNSUPPORTED_DIMENSIONS", "mosaic"),
+    "colour": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "UNSUPPORTED_PIXELS", "Colour"),
+    "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "UNSUPPORTED_PIXELS", "palette"),
+    "32 bits": ({"BitsAllocated": 32}, "UNSUPPORTED_PIXELS", "Bits Allocated"),
+    "own result": ({"ContributingEquipmentSequence": item(Manufacturer="monai_ldmsr")}, "OWN_RESULT", "monai_ldmsr"),
+}
 
 
 def _skipped() -> Iterator[OddInput]:
     """What is no image series of these modalities, beside one that is."""
-    for name, overrides, reason in (
-        ("structured report", {"SOPClassUID": STORAGE + "88.22", "Modality": "SR", "Rows": None}, "NOT_AN_IMAGE"),
-        ("presentation state", {"SOPClassUID": STORAGE + "11.1", "Modality": "PR", "Rows": None}, "NOT_AN_IMAGE"),
-        ("structure set", {"SOPClassUID": STORAGE + "481.3", "Modality": "RTSTRUCT", "Rows": None}, "NOT_AN_IMAGE"),
-        ("dose", {"SOPClassUID": STORAGE + "481.2", "Modality": "RTDOSE"}, "UNSUPPORTED_MODALITY"),
-        ("ultrasound", {"SOPClassUID": STORAGE + "6.1", "Modality": "US"}, "UNSUPPORTED_MODALITY"),
-        ("class and modality disagree", {"Modality": "MR"}, "UNSUPPORTED_MODALITY"),
-        ("segmentation", {"SOPClassUID": STORAGE + "66.4"}, "UNSUPPORTED_SOP_CLASS"),
-        ("secondary capture", {"SOPClassUID": STORAGE + "7"}, "UNSUPPORTED_SOP_CLASS"),
-        ("localizer", {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER"),
-        ("mosaic", {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "UNSUPPORTED_DIMENSIONS"),
-        ("colour", {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "UNSUPPORTED_PIXELS"),
-        ("palette", {"PhotometricInterpretation": "PALETTE COLOR"}, "UNSUPPORTED_PIXELS"),
-        ("32 bits", {"BitsAllocated": 32}, "UNSUPPORTED_PIXELS"),
-        ("own result", {"ContributingEquipmentSequence": own_equipment()}, "OWN_RESULT"),
-    ):
+    for name, (overrides, reason, _) in SKIPPED.items():
         make = beside(series("MR", (20, 24, 2)), series("CT", (20, 24, 2), **overrides))
         yield OddInput(f"{name} beside MR", make, (2,), (reason,))
         yield OddInput(f"{name} alone", series("CT", (20, 24, 2), **overrides), (), (reason,), 2)
@@ -276,9 +289,8 @@ def _skipped() -> Iterator[OddInput]:
         ("headless", lambda c: c[300:]),
     ):
         for which in (0, 4):
-            row = f"image {which} {name}"
             make = damaged("CT", damage, which)
-            yield OddInput(row, make, (4,), ("UNREADABLE_FILE",), 8, warning="cannot be read")
+            yield OddInput(f"image {which} {name}", make, (4,), ("UNREADABLE_FILE",), 8, warning="cannot be read")
     yield refused(
         "all emptied", lambda folder: [p.write_bytes(b"") for p in make_series(folder).paths], "UNREADABLE_FILE", 4
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from dicom_fixtures import make_series
+from dicom_fixtures import make_series, make_volumes
 from pydicom import Dataset
-from pydicom.uid import generate_uid
 from series_by_hand import rewrite
 
 SHAPE = (20, 24, 5)
@@ -52,12 +51,11 @@ def volumes(modality: str, *overrides: dict[str, Any], shapes: tuple[tuple[int, 
     """One series with one volume for each of ``overrides``, files side by side."""
 
     def make(folder: Path) -> None:
-        uids = {key: generate_uid() for key in ("study", "series", "frame")}
-        for n, changed in enumerate(overrides):
-            shape = shapes[n] if shapes else SHAPE
-            for path in make_series(folder / f"{n}", modality, shape, uids=uids, **changed).paths:
+        each = [{"shape": shapes[n] if shapes else SHAPE, **one} for n, one in enumerate(overrides)]
+        for n, made in enumerate(make_volumes(folder, modality, each)):
+            for path in made.paths:
                 path.rename(folder / f"{n}-{path.name}")
-            (folder / f"{n}").rmdir()
+            made.paths[0].parent.rmdir()
 
     return make
 

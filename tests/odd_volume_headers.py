@@ -13,41 +13,12 @@ from odd_inputs import Make, OddInput, refused
 from odd_volume_makers import beside, both, pair, regions, with_lines
 from odd_volumes import SHAPE, done, field, image_file, nifti, values
 
-_QFAC, _CODES = (76, "<f"), (252, "<2h")
-
-
-def sparse(n: int = 1) -> np.ndarray:
-    """A mask of lesions of one voxel each, with up to ``n`` labels."""
-    i, j, _ = np.indices(SHAPE)
-    return ((i % 6 == 5) & (j % 6 == 5)) * (1 + i // 6 % n).astype("u1")
-
-
-def many(dtype: str) -> np.ndarray:
-    """More regions than an image of few grey levels has."""
-    i, j, _ = np.indices(SHAPE)
-    return (i // 3 * 7 + j // 3).astype(dtype)
-
 
 def _labels() -> list[OddInput]:
-    needle = np.zeros(SHAPE, "u1")
-    needle[:, 10], needle[:, 15] = 1, 2
     one_hot = np.stack([regions() == n for n in (1, 2, 99)], axis=3).astype("u1")
-    outside = np.where(regions() == 0, -1000, regions())
-    grey, alike = "its values are not", "whole numbers that fill regions"
     return [
-        refused("nifti sparse mask named so", nifti("microbleeds_mask.nii.gz", sparse()), "LABEL_MAP"),
-        refused("nifti seeds named so", nifti("seeds_label.nii.gz", sparse(3)), "LABEL_MAP"),
-        refused("nifti lines named as labels", nifti("needle_label.nii.gz", needle), "LABEL_MAP"),
-        refused("nifti empty labels named so", nifti("empty_dseg.nii.gz", needle * 0), "LABEL_MAP"),
-        refused("nifti full mask named so", nifti("full_mask.nii.gz", needle * 0 + 1), "LABEL_MAP"),
-        refused("nifti labels with -1000 around", nifti("x_dseg.nii.gz", outside), "LABEL_MAP"),
-        refused("nifti many labels named so", nifti("x_dseg.nii.gz", many("<i2")), "LABEL_MAP"),
         refused("nrrd labels of a text", with_lines("v.nrrd", b"content: ROI labels", voxels=regions()), "LABEL_MAP"),
         OddInput("nifti one mask a volume", nifti("onehot_mask.nii.gz", one_hot), (), ("LABEL_MAP",) * 3, 2),
-        done("nifti image named as a mask", nifti("v_mask.nii.gz", values("<f4")), grey),
-        done("nifti labels by values, as floats", nifti("liver_gt.nii.gz", regions(dtype="<f4")), alike),
-        done("nifti many labels by values", nifti("regions.nii.gz", many("u1")), alike),
-        done("nifti sparse mask by values", nifti("lesions.nii.gz", sparse()), alike),
     ]
 
 
@@ -105,7 +76,6 @@ def sizes(name: str = "v.nii", axes: str = "ijk", codes: tuple[int, int] = (0, 1
 
 
 def _places() -> list[OddInput]:
-    unknown, no_place = "which NIfTI does not know", "Neither sform nor qform"
     return [
         *(refused(f"nifti size 0 of {n}, qform only", sizes(axes=n), "NO_GEOMETRY") for n in ("i", "j", "k", "ij")),
         refused("nifti size 0 and no place", sizes("v.nii.gz", codes=(0, 0)), "NO_GEOMETRY"),
@@ -114,9 +84,6 @@ def _places() -> list[OddInput]:
         done("nifti size 0 beside sform and qform", sizes(codes=(1, 1)), "the result has sform alone"),
         OddInput("nifti size 0 of one slice", sizes(axes="k", voxels=values()[:, :, :1]), (1,)),
         refused("analyze of size 0", both(pair(image_class=nib.AnalyzeImage), flat), "NO_GEOMETRY"),
-        *(done(f"nifti qfac {q}", nifti(codes=(0, 1), patch=field(_QFAC, q))) for q in (0.0, 7.0, math.nan)),
-        done("nifti negative code of sform", nifti(patch=field(_CODES, 1, -3)), unknown),
-        done("nifti negative code of qform", nifti(codes=(0, 0), patch=field(_CODES, -3, 0)), no_place),
     ]
 
 

@@ -12,13 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from odd_inputs import Make
-from odd_volumes import (
-    AFFINE,
-    SHAPE,
-    SPACING_MM,
-    image_file,
-    values,
-)
+from odd_volumes import AFFINE, SHAPE, SPACING_MM, image_file, values
 
 #: Another place of the same volume: turned, mirrored, and 70 mm away.
 ELSEWHERE = np.array([[0, -0.7, 0, 60.0], [0.9, 0, 0, 40.0], [0, 0, -2.5, -20.0], [0, 0, 0, 1]])

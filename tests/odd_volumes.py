@@ -23,14 +23,7 @@ AFFINE[:3, 3] = (12, -30, 7)
 SHEARED = AFFINE @ np.array([[1, 0.2, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 
 #: Where fields of the NIfTI-1 header begin, and their types.
-_DIM, _BITPIX, _PIXDIM, _VOX_OFFSET, _SLOPE, _SROW_X = (
-    (40, "<8h"),
-    (70, "<2h"),
-    (76, "<8f"),
-    (108, "<f"),
-    (112, "<2f"),
-    (280, "<4f"),
-)
+_DIM, _BITPIX, _PIXDIM, _SLOPE, _SROW_X = (40, "<8h"), (70, "<2h"), (76, "<8f"), (112, "<2f"), (280, "<4f")
 
 
 def values(dtype: str = "<i2") -> np.ndarray:
@@ -139,12 +132,8 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     done("nifti clean", nifti()),
     done("nifti gzipped", nifti("v.nii.gz")),
     done("nifti no codes", nifti(codes=(0, 0)), "Neither sform nor qform"),
-    done("nifti sform only", nifti(codes=(1, 0))),
     done("nifti qform only", nifti(codes=(0, 1))),
-    done("nifti sform unlike qform", nifti(qform=np.diag([0.9, 0.7, 2.5, 1])), "disagree"),
     done("nifti sheared", nifti(affine=SHEARED, codes=(1, 0))),
-    done("nifti slope 0", nifti(patch=field(_SLOPE, 0.0, 500.0))),
-    done("nifti slope NaN", nifti(patch=field(_SLOPE, float("nan"), float("nan")))),
     done("nifti slope 0.5", nifti(patch=field(_SLOPE, 0.5, -10.0))),
     done("nifti negative pixdim with sform", nifti(codes=(1, 0), patch=negative_pixdim)),
     done("nifti negative pixdim with qform", nifti(codes=(0, 1), patch=negative_pixdim), "without its sign"),

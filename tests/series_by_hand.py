@@ -54,9 +54,7 @@ def series_by_hand(folder: Path) -> DicomSeries:
     direction = np.stack([cosines[:3], cosines[3:], np.cross(cosines[:3], cosines[3:])], axis=1)
     gap_mm = (along_normal(images[-1]) - along_normal(first)) / (len(images) - 1)
     row_mm, column_mm = (float(v) for v in first.PixelSpacing)
-    headers = []
-    for path in folder.glob("*.dcm"):
-        headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+    headers = (pydicom.dcmread(path, stop_before_pixels=True) for path in folder.glob("*.dcm"))
     return DicomSeries(
         case="0" * 12,
         modality=first.Modality,
@@ -75,6 +73,18 @@ def series_by_hand(folder: Path) -> DicomSeries:
 def repeated(voxels: npt.NDArray[np.float32], factor: int = 2) -> npt.NDArray[np.float32]:
     """Return the nearest-neighbour result: every pixel ``factor`` times along columns and rows."""
     return voxels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def made_by_hand(folder: Path, modality: str = "CT", shape: tuple[int, int, int] = (4, 5, 3), **named) -> DicomSeries:
+    """Make a series, and read it."""
+    make_series(folder, modality, shape, **named)
+    return series_by_hand(folder)
+
+
+def write(series: DicomSeries, folder: Path) -> list[Dataset]:
+    """Write the nearest-neighbour result of a series, and read it."""
+    paths = write_derived_series(series, repeated(series.voxels), folder, DERIVATION).paths
+    return [pydicom.dcmread(path) for path in paths]
 
 
 def derive(folder: Path, modality: str = "CT", change=None, derivation=DERIVATION, **overrides) -> list[Dataset]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_runs import resolve
 from batch_searches import Searches
 from dicom_fixtures import make_series
 from odd_volumes import nifti
 
 from monai_ldmsr import super_resolve
-from monai_ldmsr.cli import main
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import find_sources
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
@@ -43,10 +43,6 @@ def source(tmp_path: Path) -> Path:
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def resolve(source: Path, output: Path, bundle: Path, *more: object) -> int:
-    return main([str(part) for part in ("run", source, output, "--bundle", bundle, "--device", "cpu", *more)])
 
 
 def expected(source: Path) -> set[tuple[str, str, str, str, str]]:

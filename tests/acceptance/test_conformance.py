@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import make_series
-from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy, run_dciodvfy_warnings
+from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
 from independent_readers import CORNER_TOLERANCE_MM, READERS, check_corners, corners_ras_mm, source_corners_ras_mm
+from odd_conformance import check_by_readers, check_conformance
 from places import SAMPLES
 from pydicom.valuerep import DSfloat
-from series_by_hand import DERIVATION, along_normal, read_images, repeated, rescaled, series_by_hand
+from series_by_hand import DERIVATION, read_images, repeated, rescaled, series_by_hand
 
 from monai_ldmsr.io.derived_series import WrittenSeries, write_derived_series
 from monai_ldmsr.io.dicom_series import DicomSeries
 
 DICOM_SAMPLES = SAMPLES / "dicom"
-MEAN_TOLERANCE = 0.005
 
 #: PS3.3 C.12.1 has Device UID in Contributing Equipment Sequence (type 3); dicom3tools does not know it yet.
 KNOWN_FALSE_WARNING = "DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD"
@@ -49,8 +51,8 @@ def make_case(name: str, folder: Path) -> Case:
     if kind == "made":
         make_series(source_dir, which, (40, 48, 5), SmallestImagePixelValue=0, LargestImagePixelValue=1)
     series = series_by_hand(source_dir)
-    written = write_derived_series(series, repeated(series.voxels), folder / "result", DERIVATION)
-    return Case(source_dir, series, folder / "result", written)
+    written = write_derived_series(series, repeated(series.voxels), folder / "case" / "dicom", DERIVATION)
+    return Case(source_dir, series, folder / "case" / "dicom", written)
 
 
 MADE = ["made-CT", "made-MR", "made-PT"]
@@ -67,21 +69,19 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make_case(request.param, tmp_path_factory.mktemp(request.param))
 
 
+def test_the_result_conforms_and_readers_find_it_where_the_source_was(case: Case) -> None:
+    check_conformance(case.result_dir.parent, case.source_dir)
+    check_by_readers(case.result_dir.parent, case.source_dir)
+    assert [path.name for path in case.result_paths] == [f"IM{k + 1:04d}.dcm" for k in range(len(case.result_paths))]
+
+
 # Validators
 
 
 @needs_validators
-def test_validator_finds_no_error_that_the_source_does_not_have(case: Case) -> None:
-    of_source = {line for path in case.source_paths for line in run_dciodvfy(path)}
-    of_result = {line for path in case.result_paths for line in run_dciodvfy(path)}
-    assert of_result - of_source == set()
-
-
-@needs_validators
 def test_clean_series_has_no_errors_and_no_warnings(made: Case) -> None:
-    for path in made.result_paths:
-        assert run_dciodvfy(path) == []
-        assert [w for w in run_dciodvfy_warnings(path) if KNOWN_FALSE_WARNING not in w] == []
+    assert run_dciodvfy(*made.result_paths) == set()
+    assert not [w for w in run_dciodvfy(*made.result_paths, kind="Warning") if KNOWN_FALSE_WARNING not in w]
 
 
 @needs_validators
@@ -90,21 +90,6 @@ def test_entities_agree_between_source_and_result(case: Case) -> None:
 
 
 # Three readers
-
-
-@pytest.mark.parametrize("read", READERS)
-def test_reader_finds_the_result_where_the_source_was(case: Case, read) -> None:
-    affine, voxels = read(case.result_dir)
-    columns, rows, slices = case.source.voxels.shape
-    assert sorted(voxels.shape) == sorted((2 * columns, 2 * rows, slices))
-    check_corners(corners_ras_mm(affine, voxels.shape), source_corners_ras_mm(case.source_dir))
-    spacing = dict(zip(voxels.shape, np.linalg.norm(affine[:3, :3], axis=0), strict=True))
-    row_mm, column_mm = (float(v) for v in case.source.headers[0].PixelSpacing)
-    if rows != columns:
-        assert spacing[2 * rows] == pytest.approx(row_mm / 2, rel=1e-5)
-    assert spacing[2 * columns] == pytest.approx(column_mm / 2, rel=1e-5)
-    scale = np.abs(case.source.voxels).mean()
-    assert abs(voxels.mean() - case.source.voxels.mean()) < MEAN_TOLERANCE * scale
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -119,34 +104,30 @@ def test_reader_finds_every_value_at_its_place(made: Case, read) -> None:
     assert np.abs(voxels.reshape(-1) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def forget_half_voxel(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    image.ImagePositionPatient = source.ImagePositionPatient
-
-
-def forget_pixel_spacing(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    image.PixelSpacing = source.PixelSpacing
-
-
-def swap_spacings(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    image.PixelSpacing = list(reversed(image.PixelSpacing))
-
-
-def move_the_other_way(image: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    pairs = zip(source.ImagePositionPatient, image.ImagePositionPatient, strict=True)
-    image.ImagePositionPatient = [DSfloat(2 * float(s) - float(r), auto_format=True) for s, r in pairs]
+#: Attribute, and what it wrongly holds, made of the result's value and the source's.
+WRONG: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "half a voxel forgotten": ("ImagePositionPatient", lambda result, source: source),
+    "pixel spacing forgotten": ("PixelSpacing", lambda result, source: source),
+    "spacings swapped": ("PixelSpacing", lambda result, source: list(reversed(result))),
+    "moved the other way": (
+        "ImagePositionPatient",
+        lambda result, source: [DSfloat(2 * s - r, auto_format=True) for s, r in zip(source, result, strict=True)],
+    ),
+}
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("mutate", [forget_half_voxel, forget_pixel_spacing, swap_spacings, move_the_other_way])
-def test_a_wrong_geometry_would_be_seen(made: Case, tmp_path: Path, mutate, read) -> None:
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_geometry_would_be_seen(made: Case, tmp_path: Path, wrong: str, read) -> None:
+    keyword, value = WRONG[wrong]
     (tmp_path / "wrong").mkdir()
     for path, source in zip(made.result_paths, made.source.headers, strict=True):
         image = pydicom.dcmread(path)
-        mutate(image, source)
+        setattr(image, keyword, value(image[keyword].value, source[keyword].value))
         image.save_as(tmp_path / "wrong" / path.name)
     affine, voxels = read(tmp_path / "wrong")
     with pytest.raises(AssertionError):
-        check_corners(corners_ras_mm(affine, voxels.shape), source_corners_ras_mm(made.source_dir))
+        check_corners(corners_ras_mm(affine, voxels.shape), source_corners_ras_mm(made.source.headers))
 
 
 def test_half_a_voxel_is_larger_than_the_tolerance(case: Case) -> None:
@@ -160,17 +141,6 @@ def test_half_a_voxel_is_larger_than_the_tolerance(case: Case) -> None:
 # What validators do not see
 
 
-def test_pixel_tags_describe_the_pixels(case: Case) -> None:
-    for image, source in zip(read_images(case.result_dir), case.source.headers, strict=True):
-        pixels = image.pixel_array
-        assert pixels.shape == (image.Rows, image.Columns) == (2 * source.Rows, 2 * source.Columns)
-        assert image.HighBit == image.BitsStored - 1
-        assert ("SmallestImagePixelValue" in image) == ("SmallestImagePixelValue" in source)
-        if "SmallestImagePixelValue" in image:
-            assert image.SmallestImagePixelValue == pixels.min()
-            assert image.LargestImagePixelValue == pixels.max()
-
-
 def test_values_survive_storage(case: Case) -> None:
     found, expected = rescaled(read_images(case.result_dir)), repeated(case.source.voxels)
     half_step = [0.501 * float(x.get("RescaleSlope", 1)) for x in read_images(case.result_dir)]
@@ -179,32 +149,10 @@ def test_values_survive_storage(case: Case) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-def test_no_private_overlay_or_curve_group_is_left(case: Case) -> None:
-    for path in case.result_paths:
-        image = pydicom.dcmread(path)
-        groups = {element.tag.group for element in image.iterall()}
-        assert not [g for g in groups if g % 2 or 0x5000 <= g < 0x5100 or 0x6000 <= g < 0x6100]
-
-
-def test_instances_are_numbered_in_the_direction_of_the_source(case: Case) -> None:
-    images = [pydicom.dcmread(path) for path in case.result_paths]
-    numbers = [int(x.InstanceNumber) for x in images]
-    assert sorted(numbers) == list(range(1, len(images) + 1))
-    in_the_source = [int(x.InstanceNumber) for x in read_images(case.source_dir)]
-    assert np.argsort(numbers).tolist() == np.argsort(in_the_source).tolist()
-    assert [path.name for path in case.result_paths] == [f"IM{k + 1:04d}.dcm" for k in range(len(images))]
-    assert (np.diff([along_normal(x) for x in images]) > 0).all()
-    if case.source.modality == "PT":
-        assert [x.ImageIndex for x in images] == numbers
-        assert {x.NumberOfSlices for x in images} == {len(images)}
-
-
 def test_uids_are_new_and_unique_and_the_source_is_referenced(case: Case) -> None:
     images = [pydicom.dcmread(path) for path in case.result_paths]
     sources = case.source.headers
-    uids = {x.SOPInstanceUID for x in images}
-    assert len(uids) == len(images)
-    assert uids.isdisjoint(x.SOPInstanceUID for x in sources)
+    assert {x.SOPInstanceUID for x in images}.isdisjoint(x.SOPInstanceUID for x in sources)
     assert {x.SeriesInstanceUID for x in images} == {case.written.series_instance_uid}
     assert case.written.series_instance_uid != sources[0].SeriesInstanceUID
     for image, source in zip(images, sources, strict=True):
@@ -213,8 +161,6 @@ def test_uids_are_new_and_unique_and_the_source_is_referenced(case: Case) -> Non
         assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
         assert reference.ReferencedSOPClassUID == source.SOPClassUID
         assert reference.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
-        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "AcquisitionTime"):
-            assert image[keyword] == source[keyword]
 
 
 def test_decimal_strings_fit_16_characters(case: Case) -> None:
@@ -226,5 +172,5 @@ def test_decimal_strings_fit_16_characters(case: Case) -> None:
 
 
 def test_geometry_of_the_report_is_that_of_the_files(case: Case) -> None:
-    expected = source_corners_ras_mm(case.source_dir)
+    expected = source_corners_ras_mm(case.source.headers)
     check_corners(case.source.geometry.upsampled(DERIVATION.factors.whole).corners_mm(), expected)

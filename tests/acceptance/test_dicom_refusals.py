@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
-from dicom_fixtures import MARKER, MARKER_ID, MadeSeries, make_series, save
+from dicom_fixtures import MARKER, MARKER_ID, make_series, save
+from odd_dicom import REFUSED
+from pacs_fixtures import compressed
 from pydicom.uid import JPEGLSLossless, RLELossless
+from series_by_hand import rewrite
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io import ReadLimits, dicom_pixels
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series
-
-
-def edit(path: Path, **values: Any) -> None:
-    """Change attributes of a file in place; ``None`` deletes."""
-    dataset = pydicom.dcmread(path)
-    for keyword, value in values.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.save_as(path, overwrite=True)
 
 
 def refused(source: Path | SeriesFiles, **limits: int) -> SourceError:
@@ -35,31 +25,9 @@ def refused(source: Path | SeriesFiles, **limits: int) -> SourceError:
     return caught.value
 
 
-REFUSED = [
-    ("CT", {"ImagePositionPatient": lambda k: None if k == 1 else [0, 0, k]}, "NO_GEOMETRY", "1 of 5 images"),
-    ("CT", {"ImageOrientationPatient": None}, "NO_GEOMETRY", "0020,0037"),
-    ("CT", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "NO_GEOMETRY", "5 of 5"),
-    ("CT", {"PixelSpacing": None}, "NO_GEOMETRY", "0028,0030"),
-    ("CT", {"PixelSpacing": [0.7, 0]}, "NO_GEOMETRY", "0028,0030"),
-    ("MR", {"RescaleSlope": "0", "RescaleIntercept": "0"}, "BAD_RESCALE", "5 of 5"),
-    ("CT", {"RescaleSlope": None}, "BAD_RESCALE", "0028,1053"),
-    ("CT", {"RescaleIntercept": lambda k: None if k == 4 else -1024}, "BAD_RESCALE", "1 of 5"),
-    ("CT", {"RescaleType": "MGML"}, "BAD_RESCALE", "HU"),
-    ("PT", {"RescaleSlope": None}, "BAD_RESCALE", "0028,1053"),
-    ("PT", {"Units": None}, "BAD_RESCALE", "0054,1001"),
-    ("PT", {"Units": lambda k: "CNTS" if k == 2 else "BQML"}, "BAD_RESCALE", "same"),
-    ("CT", {"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1", "MONOCHROME1"),
-    ("PT", {"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1", "MONOCHROME1"),
-    ("CT", {"BitsStored": 17}, "UNSUPPORTED_PIXELS", "High Bit"),
-    ("CT", {"PixelData": lambda k: None if k == 0 else bytes(960)}, "TRUNCATED_PIXELS", "1 of 5"),
-    ("CT", {"Rows": 65535, "Columns": 65535}, "TOO_LARGE", "limit"),
-]
-
-
-@pytest.mark.parametrize(("modality", "overrides", "reason", "word"), REFUSED)
-def test_refusals_say_why_and_nothing_of_the_patient(
-    tmp_path: Path, modality: str, overrides: dict[str, Any], reason: str, word: str
-) -> None:
+@pytest.mark.parametrize(("modality", "what"), [(m, what) for what, row in REFUSED.items() for m in row[0]])
+def test_refusals_say_why_and_nothing_of_the_patient(tmp_path: Path, modality: str, what: str) -> None:
+    _, overrides, reason, word = REFUSED[what]
     made = make_series(tmp_path / MARKER, modality, **overrides)
     error = refused(tmp_path)
     assert error.reason is ReasonCode(reason)
@@ -91,14 +59,6 @@ def test_a_duplicate_position_that_nothing_tells_apart_is_refused(tmp_path: Path
     error = refused(tmp_path)
     assert error.reason is ReasonCode.DUPLICATE_POSITION
     assert "3 hold 1 images and 1 hold 2 images (the first with several: position 3" in str(error)
-
-
-def test_the_same_image_twice_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    made = make_series(tmp_path)
-    (tmp_path / "again.dcm").write_bytes(made.paths[1].read_bytes())
-    series = read_dicom_series(tmp_path)
-    assert len(series.headers) == 5
-    assert "identical copies" in series.warnings[0]
 
 
 def test_one_uid_with_two_contents_is_refused(tmp_path: Path) -> None:
@@ -136,20 +96,11 @@ def test_no_cut_anywhere_passes_unseen(tmp_path: Path) -> None:
             assert "cannot be read" in found[0].warnings[0]
 
 
-def _compressed(folder: Path) -> MadeSeries:
-    made = make_series(folder)
-    for path in made.paths:
-        dataset = pydicom.dcmread(path)
-        dataset.compress(RLELossless, generate_instance_uid=False)
-        dataset.save_as(path, overwrite=True)
-    return made
-
-
 def test_undecodable_slice_is_refused_by_number(tmp_path: Path) -> None:
-    made = _compressed(tmp_path)
-    dataset = pydicom.dcmread(made.paths[4])
+    paths = compressed(make_series(tmp_path).paths, RLELossless)
+    dataset = pydicom.dcmread(paths[4])
     dataset.PixelData = pydicom.encaps.encapsulate([b"\x00" * 80])
-    dataset.save_as(made.paths[4], overwrite=True)
+    dataset.save_as(paths[4], overwrite=True)
     error = refused(tmp_path)
     assert isinstance(error, CorruptSourceError)
     assert error.reason is ReasonCode.UNDECODABLE_PIXELS
@@ -157,7 +108,7 @@ def test_undecodable_slice_is_refused_by_number(tmp_path: Path) -> None:
 
 
 def test_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _compressed(tmp_path)
+    compressed(make_series(tmp_path).paths, RLELossless)
 
     class NoPlugin:
         is_available = False
@@ -169,11 +120,8 @@ def test_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_transfer_syntax_without_any_decoder_is_refused(tmp_path: Path) -> None:
-    made = _compressed(tmp_path)
-    for path in made.paths:
-        dataset = pydicom.dcmread(path)
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.102")
-        dataset.save_as(path, overwrite=True)
+    compressed(make_series(tmp_path).paths, RLELossless)
+    rewrite(tmp_path, lambda image: None, "1.2.840.10008.1.2.4.102")
     error = refused(tmp_path)
     assert error.reason is ReasonCode.UNDECODABLE_PIXELS
     assert "transfer syntax" in str(error)
@@ -236,18 +184,12 @@ def test_files_that_vanished_are_refused(tmp_path: Path) -> None:
     assert refused(files).reason is ReasonCode.UNREADABLE_FILE
 
 
-def test_warnings_logs_and_repr_hold_nothing_of_the_patient(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_warnings_logs_and_repr_hold_nothing_of_the_patient(tmp_path: Path, heard: Callable[[], str]) -> None:
     made = make_series(tmp_path / MARKER, positions_mm=[0.0, 2.5, 5.0, 10.0, 12.7], SpecificCharacterSet="NOT A SET")
-    for path in made.paths:
-        edit(path, PatientID=MARKER_ID * 9)
-    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        [files], skipped = find_dicom_series(tmp_path)
-        series = read_dicom_series(files)
-    console = capfd.readouterr()
-    seen = [repr(files), repr(skipped), repr(series), *series.warnings, caplog.text, console.out, console.err]
-    assert not [line for line in [*seen, *(str(w.message) for w in caught)] if "MARKER" in line]
-    assert str(pydicom.dcmread(made.paths[0]).SeriesInstanceUID) not in "".join(seen)
+    rewrite(tmp_path / MARKER, lambda image: setattr(image, "PatientID", MARKER_ID * 9))
+    [files], skipped = find_dicom_series(tmp_path)
+    series = read_dicom_series(files)
+    seen = "\n".join([repr(files), repr(skipped), repr(series), *series.warnings, heard()])
+    assert "MARKER" not in seen
+    assert str(pydicom.dcmread(made.paths[0]).SeriesInstanceUID) not in seen
     assert len(series.case) == 12

@@ -11,11 +11,22 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import MARKER, MARKER_ID, make_series
+from enhanced_fixtures import item
+from odd_dicom import big_endian
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-from series_by_hand import DERIVATION, derive, raw_bytes, read_images, repeated, rewrite, series_by_hand
+from series_by_hand import (
+    DERIVATION,
+    derive,
+    made_by_hand,
+    raw_bytes,
+    read_images,
+    repeated,
+    rewrite,
+    series_by_hand,
+    write,
+)
 
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, Fate, kept_keywords
 from monai_ldmsr.io.derived_series import write_derived_series
@@ -57,7 +68,8 @@ def test_kept_attributes_belong_to_the_modules_of_the_iod(modality: str, iod: st
 
 def test_each_kept_attribute_reaches_the_result_and_no_other_does(tmp_path: Path) -> None:
     strangers = {"ReasonForStudy": "x", "PixelAspectRatio": [1, 2], "InstanceCreatorUID": "1.2.3"}
-    images = derive(tmp_path, **strangers, PerformedProcedureStepID="p", InstitutionName="Hospital")
+    kin = {"PerformedProcedureStepID": "p", "InstitutionName": "Hospital", "GantryDetectorTilt": 21.8}
+    images = derive(tmp_path, **strangers, **kin)
     source = read_images(tmp_path / "source")[0]
     kept = kept_keywords("CT")
     for element in source:
@@ -73,8 +85,7 @@ def test_each_kept_attribute_reaches_the_result_and_no_other_does(tmp_path: Path
 
 
 def test_uids_are_version_5_uuids_stable_for_a_derivation_and_new_for_any_other(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "CT", (6, 8, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source", "CT", (6, 8, 3))
     turned = dict(reversed(DERIVATION.settings.items()))
     derivations = {
         "first": DERIVATION,
@@ -148,19 +159,10 @@ def test_the_mark_stands_in_codes_and_in_words(tmp_path: Path) -> None:
 
 def test_history_is_appended_to(tmp_path: Path) -> None:
     def add_history(image: Dataset) -> None:
-        step = Dataset()
-        step.CodeValue, step.CodingSchemeDesignator, step.CodeMeaning = (
-            "113072",
-            "DCM",
-            "Multiplanar reformatting",
-        )
-        machine = Dataset()
-        machine.Manufacturer, machine.PurposeOfReferenceCodeSequence = "Other", Sequence([step])
-        machine.private_block(0x0029, "SECRET", create=True).add_new(1, "LO", MARKER)
-        image.DerivationCodeSequence, image.ContributingEquipmentSequence = (
-            Sequence([step]),
-            Sequence([machine]),
-        )
+        step = item(CodeValue="113072", CodingSchemeDesignator="DCM", CodeMeaning="Multiplanar reformatting")
+        machine = item(Manufacturer="Other", PurposeOfReferenceCodeSequence=step)
+        machine[0].private_block(0x0029, "SECRET", create=True).add_new(1, "LO", MARKER)
+        image.DerivationCodeSequence, image.ContributingEquipmentSequence = step, machine
         image.DerivationDescription, image.ImageComments, image.SyntheticData = "e" * 1000, "earlier", "YES"
 
     image = derive(tmp_path, change=add_history)[0]
@@ -225,9 +227,7 @@ def test_names_keep_their_bytes(tmp_path: Path, character_set: bytes | None, nam
 
     def mark(image: Dataset) -> None:
         image.PatientName = image.InstitutionName = placeholder.decode()
-        item = Dataset()
-        item.PatientID, item.TypeOfPatientID = placeholder.decode(), "TEXT"
-        image.OtherPatientIDsSequence = Sequence([item])
+        image.OtherPatientIDsSequence = item(PatientID=placeholder.decode(), TypeOfPatientID="TEXT")
         image.SpecificCharacterSet = "Z" * 16 if character_set else None
         if not character_set:
             del image.SpecificCharacterSet
@@ -237,9 +237,7 @@ def test_names_keep_their_bytes(tmp_path: Path, character_set: bytes | None, nam
     for path in (tmp_path / "source").glob("*.dcm"):
         content = path.read_bytes().replace(placeholder, name)
         path.write_bytes(content.replace(b"Z" * 16, (character_set or b"").ljust(16)))
-    series = series_by_hand(tmp_path / "source")
-    write_derived_series(series, repeated(series.voxels), tmp_path / "result", DERIVATION)
-    image = pydicom.dcmread(tmp_path / "result" / "IM0001.dcm")
+    (image, *_) = write(series_by_hand(tmp_path / "source"), tmp_path / "result")
     assert raw_bytes(image, "PatientName") == name.rstrip()
     assert raw_bytes(image, "InstitutionName") == name.rstrip()
     assert raw_bytes(image.OtherPatientIDsSequence[0], "PatientID") == name.rstrip()
@@ -253,14 +251,10 @@ def test_numbers_survive_another_encoding_of_the_source(tmp_path: Path, syntax: 
     def add_numbers(image: Dataset) -> None:
         image.RevolutionTime = 0.5
         if syntax == ExplicitVRBigEndian:
-            image.PixelData = image.pixel_array.astype(">u2").tobytes()
-            for overlay in [e.tag for e in image if e.tag.group == 0x6000]:
-                del image[overlay]
+            big_endian(image)
 
     rewrite(tmp_path / "source", add_numbers, syntax)
-    series = series_by_hand(tmp_path / "source")
-    write_derived_series(series, repeated(series.voxels), tmp_path / "result", DERIVATION)
-    image = pydicom.dcmread(tmp_path / "result" / "IM0001.dcm")
+    (image, *_) = write(series_by_hand(tmp_path / "source"), tmp_path / "result")
     assert image.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert (image.PixelPaddingValue, image.PregnancyStatus, image.RevolutionTime) == (5, 4, 0.5)
     np.testing.assert_array_equal(image.pixel_array[::2, ::2], read_images(tmp_path / "source")[0].pixel_array)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_fixtures import MARKER, MARKER_ID, make_series
+from dicom_fixtures import MARKER, MARKER_ID
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from series_by_hand import DERIVATION, derive, raw_bytes, read_images, repeated, series_by_hand
+from series_by_hand import DERIVATION, derive, made_by_hand, raw_bytes, read_images, repeated, write
 
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError
 from monai_ldmsr.io.derived_series import write_derived_series
@@ -55,8 +55,9 @@ def test_decimal_strings_that_are_too_long_are_cut_to_16_characters(tmp_path: Pa
 
 @pytest.mark.parametrize(("bits", "signed", "low", "high"), [(12, 0, 0, 4095), (12, 1, -2048, 2047), (16, 0, 0, 65535)])
 def test_values_are_clipped_to_the_stored_range_and_counted(tmp_path, bits, signed, low, high) -> None:
-    make_series(tmp_path / "source", "CT", (4, 5, 2), BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed)
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(
+        tmp_path / "source", "CT", (4, 5, 2), BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed
+    )
     voxels = repeated(series.voxels)
     voxels[0, 0, 0], voxels[1, 0, 0], voxels[2, 0, 1] = 1e6, high - 1024 + 0.4, -1e6
     written = write_derived_series(series, voxels, tmp_path / "result", DERIVATION)
@@ -78,8 +79,7 @@ def test_eight_bit_pixels_of_odd_number_are_padded(tmp_path: Path) -> None:
 
 
 def test_memory_order_does_not_matter(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "PT", (4, 5, 2))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source", "PT", (4, 5, 2))
     pixels = []
     for name, order in (("c", "C"), ("f", "F")):
         voxels = np.array(repeated(series.voxels), order=order)
@@ -89,8 +89,7 @@ def test_memory_order_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_no_second_copy_of_the_volume(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "CT", (96, 96, 24), baggage=False)
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source", "CT", (96, 96, 24), baggage=False)
     voxels = repeated(series.voxels, 4)
     tracemalloc.start()
     write_derived_series(series, voxels, tmp_path / "result", replace(DERIVATION, factor=4))
@@ -100,8 +99,7 @@ def test_no_second_copy_of_the_volume(tmp_path: Path) -> None:
 
 
 def test_pet_gets_a_new_slope_in_each_slice(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "PT", (4, 5, 3), RescaleIntercept=0)
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source", "PT", (4, 5, 3), RescaleIntercept=0)
     voxels = repeated(series.voxels)
     voxels[..., 0] = 0
     voxels[..., 1] *= 1000
@@ -160,8 +158,7 @@ def test_pet_counts_of_time_slices_and_gates(tmp_path: Path, series_type: str, p
 
 
 def test_lossy_history_is_kept_or_admitted(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "CT", (6, 8, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source", "CT", (6, 8, 3))
     for header, syntax, stored in zip(
         series.headers,
         ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.50"),
@@ -171,8 +168,7 @@ def test_lossy_history_is_kept_or_admitted(tmp_path: Path) -> None:
         header.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
         if stored:
             header.LossyImageCompression, header.LossyImageCompressionRatio = stored, 10
-    written = write_derived_series(series, repeated(series.voxels), tmp_path / "result", DERIVATION)
-    admitted, lossless, kept = (pydicom.dcmread(path) for path in written.paths)
+    admitted, lossless, kept = write(series, tmp_path / "result")
     assert (admitted.LossyImageCompression, admitted.LossyImageCompressionMethod) == ("01", "ISO_15444_1")
     assert "LossyImageCompression" not in lossless
     assert (kept.LossyImageCompression, kept.LossyImageCompressionRatio) == ("01", 10)
@@ -206,16 +202,14 @@ def test_source_uids_that_only_the_file_meta_holds_are_used(tmp_path: Path) -> N
 def test_sources_without_any_uid_do_not_share_one_result_uid(tmp_path: Path) -> None:
     found = []
     for name, intercept in (("a", 0), ("b", 1), ("c", 1)):
-        make_series(tmp_path / name, "CT", (4, 5, 3), RescaleIntercept=intercept)
-        series = series_by_hand(tmp_path / name)
+        series = made_by_hand(tmp_path / name, RescaleIntercept=intercept)
         for header in series.headers:
             header.SOPInstanceUID = header.SOPClassUID = header.SeriesInstanceUID = ""
             del header.file_meta.MediaStorageSOPInstanceUID, header.file_meta.MediaStorageSOPClassUID
-        written = write_derived_series(series, repeated(series.voxels), tmp_path / f"{name}x", DERIVATION)
-        image = pydicom.dcmread(written.paths[0])
+        (image, *_) = write(series, tmp_path / f"{name}x")
         assert "SourceImageSequence" not in image
         assert image.SOPClassUID == "1.2.840.10008.5.1.4.1.1.2"
-        found.append(written.series_instance_uid)
+        found.append(image.SeriesInstanceUID)
     assert found[0] != found[1] == found[2]
 
 
@@ -224,8 +218,7 @@ def test_sources_without_any_uid_do_not_share_one_result_uid(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("factor", "word"), [(0, "number from 1"), (3, r"\(15, 12, 3\)"), (20000, "makes")])
 def test_a_shape_that_does_not_fit_is_refused(tmp_path: Path, factor: int, word: str) -> None:
-    make_series(tmp_path / "source", "CT", (4, 5, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source")
     with pytest.raises(SettingsError, match=word):
         write_derived_series(series, repeated(series.voxels), tmp_path / "result", replace(DERIVATION, factor=factor))
     assert not (tmp_path / "result").exists()
@@ -233,8 +226,7 @@ def test_a_shape_that_does_not_fit_is_refused(tmp_path: Path, factor: int, word:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused_before_writing(tmp_path: Path, bad: float) -> None:
-    make_series(tmp_path / "source", "CT", (4, 5, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source")
     voxels = repeated(series.voxels)
     voxels[0, 0, 2] = bad
     with pytest.raises(OutputError, match="1 voxels of slice 3 of 3 are not finite"):
@@ -243,11 +235,10 @@ def test_values_that_are_not_finite_are_refused_before_writing(tmp_path: Path, b
 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error_without_path_or_patient(tmp_path: Path) -> None:
-    make_series(tmp_path / "source", "CT", (4, 5, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"IM0001\.dcm cannot be written") as caught:
-        write_derived_series(series, repeated(series.voxels), tmp_path / "file" / "result", DERIVATION)
+        write(series, tmp_path / "file" / "result")
     assert caught.value.reason is ReasonCode.CANNOT_WRITE
     for secret in (str(tmp_path), MARKER, MARKER_ID):
         assert secret not in str(caught.value)
@@ -256,9 +247,8 @@ def test_a_folder_that_cannot_be_written_is_an_output_error_without_path_or_pati
 def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    make_series(tmp_path / "source", "CT", (4, 5, 3))
-    series = series_by_hand(tmp_path / "source")
+    series = made_by_hand(tmp_path / "source")
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "IM0001.dcm").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left on device"):
-        write_derived_series(series, repeated(series.voxels), tmp_path / "result", DERIVATION)
+        write(series, tmp_path / "result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_fixtures import MARKER, make_series, save
-from odd_dicom import own_equipment
+from odd_dicom import SKIPPED
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
@@ -20,8 +21,6 @@ from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import SeriesFiles, find_dicom_series, find_sources
 from monai_ldmsr.io.volume_file import read_volume_file, write_volume_file
-
-STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
 def write_nrrd(path: Path) -> Path:
@@ -54,55 +53,6 @@ def test_case_is_the_same_for_other_names_and_places(tmp_path: Path) -> None:
     assert first.case == second.case
     assert len(first.case) == 12
     int(first.case, 16)
-
-
-@pytest.mark.parametrize(
-    "attribute",
-    [
-        {"FrameOfReferenceUID": lambda k: f"1.2.3.{k % 2}"},
-        {"ImageOrientationPatient": lambda k: [1, 0, 0, 0, 1, 0] if k % 2 else [0, 1, 0, 0, 0, -1]},
-        {"PixelSpacing": lambda k: [0.7, 0.9] if k % 2 else [0.8, 0.9]},
-    ],
-    ids=["frame", "orientation", "spacing"],
-)
-def test_one_series_uid_with_two_grids_is_two_volumes(tmp_path: Path, attribute: dict[str, Any]) -> None:
-    make_series(tmp_path, shape=(20, 24, 6), **attribute)
-    found, _ = find_dicom_series(tmp_path)
-    assert [len(item.paths) for item in found] == [3, 3]
-    assert len({item.case for item in found}) == 2
-
-
-@pytest.mark.parametrize(
-    ("keyword", "values", "word"),
-    [
-        ("EchoTime", (10, 20, 30), "Echo Time"),
-        ("EchoNumbers", (1, 2, 3), "Echo Numbers"),
-        ("DiffusionBValue", (0.0, 500.0, 1000.0), "b-value"),
-        (
-            "ImageType",
-            (["DERIVED", "PRIMARY", "WATER"], ["DERIVED", "PRIMARY", "FAT"], ["DERIVED", "PRIMARY", "IN_PHASE"]),
-            "Image Type",
-        ),
-    ],
-)
-def test_volumes_of_one_series_are_told_apart(tmp_path: Path, keyword: str, values: tuple[Any, ...], word: str) -> None:
-    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
-    made = [make_series(tmp_path / f"{n}", "MR", uids=uids, **{keyword: value}) for n, value in enumerate(values)]
-    found, skipped = find_dicom_series(tmp_path)
-    assert skipped == []
-    assert [set(item.paths) for item in found] == [set(series.paths) for series in made]
-    assert len({item.case for item in found}) == 3
-    for item in found:
-        assert word in item.warnings[0]
-        assert read_dicom_series(item).voxels.shape == (24, 20, 5)
-
-
-def test_echo_and_phase_are_split_together(tmp_path: Path) -> None:
-    uids = {"study": generate_uid(), "series": generate_uid(), "frame": generate_uid()}
-    for n in range(4):
-        make_series(tmp_path / f"{n}", "MR", uids=uids, EchoTime=10 + n % 2, TemporalPositionIdentifier=n // 2 + 1)
-    found, _ = find_dicom_series(tmp_path)
-    assert [len(item.paths) for item in found] == [5, 5, 5, 5]
 
 
 def test_attributes_that_vary_do_not_split_where_no_position_repeats(tmp_path: Path) -> None:
@@ -157,35 +107,15 @@ def test_images_emptied_of_all_uids_still_have_their_own_cases(tmp_path: Path) -
     assert len({item.case for item in found}) == 2
 
 
-SKIPS = [
-    ({"SOPClassUID": STORAGE + "88.22", "Modality": "SR", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
-    ({"SOPClassUID": STORAGE + "11.1", "Modality": "PR", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
-    ({"SOPClassUID": STORAGE + "481.3", "Modality": "RTSTRUCT", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
-    ({"SOPClassUID": STORAGE + "104.1", "Modality": "DOC", "Rows": None}, "NOT_AN_IMAGE", "without an image"),
-    ({"SOPClassUID": STORAGE + "481.2", "Modality": "RTDOSE"}, "UNSUPPORTED_MODALITY", "Modality|modalities"),
-    ({"SOPClassUID": STORAGE + "6.1", "Modality": "US"}, "UNSUPPORTED_MODALITY", "modalities"),
-    ({"SOPClassUID": STORAGE + "66.4", "Modality": "CT"}, "UNSUPPORTED_SOP_CLASS", "Storage"),
-    ({"SOPClassUID": STORAGE + "7"}, "UNSUPPORTED_SOP_CLASS", "secondary capture"),
-    ({"SOPClassUID": STORAGE + "4.3"}, "UNSUPPORTED_SOP_CLASS", "only enhanced CT and MR"),
-    ({"SOPClassUID": STORAGE + "128.1"}, "UNSUPPORTED_SOP_CLASS", "single-frame"),
-    ({"NumberOfFrames": 2}, "UNSUPPORTED_SOP_CLASS", "multi-frame"),
-    ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "LOCALIZER", "localizer"),
-    ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "UNSUPPORTED_DIMENSIONS", "mosaic"),
-    ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "UNSUPPORTED_PIXELS", "Colour"),
-    ({"PhotometricInterpretation": "PALETTE COLOR"}, "UNSUPPORTED_PIXELS", "palette"),
-    ({"BitsAllocated": 32}, "UNSUPPORTED_PIXELS", "Bits Allocated"),
-    ({"ContributingEquipmentSequence": own_equipment()}, "OWN_RESULT", "monai_ldmsr"),
-]
-
-
-@pytest.mark.parametrize(("overrides", "reason", "word"), SKIPS)
-def test_what_is_skipped_and_why(tmp_path: Path, overrides: dict[str, Any], reason: str, word: str) -> None:
+@pytest.mark.parametrize("name", SKIPPED)
+def test_what_is_skipped_and_why(tmp_path: Path, name: str) -> None:
+    overrides, reason, words = SKIPPED[name]
     good = make_series(tmp_path / "good", "MR")
     make_series(tmp_path / MARKER, "CT", shape=(20, 24, 2), **overrides)
     found, skipped = find_dicom_series(tmp_path)
     assert [set(item.paths) for item in found] == [set(good.paths)]
     assert [(item.reason, item.n_files) for item in skipped] == [(ReasonCode(reason), 2)]
-    assert any(part in skipped[0].message for part in word.split("|"))
+    assert re.search(words, skipped[0].message)
     assert "MARKER" not in repr(skipped)
     assert len(skipped[0].case) == 12
     with pytest.raises(SkippedSourceError) as caught:
@@ -210,15 +140,6 @@ def test_junk_and_dicomdir_are_listed_once(tmp_path: Path) -> None:
         (ReasonCode.NOT_AN_IMAGE, 4),
         (ReasonCode.BAD_DICOMDIR, 1),
     }
-
-
-def test_a_damaged_dicom_file_beside_a_series_is_listed_and_warned_of(tmp_path: Path) -> None:
-    made = make_series(tmp_path)
-    content = made.paths[0].read_bytes()
-    (tmp_path / "broken").write_bytes(content[:150])
-    found, skipped = find_dicom_series(tmp_path)
-    assert [item.reason for item in skipped] == [ReasonCode.UNREADABLE_FILE]
-    assert "cannot be read" in found[0].warnings[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -288,18 +209,6 @@ def test_sources_mix_dicom_and_volume_files_in_fixed_order(tmp_path: Path) -> No
     assert skipped == []
     assert [one.source for one in find_sources(second)[0]] == [second]
     assert len(find_dicom_series(tmp_path)[0]) == 1
-
-
-def test_one_dicom_file_is_a_series_of_itself(tmp_path: Path) -> None:
-    made = make_series(tmp_path)
-    found, _ = find_sources(made.paths[1])
-    assert [one.source.paths for one in found if isinstance(one.source, SeriesFiles)] == [(made.paths[1],)]
-
-
-def test_one_junk_file_is_skipped(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_text("x")
-    found, skipped = find_sources(tmp_path / "x.txt")
-    assert (found, skipped[0].reason) == ([], ReasonCode.NOT_AN_IMAGE)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("nowhere", "NO_SUCH_SOURCE"), ("empty", "EMPTY_SOURCE")])

@@ -68,15 +68,20 @@ def test_low_values_shown_bright_stay_as_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_dicom_series(tmp_path).voxels.T, originals)
 
 
-@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
-def test_a_real_frame_of_twelve_bits(name: str) -> None:
+def of_pydicom(name: str) -> tuple[pydicom.Dataset, bytes]:
+    """A file of pydicom's, and its only frame."""
     path = get_testdata_file(name, download=False)
     if path is None:
         pytest.skip("pydicom-data is not installed")
     image = pydicom.dcmread(path)
-    frame = next(generate_frames(image.PixelData, number_of_frames=1))
+    return image, next(generate_frames(image.PixelData, number_of_frames=1))
+
+
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+def test_a_real_frame_of_twelve_bits(name: str) -> None:
+    image, frame = of_pydicom(name)
     pixels = itk_pixels(frame.rstrip(b"\0").removesuffix(b"\xff\xd9") + b"\xff\xd9", image, JPEGExtended12Bit)
-    np.testing.assert_array_equal(pixels, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0])
+    np.testing.assert_array_equal(pixels, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(image.filename)))[0])
     assert pixels.max() > 255
 
 
@@ -179,13 +184,8 @@ def _compressed(syntax: str, bits: int) -> bytes:
     return next(generate_frames(image.PixelData, number_of_frames=1)).rstrip(b"\0")
 
 
-KINDS = [
-    (JPEGBaseline8Bit, 8),
-    (JPEGExtended12Bit, 8),
-    (JPEGExtended12Bit, 12),
-    (JPEG2000Lossless, 12),
-    (JPEGLSLossless, 12),
-]
+TWELVE = [(syntax, 12) for syntax in (JPEGExtended12Bit, JPEG2000Lossless, JPEGLSLossless)]
+KINDS = [(JPEGBaseline8Bit, 8), (JPEGExtended12Bit, 8), *TWELVE]
 
 
 @pytest.mark.parametrize(("syntax", "bits"), KINDS)
@@ -206,11 +206,7 @@ def test_a_cut_codestream_with_an_end_is_damage_and_nothing_is_printed(
 
 @pytest.mark.parametrize("n_cut", [0, 2, 40, 3000])
 def test_a_cut_lossless_jpeg_is_damage(n_cut: int) -> None:
-    path = get_testdata_file("JPGLosslessP14SV1_1s_1f_8b.dcm", download=False)
-    if path is None:
-        pytest.skip("pydicom-data is not installed")
-    image = pydicom.dcmread(path)
-    frame = next(generate_frames(image.PixelData, number_of_frames=1))
+    image, frame = of_pydicom("JPGLosslessP14SV1_1s_1f_8b.dcm")
     with pytest.raises(ValueError, match="damage") if n_cut else nullcontext(), refuse_damage_in_print():
         itk_pixels(frame[: -2 - n_cut] + b"\xff\xd9", image, image.file_meta.TransferSyntaxUID)
 
@@ -223,7 +219,7 @@ def test_what_others_print_meanwhile_is_kept(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().err == "another thread\nanother\n"
 
 
-@pytest.mark.parametrize(("syntax", "bits"), [kind for kind in KINDS if kind[1] == 12])
+@pytest.mark.parametrize(("syntax", "bits"), TWELVE)
 @pytest.mark.parametrize("said", [10, 12, 14])
 def test_a_codestream_of_more_bits_than_the_header_says_is_refused(
     tmp_path: Path, syntax: str, bits: int, said: int

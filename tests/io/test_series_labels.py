@@ -8,13 +8,12 @@ from typing import Any
 
 import pydicom
 import pytest
+from batch_runs import resolve
 from batch_searches import Searches
-from dicom_fixtures import make_series
+from dicom_fixtures import make_series, make_volumes
 from odd_inputs import volumes
-from pydicom.uid import generate_uid
 
 from monai_ldmsr import super_resolve
-from monai_ldmsr.cli import main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import SeriesFiles, find_dicom_series
 from monai_ldmsr.io.series_labels import VolumeTraits, checked_description, checked_number, label_volumes
@@ -29,11 +28,6 @@ def headers(output: Path) -> dict[int, pydicom.Dataset]:
     assert len({image.SeriesDescription for image in images}) == len(images)
     assert all(len(image.SeriesDescription) <= 64 for image in images)
     return found
-
-
-def resolve(source: Path, output: Path, bundle: Path, *more: object) -> int:
-    arguments = [*("run", source, output, "--bundle", bundle, "--device", "cpu"), *more]
-    return main([str(argument) for argument in arguments])
 
 
 VOLUMES: dict[str, tuple[str, tuple[dict[str, Any], ...], list[str]]] = {
@@ -89,9 +83,7 @@ def test_numbers_follow_from_the_source_alone(tmp_path: Path) -> None:
 
 
 def test_patients_under_one_series_uid_are_not_counted_together(tmp_path: Path) -> None:
-    uids = {key: generate_uid() for key in ("study", "series", "frame")}
-    for patient in ("A", "B"):
-        make_series(tmp_path / patient, "MR", (8, 9, 3), uids=uids, PatientID=patient)
+    make_volumes(tmp_path, "MR", [{"PatientID": patient} for patient in "AB"])
     found, _ = find_dicom_series(tmp_path)
     assert [(item.volume, item.label) for item in found] == [(0, ""), (0, "")]
 

@@ -9,32 +9,20 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_fixtures import make_series
-from pydicom.uid import generate_uid
-from series_by_hand import DERIVATION
+from dicom_fixtures import make_series, make_volumes
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.derived_series import write_derived_series
 from monai_ldmsr.io.dicom_series import read_dicom_series
 from monai_ldmsr.io.discovery import find_dicom_series, find_sources
 
 
-def uids() -> dict[str, str]:
-    return {key: generate_uid() for key in ("study", "series", "frame")}
-
-
 def repeat_volume(folder: Path, n_volumes: int, time: Callable[[int, int], str]) -> None:
     """One series of volumes of 12 slices; ``time`` is of volume and slice, Instance Number counts all images."""
-    shared = uids()
-    for volume in range(n_volumes):
-        make_series(
-            folder / f"{volume}",
-            "MR",
-            (8, 9, 12),
-            uids=shared,
-            AcquisitionTime=lambda k, v=volume: time(v, k),
-            InstanceNumber=lambda k, v=volume: 12 * v + k + 1,
-        )
+    each = [
+        {"AcquisitionTime": lambda k, v=v: time(v, k), "InstanceNumber": lambda k, v=v: 12 * v + k + 1}
+        for v in range(n_volumes)
+    ]
+    make_volumes(folder, "MR", each, shape=(8, 9, 12))
 
 
 def found_numbers(folder: Path, keyword: str) -> list[list[object]]:
@@ -51,19 +39,12 @@ def test_two_acquisitions_are_two_volumes_wherever_they_stand(
     tmp_path: Path, shift: float, first: int, spacing_mm: float
 ) -> None:
     """Thickness is the distance within each: shifted by any part of it, overlapping by any number of slices."""
-    shared = uids()
-    for number, begin in ((1, 0), (2, first + shift)):
-        along = [(begin + k) * spacing_mm for k in range(6)]
-        size = (0.02, 0.02) if spacing_mm < 0.1 else (0.7, 0.9)
-        make_series(
-            tmp_path / f"{number}",
-            "CT",
-            (8, 9, 6),
-            spacing_mm=(*size, spacing_mm),
-            positions_mm=along,
-            uids=shared,
-            AcquisitionNumber=number,
-        )
+    size = (0.02, 0.02) if spacing_mm < 0.1 else (0.7, 0.9)
+    each = [
+        {"AcquisitionNumber": number, "positions_mm": [(begin + k) * spacing_mm for k in range(6)]}
+        for number, begin in ((1, 0), (2, first + shift))
+    ]
+    make_volumes(tmp_path, "CT", each, shape=(8, 9, 6), spacing_mm=(*size, spacing_mm))
     assert sorted(found_numbers(tmp_path, "AcquisitionNumber")) == [[1] * 6, [2] * 6]
 
 
@@ -103,7 +84,7 @@ def test_times_of_whole_seconds_do_not_cut_volumes_into_blocks(tmp_path: Path, t
     repeat_volume(tmp_path, 3, lambda volume, k: f"10{volume:02d}{k // together:02d}")
     expected = [list(range(12 * v + 1, 12 * v + 13)) for v in range(3)]
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
-    next((tmp_path / "2").iterdir()).unlink()
+    next((tmp_path / "02").iterdir()).unlink()
     [files], _ = find_dicom_series(tmp_path)
     with pytest.raises(SourceError, match="11 hold 3 images"):
         read_dicom_series(files)
@@ -114,30 +95,19 @@ def test_times_of_whole_seconds_do_not_cut_volumes_into_blocks(tmp_path: Path, t
 def test_order_at_each_position_tells_volumes_apart(
     tmp_path: Path, number: Callable[[int, int], int], spacing_mm: float
 ) -> None:
-    shared = uids()
     size = (0.02, 0.03, 0.02) if spacing_mm < 0.1 else (0.7, 0.9, 2.5)
     jitter = 0.001 if spacing_mm < 0.1 else 0.02
-    expected = []
-    for v in range(3):
-        along = [k * size[2] + jitter * (v == 1) for k in range(5)]
-        numbers = [number(v, k) for k in range(5)]
-        make_series(
-            tmp_path / f"{v}",
-            "MR",
-            (8, 9, 5),
-            uids=shared,
-            spacing_mm=size,
-            positions_mm=along,
-            InstanceNumber=lambda k, n=numbers: n[k],
-        )
-        expected.append(numbers)
+    expected = [[number(v, k) for k in range(5)] for v in range(3)]
+    each = [
+        {"positions_mm": [k * size[2] + jitter * (v == 1) for k in range(5)], "InstanceNumber": numbers.__getitem__}
+        for v, numbers in enumerate(expected)
+    ]
+    make_volumes(tmp_path, "MR", each, shape=(8, 9, 5), spacing_mm=size)
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == sorted(expected)
 
 
 def test_the_refusal_counts_positions_and_images(tmp_path: Path) -> None:
-    shared = uids()
-    make_series(tmp_path / "a", "MR", (8, 9, 5), uids=shared)
-    make_series(tmp_path / "b", "MR", (8, 9, 3), uids=shared, InstanceNumber=lambda k: k + 9)
+    make_volumes(tmp_path, "MR", [{"shape": (8, 9, 5)}, {"shape": (8, 9, 3), "InstanceNumber": lambda k: k + 9}])
     [files], _ = find_dicom_series(tmp_path)
     with pytest.raises(SourceError, match="Of 5 slice positions, 2 hold 1 images and 3 hold 2 images") as caught:
         read_dicom_series(files)
@@ -159,21 +129,6 @@ def test_small_voxels_stand_where_another_reader_finds_them(tmp_path: Path, moda
     np.testing.assert_allclose(series.voxels, SimpleITK.GetArrayFromImage(itk).T, rtol=1e-5)
 
 
-def test_a_volume_of_many_frames_of_reference_has_one(tmp_path: Path) -> None:
-    make_series(tmp_path, FrameOfReferenceUID=lambda k: f"1.2.{k + 1}", StudyInstanceUID=lambda k: f"1.3.{k + 1}")
-    [files], _ = find_dicom_series(tmp_path)
-    headers = read_dicom_series(files).headers
-    assert {(header.FrameOfReferenceUID, header.StudyInstanceUID) for header in headers} == {("1.2.1", "1.3.1")}
-
-
-def test_class_and_modality_that_disagree_are_said_to(tmp_path: Path) -> None:
-    make_series(tmp_path, "CT", Modality="MR")
-    _, [skipped] = find_dicom_series(tmp_path)
-    assert skipped.reason is ReasonCode.UNSUPPORTED_MODALITY
-    assert "is CT" in skipped.message
-    assert "says MR" in skipped.message
-
-
 def test_gzip_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b\x08" + bytes(300))
     (tmp_path / "y.dcm.gz").write_bytes(b"\x1f\x8b\x08" + bytes(300))
@@ -181,15 +136,6 @@ def test_gzip_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
     said = {item.reason: item.message for item in skipped}
     assert "gzip file that holds no DICOM file" in said[ReasonCode.NOT_AN_IMAGE]
     assert "named as DICOM" in said[ReasonCode.UNREADABLE_FILE]
-
-
-def test_left_out_images_are_counted_in_the_summary(tmp_path: Path) -> None:
-    shared = uids()
-    make_series(tmp_path / "a", "CT", uids=shared)
-    make_series(tmp_path / "b", "CT", (8, 9, 1), uids=shared, orientation=[1, 0, 0, 0, 0, -1])
-    [files], [skipped] = find_dicom_series(tmp_path)
-    assert (len(files.paths), skipped.reason, skipped.n_files) == (5, ReasonCode.LOCALIZER, 1)
-    assert pydicom.dcmread(files.paths[0]).Rows == 20
 
 
 def hhmmss(seconds: float) -> str:
@@ -203,19 +149,17 @@ def hhmmss(seconds: float) -> str:
 def test_times_of_whole_seconds_never_mix_volumes(
     tmp_path: Path, repetition_s: float, n_slices: int, start_s: float
 ) -> None:
-    n_times, expected = 12, []
-    for t in range(n_times):
-        make_series(
-            tmp_path / f"{t}",
-            "MR",
-            (8, 9, n_slices),
-            uids={"study": "1.2.1", "series": "1.2.2", "frame": "1.2.3"},
-            AcquisitionTime=lambda k, t=t: hhmmss(start_s + repetition_s * (t + k / n_slices)),
-            InstanceNumber=lambda k, t=t: n_slices * t + k + 1,
-        )
-        expected.append(list(range(n_slices * t + 1, n_slices * (t + 1) + 1)))
+    each = [
+        {
+            "AcquisitionTime": lambda k, t=t: hhmmss(start_s + repetition_s * (t + k / n_slices)),
+            "InstanceNumber": lambda k, t=t: n_slices * t + k + 1,
+        }
+        for t in range(12)
+    ]
+    make_volumes(tmp_path, "MR", each, shape=(8, 9, n_slices))
+    expected = [list(range(n_slices * t + 1, n_slices * (t + 1) + 1)) for t in range(12)]
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == expected
-    next((tmp_path / "3").iterdir()).unlink()
+    next((tmp_path / "03").iterdir()).unlink()
     found, _ = find_dicom_series(tmp_path)
     for files in found:
         numbers = [int(pydicom.dcmread(path).InstanceNumber) for path in files.paths]
@@ -234,30 +178,23 @@ def test_images_near_each_other_are_of_volumes_that_an_attribute_tells_apart(
     tmp_path: Path, key: str, jitter: float, spacing_mm: tuple[float, float, float]
 ) -> None:
     """``jitter`` is part of the slice distance; the third volume has it at some places only."""
-    shared, signs = uids(), np.array([0.9, -1, 0.95, -0.9, 1])
+    signs, each = np.array([0.9, -1, 0.95, -0.9, 1]), []
     for n, sign in enumerate((0 * signs, signs, signs * [0, 1, 0, 0, 1])):
         along = (np.arange(5) + jitter * (sign if key != "AcquisitionNumber" else abs(sign))) * spacing_mm[2]
-        make_series(
-            tmp_path / f"{n}", "MR", (8, 9, 5), uids=shared, spacing_mm=spacing_mm, positions_mm=along, **{key: n + 1}
-        )
+        each.append({"positions_mm": along, key: n + 1})
+    make_volumes(tmp_path, "MR", each, shape=(8, 9, 5), spacing_mm=spacing_mm)
     assert sorted(found_numbers(tmp_path, key)) == [[n] * 5 for n in (1, 2, 3)]
 
 
 def test_two_attributes_tell_images_near_each_other_apart(tmp_path: Path) -> None:
-    shared = uids()
-    for n in range(6):
-        along = [0.5 * k + 0.03 * (-1) ** (k * n + n // 2) * (n > 0) for k in range(5)]
-        make_series(
-            tmp_path / f"{n}",
-            "MR",
-            (8, 9, 5),
-            uids=shared,
-            spacing_mm=(0.1, 0.12, 0.5),
-            positions_mm=along,
-            EchoTime=n // 3 + 1,
-            TemporalPositionIdentifier=n % 3 + 1,
-            InstanceNumber=n + 1,
-        )
+    each = [
+        {
+            "positions_mm": [0.5 * k + 0.03 * (-1) ** (k * n + n // 2) * (n > 0) for k in range(5)],
+            **{"EchoTime": n // 3 + 1, "TemporalPositionIdentifier": n % 3 + 1, "InstanceNumber": n + 1},
+        }
+        for n in range(6)
+    ]
+    make_volumes(tmp_path, "MR", each, shape=(8, 9, 5), spacing_mm=(0.1, 0.12, 0.5))
     assert sorted(found_numbers(tmp_path, "InstanceNumber")) == [[n] * 5 for n in range(1, 7)]
 
 
@@ -265,37 +202,19 @@ def test_two_attributes_tell_images_near_each_other_apart(tmp_path: Path) -> Non
 @pytest.mark.parametrize("each", ["image", "place"])
 @pytest.mark.parametrize("n_missing", [0, 1])
 def test_identifiers_new_at_each_place_part_no_echoes(tmp_path: Path, key: str, each: str, n_missing: int) -> None:
-    shared = uids()
-    for echo in (1, 2):
-        changed = {key: lambda k, e=echo: f"1.2.{k + 1}.{e if each == 'image' else 0}"}
-        make_series(tmp_path / f"{echo}", "MR", (8, 9, 5), uids=shared, EchoTime=10 * echo, **changed)
-    for path in sorted((tmp_path / "2").iterdir())[:n_missing]:
+    echoes = [
+        {"EchoTime": 10 * echo, key: lambda k, e=echo: f"1.2.{k + 1}.{e if each == 'image' else 0}"} for echo in (1, 2)
+    ]
+    make_volumes(tmp_path, "MR", echoes, shape=(8, 9, 5))
+    for path in sorted((tmp_path / "01").iterdir())[:n_missing]:
         path.unlink()
     assert sorted(found_numbers(tmp_path, "EchoTime")) == [[10] * 5, [20] * (5 - n_missing)]
 
 
-def test_a_patient_of_each_place_is_refused_as_a_failure(tmp_path: Path) -> None:
-    shared = uids()
-    for echo in (1, 2):
-        make_series(tmp_path / f"{echo}", "MR", uids=shared, EchoTime=10 * echo, PatientID=lambda k: f"P{k}")
-    found, [skipped] = find_dicom_series(tmp_path)
-    assert (found, skipped.reason, skipped.failed, skipped.n_files) == ([], ReasonCode.NO_GEOMETRY, True, 10)
-
-
 @pytest.mark.parametrize("thickness", [1.25, 2.5])
 def test_two_acquisitions_of_two_slices_are_not_merged_without_a_word(tmp_path: Path, thickness: float) -> None:
-    shared = uids()
-    for n in (1, 2):
-        along = [1.25 * (n - 1), 1.25 * (n - 1) + 2.5]
-        make_series(
-            tmp_path / f"{n}",
-            "CT",
-            (8, 9, 2),
-            uids=shared,
-            positions_mm=along,
-            AcquisitionNumber=n,
-            SliceThickness=thickness,
-        )
+    each = [{"positions_mm": [1.25 * n, 1.25 * n + 2.5], "AcquisitionNumber": n + 1} for n in (0, 1)]
+    make_volumes(tmp_path, "CT", each, shape=(8, 9, 2), SliceThickness=thickness)
     found, _ = find_dicom_series(tmp_path)
     assert sorted(len(files.paths) for files in found) == ([4] if thickness < 2 else [2, 2])
     said = "make one volume" if thickness < 2 else "are volumes of their own"
@@ -303,45 +222,19 @@ def test_two_acquisitions_of_two_slices_are_not_merged_without_a_word(tmp_path: 
 
 
 def test_the_decision_on_interleaved_acquisitions_names_the_thickness_that_decided(tmp_path: Path) -> None:
-    shared = uids()
-    for n, thickness in ((1, 5.0), (2, 2.5)):
-        along = [5.0 * k + 2.5 * (n - 1) for k in range(4)]
-        make_series(
-            tmp_path / f"{n}",
-            "CT",
-            (8, 9, 4),
-            uids=shared,
-            positions_mm=along,
-            AcquisitionNumber=n,
-            SliceThickness=thickness,
-        )
+    each = [
+        {"positions_mm": [5.0 * k + 2.5 * n for k in range(4)], "AcquisitionNumber": n + 1, "SliceThickness": thickness}
+        for n, thickness in enumerate((5.0, 2.5))
+    ]
+    make_volumes(tmp_path, "CT", each, shape=(8, 9, 4))
     [files], _ = find_dicom_series(tmp_path)
     assert any("As slices are 2.5 mm thick there" in w and "make one volume" in w for w in files.warnings)
 
 
-@pytest.mark.parametrize("at", [0, 2, 4])
-def test_an_image_left_out_is_missed_where_it_stands(tmp_path: Path, at: int) -> None:
-    make_series(tmp_path, "MR", Modality=lambda k: "CT" if k == at else "MR")
-    [files], [skipped] = find_dicom_series(tmp_path)
-    assert (skipped.reason, skipped.n_files, len(files.paths)) == (ReasonCode.UNSUPPORTED_MODALITY, 1, 4)
-    [warning] = files.warnings
-    assert warning.startswith("1 images of the same series stand between or next to")
-    assert "UNSUPPORTED_MODALITY" in warning
-
-
 def test_images_left_out_elsewhere_or_at_taken_places_are_not_missed(tmp_path: Path) -> None:
-    shared = uids()
-    make_series(tmp_path / "a", "MR", uids=shared)
-    make_series(tmp_path / "b", "MR", uids=shared, ComplexImageComponent="PHASE")
-    make_series(tmp_path / "c", "MR", uids=shared, positions_mm=[90, 95, 100, 105, 110], Modality="CT")
-    make_series(tmp_path / "d", "MR", uids=shared, orientation=[1, 0, 0, 0, 0, -1], Modality="CT")
+    elsewhere = {"positions_mm": [90, 95, 100, 105, 110]}, {"orientation": [1, 0, 0, 0, 0, -1]}
+    each = [{}, {"ComplexImageComponent": "PHASE"}, *({**one, "Modality": "CT"} for one in elsewhere)]
+    make_volumes(tmp_path, "MR", each)
     [files], skipped = find_dicom_series(tmp_path)
     assert (len(files.paths), files.warnings) == (5, ())
     assert sorted(item.n_files for item in skipped) == [5, 10]
-
-
-def test_modality_in_small_letters_is_written_as_the_standard_has_it(tmp_path: Path) -> None:
-    make_series(tmp_path / "in", "CT", (8, 9, 3), Modality="ct")
-    series = read_dicom_series(tmp_path / "in")
-    write_derived_series(series, series.voxels.repeat(2, axis=0).repeat(2, axis=1), tmp_path / "out", DERIVATION)
-    assert {pydicom.dcmread(path).Modality for path in (tmp_path / "out").rglob("*.dcm")} == {"CT"}

@@ -11,9 +11,9 @@ from dicom_fixtures import make_series
 from dicom_validators import has_validators, run_dciodvfy
 from enhanced_fixtures import make_enhanced
 from pydicom import Dataset
-from series_by_hand import DERIVATION, derive, read_images, repeated, rewrite, series_by_hand
+from series_by_hand import derive, read_images, rewrite, series_by_hand, write
 
-from monai_ldmsr.io import read_dicom_series, write_derived_series
+from monai_ldmsr.io import read_dicom_series
 from monai_ldmsr.io.value_meaning import PRIVATE_SCALES, lost_meaning
 
 
@@ -32,9 +32,7 @@ def read_and_derive(folder: Path, modality: str, change: Callable[[Dataset], Non
     """As :func:`derive`, by the package's own reader, which drops what no result needs."""
     make_series(folder / "source", modality, (6, 8, 3), InstanceNumber=lambda k: k + 1)
     rewrite(folder / "source", change)
-    series = read_dicom_series(folder / "source")
-    write_derived_series(series, repeated(series.voxels), folder / "result", DERIVATION)
-    return read_images(folder / "result")
+    return write(read_dicom_series(folder / "source"), folder / "result")
 
 
 @pytest.mark.parametrize(("modality", "creator", "group", "elements"), [scale[:4] for scale in PRIVATE_SCALES])
@@ -127,8 +125,7 @@ def test_the_window_stays(tmp_path: Path, modality: str) -> None:
     for image in images:
         assert (list(image.WindowCenter), list(image.WindowWidth)) == ([40, 300], [400, 1500])
     if has_validators():
-        made = [*(tmp_path / "result").glob("*.dcm")], [*(tmp_path / "source").glob("*.dcm")]
-        of_result, of_source = ({line for path in paths for line in run_dciodvfy(path)} for paths in made)
+        of_result, of_source = (run_dciodvfy(*(tmp_path / name).glob("*.dcm")) for name in ("result", "source"))
         assert of_result <= of_source
 
 
@@ -137,7 +134,5 @@ def test_an_enhanced_object_has_its_mapping_in_a_functional_group(tmp_path: Path
         groups.RealWorldValueMappingSequence = [mapping(k + 1.0)]
 
     make_enhanced(tmp_path / "a.dcm", each=each)
-    series = read_dicom_series(tmp_path)
-    write_derived_series(series, repeated(series.voxels), tmp_path / "out", DERIVATION)
-    for k, image in enumerate(read_images(tmp_path / "out")):
+    for k, image in enumerate(write(read_dicom_series(tmp_path), tmp_path / "out")):
         assert [item.RealWorldValueSlope for item in image.RealWorldValueMappingSequence] == [k + 1.0]
