@@ -17,10 +17,7 @@ from pydicom.uid import RLELossless
 
 #: A config that holds this text would create a file of that name.
 TRAP = "trap-was-sprung"
-
-
 EXECUTED = f"$open('{TRAP}','w')"
-
 
 #: Values by VR that stand for a patient; dates and the UID root are found again as parts of longer texts.
 MARKERS = {
@@ -32,21 +29,12 @@ MARKERS = {
     "UI": "1.2.826.4711471147114711",
 }
 
-
 SECRETS = ("MARKER", TRAP, "4711471147114711", "19470311", "077Y")
 
 #: Without these a series is not one, or is another.
 STRUCTURE = {
-    *(
-        "SOPClassUID",
-        "Modality",
-        "ImageType",
-        "PhotometricInterpretation",
-        "SpecificCharacterSet",
-        "RescaleType",
-        "Units",
-    ),
-    *("SOPInstanceUID", "TransferSyntaxUID"),
+    *("SOPClassUID", "Modality", "ImageType", "PhotometricInterpretation", "SpecificCharacterSet", "RescaleType"),
+    *("Units", "SOPInstanceUID", "TransferSyntaxUID"),
 }
 
 
@@ -62,13 +50,8 @@ def mark(path: Path) -> None:
             values[tag] = raw_element(tag, vr, text + (b"\0" if vr == "UI" else b" ") * (len(text) % 2))
     name = raw_element(0x00100010, "PN", b"MARKER^NAME ")
     item = b"\xfe\xff\x00\xe0" + len(name).to_bytes(4, "little") + name
-    for keyword in (
-        "ReferencedStudySequence",
-        "RequestAttributesSequence",
-        "ReferencedImageSequence",
-        "DeviceSequence",
-    ):
-        tag = pydicom.datadict.tag_for_keyword(keyword)
+    for keyword in ("ReferencedStudy", "RequestAttributes", "ReferencedImage", "Device"):
+        tag = pydicom.datadict.tag_for_keyword(f"{keyword}Sequence")
         values[tag] = raw_element(tag, "SQ", item)
     values[0x00290010] = raw_element(0x00290010, "LO", b"MARKER MAKER")
     values[0x00291010] = raw_element(0x00291010, "LO", b"MARKER^NAME ")

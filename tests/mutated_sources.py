@@ -25,38 +25,17 @@ NIFTI_FIELDS = {
 _LENGTHS = (0, 1, 7, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFE, 0xFFFFFFFF)
 
 _NUMBERS = (
-    "0",
-    "-1",
-    "65535",
-    "1e400",
-    "nan",
-    "inf",
-    "-inf",
-    "1e-45",
-    "1\\2",
-    "1\\2\\3",
-    "0\\0\\0\\0\\0\\0",
-    "",
-    " ",
-    "x",
+    *("0", "-1", "65535", "1e400", "nan", "inf", "-inf", "1e-45", "1\\2", "1\\2\\3", "0\\0\\0\\0\\0\\0"),
+    *("", " ", "x"),
 )
 
 _TEXTS = (
-    *_NUMBERS,
-    "../../x",
-    "/etc/passwd",
-    "$exec('raise SystemExit')",
-    "@seed",
-    "a\0b",
-    "a\nb",
-    "x" * 70,
-    "9" * 5000,
-    "ISO 2022 IR 87\\ISO 2022 IR 13",
-    "2.25." + "1" * 80,
-    "DERIVED\\SECONDARY\\MOSAIC",
-    "MONOCHROME1",
-    "é\udcff",
+    *(*_NUMBERS, "../../x", "/etc/passwd", "$exec('raise SystemExit')", "@seed", "a\0b", "a\nb", "x" * 70, "9" * 5000),
+    *("ISO 2022 IR 87\\ISO 2022 IR 13", "2.25." + "1" * 80, "DERIVED\\SECONDARY\\MOSAIC", "MONOCHROME1", "é\udcff"),
 )
+
+#: What a line of a header may hold instead.
+_LINES = (*_TEXTS, "LIST", "LOCAL", "v%03d.raw 1 3 1", "1 1 1", "99999 99999 99999", "MET_DOUBLE", "gzip", "int16")
 
 
 def _flip(draw: Callable[..., Any], data: bytes) -> bytes:
@@ -150,18 +129,7 @@ def _set_line(draw: Callable[..., Any], data: bytes) -> bytes:
     if kind == "value":
         key = lines[n].replace(b"=", b":").split(b":")[0]
         separator = b" = " if b"=" in lines[n] else b": "
-        texts = [
-            *_TEXTS,
-            "LIST",
-            "LOCAL",
-            "v%03d.raw 1 3 1",
-            "1 1 1",
-            "99999 99999 99999",
-            "MET_DOUBLE",
-            "gzip",
-            "int16",
-        ]
-        lines[n] = key + separator + draw(st.sampled_from(texts)).encode("utf-8", "surrogateescape")
+        lines[n] = key + separator + draw(st.sampled_from(_LINES)).encode("utf-8", "surrogateescape")
     elif kind == "drop":
         del lines[n]
     else:

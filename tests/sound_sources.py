@@ -45,9 +45,8 @@ def seeds() -> dict[str, Files]:
             "jpeg2000": JPEG2000Lossless,
         }
         for name, syntax in syntaxes.items():
-            for path in make_series(
-                Path(place, name), "CT", SHAPE if syntax != JPEG2000Lossless else (34, 33, 3)
-            ).paths:
+            shape = SHAPE if syntax != JPEG2000Lossless else (34, 33, 3)
+            for path in make_series(Path(place, name), "CT", shape).paths:
                 _encode(path, syntax)
             found[name] = _files(Path(place, name))
         for modality in ("CT", "MR"):
@@ -57,19 +56,18 @@ def seeds() -> dict[str, Files]:
             found[path.parent.name] = _files(path.parent)
         found["bare"] = {name: data[132:] for name, data in found["MR"].items()}
         voxels = (np.arange(8 * 9 * 3).reshape(8, 9, 3) * 3 % 200).astype(np.int16)
-        for extension in (".nii", ".nii.gz"):
-            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
-            found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
-        nibabel.save(nibabel.Nifti1Pair(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v.hdr")
-        found[".hdr"] = {name: Path(place, name).read_bytes() for name in ("v.hdr", "v.img")}
-        for extension in (".mgh", ".mgz"):
-            nibabel.save(nibabel.MGHImage(voxels, np.diag([0.9, -0.7, 2.5, 1])), f"{place}/v{extension}")
-            found[extension] = {f"v{extension}": Path(f"{place}/v{extension}").read_bytes()}
-        for extension in (".nrrd", ".mha", ".mhd", ".nhdr"):
-            is_detached = extension in (".mhd", ".nhdr")
-            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T.copy()), f"{place}/v{extension}", not is_detached)
-            names = [f"v{extension}"] + ["v.raw"] * is_detached
-            found[extension] = {name: Path(place, name).read_bytes() for name in names}
+        affine = np.diag([0.9, -0.7, 2.5, 1])
+        classes = {**dict.fromkeys((".nii", ".nii.gz"), nibabel.Nifti1Image), ".hdr": nibabel.Nifti1Pair}
+        classes |= dict.fromkeys((".mgh", ".mgz"), nibabel.MGHImage)
+        for extension in (*classes, ".nrrd", ".mha", ".mhd", ".nhdr"):
+            path = Path(place, extension[1:], f"v{extension}")
+            path.parent.mkdir()
+            if extension in classes:
+                nibabel.save(classes[extension](voxels, affine), path)
+            else:
+                is_whole = extension in (".nrrd", ".mha")
+                SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T.copy()), str(path), is_whole)
+            found[extension] = _files(path.parent)
     return found
 
 

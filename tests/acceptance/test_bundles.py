@@ -17,8 +17,7 @@ from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from places import BUNDLES, ROOT
 
 from monai_ldmsr import __version__
-from monai_ldmsr.bundle_folder import available_bundles, running_bundle
-from monai_ldmsr.cli import main
+from monai_ldmsr.bundle_folder import running_bundle
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.workflow import load_super_resolver
 
@@ -152,12 +151,6 @@ def test_where_no_bundle_is_the_one_of_the_package_runs(tmp_path: Path) -> None:
     assert running_bundle(tmp_path, "srgan_sr").samefile(BUNDLES / "srgan_sr")
     with pytest.raises(SettingsError, match=r"The bundle 'nothing' .* was not found"):
         running_bundle(tmp_path, "nothing")
-
-
-def test_info_says_where_bundles_lie(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    said = capsys.readouterr().out
-    assert all(str(info.folder) in said for info in available_bundles())
 
 
 def test_bundles_are_complete_and_small() -> None:

@@ -276,7 +276,11 @@ def test_a_codestream_must_tell_the_size_of_the_header(tmp_path: Path, syntax: p
 
 @pytest.mark.parametrize("extension", [".mhd", ".nrrd"])
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../v.raw", "LIST", "v%03d.raw 1 3 1", "link.raw", "pipe", "gone.raw", "LIST 2"]
+    "name",
+    [
+        *("/etc/passwd", "../v.raw", "LIST", "v%03d.raw 1 3 1", "link.raw", "pipe", "gone.raw", "LIST 2"),
+        "http://127.0.0.1/v.raw",
+    ],
 )
 def test_voxels_in_another_file_must_lie_beside_the_header(tmp_path: Path, extension: str, name: str) -> None:
     (tmp_path / "in").mkdir()
@@ -336,18 +340,8 @@ def test_uids_of_any_form_name_no_file(tmp_path: Path, name: str) -> None:
 
 def test_names_of_volume_files_stay_apart_and_inside(tmp_path: Path) -> None:
     good = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([1, 1, 2, 1])).to_bytes()
-    names = [
-        "a.nii",
-        "A.nii",
-        "a-2.nii",
-        "a.b.nii",
-        "_.nii",
-        "$(touch x).nii",
-        "a\nb.nii",
-        "summary.json.nii",
-        "é.nii",
-    ]
-    files = {**dict.fromkeys(names, good), os.fsdecode(b"\xff\xfe.nii"): good}
+    names = ("a", "A", "a-2", "a.b", "_", "$(touch x)", "a\nb", "summary.json", "é", os.fsdecode(b"\xff\xfe"))
+    files = {f"{name}.nii": good for name in names}
     assert {status for status, _ in run_half(files, tmp_path)} == {"done"}
     folders = [path.name for path in (tmp_path / "output").iterdir() if path.is_dir()]
     assert len({name.lower() for name in folders}) == len(files)

@@ -12,14 +12,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from batch_runs import resolve
 from batch_searches import Searches, write_nifti
-from dicom_fixtures import make_series
+from dicom_fixtures import make_series, make_volumes
 from odd_inputs import volumes
 from odd_run import run
 from odd_volumes import nifti, values
-from pydicom.uid import generate_uid
 
-from monai_ldmsr.cli import main
 from monai_ldmsr.io import find_dicom_series, find_sources
 from monai_ldmsr.io.case_names import NAMINGS
 from monai_ldmsr.io.readable_names import readable
@@ -143,12 +142,10 @@ def test_volumes_that_would_share_a_name_keep_it_in_any_order(tmp_path: Path) ->
 
 def test_the_result_of_another_source_is_never_replaced(tmp_path: Path, bundle: Path) -> None:
     """Two series of one Series Instance UID, found at different times."""
-    uids = {key: generate_uid() for key in ("study", "series", "frame")}
-    make_series(tmp_path / "a", "MR", SHAPE, uids=uids)
-    make_series(tmp_path / "b", "MR", SHAPE, uids=uids, ImageComments="another")
-    _, [first] = run(tmp_path / "a", tmp_path / "out", bundle)
+    make_volumes(tmp_path, "MR", [{}, {"ImageComments": "another"}], shape=SHAPE)
+    _, [first] = run(tmp_path / "00", tmp_path / "out", bundle)
     before = {path: path.read_bytes() for path in (tmp_path / "out" / first["case"]).rglob("*") if path.is_file()}
-    code, [refused] = run(tmp_path / "b", tmp_path / "out", bundle)
+    code, [refused] = run(tmp_path / "01", tmp_path / "out", bundle)
     assert (code, refused["case"], refused["reason"]) == (7, first["case"], "CANNOT_WRITE")
     assert "another source" in refused["message"]
     assert {path: path.read_bytes() for path in before} == before
@@ -166,9 +163,8 @@ def test_a_series_that_has_grown_replaces_its_result(tmp_path: Path, bundle: Pat
 
 def test_names_are_an_option(tmp_path: Path, bundle: Path) -> None:
     nifti("Who is this.nii")(tmp_path)
-    source, output = tmp_path / "Who is this.nii", tmp_path / "out"
-    arguments = [str(source), str(output), "--bundle", str(bundle), "--device", "cpu", "--names", "hash"]
-    assert main(["run", *arguments]) == 0
+    output = tmp_path / "out"
+    assert resolve(tmp_path / "Who is this.nii", output, bundle, "--names", "hash") == 0
     [name] = [path.name for path in output.iterdir() if path.is_dir()]
     assert re.fullmatch("[0-9a-f]{12}", name)
     for path in output.rglob("*"):

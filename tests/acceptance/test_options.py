@@ -9,6 +9,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from batch_runs import resolve
 from dicom_fixtures import make_series
 from monai.bundle import ConfigWorkflow
 from odd_run import run
@@ -81,13 +82,12 @@ def test_what_is_too_large_is_read_with_the_option_that_the_message_names(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_series(tmp_path / "in", "CT", (8, 9, 3))
-    arguments = ["run", str(tmp_path / "in"), str(tmp_path / "out"), "--bundle", str(bundle), "--device", "cpu"]
-    assert main([*arguments, "--limit", "voxels=100"]) == 2
+    assert resolve(tmp_path / "in", tmp_path / "out", bundle, "--limit", "voxels=100") == 2
     said = capsys.readouterr().out
     assert "TOO_LARGE" in said
     assert "--limit voxels=NUMBER" in said
     assert "ReadLimits(voxels=...)" in said
-    assert main([*arguments, "--limit", "voxels=216"]) == 0
+    assert resolve(tmp_path / "in", tmp_path / "out", bundle, "--limit", "voxels=216") == 0
 
 
 @pytest.mark.parametrize("command", ["evaluate", "pack"])
@@ -178,14 +178,7 @@ def by_bundle(bundle: Path, source: Path, output: Path, **changed: object) -> No
 def test_a_config_takes_whole_numbers_as_floats_and_text(tmp_path: Path, bundle: Path) -> None:
     make_series(tmp_path / "in", "CT", (8, 9, 3))
     plain = {"factor": 3, "seed": 1, "num_inference_steps": 2, "detail": 0.5, "consistency": 1.0, "batch_size": 2}
-    odd = {
-        "factor": 3.0,
-        "seed": "1.0",
-        "num_inference_steps": 2.0,
-        "detail": "0.5",
-        "consistency": 1,
-        "batch_size": "2",
-    }
+    odd = dict(zip(plain, (3.0, "1.0", 2.0, "0.5", 1, "2"), strict=True))
     by_bundle(bundle, tmp_path / "in", tmp_path / "plain", **plain)
     by_bundle(bundle, tmp_path / "in", tmp_path / "odd", **odd)
     assert len(images(tmp_path / "plain")) == 3
@@ -196,19 +189,13 @@ def test_a_config_takes_whole_numbers_as_floats_and_text(tmp_path: Path, bundle:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"factor": 2.5},
-        {"factor": "two"},
-        {"seed": 1.5},
-        {"num_inference_steps": "x"},
-        {"detail": "high"},
-    ],
+    ("key", "value"),
+    [("factor", 2.5), ("factor", "two"), ("seed", 1.5), ("num_inference_steps", "x"), ("detail", "high")],
 )
-def test_a_config_says_clearly_what_is_wrong(tmp_path: Path, bundle: Path, wrong: dict[str, object]) -> None:
+def test_a_config_says_clearly_what_is_wrong(tmp_path: Path, bundle: Path, key: str, value: object) -> None:
     make_series(tmp_path / "in", "CT", (8, 9, 3))
-    with pytest.raises(SystemExit, match=f"{next(iter(wrong))} is"):
-        by_bundle(bundle, tmp_path / "in", tmp_path / "out", **wrong)
+    with pytest.raises(SystemExit, match=f"{key} is"):
+        by_bundle(bundle, tmp_path / "in", tmp_path / "out", **{key: value})
     assert not (tmp_path / "out").exists()
 
 

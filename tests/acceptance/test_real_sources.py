@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from odd_conformance import check_by_readers, check_conformance
 from odd_run import check_output, check_result, run
-from places import ROOT
-
-SAMPLES = sorted((ROOT / "sample_data" / "dicom").iterdir())
+from places import SAMPLES, SHARED_DATA
 
 #: Further series that are too large to ship, beside the repository; enhanced multi-frame has tests of its own.
-FURTHER = [path for path in sorted(ROOT.parent.glob("shared/data/dicom/*")) if "multiframe" not in path.name]
+FURTHER = [path for path in sorted(SHARED_DATA.glob("dicom/*")) if "multiframe" not in path.name]
 
 
 def check(source: Path, output: Path, bundle: Path) -> None:
@@ -28,7 +26,7 @@ def check(source: Path, output: Path, bundle: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("source", sorted((SAMPLES / "dicom").iterdir()), ids=lambda path: path.name)
 def test_sample(source: Path, tmp_path: Path, bundle: Path) -> None:
     check(source, tmp_path / "out", bundle)
 

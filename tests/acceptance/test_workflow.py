@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -16,15 +15,14 @@ import pydicom
 import pytest
 import SimpleITK
 import torch
-from dicom_fixtures import MARKER, MARKER_ID, make_series, oblique_orientation
-from dicom_validators import has_validators, run_dcentvfy, run_dciodvfy
+from dicom_fixtures import MARKER, make_series, oblique_orientation
 from places import ROOT
 from series_by_hand import along_normal, read_images, rescaled
 
 from monai_ldmsr import report_output, super_resolve
-from monai_ldmsr.bundle_folder import bundle_info, find_bundle
+from monai_ldmsr.bundle_folder import available_bundles, bundle_info
 from monai_ldmsr.cli import main
-from monai_ldmsr.errors import SettingsError, SourceError, WeightsError
+from monai_ldmsr.errors import SettingsError, SourceError
 from monai_ldmsr.io import find_sources
 from monai_ldmsr.report import RESEARCH_NOTICE, SRReport
 from monai_ldmsr.run_summary import RunSummary
@@ -54,10 +52,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, RunSumm
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("output")
     for modality in ("CT", "MR", "PT"):
         make_series(source / "images" / modality, modality, SHAPE)
-    for path in (source / "images" / "CT").iterdir():
-        shutil.move(path, source / f"ct_{path.name}")  # two series and junk side by side
-    for path in (source / "images" / "MR").iterdir():
-        shutil.move(path, source / f"mr_{path.name}")
+    for name in ("CT", "MR"):
+        for path in (source / "images" / name).iterdir():
+            shutil.move(path, source / f"{name}_{path.name}")  # two series and junk side by side
     (source / "notes.txt").write_text("nothing to see")
     make_nifti(source / "volume.nii.gz")
     return source, output, super_resolve(source, output, factor=2, **FAST)
@@ -84,7 +81,7 @@ def test_series_lies_where_its_source_lies_and_means_the_same(
 ) -> None:
     source, output, _ = mixed
     images = read_images(folder_of(output, modality) / "dicom")
-    pattern = {"CT": "ct_*.dcm", "MR": "mr_*.dcm", "PT": "images/PT/*.dcm"}[modality]
+    pattern = "images/PT/*.dcm" if modality == "PT" else f"{modality}_*.dcm"
     originals = sorted((pydicom.dcmread(p) for p in source.glob(pattern)), key=along_normal)
     assert len(images) == len(originals) == SHAPE[2]
     fine, coarse = rescaled(images).astype(float), rescaled(originals).astype(float)
@@ -94,24 +91,14 @@ def test_series_lies_where_its_source_lies_and_means_the_same(
     step = max(float(d.get("RescaleSlope", 1)) for d in images)
     np.testing.assert_allclose(blocks, coarse, atol=0.5 * step + 1e-3 * np.ptp(coarse))
     assert abs(fine.mean() - coarse.mean()) < 0.005 * np.abs(coarse).mean()
-    np.testing.assert_allclose(_corner(images[0], -0.5), _corner(originals[0], -0.5), atol=1e-3)
+    np.testing.assert_allclose(_corner(images[0]), _corner(originals[0]), atol=1e-3)
     assert [d.InstanceNumber for d in images] == [1, 2, 3]
 
 
-def _corner(image: pydicom.Dataset, index: float) -> np.ndarray:
+def _corner(image: pydicom.Dataset) -> np.ndarray:
     """Outer corner of the image next to its first pixel, LPS."""
     cosines, (rows, columns) = np.array(image.ImageOrientationPatient, float), map(float, image.PixelSpacing)
-    return np.array(image.ImagePositionPatient, float) + index * (cosines[:3] * columns + cosines[3:] * rows)
-
-
-@pytest.mark.skipif(not has_validators(), reason="dicom3tools is not installed")
-@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
-def test_validators_accept_the_series(mixed: tuple[Path, Path, RunSummary], modality: str) -> None:
-    source, output, _ = mixed
-    pattern = {"CT": "ct_*.dcm", "MR": "mr_*.dcm", "PT": "images/PT/*.dcm"}[modality]
-    results = sorted((folder_of(output, modality) / "dicom").glob("*.dcm"))
-    assert [error for path in results for error in run_dciodvfy(path)] == []
-    assert run_dcentvfy([*source.glob(pattern), *results]) == []
+    return np.array(image.ImagePositionPatient, float) - (cosines[:3] * columns + cosines[3:] * rows) / 2
 
 
 def test_nifti_by_two_readers(mixed: tuple[Path, Path, RunSummary]) -> None:
@@ -129,23 +116,6 @@ def test_nifti_by_two_readers(mixed: tuple[Path, Path, RunSummary]) -> None:
     itk = SimpleITK.ReadImage(str(path))
     assert itk.GetSpacing() == pytest.approx(np.linalg.norm(image.affine[:3, :3], axis=0), abs=1e-5)
     assert itk.GetOrigin() == pytest.approx(image.affine[:3, 3] * [-1, -1, 1], abs=1e-4)
-
-
-def test_padding_does_not_spoil_the_agreement(tmp_path: Path) -> None:
-    for path in make_series(tmp_path / "in", "CT", (40, 48, 2), PixelPaddingValue=0).paths:
-        image = pydicom.dcmread(path)
-        pixels = np.maximum(image.pixel_array, 200)
-        pixels[:6] = 0
-        image.PixelData = pixels.tobytes()
-        image.save_as(path)
-    summary = super_resolve(tmp_path / "in", tmp_path / "out", **FAST)
-    (report,) = tmp_path.glob("out/*/report.json")
-    agreement = json.loads(report.read_text())["metrics"]["agreement"]
-    assert summary.exit_code == 0
-    assert agreement["nrmse"] < 1e-3
-    (first, *_) = read_images(report.parent / "dicom")
-    assert (first.pixel_array[:12] == 0).all()
-    assert (first.pixel_array[12:] > 0).all()
 
 
 def test_report_says_what_was_done(mixed: tuple[Path, Path, RunSummary]) -> None:
@@ -166,44 +136,6 @@ def test_report_says_what_was_done(mixed: tuple[Path, Path, RunSummary]) -> None
     page = (folder / "report.html").read_text()
     assert RESEARCH_NOTICE in page
     assert page.count("data:image/png") >= 3
-
-
-def test_no_patient_attribute_or_path_leaves_the_dicom(
-    mixed: tuple[Path, Path, RunSummary],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    source, output, _ = mixed
-    with caplog.at_level(logging.DEBUG):
-        make_series(tmp_path / "in" / MARKER, "MR", (16, 18, 2))
-        (bad,) = list((tmp_path / "in" / MARKER).glob("*.dcm"))[:1]
-        bad.write_bytes(bad.read_bytes()[:-100])
-        main(["--log-level", "debug", "run", str(tmp_path / "in"), str(tmp_path / "out"), "--steps", "1"])
-    said = "".join(capsys.readouterr()) + caplog.text
-    texts = [
-        p.read_text() for p in [*output.rglob("*.json"), *output.rglob("*.html"), *tmp_path.rglob("out/**/*.json")]
-    ]
-    names = [p.name for p in output.rglob("*")]
-    for text in [said.replace(str(tmp_path / "out"), ""), *texts, *names]:
-        for secret in (MARKER, MARKER_ID, MARKER.replace("^", " "), str(source)):
-            assert secret not in text
-
-
-def test_same_seed_same_result(mixed: tuple[Path, Path, RunSummary], tmp_path: Path) -> None:
-    _, output, _ = mixed
-    make_nifti(tmp_path / "volume.nii.gz")
-    runs = {"mean": (0, 1), "zero": (0, 2), "again": (0, 2), "one": (1, 2)}
-    for name, (seed, steps) in runs.items():
-        settings = {**FAST, "num_inference_steps": steps, "detail": 1.0}
-        super_resolve(tmp_path / "volume.nii.gz", tmp_path / name, seed=seed, **settings)
-    expected, mean, first, again, other = (
-        np.asarray(nibabel.load(next(folder.glob("volume-*/*_sr.nii.gz"))).dataobj)
-        for folder in (output, *(tmp_path / name for name in runs))
-    )
-    assert np.array_equal(mean, expected)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other), "nothing is drawn in one evaluation, but in two"
 
 
 @pytest.mark.parametrize("factor", [3, 4])
@@ -308,6 +240,7 @@ def test_cli_help_and_info(capsys: pytest.CaptureFixture) -> None:
     info = capsys.readouterr().out
     assert "bundle ldm_sr" in info
     assert "verified" in info
+    assert all(str(one.folder) in info for one in available_bundles())
 
 
 # What goes wrong
@@ -393,16 +326,3 @@ def test_arguments_are_checked_before_work(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         super_resolve(tmp_path / "$(touch x)", tmp_path / "out", **FAST)
     assert not (tmp_path / "out").exists()
-
-
-def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    bundle = tmp_path / "ldm_sr"
-    shutil.copytree(find_bundle("ldm_sr"), bundle)
-    weights = bundle / "models" / "model.pt"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(bytes(data))
-    with pytest.raises(WeightsError, match="altered"):
-        load_super_resolver(bundle)
-    with pytest.raises(SettingsError, match="was not found"):
-        find_bundle("nothing")
