@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all servers test-servers label test-label viewer test-viewer check clean
+.PHONY: demo test test-all test-slow coverage servers test-servers label test-label viewer test-viewer check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -21,9 +21,13 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(PYTEST) -m "not (label or orthanc or slurm or viewer)"
 
-# The same, and how much of the package ran; less than what setup.cfg says fails.
+# What takes long alone.
+test-slow: $(VENV)/.test
+	$(PYTEST) -m "slow and not (label or orthanc or slurm or viewer)"
+
+# As make test, and how much of the package ran; less than what setup.cfg says fails.
 coverage: $(VENV)/.test
-	$(PYTEST) -m "not (label or orthanc or slurm or viewer)" --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # Orthanc, dcmtk and Slurm from the system's packages, as root.
 servers:

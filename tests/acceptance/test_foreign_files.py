@@ -32,6 +32,7 @@ def found(package: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", FOLDERS)
 def test_a_folder_of_everything(package: str, tmp_path: Path, bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = found(package)

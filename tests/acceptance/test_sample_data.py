@@ -18,7 +18,7 @@ MEAN_TOLERANCE = 0.005
 N_SLICES = 3
 
 
-@pytest.mark.parametrize("name", ["mr_t1_sagittal", "ct_abdomen", "pet_fdg"])
+@pytest.mark.parametrize("name", ["mr_t1_sagittal", pytest.param("ct_abdomen", marks=pytest.mark.slow), "pet_fdg"])
 def test_neighbouring_slices_stay_in_their_place(name: str, tmp_path: Path) -> None:
     files = sorted((SAMPLES / "dicom" / name).glob("*.dcm"), key=lambda path: along_normal(pydicom.dcmread(path)))
     source = tmp_path / "source"

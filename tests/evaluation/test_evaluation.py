@@ -205,6 +205,7 @@ def test_bad_input_is_said_before_time_is_spent(folder: Path, tmp_path: Path) ->
     assert main(["evaluate", str(empty), str(tmp_path / "x")]) == 2
 
 
+@pytest.mark.slow
 def test_failures_are_the_slices_with_least_gain(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the network's own figures: those drawn are the worst of all in per_slice.csv."""
     drawn: dict[str, list[float]] = {}
@@ -231,6 +232,7 @@ def test_failures_are_the_slices_with_least_gain(folder: Path, tmp_path: Path, m
     assert drawn["failures.png"] == pytest.approx(gains[:2], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_lowers_the_figures_and_is_the_same_each_time(folder: Path, tmp_path: Path) -> None:
     volumes = load_evaluation_volumes(folder, modality="MR")
     psnr = [
@@ -311,6 +313,7 @@ def test_slices_without_tissue_lower_n_and_nothing_else(tmp_path: Path) -> None:
     assert nothing["native"]["rows"]["net"]["noise"] == {"mean": None, "sd": None, "n": 0, "ci95": None}
 
 
+@pytest.mark.slow
 def test_native_slices_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     """An earlier evaluation's file does not stay beside a table that it does not belong to."""
     out = tmp_path / "out"

@@ -300,6 +300,7 @@ def run_bare(code: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_what_trains_is_imported_without_readers_of_images() -> None:
     names = (
         "cli", "training", "training.packed", "networks", "workflow", "transforms.intensity", "metrics", "degradation",

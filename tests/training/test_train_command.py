@@ -82,6 +82,7 @@ def test_train_makes_bundles_and_resumes(
     assert (work / "codec.pt").stat().st_mtime_ns == times["codec.pt"]
 
 
+@pytest.mark.slow
 def test_train_splits_and_measures_without_a_manifest(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
