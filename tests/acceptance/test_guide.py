@@ -77,6 +77,7 @@ def test_a_degradation(monkeypatch: pytest.MonkeyPatch) -> None:
         operators.OPERATORS.update(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "overlay"),
     [("A network", "network_def: {_target_: guide_network.BicubicNetwork, factor: '@factor'}"), ("A metric", "")],

@@ -205,6 +205,7 @@ def run_bundle(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tmp_path: Path) -> None:
     source, output, _ = mixed
     arguments = ["--dataset_dir", str(source / "volume.nii.gz"), "--output_dir", str(tmp_path / "out")]

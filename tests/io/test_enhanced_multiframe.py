@@ -597,6 +597,7 @@ def real() -> DicomSeries:
     return read_dicom_series(REAL[0])
 
 
+@pytest.mark.slow
 def test_real_object_agrees_with_three_readers(real: DicomSeries, tmp_path: Path) -> None:
     volume = highdicom.imread(REAL[0]).get_volume()
     subprocess.run(

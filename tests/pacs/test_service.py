@@ -177,6 +177,7 @@ def test_a_series_that_fails_is_listed_and_the_next_is_done(serving: Callable, t
     assert sorted(rows(tmp_path, columns="attempts")) == [(1,), (2,)]
 
 
+@pytest.mark.slow
 def test_a_destination_that_is_down_gets_the_result_after_a_restart(
     serving: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_destination_that_is_down_gets_the_result_after_a_restart(
     assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
 
 
+@pytest.mark.slow
 def test_what_could_not_be_written_is_tried_again(serving: Callable, tmp_path: Path) -> None:
     made = make_series(tmp_path / "in", "CT", SHAPE)
     (series,), _ = find_dicom_series(tmp_path / "in")
