@@ -1,29 +1,23 @@
-"""Super-resolution by a bundle: the only module that reads bundle configs."""
+"""What is done with bundles: super-resolve, evaluate, train."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import json
 import logging
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.properties import InferProperties, TrainProperties
-from monai.utils import BundlePropertyConfig
-
+from monai_ldmsr.bundle_config import (
+    check_config,
+    checked_for_config,
+    merge_configs,
+    open_workflow,
+    unwrapped,
+)
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
-from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, causes
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
-from monai_ldmsr.settings import WorkSettings, checked, described, takes_settings
-from monai_ldmsr.storage import replaced_files
+from monai_ldmsr.settings import WorkSettings, takes_settings
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
 
 if TYPE_CHECKING:
@@ -37,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_config",
-    "config_keys",
     "evaluate",
     "load_network",
     "load_super_resolver",
@@ -47,9 +40,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-#: Keys that MONAI reads though nothing refers to them.
-_MONAI_KEYS = {"run", "initialize", "finalize", "imports", "_meta_", "save_execute_config"}
 
 
 @takes_settings
@@ -116,14 +106,14 @@ def open_evaluator(
     from monai_ldmsr.image_output import moment, source_date
 
     given = {**vars(settings), "names": names, "created": moment(settings.created) or source_date()}
-    workflow = _workflow(
+    workflow = open_workflow(
         find_bundle(given.pop("bundle")),
         # Path objects, not text: MONAI would execute a text that begins with "$".
         dataset_dir=None if source is None else Path(source),
         output_dir=Path(output_dir),
         **{key: value for key, value in given.items() if value is not None},
     )
-    with _unwrapped():
+    with unwrapped():
         evaluator: SeriesEvaluator = workflow.evaluator
     return evaluator
 
@@ -150,8 +140,8 @@ def load_super_resolver(
     if weights != "model":
         chosen["weights"] = folder / "models" / f"{weights}.pt"
         chosen["weights_sha256"] = weights_sha256(folder, weights)
-    workflow = _workflow(folder, **chosen)
-    with _unwrapped():
+    workflow = open_workflow(folder, **chosen)
+    with unwrapped():
         sha256 = workflow.parser.get_parsed_content("loaded_sha256")
         network: SliceNetwork = workflow.network_def
     info = bundle_info(folder)
@@ -161,11 +151,6 @@ def load_super_resolver(
 def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SliceNetwork:
     """The network alone, for configs."""
     return load_super_resolver(bundle, weights, **settings)[0]
-
-
-def config_keys(bundle: str | Path) -> set[str]:
-    """Keys of a bundle's config: those of ``WorkSettings`` that are among them are the settings of its network."""
-    return set(ConfigParser.load_config_file(find_bundle(bundle) / "configs" / "inference.yaml"))
 
 
 def evaluate(
@@ -213,8 +198,8 @@ def evaluate(
     chosen |= {"slices_per_volume": slices_per_volume, "native_slices_per_volume": native_slices_per_volume}
     chosen |= {"dataset_dir": Path(dataset_dir), "output_dir": Path(output_dir)}
     given = {key: value for key, value in chosen.items() if value is not None}
-    with _unwrapped():
-        workflow = _workflow(find_bundle(bundle), "evaluate", **given)
+    with unwrapped():
+        workflow = open_workflow(find_bundle(bundle), "evaluate", **given)
         evaluation: SplitEvaluation = workflow.evaluator
     return evaluation.run(output_dir)
 
@@ -269,7 +254,7 @@ def train(
     data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
     check_apart(data, output)
     common: dict[str, Any] = {} if device is None else {"device": device}
-    seed = _checked({**common, "seed": seed, "modality": modality})["seed"]
+    seed = checked_for_config({**common, "seed": seed, "modality": modality})["seed"]
     settings = {"": common, **(overrides or {})}
     begin = None if start is None else Path(start)
     seconds = parse_budget(budget)
@@ -278,7 +263,7 @@ def train(
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
     if packed is not None and plan.overlays:
-        _merge_configs(packed / "configs", "inference", *plan.overlays)
+        merge_configs(packed / "configs", "inference", *plan.overlays)
     reason = why_not_measured(data) if baselines else "that takes the model's and the baselines' weights"
     if reason or packed is None:
         say(f"not evaluated: {reason}")
@@ -290,110 +275,7 @@ def train(
 
 
 def _run_training(folder: Path, overlays: Sequence[str], settings: Mapping[str, Any]) -> None:
-    with _unwrapped():
-        workflow = _workflow(folder, *overlays, workflow_type="train", **settings)
+    with unwrapped():
+        workflow = open_workflow(folder, *overlays, workflow_type="train", **settings)
         workflow.run()
         workflow.finalize()
-
-
-def _merge_configs(configs: Path, name: str, *overlays: str) -> None:
-    """Write overlays into a config, so that it alone says all; its comments go."""
-    merged = ConfigParser.load_config_files([configs / f"{part}.yaml" for part in (name, *overlays)])
-    with replaced_files(configs / f"{name}.yaml") as (partial,):
-        ConfigParser.export_config_file(merged, partial, fmt="yaml", sort_keys=False)
-
-
-def _workflow(folder: Path, *overlays: str, workflow_type: str = "inference", **overrides: Any) -> ConfigWorkflow:
-    """A bundle's ``inference.yaml`` with other configs of the bundle laid over it, and values over these."""
-    overrides = _checked(overrides)
-    configs = folder / "configs"
-    with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
-        # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
-        warnings.simplefilter("ignore", UserWarning)
-        workflow = ConfigWorkflow(
-            workflow_type=workflow_type,
-            config_file=[str(configs / f"{name}.yaml") for name in ("inference", *overlays)],
-            meta_file=str(configs / "metadata.json"),
-            logging_file=False,
-            bundle_root=folder,
-            **overrides,
-        )
-        try:
-            workflow.initialize()
-        except SystemExit as refusal:
-            raise SettingsError(str(refusal).removesuffix(f" [{ReasonCode.BAD_SETTINGS.value}]")) from None
-    return workflow
-
-
-def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings among config values as they are read; only these and a device's name may enter a config as text."""
-    found = checked(given)
-    try:
-        torch.empty(0, device=torch.device(found.get("device", "cpu")))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"The device '{found['device']}' is not available here. Use cpu, or cuda where there is one."
-        ) from error
-    return found
-
-
-def check_config() -> None:
-    """Refuse wrong settings, and overrides of keys that are not there; in each config's ``initialize``.
-
-    MONAI adds an override of any name to the config, and what nothing refers to changes nothing: ``--factr 4`` would go
-    unnoticed. What a config calls is given no view of it, so the workflow is looked for among the callers.
-
-    Raises:
-        SystemExit: with the message alone, since MONAI wraps exceptions into others of its own.
-    """
-    above = (info.frame.f_locals.get("self") for info in inspect.stack(context=0))
-    workflow = next(found for found in above if isinstance(found, ConfigWorkflow))
-    config = workflow.parser.config
-    try:
-        _refuse_unused(config, workflow.config_root_path)
-        _checked({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
-    except SettingsError as error:
-        raise SystemExit(f"{error} [{error.reason.value}]") from None
-
-
-def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
-    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
-    of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
-    settings = described(WorkSettings)
-    # What changes no voxel is anyone's to give; and None asks for what the bundle does.
-    free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
-    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | free
-    unused = config.keys() - known
-    # What an overlay or another override left without a use is as a file says it.
-    for path in configs.glob("*.yaml") if unused else ():
-        laid = ConfigParser.load_config_file(path)
-        unused -= {key for key, value in laid.items() if key in settings or config.get(key) == value}
-    for key in sorted(unused):
-        if key in settings:
-            own = ", ".join(name for name in settings if name in config.keys() - unused - free)
-            raise SettingsError(f"Nothing in this bundle's config uses '{key}'; its settings are {own}.")
-        near = difflib.get_close_matches(key, known & config.keys(), 1)
-        advice = f"did you mean {near[0]}?" if near else "leave it away."
-        raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """MONAI wraps what a constructor raises in a RuntimeError; let our own errors through as they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        own = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
-        if own is None:
-            raise
-        raise own from None

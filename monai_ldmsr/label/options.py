@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_ldmsr.bundle_config import config_keys
 from monai_ldmsr.bundle_folder import bundle_info
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_grouping import case_digest
 from monai_ldmsr.settings import Setting, WorkSettings, described
-from monai_ldmsr.workflow import config_keys
 
 __all__ = ["offered_options", "requested_name", "requested_settings", "settings_digest"]
 

@@ -1,0 +1,137 @@
+"""Bundle configs: opened, checked, written. The only owner of ``monai.bundle``."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundlePropertyConfig
+
+from monai_ldmsr.bundle_folder import find_bundle
+from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, causes
+from monai_ldmsr.settings import WorkSettings, checked, described
+from monai_ldmsr.storage import replaced_files
+
+__all__ = ["check_config", "checked_for_config", "config_keys", "merge_configs", "open_workflow", "unwrapped"]
+
+#: Keys that MONAI reads though nothing refers to them.
+_MONAI_KEYS = {"run", "initialize", "finalize", "imports", "_meta_", "save_execute_config"}
+
+
+def config_keys(bundle: str | Path) -> set[str]:
+    """Keys of a bundle's config: those of ``WorkSettings`` that are among them are the settings of its network."""
+    return set(ConfigParser.load_config_file(find_bundle(bundle) / "configs" / "inference.yaml"))
+
+
+def merge_configs(configs: Path, name: str, *overlays: str) -> None:
+    """Write overlays into a config, so that it alone says all; its comments go."""
+    merged = ConfigParser.load_config_files([configs / f"{part}.yaml" for part in (name, *overlays)])
+    with replaced_files(configs / f"{name}.yaml") as (partial,):
+        ConfigParser.export_config_file(merged, partial, fmt="yaml", sort_keys=False)
+
+
+def open_workflow(folder: Path, *overlays: str, workflow_type: str = "inference", **overrides: Any) -> ConfigWorkflow:
+    """A bundle's ``inference.yaml`` with other configs of the bundle laid over it, and values over these."""
+    overrides = checked_for_config(overrides)
+    configs = folder / "configs"
+    with warnings.catch_warnings(), _quiet(logging.getLogger("monai.bundle.workflows")):
+        # The config is our own; MONAI warns about any, and about the logging that we leave to the caller.
+        warnings.simplefilter("ignore", UserWarning)
+        workflow = ConfigWorkflow(
+            workflow_type=workflow_type,
+            config_file=[str(configs / f"{name}.yaml") for name in ("inference", *overlays)],
+            meta_file=str(configs / "metadata.json"),
+            logging_file=False,
+            bundle_root=folder,
+            **overrides,
+        )
+        try:
+            workflow.initialize()
+        except SystemExit as refusal:
+            raise SettingsError(str(refusal).removesuffix(f" [{ReasonCode.BAD_SETTINGS.value}]")) from None
+    return workflow
+
+
+def checked_for_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings among config values as they are read; only these and a device's name may enter a config as text."""
+    found = checked(given)
+    try:
+        torch.empty(0, device=torch.device(found.get("device", "cpu")))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f"The device '{found['device']}' is not available here. Use cpu, or cuda where there is one."
+        ) from error
+    return found
+
+
+def check_config() -> None:
+    """Refuse wrong settings, and overrides of keys that are not there; in each config's ``initialize``.
+
+    MONAI adds an override of any name to the config, and what nothing refers to changes nothing: ``--factr 4`` would go
+    unnoticed. What a config calls is given no view of it, so the workflow is looked for among the callers.
+
+    Raises:
+        SystemExit: with the message alone, since MONAI wraps exceptions into others of its own.
+    """
+    above = (info.frame.f_locals.get("self") for info in inspect.stack(context=0))
+    workflow = next(found for found in above if isinstance(found, ConfigWorkflow))
+    config = workflow.parser.config
+    try:
+        _refuse_unused(config, workflow.config_root_path)
+        checked_for_config({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
+    except SettingsError as error:
+        raise SystemExit(f"{error} [{error.reason.value}]") from None
+
+
+def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
+    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
+    of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
+    settings = described(WorkSettings)
+    # What changes no voxel is anyone's to give; and None asks for what the bundle does.
+    free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
+    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | free
+    unused = config.keys() - known
+    # What an overlay or another override left without a use is as a file says it.
+    for path in configs.glob("*.yaml") if unused else ():
+        laid = ConfigParser.load_config_file(path)
+        unused -= {key for key, value in laid.items() if key in settings or config.get(key) == value}
+    for key in sorted(unused):
+        if key in settings:
+            own = ", ".join(name for name in settings if name in config.keys() - unused - free)
+            raise SettingsError(f"Nothing in this bundle's config uses '{key}'; its settings are {own}.")
+        near = difflib.get_close_matches(key, known & config.keys(), 1)
+        advice = f"did you mean {near[0]}?" if near else "leave it away."
+        raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """MONAI wraps what a constructor raises in a RuntimeError; let our own errors through as they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        own = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
+        if own is None:
+            raise
+        raise own from None
