@@ -36,7 +36,7 @@ KINDS = ("process group", "parent alone", "worker alone")
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     """The command in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "monai_ldmsr.cli", *arguments],
+        [sys.executable, "-m", "monai_ldmsr", *arguments],
         env=ENVIRONMENT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

@@ -84,7 +84,7 @@ def serving(output: Path) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "monai_ldmsr.cli", "serve", str(output), "--port", str(port)]
+    command = [sys.executable, "-m", "monai_ldmsr", "serve", str(output), "--port", str(port)]
     command += ["--address", "127.0.0.1", "--allow", "STORESCU", "--device", "cpu", "--quiet", "3"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         try:

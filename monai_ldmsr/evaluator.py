@@ -23,6 +23,7 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
+from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.noise_level import volume_noise
@@ -51,6 +52,7 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         root: folder that places of sources are relative to.
         found: the sources with the names of their results.
         skipped: what is left out.
+        n_not_chosen: how many of both :meth:`choose` took away.
     """
 
     def __init__(
@@ -65,11 +67,21 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self.work_dir = None if output_dir is None else Path(output_dir) / WORK_DIR
         self.found: list[NamedSource[AnySource]] = []
         self.skipped: list[SkippedItem] = []
+        self.n_not_chosen = 0
         if source is not None:
             listing = list_files(Path(source), limits)
             self.root = listing.root
             self.found, self.skipped = search(listing, limits, names=names, work_dir=self.work_dir)
         super().__init__(data=[{"image": one.source} for one in self.found], transform=transform)
+
+    def choose(self, choice: SourceChoice) -> None:
+        """Leave out what is not chosen.
+
+        Raises:
+            SourceError: ``NOTHING_CHOSEN``.
+        """
+        self.found, self.skipped, self.n_not_chosen = choice.of(self.found, self.skipped, self.limits)
+        self.data = [{"image": one.source} for one in self.found]
 
     def read(self, source: AnySource) -> dict[str, Any]:
         """Read one source, as if it were an item."""
@@ -138,7 +150,7 @@ class SeriesEvaluator:
         if self.dataset.work_dir is not None:
             remove_unpacked(self.dataset.work_dir)
         # Written before the first slice is computed: an output folder that cannot be used is found at once.
-        self.summary = RunSummary(tuple(cases))
+        self.summary = RunSummary(tuple(cases), self.dataset.n_not_chosen)
         self.summary.write_json(self.output_dir / "summary.json")
         rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)
         if table is not None:
@@ -148,7 +160,7 @@ class SeriesEvaluator:
             count = None if progress is None else partial(progress, one.name, n, len(found))
             cases.append(self.attempt(one.source, one.name, self.output_dir, count))
             log.info("%s: %s %s", one.name, cases[-1].status, cases[-1].message)
-            self.summary = RunSummary(tuple(cases))
+            self.summary = RunSummary(tuple(cases), self.dataset.n_not_chosen)
             self.summary.write_json(self.output_dir / "summary.json")
         if table is not None:
             table.write(rows, self.summary)

@@ -154,6 +154,11 @@ class ReasonCode(str, Enum):
         "The source folder holds no file.",
         "Check the path.",
     )
+    NOTHING_CHOSEN = (
+        "NOTHING_CHOSEN",
+        "--series, --include and --exclude choose none of the series and volumes that were found.",
+        "See what there is with --dry-run.",
+    )
     BAD_SETTINGS = (
         "BAD_SETTINGS",
         "An argument is outside what is possible.",

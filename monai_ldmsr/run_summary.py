@@ -41,9 +41,15 @@ class CaseResult(Outcome):
 
 @dataclass(frozen=True)
 class RunSummary:
-    """All cases of a run, and the exit code that follows from them."""
+    """All cases of a run, and the exit code that follows from them.
+
+    Args:
+        cases: what became of each.
+        n_not_chosen: how many more were found, and not chosen.
+    """
 
     cases: tuple[CaseResult, ...]
+    n_not_chosen: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -57,7 +63,8 @@ class RunSummary:
             OutputError: when it cannot be written.
         """
         names = ("case", "status", "reason", "message")  # warnings stand in each report
-        write_summary(path, summary_text({name: getattr(case, name) for name in names} for case in self.cases))
+        rows = ({name: getattr(case, name) for name in names} for case in self.cases)
+        write_summary(path, summary_text(rows, not_chosen=self.n_not_chosen))
 
 
 def summary_text(series: Iterable[Mapping[str, Any]], **more: Any) -> str:

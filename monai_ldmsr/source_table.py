@@ -12,16 +12,15 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_ldmsr.errors import OutputError, SettingsError, SourceError
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import AnySource, ReadLimits, SeriesFiles, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource, series_folder
-from monai_ldmsr.io.dicom_header import read_header, text
 from monai_ldmsr.io.formats import volume_extension
-from monai_ldmsr.io.packed_source import first_file, listed
+from monai_ldmsr.io.packed_source import listed
+from monai_ldmsr.io.source_choice import file_words, source_words
 from monai_ldmsr.run_summary import RunSummary
 from monai_ldmsr.storage import output_errors, replace_text, replaced_files
 
@@ -138,21 +137,15 @@ def _found_row(one: NamedSource[AnySource], root: Path, limits: ReadLimits) -> S
     files = list(dict.fromkeys(one.paths))
     if not isinstance(listed(one.source), SeriesFiles):
         return SourceRow(one.name, os.path.relpath(files[0], root), n_files=len(files))
-    words = ("", "")
-    with suppress(SourceError, OutputError), first_file(one.source) as path:
-        words = _series_words(path, limits)
-    return SourceRow(one.name, os.path.relpath(series_folder(files), root), *words, len(files))
+    words = source_words(one, limits)
+    place = os.path.relpath(series_folder(files), root)
+    return SourceRow(one.name, place, words.number, words.description, len(files))
 
 
 def _series_words(path: Path, limits: ReadLimits) -> tuple[str, str]:
     """Series Number and Series Description of a DICOM file."""
-    # A link may lead out of the source, where nothing is read.
-    if volume_extension(path) is None and not path.is_symlink():
-        with suppress(Exception):
-            header = read_header(path, limits)
-            if header is not None:
-                return text(header, "SeriesNumber"), text(header, "SeriesDescription")
-    return "", ""
+    words = None if volume_extension(path) else file_words(path, limits)
+    return (words.number, words.description) if words else ("", "")
 
 
 def safe_cell(value: str) -> str:

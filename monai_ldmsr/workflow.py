@@ -49,6 +49,9 @@ def super_resolve(
     *,
     names: str | None = None,
     sources_csv: str | Path | bool = False,
+    series: Sequence[str | int] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunSummary:
@@ -64,6 +67,10 @@ def super_resolve(
         names: names of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a
             digest; None takes ``hash`` for DICOM and ``stem`` for volume files.
         sources_csv: write who is who into this file; True for ``output_dir/private/sources.csv``. It may name patients.
+        series: Series Instance UIDs, Series Numbers or names of cases of what is worked on; empty for all.
+        include: modalities, or patterns (``*t1*``) of Series Descriptions or names of volume files, of which one must
+            fit; empty for all.
+        exclude: likewise, of which none may fit.
         progress: called after each batch of slices.
         settings: all of ``WorkSettings``.
 
@@ -81,12 +88,16 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
+    from monai_ldmsr.io.source_choice import SourceChoice  # where a training has no readers of images
+    from monai_ldmsr.source_table import SourceTable
 
     chosen = WorkSettings(**settings)
     check_apart(Path(source), Path(output_dir))
     table = sources_csv and SourceTable(None if sources_csv is True else Path(sources_csv), Path(output_dir))
-    return open_evaluator(source, output_dir, chosen, names).run(progress, table or None)
+    choice = SourceChoice(tuple(map(str, series)), tuple(include), tuple(exclude), chosen.modality)
+    evaluator = open_evaluator(source, output_dir, chosen, names)
+    evaluator.dataset.choose(choice)
+    return evaluator.run(progress, table or None)
 
 
 def open_evaluator(

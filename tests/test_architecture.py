@@ -40,6 +40,7 @@ LAYERS = [
     {"pacs"},
     {"label"},
     {"cli"},
+    {"__main__"},
 ]
 
 #: Within one layer: a super-resolver is networks driven by a sampler; losses look at the codec's DCT bands.
@@ -84,6 +85,7 @@ OWNERS = {
     "pynetdicom": {"pacs"},
     "requests": {"label", "pacs"},
     "rich": {"cli"},
+    "shtab": {"cli"},
     "starlette": {"label"},
     "yaml": {"cli", "networks"},  # cli: arguments of a network that are typed
 }

@@ -18,7 +18,7 @@ step "wheels installed"
 import importlib.util as u
 print('not installed:', ', '.join(n for n in ('pydicom', 'highdicom', 'nibabel', 'SimpleITK', 'matplotlib', 'PIL', 'jinja2', 'fire') if u.find_spec(n) is None))"
 train() {
-    "$work/bare/bin/python" -m monai_ldmsr.cli train "$packed" "$out" --stages adversarial \
+    "$work/bare/bin/python" -m monai_ldmsr train "$packed" "$out" --stages adversarial \
         --start bundles/ldm_sr/models/model.pt --budget "$1s"
 }
 train "$seconds"

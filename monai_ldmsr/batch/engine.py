@@ -24,6 +24,7 @@ from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
+from monai_ldmsr.io.source_choice import ALL, SourceChoice
 from monai_ldmsr.io.written_files import FileMark, intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
@@ -106,6 +107,7 @@ class Batch:
         self._own_lock = None if lock else OutputLock(output_dir)
         self._next_overview = 0.0
         self._present: dict[str, None] = {}
+        self._n_not_chosen = 0
         try:
             self._ledger = Ledger(output_dir)
             self._ledger.queue_running()
@@ -121,12 +123,13 @@ class Batch:
         """To be read."""
         return self._ledger
 
-    def search(self, source: Path, names: str | None = None) -> Searched:
-        """Find the units below a source and take in those that are not done.
+    def search(self, source: Path, names: str | None = None, choice: SourceChoice = ALL) -> Searched:
+        """Find the units below a source and take in those that are chosen and not done.
 
         Args:
             source: see :func:`~monai_ldmsr.io.find_sources`.
             names: how results are named, see :data:`~monai_ldmsr.io.case_names.NAMINGS`.
+            choice: which of them are to be worked on.
 
         Raises:
             LdmsrError: see :func:`~monai_ldmsr.io.find_sources`.
@@ -134,6 +137,7 @@ class Batch:
         memory = SearchMemory(self._ledger.memory())
         limits, work_dir = self._settings.limits or DEFAULT_LIMITS, self._output_dir / WORK_DIR
         found, skipped = memory.find(source, limits, names=names, work_dir=work_dir, again=self._retry)
+        found, skipped, self._n_not_chosen = choice.of(found, skipped, limits)
         self.enqueue(found, skipped, memory.rows)
         return Searched(found, skipped, memory.root)
 
@@ -250,7 +254,9 @@ class Batch:
         """What became of the units that were found this time, and what was left out."""
         rows = {row.unit: row for row in self._ledger.units()}
         skipped = [CaseResult.of(item.outcome, case=item.case) for item in self._ledger.skipped()]
-        return RunSummary((*skipped, *(CaseResult.of(rows[unit], case=unit) for unit in self._present)))
+        return RunSummary(
+            (*skipped, *(CaseResult.of(rows[unit], case=unit) for unit in self._present)), self._n_not_chosen
+        )
 
     def is_settled(self, unit: str) -> bool:
         """Whether its source is no longer needed: it was skipped, or is done and all destinations have the result."""

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.cli import batch, evaluate, fetch, import_generative, info, label, pack, run, serve, train
+from monai_ldmsr.cli import (
+    batch,
+    completion,
+    evaluate,
+    fetch,
+    import_generative,
+    info,
+    label,
+    pack,
+    run,
+    serve,
+    train,
+)
 from monai_ldmsr.cli.arguments import EPILOG, Parser
 from monai_ldmsr.errors import LdmsrError
 from monai_ldmsr.outcome import Outcome, exit_code
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
 _DESCRIPTION = """\
 Super-resolve clinical volumes (DICOM series, NIfTI, NRRD, MetaImage) slice by slice with a conditional
@@ -29,13 +42,18 @@ latent diffusion model, and write derived DICOM series (or the same file format)
   ldmsr pack DATA PACKED --megabytes 100
   ldmsr import-generative OLD.pt NEW.pt --network CONFIG
   ldmsr info
+  ldmsr completion bash
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see ``ldmsr --help``)."""
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    arguments = command_parser().parse_args(argv)
+    is_quiet = getattr(arguments, "quiet", None) is True  # of serve it is a number of seconds
+    if is_quiet:
+        warnings.simplefilter("ignore")
+    level = "ERROR" if is_quiet else arguments.log_level.upper()
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(arguments.command(arguments))
     except LdmsrError as error:
@@ -46,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """The parser of the whole command."""
     parser = Parser(
         prog="ldmsr",
         description=_DESCRIPTION,
@@ -56,6 +75,6 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, batch, fetch, serve, label, evaluate, train, pack, import_generative, info):
+    for command in (run, batch, fetch, serve, label, evaluate, train, pack, import_generative, info, completion):
         command.add(commands)
     return parser

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,11 +22,14 @@ __all__ = [
     "SOURCE_HELP",
     "Commands",
     "Parser",
+    "add_choice_options",
     "add_command",
     "add_limit_option",
     "add_model_options",
     "add_naming_options",
+    "add_quiet_option",
     "add_setting_options",
+    "choice_of",
     "limits_of",
     "model_settings",
 ]
@@ -36,6 +41,8 @@ exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 inp
 {RESEARCH_NOTICE}
 """
 
+#: How alike a misspelt word must be to what it may have been meant to be, as difflib measures it.
+_ALIKE = 0.6
 
 SOURCE_HELP = (
     "folder, DICOM file, DICOMDIR, zip archive, volume file (NIfTI, Analyze, NRRD, MetaImage, MGH), "
@@ -44,12 +51,54 @@ SOURCE_HELP = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong usage ends with 1: argparse's own 2 means here that nothing usable was found."""
+    """Wrong usage ends with 1: argparse's own 2 means here that nothing usable was found.
+
+    What is misspelt is answered by the command that it was meant for, and with what it may have been meant to be.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         """Print how to use it and the message, and end with 1."""
         self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
+        self.exit(1, f"{self.prog}: {message} See {self.prog} --help.\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse an unknown option before anything else is found missing because of it."""
+        given = list(sys.argv[1:] if args is None else args)
+        for option in self._options(given):
+            if option not in self._option_string_actions:
+                near = difflib.get_close_matches(option, self._option_string_actions, 1, _ALIKE)
+                self.error(f"There is no option {option}{_suggested(near)}")
+        found, rest = super().parse_known_args(given, namespace)
+        if rest:
+            self.error(f"{' '.join(map(repr, rest))} is one argument too many.")
+        return found, rest
+
+    def _options(self, given: Sequence[str]) -> Iterator[str]:
+        """Options in the order given; with commands, those before the command."""
+        words = iter(given)
+        for word in words:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                return
+            if word.startswith("--"):
+                option, equals, _ = word.partition("=")
+                yield option
+                action = self._option_string_actions.get(option)
+                if self._subparsers is not None and action is not None and action.nargs is None and not equals:
+                    next(words, None)  # its value
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            near = difflib.get_close_matches(str(value), names, 1, _ALIKE)
+            said = f"there is no {value!r}{_suggested(near)} Choose one of {', '.join(names)}."
+            raise argparse.ArgumentError(action, said)
+
+
+def _suggested(near: Sequence[str]) -> str:
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 if TYPE_CHECKING:
@@ -111,6 +160,43 @@ def add_naming_options(parser: Parser) -> None:
         help="write who is who: path, series number and description of each source, result, skip and failure. It may "
         "identify patients and is for you alone (default FILE: OUT/private/sources.csv)",
     )
+
+
+def add_choice_options(parser: Parser) -> None:
+    """What of all that is found is worked on: of ``run`` and ``batch``."""
+    group = parser.add_argument_group("what is worked on (--dry-run lists what there is)")
+    group.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="WHICH",
+        help="Series Instance UID, Series Number, or name of the case of what is worked on; repeatable",
+    )
+    about = "modality (CT, MR, PT), or pattern with * and ? of the Series Description or of a volume file's name"
+    group.add_argument(
+        "--include",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help=f"{about}, of what is worked on; repeatable: one of them must fit",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help=f"{about}, of what is left out; repeatable",
+    )
+
+
+def add_quiet_option(parser: Parser) -> None:
+    """Whether anything but errors is said: of ``run`` and ``batch``."""
+    parser.add_argument("--quiet", action="store_true", help="say what failed, and nothing else")
+
+
+def choice_of(arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """What :func:`add_choice_options` was given, as :func:`~monai_ldmsr.super_resolve` takes it."""
+    return {name: tuple(getattr(arguments, name)) for name in ("series", "include", "exclude")}
 
 
 def add_limit_option(parser: Parser) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from monai_ldmsr.cli.arguments import (
     SOURCE_HELP,
     Commands,
+    add_choice_options,
     add_command,
     add_model_options,
     add_naming_options,
+    add_quiet_option,
+    choice_of,
     limits_of,
 )
 from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
@@ -39,6 +42,8 @@ def add(commands: Commands) -> None:
     batch.add_argument(
         "--verify", action="store_true", help="check earlier results by their content, not by size and time alone"
     )
+    add_quiet_option(batch)
+    add_choice_options(batch)
     add_send_option(batch)
     add_caller_options(batch)
     add_naming_options(batch)
@@ -54,7 +59,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
     # Imported late: `ldmsr --help` need not wait for pydicom.
     from monai_ldmsr.batch import OutputLock
-    from monai_ldmsr.cli.views import BatchView, print_summary
+    from monai_ldmsr.cli.views import BatchView, print_failures, print_summary
+    from monai_ldmsr.io.source_choice import SourceChoice
     from monai_ldmsr.io.tree import check_apart
     from monai_ldmsr.source_table import SourceTable, source_rows
 
@@ -71,10 +77,11 @@ def _batch(arguments: argparse.Namespace) -> int:
             deliveries_of(arguments),
             retry=arguments.retry,
             verify=arguments.verify,
-            progress=view.update,
+            progress=None if arguments.quiet else view.update,
         ) as batch,
     ):
-        searched = batch.search(source, arguments.names)
+        choice = SourceChoice(**choice_of(arguments), modality=arguments.modality)
+        searched = batch.search(source, arguments.names, choice)
         rows = [] if table is None else source_rows(*searched, limits_of(arguments))
         if table is not None:
             table.write(rows, batch.summary())
@@ -82,7 +89,10 @@ def _batch(arguments: argparse.Namespace) -> int:
         if table is not None:
             table.write(rows, summary)
         n_undelivered = batch.undelivered()
-    print_summary(summary, output, n_undelivered)
+    if arguments.quiet:
+        print_failures(summary)
+    else:
+        print_summary(summary, output, n_undelivered)
     return exit_code(summary.cases, is_complete=not n_undelivered)
 
 

