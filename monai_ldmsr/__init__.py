@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.errors import LdmsrError
     from monai_ldmsr.geometry import VolumeGeometry
     from monai_ldmsr.image_output import derivation_of
+    from monai_ldmsr.images import super_resolve_image
     from monai_ldmsr.inferers import VolumeInferer
     from monai_ldmsr.io import DicomSeries, find_dicom_series, read_dicom_series, write_derived_series
     from monai_ldmsr.networks import LatentCodec, import_generative
@@ -39,6 +40,7 @@ __all__ = [
     "project_volume",
     "read_dicom_series",
     "super_resolve",
+    "super_resolve_image",
     "volume_noise",
     "volume_of",
     "write_derived_series",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monai_ldmsr.case import CaseOutput
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, moment
-from monai_ldmsr.io import AnySource, ReadLimits, SkippedItem
+from monai_ldmsr.io import AnySource, DicomSeries, ReadLimits, SkippedItem, VolumeFile
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
@@ -83,8 +83,8 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self.found, self.skipped, self.n_not_chosen = choice.of(self.found, self.skipped, self.limits)
         self.data = [{"image": one.source} for one in self.found]
 
-    def read(self, source: AnySource) -> dict[str, Any]:
-        """Read one source, as if it were an item."""
+    def read(self, source: AnySource | DicomSeries | VolumeFile) -> dict[str, Any]:
+        """Read one source, as if it were an item; it may be read already."""
         data: dict[str, Any] = {"image": source}
         return data if self.transform is None else self.transform(data)
 
@@ -216,6 +216,18 @@ class SeriesEvaluator:
         Raises:
             Exception: whatever keeps it from a result, wrapped by MONAI's transforms perhaps; see :meth:`attempt`.
         """
+        data, times, described = self.compute(source, progress)
+        return self.writer.write(data, case, output_dir, times, described)
+
+    def compute(
+        self, source: AnySource | DicomSeries | VolumeFile, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[dict[str, Any], tuple[float, float, float], dict[str, Any]]:
+        """Super-resolve one source, which may be read already, and write nothing.
+
+        Returns:
+            What :meth:`~monai_ldmsr.result_writer.ResultWriter.write` takes: the data with ``source`` and the result
+            under ``pred`` (1, fI, fJ, K) in the source's unit, times, and what network and inferer say of the call.
+        """
         start = time.perf_counter()
         data = self.dataset.read(source)
         read = time.perf_counter()
@@ -228,8 +240,7 @@ class SeriesEvaluator:
             data["pred"] = self.inferer(volume, network, *known)[0]
         described = {**self.network.describe(*known), **getattr(self.inferer, "describe", dict)()}
         data = self.postprocessing(data)
-        times = (start + waited, read + waited, time.perf_counter())
-        return self.writer.write(data, case, output_dir, times, described)
+        return data, (start + waited, read + waited, time.perf_counter()), described
 
 
 class _CountedNetwork:

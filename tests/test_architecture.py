@@ -36,7 +36,7 @@ LAYERS = [
     {"result_writer"},
     {"evaluator"},
     {"workflow"},
-    {"batch"},
+    {"batch", "images"},
     {"pacs"},
     {"label"},
     {"cli"},

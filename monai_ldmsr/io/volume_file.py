@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -40,7 +41,9 @@ __all__ = [
     "nifti_volumes",
     "read_volume_file",
     "split_volumes",
+    "stored_values",
     "volume_case",
+    "volume_from",
     "write_empty_labels",
     "write_volume_file",
 ]
@@ -51,7 +54,7 @@ _EXACT_IN_FLOAT32 = 2**24
 
 @dataclass(frozen=True, eq=False)
 class VolumeFile:
-    """A volume from a file that is not DICOM.
+    """A volume from a file that is not DICOM, or from memory.
 
     Args:
         case: file stem, sanitised to ``[A-Za-z0-9._-]``.
@@ -63,7 +66,7 @@ class VolumeFile:
         padding: (I, J, K), true where a CT holds no measurement; ``None`` when nowhere. See :meth:`with_modality`.
         warnings: what was unusual, for the report.
         header: what :func:`write_volume_file` needs to write the same kind of file.
-        extension: one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`.
+        extension: one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`; empty for an image in memory.
         said_modality: what header and JSON file say, which may be a modality that is not worked on.
     """
 
@@ -182,24 +185,43 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
         raise SourceError("The volume file does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
     sidecar = read_sidecar(path)
     read = _read(source if isinstance(source, NiftiVolume) else path, extension, limits)
-    warnings = [*read.warnings, *sidecar.warnings, *label_warnings(path, read.raw, read.texts)]
-    voxels = _scaled(read, warnings)
-    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
+    warnings = [*sidecar.warnings, *label_warnings(path, read.raw, read.texts)]
     said = sidecar.modality or modality_term(read.modality)
     if said in ("SEG", "RTSTRUCT"):
         raise label_map(f"its header gives modality {said}")
+    case = volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else "")
+    return volume_from(read, case, extension, said, sidecar.unit, warnings)
+
+
+def volume_from(
+    read: ReadVolume,
+    case: str = "image",
+    extension: str = "",
+    said_modality: str = "",
+    unit: str = "",
+    warnings: Sequence[str] = (),
+) -> VolumeFile:
+    """The volume that a format read, or that lay in memory; for the arguments see :class:`VolumeFile`.
+
+    Raises:
+        CorruptSourceError: ``NOT_FINITE`` when it holds NaN or Inf.
+        SourceError: ``SINGULAR_GEOMETRY``.
+    """
+    found = [*read.warnings, *warnings]
+    voxels = _scaled(read, found)
+    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
     return VolumeFile(
-        case=volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else ""),
-        modality=said if said in CLASSIC.values() else "unknown",
-        unit=sidecar.unit or "stored",
+        case=case,
+        modality=said_modality if said_modality in CLASSIC.values() else "unknown",
+        unit=unit or "stored",
         voxels=voxels,
         geometry=VolumeGeometry(shape, read.affine),
         value_range=_value_range(voxels, read.storage),
         padding=None,
-        warnings=tuple(warnings),
+        warnings=tuple(found),
         header=read.storage,
         extension=extension,
-        said_modality=said,
+        said_modality=said_modality,
     )
 
 
@@ -254,7 +276,7 @@ def write_volume_file(
             f"The result has shape {voxels.shape}, but factor {factors} of a source of shape {volume.geometry.shape} "
             f"makes {geometry.shape}."
         )
-    stored, clipped = _stored(voxels, storage)
+    stored, clipped = stored_values(voxels, storage)
     try:
         file_format.write(StoredResult(stored, volume.geometry, factors, storage, description), path)
     except Exception:
@@ -317,8 +339,12 @@ def _stored_range(dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(least), top if int(top) <= greatest else float(np.nextafter(top, 0))
 
 
-def _stored(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[npt.NDArray[Any], int]:
-    """Values as the file stores them, and how many had to be clipped to its range; a slice of memory at a time."""
+def stored_values(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[npt.NDArray[Any], int]:
+    """Values as the source stores them, and how many had to be clipped to its range; a slice of memory at a time.
+
+    Raises:
+        SettingsError: a voxel is not finite.
+    """
     if not all(np.isfinite(voxels[:, :, k]).all() for k in range(voxels.shape[2])):
         raise SettingsError("The result holds NaN or infinite voxels, so it is not written.")
     if storage.dtype.kind == "f":

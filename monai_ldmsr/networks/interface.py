@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 
-__all__ = ["SliceNetwork", "count_parameters", "on_device"]
+__all__ = ["SliceModule", "SliceNetwork", "count_parameters", "on_device"]
 
 
 class SliceNetwork(Protocol):
@@ -56,6 +57,45 @@ class SliceNetwork(Protocol):
             ``evaluations_per_slice`` (1 where it is missing) have places of their own; the others are settings.
         """
 
+
+class SliceModule(nn.Module):
+    """A torch module as ``SliceNetwork``: what is not as one takes it is refused, before torch meets it."""
+
+    def check(self, slices: Tensor, draws: bool = False) -> None:
+        """To be called first by ``forward``.
+
+        Args:
+            slices: what it was given.
+            draws: whether random numbers will be drawn.
+
+        Raises:
+            SettingsError: they are no slices (B, 1, h, w) of the weights' type; or the call is being recorded for
+                another engine, which would not do the same at another size or again.
+        """
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            raise SettingsError(_NOT_RECORDED.format("torch.jit.trace"))
+        if slices.ndim != 4 or slices.shape[1] != 1 or 0 in slices.shape:
+            raise SettingsError(
+                f"Slices have shape {tuple(slices.shape)}, but (B, 1, h, w) is needed: slices with one channel of grey "
+                "values. VolumeInferer takes volumes (1, 1, I, J, K)."
+            )
+        own = next(self.parameters(), slices).dtype
+        if slices.dtype != own and not torch.is_autocast_enabled(slices.device.type):
+            raise SettingsError(f"Slices are {slices.dtype}, but the network's weights are {own}. Convert the slices.")
+        if draws and torch.compiler.is_exporting():
+            raise SettingsError(
+                "torch.export would draw other noise at each call. Export the mean (detail=0), or call the network."
+            )
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """See :meth:`check`."""
+        raise SettingsError(_NOT_RECORDED.format("torch.jit.script"))
+
+
+_NOT_RECORDED = (
+    "{} cannot record this network: sizes and noise of the example would stay in it. Call the network itself; "
+    "torch.compile and, for the mean (detail=0), torch.export give the same values."
+)
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SliceNetwork)
 

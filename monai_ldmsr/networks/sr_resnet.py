@@ -13,6 +13,7 @@ from torch.nn import functional
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
+from monai_ldmsr.networks.interface import SliceModule
 from monai_ldmsr.networks.super_resolver import padding, upsample_bicubic
 
 __all__ = ["SRResNetGenerator"]
@@ -21,7 +22,7 @@ __all__ = ["SRResNetGenerator"]
 _BLOCK = 4
 
 
-class SRResNetGenerator(nn.Module):
+class SRResNetGenerator(SliceModule):
     """SRResNet (Ledig et al. 2017, arXiv 1609.04802, figure 4) for factors 2, 3 and 4 in one set of weights.
 
     As in the paper: a wide first layer, residual blocks at low resolution, a skip over all of them, two sub-pixel
@@ -67,6 +68,7 @@ class SRResNetGenerator(nn.Module):
 
     def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
         """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), whatever they show and however noisy they are."""
+        self.check(slices)
         factor = self.factors.whole[0]
         height, width = (n * factor for n in slices.shape[-2:])
         unit = _BLOCK // math.gcd(_BLOCK, factor)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.choices import MAX_NOISE
@@ -15,6 +15,7 @@ from monai_ldmsr.degradation import Factor, factor_pair
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
+from monai_ldmsr.networks.interface import SliceModule
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
@@ -37,7 +38,7 @@ def padding(size: int, unit: int, margin: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-class SuperResolver(nn.Module):
+class SuperResolver(SliceModule):
     """Conditional latent diffusion super-resolution of single slices; a ``SliceNetwork``.
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
@@ -107,6 +108,7 @@ class SuperResolver(nn.Module):
         """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``."""
         detail = self._dial(modality)
         with_sample = self._evaluations(detail) > 1
+        self.check(slices, with_sample)
         mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RestorePaddingd,
         possible_range,
         project_volume,
+        source_of,
         volume_of,
     )
 
@@ -32,6 +33,7 @@ __all__ = [
     "fit_intensity_map",
     "possible_range",
     "project_volume",
+    "source_of",
     "volume_of",
 ]
 

@@ -114,17 +114,39 @@ def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:
 class ScaleToModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Bring a volume to model range by one :class:`IntensityMap`, kept as ``{key}_intensity`` for the way back.
 
-    The modality is that of ``source``, as ``ReadSourced`` keeps it. Values are (1, I, J, K) or any other shape.
+    Behind ``ReadSourced``, the modality is that of the ``source`` it keeps. Behind MONAI's ``LoadImaged`` and
+    ``EnsureChannelFirstd``, the source is made of the volume here, and kept likewise.
+
+    Args:
+        keys: (1, I, J, K); any shape where there is a ``source``.
+        modality: what a volume without a ``source`` shows: ``CT`` (values in HU), ``MR`` or ``PT``; None where it is not known.
+
+    Raises:
+        SourceError: what a source cannot be made of, with its reason code.
     """
+
+    def __init__(self, keys: KeysCollection, modality: str | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale each key."""
         result = dict(data)
         for key in self.key_iterator(result):
+            if "source" not in result:
+                result["source"], result[key] = _loaded(result[key], self.modality)
             intensity = fit_intensity_map(result[key], result["source"].modality)
             result[f"{key}_intensity"] = intensity
             result[key] = intensity.forward(result[key])
         return result
+
+
+def _loaded(volume: Tensor, modality: str | None) -> tuple[Any, Tensor]:
+    # Imported late: a training has no readers of images.
+    from monai_ldmsr.transforms.source import source_of, volume_of
+
+    source = source_of(volume, modality)
+    return source, volume_of(source)
 
 
 class ScaleFromModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries no types

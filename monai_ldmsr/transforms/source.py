@@ -17,6 +17,7 @@ from torch import Tensor
 
 from monai_ldmsr.consistency import neighbourhood_range, overshoot_share, project_within
 from monai_ldmsr.degradation import DegradationOperator, Factor, repeat_blocks
+from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import (
     DicomSeries,
@@ -29,6 +30,7 @@ from monai_ldmsr.io import (
 )
 from monai_ldmsr.io.formats import header_beside, volume_extension
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.memory_images import array_volume
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.settings import checked
 
@@ -39,6 +41,7 @@ __all__ = [
     "SourceProjection",
     "possible_range",
     "project_volume",
+    "source_of",
     "volume_of",
 ]
 
@@ -62,7 +65,7 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Replace a path, or the files of a series, by the volume, and keep the source object as ``source``.
 
     Args:
-        keys: paths, files of a series, volumes of a 4D NIfTI file, or any of these in archives.
+        keys: paths, files of a series, volumes of a 4D NIfTI file, or any of these in archives; or what was read.
         modality: modality of volume files: ``CT`` (then values must be HU, and impossible ones are padding), ``MR`` or
             ``PT``; None for what header or JSON file beside say, with a warning when nothing does. DICOM says its own.
         limits: the largest source that is read.
@@ -93,7 +96,13 @@ class ReadSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
             result[key] = volume_of(source)
         return result
 
-    def _read(self, item: SeriesFiles | NiftiVolume | str | Path) -> DicomSeries | VolumeFile:
+    def _read(
+        self, item: SeriesFiles | NiftiVolume | DicomSeries | VolumeFile | str | Path
+    ) -> DicomSeries | VolumeFile:
+        if isinstance(item, DicomSeries):
+            return item
+        if isinstance(item, VolumeFile):
+            return item.with_modality(self.modality)
         if isinstance(item, str | Path):
             item = header_beside(Path(item)) or Path(item)
         if isinstance(item, SeriesFiles) or (isinstance(item, Path) and volume_extension(item) is None):
@@ -198,6 +207,28 @@ def project_volume(
         low, high = (end.clamp(*value_range) for end in neighbourhood_range(target, share))
         n_bounded += project_within(batch, target, degrade, low, high, weight, tolerance)
     return float((square / source.shape[-1]) ** 0.5), n_bounded
+
+
+def source_of(volume: Tensor, modality: str | None = None) -> VolumeFile:
+    """A source of a volume that something else has loaded, such as MONAI's ``LoadImage``.
+
+    Args:
+        volume: (1, I, J, K) in the source's unit, slices across the last axis; voxels are of 1 mm where it is no
+            ``MetaTensor`` with an affine (RAS).
+        modality: ``CT`` (values in HU), ``MR`` or ``PT``; None where it is not known.
+
+    Raises:
+        SourceError: see :func:`~monai_ldmsr.io.memory_images.array_volume`.
+    """
+    if volume.ndim != 4 or volume.shape[0] != 1:
+        raise SourceError(
+            f"The image has shape {tuple(volume.shape)}, but (1, I, J, K) is needed: one channel, and slices across "
+            "the last axis. Use MONAI's EnsureChannelFirstd, and one volume or channel of several.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    checked({"modality": modality})
+    affine = volume.affine.numpy() if isinstance(volume, MetaTensor) else None
+    return array_volume(plain(volume)[0].cpu().numpy(), affine).with_modality(modality)
 
 
 def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:

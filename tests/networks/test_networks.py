@@ -16,6 +16,7 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import (
     CONDITIONS,
     PixelDecoder,
+    SRResNetGenerator,
     SuperResolver,
     describe_degradation,
     load_weights,
@@ -358,3 +359,48 @@ def test_the_dials_default_goes_by_modality() -> None:
     assert make_resolver().describe()["detail"] == 1.0
     with pytest.raises(SettingsError, match="detail"):
         make_resolver(default_detail={"CT": 1.5})
+
+
+def slice_networks() -> list[nn.Module]:
+    return [make_resolver(), SRResNetGenerator(factor=2, features=8, num_blocks=1)]
+
+
+@pytest.mark.parametrize("network", slice_networks())
+@pytest.mark.parametrize("shape", [(1, 3, 16, 20), (16, 20), (1, 16, 20), (1, 1, 9, 9, 3), (0, 1, 9, 9), (1, 1, 9, 0)])
+def test_what_is_no_slice_is_refused(network: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(SettingsError, match=r"\(B, 1, h, w\) is needed"):
+        network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("network", slice_networks())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int16])
+def test_slices_of_another_type_are_refused(network: nn.Module, dtype: torch.dtype) -> None:
+    with pytest.raises(SettingsError, match=f"{dtype}, but the network's weights are torch.float32"):
+        network(torch.zeros(1, 1, 16, 20, dtype=dtype))
+
+
+@pytest.mark.parametrize("network", slice_networks())
+def test_recording_by_torchscript_is_refused(network: nn.Module) -> None:
+    """It would keep the example's size, and lose or keep its noise."""
+    for record in (lambda: torch.jit.trace(network, torch.zeros(1, 1, 16, 20)), lambda: torch.jit.script(network)):
+        with pytest.raises(SettingsError, match="cannot record this network"):
+            record()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [make_resolver(detail=0.0), slice_networks()[1]])
+def test_an_exported_network_is_exact_or_refuses(network: nn.Module) -> None:
+    network.eval()
+    example, other = torch.randn(2, 1, 2, 1, 20, 24)[:, 0]
+    with torch.no_grad():
+        exported = torch.export.export(network, (example, "MR", 3.0), strict=False).module()
+        torch.testing.assert_close(exported(other, "MR", 3.0), network(other, "MR", 3.0), rtol=0, atol=0)
+        for wrong in ((other[..., 1:], "MR", 3.0), (other, "MR", 9.0)):
+            with pytest.raises(AssertionError, match="Guard failed"):
+                exported(*wrong)
+
+
+def test_an_exported_sample_is_refused() -> None:
+    """Its noise would be another one at each call."""
+    with torch.no_grad(), pytest.raises(SettingsError, match="detail=0"):
+        torch.export.export(make_resolver(detail=1.0).eval(), (torch.zeros(1, 1, 20, 24),), strict=False)

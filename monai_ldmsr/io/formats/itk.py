@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.geometry import lps_to_ras
+from monai_ldmsr.geometry import VolumeGeometry, lps_to_ras
 from monai_ldmsr.io.formats.base import (
     MM_PER_UNIT,
     Affine,
@@ -34,7 +36,7 @@ from monai_ldmsr.io.limits import ReadLimits, checked_shape
 from monai_ldmsr.io.refusals import label_map
 from monai_ldmsr.storage import file_stamp
 
-__all__ = ["MAX_TEXT", "HeaderError", "ItkFormat", "TextHeader", "is_plain", "unusable"]
+__all__ = ["MAX_TEXT", "HeaderError", "ItkFormat", "TextHeader", "is_plain", "itk_affine", "itk_image", "unusable"]
 
 #: MetaIO copies texts into arrays of 255 characters, and NRRD's reader some into those of 256, whatever their length.
 MAX_TEXT = 250
@@ -143,13 +145,8 @@ class ItkFormat(VolumeFormat):
 
     def write(self, result: StoredResult, path: Path) -> None:
         """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`; there is no place for the description."""
-        n, place = result.storage.n_dimensions, result.geometry
-        image = sitk.GetImageFromArray(result.array.T)
-        image.SetSpacing(place.spacing_mm[:n])
-        image.SetOrigin(place.origin_lps_mm[:n].tolist())
-        image.SetDirection(place.direction_lps[:n, :n].ravel().tolist())
         with _quiet_itk():
-            sitk.WriteImage(image, str(path), useCompression=True)
+            sitk.WriteImage(itk_image(result.array, result.geometry), str(path), useCompression=True)
 
     def voxels_name(self, path: Path, limits: ReadLimits, name: str) -> str:
         """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`."""
@@ -205,12 +202,11 @@ class ItkFile(InspectedFile):
             image = reader.Execute()
         raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
         self._format._check_voxels(self.path, header, shape, raw.itemsize)
-        n = min(image.GetDimension(), 3)
         said = {**header.fields, **header.remarks}
         return ReadVolume(
             raw,
-            _affine(image, n, self._mm_per_unit),
-            Storage(raw.dtype, 2 if n == 2 else 3),
+            itk_affine(image, self._mm_per_unit),
+            Storage(raw.dtype, min(image.GetDimension(), 3)),
             tuple(self._warnings),
             next((said[name] for name in _MODALITIES if name in said), ""),
             tuple(said[name] for name in _NOTES if name in said),
@@ -262,8 +258,19 @@ def _mm_per_unit(units: set[str]) -> float:
     return scale
 
 
-def _affine(image: sitk.Image, n: int, mm_per_unit: float) -> Affine:
-    """Index to RAS in mm, of the first ``n`` axes."""
+def itk_image(array: npt.NDArray[Any], geometry: VolumeGeometry) -> sitk.Image:
+    """ITK's image of an array (I, J, K) or (I, J), in its place."""
+    n = array.ndim
+    image = sitk.GetImageFromArray(array.T)
+    image.SetSpacing(geometry.spacing_mm[:n])
+    image.SetOrigin(geometry.origin_lps_mm[:n].tolist())
+    image.SetDirection(geometry.direction_lps[:n, :n].ravel().tolist())
+    return image
+
+
+def itk_affine(image: sitk.Image, mm_per_unit: float = 1.0) -> Affine:
+    """Index to RAS in mm, of the first three axes."""
+    n = min(image.GetDimension(), 3)
     direction, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
     direction[:n, :n] = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
     spacing[:n], origin[:n] = image.GetSpacing()[:n], image.GetOrigin()[:n]

@@ -1,0 +1,126 @@
+"""Images that lie in memory: arrays, nibabel's and SimpleITK's; as sources, and results of the same kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813 (its customary name)
+from nibabel.spatialimages import SpatialImage
+
+from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.io.formats.base import MM_PER_UNIT, ReadVolume, Storage
+from monai_ldmsr.io.formats.itk import itk_affine, itk_image
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.value_kind import label_warnings
+from monai_ldmsr.io.volume_file import VolumeFile, stored_values, volume_from
+
+__all__ = ["array_volume", "image_volume", "result_image"]
+
+
+def image_volume(image: Any, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
+    """What an image holds, and where.
+
+    Args:
+        image: nibabel's (which is read here where it is a proxy of a file) or SimpleITK's image.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+
+    Raises:
+        SettingsError: it is neither.
+        SourceError: see :func:`array_volume`.
+        Exception: whatever nibabel says of a damaged file.
+    """
+    if isinstance(image, SpatialImage):
+        return array_volume(np.asanyarray(image.dataobj), _nibabel_affine(image), limits)
+    if not isinstance(image, sitk.Image):
+        raise SettingsError(
+            f"An image of type {type(image).__name__} is not known. Give an array, a tensor, or an image of nibabel or "
+            "SimpleITK; super_resolve takes paths."
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise _no_real_numbers()
+    return array_volume(sitk.GetArrayFromImage(image).T, itk_affine(image), limits)
+
+
+def array_volume(
+    array: npt.NDArray[Any], affine: npt.ArrayLike | None = None, limits: ReadLimits = DEFAULT_LIMITS
+) -> VolumeFile:
+    """The volume of an array.
+
+    Args:
+        array: (I, J, K), of which each ``[:, :, k]`` is a slice, or one slice (I, J); integers or floats.
+        affine: (4, 4) from voxel index to RAS in mm; None for voxels of 1 mm.
+        limits: see :class:`~monai_ldmsr.io.limits.ReadLimits`.
+
+    Raises:
+        SourceError: ``UNSUPPORTED_DIMENSIONS``, ``UNSUPPORTED_PIXELS``, ``TOO_LARGE`` or ``SINGULAR_GEOMETRY``.
+        CorruptSourceError: ``NOT_FINITE``.
+    """
+    n_dimensions = array.ndim
+    raw = array[:, :, None] if n_dimensions == 2 else array
+    if raw.ndim != 3 or 0 in raw.shape or (n_dimensions == 3 and raw.shape[0] == 1):
+        raise SourceError(
+            f"The image has shape {tuple(array.shape)}, but one volume (I, J, K) or one slice (I, J) is needed, whose "
+            "last axis goes through the slices. Take one channel or volume, and move the axis of slices to the end.",
+            ReasonCode.UNSUPPORTED_DIMENSIONS,
+        )
+    if raw.dtype.kind not in "iufb" or raw.dtype.itemsize > 8:
+        raise _no_real_numbers()
+    limits.check_voxels("The image", raw.shape)
+    storage = Storage(raw.dtype.newbyteorder("="), n_dimensions)
+    place = np.eye(4) if affine is None else np.asarray(affine, np.float64)
+    return volume_from(ReadVolume(raw, place, storage, ()), warnings=label_warnings(Path("image"), raw, ()))
+
+
+def result_image(image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile, factors: Factors) -> Any:
+    """The result as an image of the source's kind and type: integers are rounded and clipped, floats become float32.
+
+    Args:
+        image: what the source was made of.
+        voxels: (f I, f' J, f" K) in the source's unit.
+        source: :func:`image_volume` or :func:`array_volume` of the image.
+        factors: how many times finer they are along I, J and K.
+
+    Raises:
+        SettingsError: a voxel is not finite.
+    """
+    stored, _ = stored_values(voxels, source.header)
+    array = stored if source.header.n_dimensions == 3 else stored[:, :, 0]
+    geometry = source.geometry.upsampled(factors.whole)
+    if isinstance(image, SpatialImage):
+        return _nibabel_image(image, array, geometry)
+    return itk_image(array, geometry) if isinstance(image, sitk.Image) else array
+
+
+def _nibabel_affine(image: SpatialImage) -> npt.NDArray[np.float64]:
+    """In mm; nibabel leaves it in the file's unit."""
+    return np.asarray(np.diag([*[_mm_per_unit(image)] * 3, 1.0]) @ image.affine)
+
+
+def _mm_per_unit(image: SpatialImage) -> float:
+    units = getattr(image.header, "get_xyzt_units", None)
+    return MM_PER_UNIT.get(units()[0], 1.0) if units else 1.0
+
+
+def _nibabel_image(image: SpatialImage, array: npt.NDArray[Any], geometry: VolumeGeometry) -> SpatialImage:
+    """Of the same class in the same unit, and with the codes of its sform and qform; no other field is taken over."""
+    header = type(image.header)()
+    header.set_data_dtype(array.dtype)
+    unit = _mm_per_unit(image)
+    result = type(image)(array, np.diag([*[1 / unit] * 3, 1.0]) @ geometry.affine, header)
+    if isinstance(image.header, nib.Nifti1Header):
+        result.header.set_xyzt_units(image.header.get_xyzt_units()[0])
+        for name in ("sform", "qform"):
+            getattr(result, f"set_{name}")(result.affine, int(image.header[f"{name}_code"]))
+    return result
+
+
+def _no_real_numbers() -> SourceError:
+    return SourceError(
+        "Colour, vector and complex voxels are not supported, only one real number a voxel. Take one channel.",
+        ReasonCode.UNSUPPORTED_PIXELS,
+    )
