@@ -119,7 +119,7 @@ class ScaleToModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
 
     Args:
         keys: (1, I, J, K); any shape where there is a ``source``.
-        modality: what a volume without a ``source`` shows: ``CT`` (values in HU), ``MR`` or ``PT``; None where it is not known.
+        modality: ``CT`` (values in HU), ``MR`` or ``PT``, of a volume without ``source``; None where it is not known.
 
     Raises:
         SourceError: what a source cannot be made of, with its reason code.

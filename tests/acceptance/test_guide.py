@@ -1,4 +1,4 @@
-"""Each example of CONTRIBUTING is all that its change takes."""
+"""Each example of docs/extending.md is all that its change takes, and each of docs/python.md runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.samplers import posterior_mean
 from monai_ldmsr.settings import WorkSettings
 
-GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def example(title: str) -> str:
@@ -120,3 +120,33 @@ def test_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from it is held by test_settings.py."""
     more = executed("A setting", monkeypatch).More
     assert more(overshoot="0.5").overshoot == 0.5
+
+
+PYTHON_PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "prints"),
+    [
+        ("Folders and files", ["done"]),
+        ("An image in memory", ["(96, 112, 2) (192, 224, 2)", "torch.Size([192, 224, 2])"]),
+        ("In a chain of MONAI's transforms", [""]),
+        ("The network in an inferer of one's own", ["torch.Size([1, 1, 274, 384]) torch.Size([1, 1, 548, 768])"]),
+        ("The sharpness metrics in an evaluator of one's own", ["'psnr': "]),
+    ],
+)
+def test_the_page_of_python_runs(title: str, prints: list[str], tmp_path: Path) -> None:
+    """Each example alone, in a folder that has the sample data."""
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    section = re.search(rf"## {title}\n(.*?)(?=\n## |\Z)", PYTHON_PAGE, re.DOTALL)
+    assert section
+    examples = re.findall(r"```python\n(.*?)```", section.group(1), re.DOTALL)
+    assert len(examples) == len(prints)
+    for code, expected in zip(examples, prints, strict=True):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert expected in done.stdout
+    if title.startswith("In a chain"):
+        (saved,) = (tmp_path / "output").rglob("*_sr.nii.gz")
+        assert nibabel.load(saved).shape == (192, 224, 16)

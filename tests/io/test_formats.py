@@ -90,8 +90,8 @@ def test_results_have_the_format_of_their_source(tmp_path: Path) -> None:
 
 
 def test_the_format_of_the_guide_is_all_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CONTRIBUTING's example: found, read, written back and verified."""
-    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The example of docs/extending.md: found, read, written back and verified."""
+    guide = (PACKAGE.parent / "docs" / "extending.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(\"\"\"NumPy's .*?)```", guide, re.DOTALL)
     room: dict[str, object] = {}
     exec(code, room)
