@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +13,39 @@ from torch.nn import functional
 
 from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
 from monai_ldmsr.geometry import Factors, spread_slices
+from monai_ldmsr.metrics.native import TILE_SIDE, cut_tile, flat_figures, flattest_tiles
 from monai_ldmsr.metrics.sharpness import slice_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
-from monai_ldmsr.report import Agreement, MetricSummary, Sharpness, SlicePanel
+from monai_ldmsr.report import Agreement, FlatTissue, MetricSummary, Sharpness, SlicePanel
+from monai_ldmsr.report.figures import Detail, DetailBox, find_edges
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import plain
 
-__all__ = ["assess", "display_window", "slice_panels"]
+__all__ = ["assess", "detail_window", "display_window", "slice_panels"]
 
-#: Sharpness is measured on at most this many evenly spaced slices.
-MAX_MEASURED_SLICES = 12
+#: Sharpness and noise are measured on at most this many evenly spaced slices, and so many pixels of the result.
+MAX_MEASURED_SLICES, MAX_MEASURED_PIXELS = 12, 12 * 1024**2
 
 _N_PANELS = 3
 
 #: Usual windows (low, high) in HU; the lung window is taken when this share of voxels looks like lung.
-_SOFT_TISSUE_HU, _LUNG_HU, _LUNG_SHARE = (-160.0, 240.0), (-1350.0, 150.0), 0.12
+_SOFT_TISSUE_HU, _LUNG_HU, _BONE_HU, _LUNG_SHARE = (-160.0, 240.0), (-1350.0, 150.0), (-600.0, 1400.0), 0.12
+
+#: Share of a detail's pixels that a usual window may show as black or white; else the next one is taken.
+_SATURATED = 0.02
+
+#: Without a usual window: share of the detail's pixels left out on each side, and how much more than the range of the
+#: rest is shown there. Flat tissue gets more: its noise is to be seen beside what would be contrast.
+_LEFT_OUT, _MORE, _MORE_IF_FLAT = 0.005, 0.1, 0.5
+
+#: Slices with a side below this have flat places half as wide.
+_SMALL_MATRIX = 8 * TILE_SIDE
+
+#: Side of the detail with most edges, in pixels of the result.
+_DETAIL_PIXELS = 84
+
+#: Flat tiles with less noise than a grey level of 255 (model range -1 to 1) say nothing of noise: there is none.
+_LEAST_NOISE = 2 / 255
 
 
 def assess(
@@ -51,7 +70,9 @@ def assess(
     """
     source, result = plain(source), plain(result)
     rows: dict[str, list[dict[str, float]]] = {"source": [], "bicubic": [], "result": []}
-    for k in spread_slices(source.shape[-1], MAX_MEASURED_SLICES):
+    flat: tuple[list[Tensor], ...] = ([], [], [])
+    affordable = max(1, MAX_MEASURED_PIXELS // result[0, ..., 0].numel())
+    for k in spread_slices(source.shape[-1], min(MAX_MEASURED_SLICES, affordable)):
         scaled = intensity.forward(source[None, ..., k])
         images = {
             "source": functional.interpolate(
@@ -62,10 +83,33 @@ def assess(
         }
         for name, image in images.items():
             rows[name].append(slice_figures(image))
+        for tiles, found in zip(flat, _flat_tiles(scaled, images, intensity, factors), strict=True):
+            tiles += found
     degrade = DegradationOperator(operator, factors.in_plane)
     agreement = _agreement(source, result, degrade, unit, rms_before_projection)
     sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
-    return MetricSummary(**sharpness, agreement=agreement)
+    flat_tissue = FlatTissue(**flat_figures(*flat), n_tiles=len(flat[0])) if flat[0] else None
+    return MetricSummary(**sharpness, agreement=agreement, flat_tissue=flat_tissue)
+
+
+def _flat_tiles(
+    scaled: Tensor, images: Mapping[str, Tensor], intensity: IntensityMap, factors: Factors
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Flat tissue of result, bicubic and source, in the source's unit; ``scaled`` is the source in model range."""
+    side, (rows, columns) = _tile_side(scaled), (round(factor) for factor in factors.in_plane)
+    corners = flattest_tiles(scaled, side)
+    sources = [cut_tile(scaled, corner, side=side) for corner in corners]
+    noisy = [n for n, tile in enumerate(sources) if tile.std() >= _LEAST_NOISE]
+    cut = [[cut_tile(images[name], one, (rows, columns), side) for one in corners] for name in ("result", "bicubic")]
+    result, bicubic, source = (
+        [intensity.inverse(tiles[n][None, None])[0, 0] for n in noisy] for tiles in (*cut, sources)
+    )
+    return result, bicubic, source
+
+
+def _tile_side(image: Tensor) -> int:
+    """Side of a flat place: in a small matrix, usual tiles would hold whole organs and their borders."""
+    return TILE_SIDE if min(image.shape[-2:]) >= _SMALL_MATRIX else TILE_SIDE // 2
 
 
 def _mean_sharpness(found: list[dict[str, float]]) -> Sharpness:
@@ -106,6 +150,17 @@ def display_window(source: Tensor, intensity: IntensityMap, modality: str) -> tu
     return _LUNG_HU if lung > _LUNG_SHARE else _SOFT_TISSUE_HU
 
 
+def detail_window(values: npt.NDArray[np.floating], modality: str, is_flat: bool) -> tuple[float, float]:
+    """Black and white for a detail, in which it is not saturated: a usual CT window, or one of its own values."""
+    for low, high in (_SOFT_TISSUE_HU, _BONE_HU, _LUNG_HU) if modality == "CT" and not is_flat else ():
+        if np.mean((values < low) | (values > high)) <= _SATURATED:
+            return low, high
+    low, high = (float(end) for end in np.quantile(values, (_LEFT_OUT, 1 - _LEFT_OUT)))
+    more = (_MORE_IF_FLAT if is_flat else _MORE) * (high - low) or 1.0
+    lowest = 0.0 if values.min() >= 0 else -math.inf  # where nothing is below 0, no grey is
+    return max(low - more, lowest), high + more
+
+
 def slice_panels(
     source: MetaTensor, result: MetaTensor, factors: Factors, intensity: IntensityMap, modality: str
 ) -> list[SlicePanel]:
@@ -131,9 +186,24 @@ def slice_panels(
             result=_rows_columns(result.as_tensor()[None, ..., k]),
             window=window,
             spacing_mm=(float(spacing[1]), float(spacing[0])),
+            details=_details(measured, intensity, factors, modality),
         )
         panels.append(panel)
     return panels
+
+
+def _details(measured: Tensor, intensity: IntensityMap, factors: Factors, modality: str) -> tuple[Detail, ...]:
+    """Where a slice (1, 1, I, J) has most edges, and where it is flat; found in the source, on whole pixels of it."""
+    columns, rows = (round(factor) for factor in factors.in_plane)
+    image = _rows_columns(measured)
+    places = {"Most edges": find_edges(image, _DETAIL_PIXELS // max(rows, columns))}
+    side = _tile_side(measured)
+    for corner in flattest_tiles(intensity.forward(measured).transpose(-1, -2), side, count=1):
+        places["Flat tissue"] = DetailBox(*corner, side, side)
+    return tuple(
+        Detail(title, box.finer(rows, columns), detail_window(box.cut(image), modality, title == "Flat tissue"))
+        for title, box in places.items()
+    )
 
 
 def _rows_columns(image: Tensor) -> npt.NDArray[np.float32]:

@@ -21,12 +21,14 @@ from monai_ldmsr.image_output import BundleModel
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import check_json, check_text
+from monai_ldmsr.metrics.native import FLAT_DEFINITIONS
 from monai_ldmsr.metrics.sharpness import METRICS
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import count_parameters
 from monai_ldmsr.operators import OPERATORS
 from monai_ldmsr.report import (
     DegradationSummary,
+    MetricSummary,
     ModelSummary,
     OutputSummary,
     PhaseDurations,
@@ -106,6 +108,7 @@ class ReportOutput:
             "intensity_levels": case.intensity.levels,
         }
         definitions = {**{metric.name: metric.definition for metric in METRICS}, "grey_levels": _GREY}
+        definitions |= FLAT_DEFINITIONS
         report = SRReport(
             case=case.name, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**_grid(source, source.geometry)),
@@ -118,7 +121,7 @@ class ReportOutput:
             versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
             definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
-            warnings=_warnings(case), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
+            warnings=_warnings(case, metrics), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
 
@@ -134,9 +137,9 @@ def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[st
     }
 
 
-def _warnings(case: ComputedCase) -> tuple[str, ...]:
+def _warnings(case: ComputedCase, metrics: MetricSummary) -> tuple[str, ...]:
     source, n_bounded, n_voxels = case.source, case.projection.n_bounded, case.result.numel()
-    found = [*source.warnings]
+    found = [*(metrics.flat_tissue.warnings if metrics.flat_tissue else ()), *source.warnings]
     if isinstance(source, DicomSeries):
         found += lost_meaning(source.headers, source.modality)
     if n_bounded > _MANY_BOUNDED * n_voxels:

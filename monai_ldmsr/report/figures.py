@@ -1,14 +1,17 @@
-"""Pictures for the report: slices, an enlarged detail and the difference, as PNG data URIs with true pixels.
+"""Pictures for the report: slices, enlarged details and the difference, as data URIs.
 
-All are 8-bit pixels without interpolation; what stretches them to the shape of the anatomy is the size at
-which a page shows them (`PanelFigures.size_px`). The same panel gives the same bytes.
+Slices that are too large for a page are reduced, and are there to find one's way; details keep true 8-bit pixels
+without interpolation. What stretches them to the shape of the anatomy is the size at which a page shows them. The same
+panel gives the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +19,16 @@ from PIL import Image
 
 from monai_ldmsr.errors import SettingsError
 
-__all__ = ["DIFFERENCE_COLOURS", "DetailBox", "PanelFigures", "SlicePanel", "draw_panel"]
+__all__ = [
+    "DIFFERENCE_COLOURS",
+    "Detail",
+    "DetailBox",
+    "DetailFigures",
+    "PanelFigures",
+    "SlicePanel",
+    "draw_panel",
+    "find_edges",
+]
 
 FloatImage = npt.NDArray[np.floating]
 ByteImage = npt.NDArray[np.uint8]
@@ -31,11 +43,47 @@ _DIFFERENCE_PERCENTILE = 99.5
 #: many fine edges.
 _EDGE_PERCENTILE = 95.0
 
-#: Side of the detail in pixels of the result, and how many times it is enlarged.
-_DETAIL_PIXELS, _DETAIL_ZOOM = 84, 4
+#: About the longest side of a detail on the page; its pixels are enlarged by a whole factor.
+_DETAIL_PX = 336
 
-#: Slices narrower than this are enlarged by a whole factor; at 1:1 they would be stamps.
-_COMFORTABLE_WIDTH_PX = 540
+#: Longest side of a slice on the page, which shows two beside each other; narrower ones are enlarged by a whole factor.
+_COMFORTABLE_PX = 540
+
+#: Quality of the JPEG that a reduced slice is; it takes a third of a PNG.
+_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class DetailBox:
+    """Place of a detail within a slice, in pixels."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+    def cut(self, image: FloatImage) -> FloatImage:
+        """Return the part of ``(rows, columns)`` that lies within."""
+        return image[self.row : self.row + self.rows, self.column : self.column + self.columns]
+
+    def finer(self, rows: int, columns: int) -> DetailBox:
+        """The same place where pixels are whole factors smaller."""
+        return DetailBox(self.row * rows, self.column * columns, self.rows * rows, self.columns * columns)
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A place of a slice that is shown enlarged.
+
+    Args:
+        title: what it shows, in a few words.
+        box: where it lies, in pixels of the result.
+        window: ``(low, high)`` intensities shown as black and white.
+    """
+
+    title: str
+    box: DetailBox
+    window: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +97,7 @@ class SlicePanel:
         result: ``(rows, columns)``.
         window: ``(low, high)`` intensities shown as black and white in all three.
         spacing_mm: spacing of the result: distance between rows, and between columns.
+        details: what is shown enlarged.
 
     Raises:
         SettingsError: when the three differ in shape, are not finite, or window or spacing are impossible.
@@ -66,6 +115,7 @@ class SlicePanel:
     result: FloatImage
     window: tuple[float, float]
     spacing_mm: tuple[float, float]
+    details: tuple[Detail, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {image.shape for image in (self.source, self.bicubic, self.result)}
@@ -86,17 +136,26 @@ class SlicePanel:
 
 
 @dataclass(frozen=True)
-class DetailBox:
-    """Place of the detail within a slice, in pixels of the result."""
+class DetailFigures:
+    """A drawn detail.
 
-    row: int
-    column: int
-    rows: int
-    columns: int
+    Args:
+        title: what it shows.
+        box: where it lies, in pixels of the result.
+        window: intensities of black and white.
+        images: data URI of ``source``, ``bicubic`` and ``result``; each pixel once.
+        size_px: width and height at which a page should show them.
+        zoom: how many times a pixel is enlarged then.
+        size_mm: height and width of the place.
+    """
 
-    def cut(self, image: ByteImage) -> ByteImage:
-        """Return the part of ``(rows, columns)`` that lies within."""
-        return image[self.row : self.row + self.rows, self.column : self.column + self.columns]
+    title: str
+    box: DetailBox
+    window: tuple[float, float]
+    images: dict[str, str]
+    size_px: tuple[int, int]
+    zoom: int
+    size_mm: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -107,16 +166,12 @@ class PanelFigures:
         k: index of the slice, from 0.
         shape: ``(rows, columns)`` of the result.
         size_px: width and height at which a page should show a slice, so that millimetres are alike in both.
-        enlarged: how many times a pixel is enlarged at ``size_px``.
+        enlarged: how many times a pixel is enlarged at ``size_px``; 0 where the slice is reduced.
         window: intensities of black and white.
         slices: data URI of ``source``, ``bicubic`` and ``result``.
-        difference: data URI of result minus bicubic.
+        difference: data URI of result minus bicubic; where several pixels became one, the greatest difference of them.
         difference_limit: intensity of the outermost colours; values beyond share them.
-        box: where the detail lies.
-        details: data URI of the detail in ``source``, ``bicubic`` and ``result``.
-        detail_px: width and height of the detail as drawn.
-        detail_zoom: how many times the detail's pixels are enlarged.
-        detail_mm: height and width of the detail.
+        details: what is shown enlarged.
     """
 
     k: int
@@ -127,36 +182,53 @@ class PanelFigures:
     slices: dict[str, str]
     difference: str
     difference_limit: float
-    box: DetailBox
-    details: dict[str, str]
-    detail_px: tuple[int, int]
-    detail_zoom: int
-    detail_mm: tuple[float, float]
+    details: tuple[DetailFigures, ...]
 
 
 def draw_panel(panel: SlicePanel) -> PanelFigures:
-    """Draw one slice: three images in one window, the detail of each, and the difference."""
+    """Draw one slice: three images in one window, the difference, and each detail in a window of its own."""
     images = {"source": panel.source, "bicubic": panel.bicubic, "result": panel.result}
-    grey = {name: _to_grey(image, panel.window) for name, image in images.items()}
-    box = find_detail(panel.bicubic)
-    limit = difference_limit(panel.difference)
     rows, columns = panel.result.shape
-    enlarged = max(1, _COMFORTABLE_WIDTH_PX // columns)
+    shown = reduced_shape((rows, columns))
+    enlarged = max(1, _COMFORTABLE_PX // columns) if shown == (rows, columns) else 0
+    limit = difference_limit(panel.difference)
     return PanelFigures(
         k=panel.k,
         shape=(rows, columns),
-        size_px=display_size((rows, columns), panel.spacing_mm, enlarged),
+        size_px=display_size(shown, panel.spacing_mm, max(1, enlarged)),
         enlarged=enlarged,
         window=panel.window,
-        slices={name: _png_uri(Image.fromarray(image)) for name, image in grey.items()},
-        difference=_png_uri(_difference_image(panel.difference, limit)),
+        slices={name: _slice_uri(image, shown, panel.window) for name, image in images.items()},
+        difference=_png_uri(_difference_image(_strongest(panel.difference, shown), limit)),
         difference_limit=limit,
-        box=box,
-        details={name: _png_uri(_enlarge(box.cut(image), panel.spacing_mm)) for name, image in grey.items()},
-        detail_px=display_size((box.rows, box.columns), panel.spacing_mm, _DETAIL_ZOOM),
-        detail_zoom=_DETAIL_ZOOM,
-        detail_mm=(box.rows * panel.spacing_mm[0], box.columns * panel.spacing_mm[1]),
+        details=tuple(_draw_detail(images, detail, panel.spacing_mm) for detail in panel.details),
     )
+
+
+def _draw_detail(images: Mapping[str, FloatImage], detail: Detail, spacing_mm: tuple[float, float]) -> DetailFigures:
+    box, window = detail.box, detail.window
+    zoom = max(1, _DETAIL_PX // max(box.rows, box.columns))
+    return DetailFigures(
+        title=detail.title,
+        box=box,
+        window=window,
+        images={name: _png_uri(Image.fromarray(_to_grey(box.cut(image), window))) for name, image in images.items()},
+        size_px=display_size((box.rows, box.columns), spacing_mm, zoom),
+        zoom=zoom,
+        size_mm=(box.rows * spacing_mm[0], box.columns * spacing_mm[1]),
+    )
+
+
+def reduced_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a slice on the page: its own, or fewer.
+
+    Example:
+        >>> reduced_shape((300, 500)), reduced_shape((2048, 1024))
+        ((300, 500), (540, 270))
+    """
+    share = min(1.0, _COMFORTABLE_PX / max(shape))
+    rows, columns = (max(1, round(n * share)) for n in shape)
+    return rows, columns
 
 
 def display_size(shape: tuple[int, int], spacing_mm: tuple[float, float], zoom: int = 1) -> tuple[int, int]:
@@ -173,9 +245,9 @@ def display_size(shape: tuple[int, int], spacing_mm: tuple[float, float], zoom: 
     return width, height
 
 
-def find_detail(image: FloatImage) -> DetailBox:
+def find_edges(image: FloatImage, side: int) -> DetailBox:
     """Find the square with most edges, the first in reading order when several have as many."""
-    rows, columns = (min(_DETAIL_PIXELS, n) for n in image.shape)
+    rows, columns = (min(side, n) for n in image.shape)
     edges = np.hypot(*np.gradient(image.astype(np.float64)))
     # Only where there are edges at all: with much empty background, every percentile would be 0.
     if edges.any():
@@ -201,10 +273,21 @@ def _to_grey(image: FloatImage, window: tuple[float, float]) -> ByteImage:
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
-def _enlarge(image: ByteImage, spacing_mm: tuple[float, float]) -> Image.Image:
-    """Repeat each pixel about `_DETAIL_ZOOM` times, one more here and there where spacings differ."""
-    size = display_size((image.shape[0], image.shape[1]), spacing_mm, _DETAIL_ZOOM)
-    return Image.fromarray(image).resize(size, Image.Resampling.NEAREST)
+def _slice_uri(image: FloatImage, shape: tuple[int, int], window: tuple[float, float]) -> str:
+    """A slice with all its pixels, or the mean of those that became one."""
+    if image.shape == shape:
+        return _png_uri(Image.fromarray(_to_grey(image, window)))
+    reduced = Image.fromarray(image.astype(np.float32)).resize(shape[::-1], Image.Resampling.BOX)
+    return _uri(Image.fromarray(_to_grey(np.asarray(reduced), window)), "JPEG", quality=_QUALITY)
+
+
+def _strongest(difference: FloatImage, shape: tuple[int, int]) -> FloatImage:
+    """Of pixels that become one, the one farthest from 0: their mean would hide what goes up and down."""
+    low = high = difference
+    for axis, (n, fewer) in enumerate(zip(difference.shape, shape, strict=True)):
+        starts = np.arange(fewer) * n // fewer
+        low, high = np.minimum.reduceat(low, starts, axis), np.maximum.reduceat(high, starts, axis)
+    return np.where(high > -low, high, low)
 
 
 def _difference_image(difference: FloatImage, limit: float) -> Image.Image:
@@ -220,6 +303,10 @@ def _difference_image(difference: FloatImage, limit: float) -> Image.Image:
 
 
 def _png_uri(image: Image.Image) -> str:
+    return _uri(image, "PNG")
+
+
+def _uri(image: Image.Image, form: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format=form, **options)
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

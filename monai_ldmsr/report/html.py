@@ -15,7 +15,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, SlicePanel, draw_panel
-from monai_ldmsr.report.sr_report import Agreement, MetricSummary, ResultSummary, Sharpness, SourceSummary, SRReport
+from monai_ldmsr.report.sr_report import (
+    NOISIER,
+    PATTERN,
+    Agreement,
+    FlatTissue,
+    MetricSummary,
+    ResultSummary,
+    Sharpness,
+    SourceSummary,
+    SRReport,
+)
 
 __all__ = ["page_environment", "render_html"]
 
@@ -50,6 +60,8 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
         sharpness_rows=sharpness_rows(report.metrics),
         sharpness_note=sharpness_note(report),
         agreement_rows=agreement_rows(report),
+        flat_rows=flat_rows(report),
+        unit=_unit(report.metrics.agreement),
         geometry_rows=geometry_rows(report),
         figures=[draw_panel(panel) for panel in panels],
         difference_colours=DIFFERENCE_COLOURS,
@@ -159,9 +171,17 @@ def findings(report: SRReport) -> list[str]:
     """Say in plain sentences what became of the grid, the sharpness and the agreement with the source."""
     agreement = report.metrics.agreement
     sentences = [_grid_finding(report.source, report.result), _sharpness_finding(report.metrics)]
+    if report.metrics.flat_tissue is not None:
+        sentences.append(_noise_finding(report.metrics.flat_tissue, _unit(agreement)))
     if agreement.mean_abs is not None:
         sentences.append(_agreement_finding(agreement, agreement.mean_abs))
     return sentences
+
+
+def _noise_finding(flat: FlatTissue, unit: str) -> str:
+    before, after = number(flat.noise_source), number(flat.noise_result, unit)
+    pattern = "a regular pattern stands out" if flat.pattern > PATTERN else "no regular pattern stands out"
+    return f"In flat tissue the noise was {before} and is {after}; {pattern}."
 
 
 def _agreement_finding(agreement: Agreement, mean_abs: float) -> str:
@@ -260,6 +280,31 @@ def agreement_rows(report: SRReport) -> list[tuple[str, str, str]]:
         meaning = "How far the network alone strayed, before the result was made to agree with the source."
         rows.append(("Network alone", before, meaning))
     return rows
+
+
+def flat_rows(report: SRReport) -> list[tuple[str, str, str]]:
+    """Word noise and patterns in flat tissue: name, value, and what it means; none where they were not measured."""
+    flat = report.metrics.flat_tissue
+    if flat is None:
+        return []
+    unit = _unit(report.metrics.agreement)
+    plain_noise = number(flat.noise_bicubic, unit)
+    ratio = f"{fixed(flat.noise_ratio, 2)} times the source's"
+    return [
+        ("Noise of the source", number(flat.noise_source, unit), "Standard deviation in its flattest tissue."),
+        (
+            "Noise of the result",
+            number(flat.noise_result, unit),
+            f"At the same places: {ratio}; bicubic interpolation has {plain_noise}. Above {NOISIER} times there is a "
+            "warning.",
+        ),
+        (
+            "Regular pattern",
+            fixed(flat.pattern, 2),
+            "Strength of a grid or mesh that is not anatomy, over the source's noise. Near 0 is right; above "
+            f"{PATTERN} there is a warning.",
+        ),
+    ]
 
 
 def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:

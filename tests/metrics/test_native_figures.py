@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.metrics import NATIVE_DEFINITIONS, NATIVE_GOALS, flattest_tiles, native_figures, overshoot
-from monai_ldmsr.metrics.native import TILE_SIDE
+from monai_ldmsr.metrics.native import TILE_SIDE, flat_figures
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 
 
@@ -241,3 +241,32 @@ def test_grids_that_do_not_fit_are_refused(source: Tensor) -> None:
         native_figures(noise(192, 192), noise(96, 96), source)
     with pytest.raises(SettingsError, match="one by one"):
         native_figures(noise(192, 192)[0], noise(192, 192)[0], source[0])
+
+
+@pytest.mark.parametrize(
+    ("wave", "figure"),
+    [
+        (lambda rows, columns: (rows + columns) % 2 * 2 - 1.0, "comb"),
+        (lambda rows, columns: torch.cos(rows * 2 * math.pi / 4) + torch.cos(columns * 2 * math.pi / 4), "mesh"),
+        (lambda rows, columns: 1.4 * torch.cos((rows + columns) * 2 * math.pi / 5.3), "mesh"),
+    ],
+)
+def test_a_pattern_in_flat_tissue_is_seen_as_strong_as_it_is(wave, figure):
+    source = 3 * noise(TILE_SIDE, TILE_SIDE)
+    plain = upsample_bicubic(source, 2)
+    rows, columns = (n.double() for n in torch.meshgrid(*2 * [torch.arange(2 * TILE_SIDE)], indexing="ij"))
+    without, found = (
+        flat_figures([plain[0, 0] + more], [plain[0, 0]], [source[0, 0]]) for more in (0.0, 0.75 * wave(rows, columns))
+    )
+    assert max(without["comb"], without["mesh"]) < 0.05
+    assert found[figure] == pytest.approx(0.25, abs=0.07)
+    assert found["noise_source"] == pytest.approx(3, rel=0.1)
+    assert found["noise_result"] > without["noise_result"]
+
+
+def test_white_noise_is_noise_and_no_pattern():
+    source = noise(TILE_SIDE, TILE_SIDE)
+    plain = nearest(source, 2, 2)[0, 0]
+    found = flat_figures([plain + noise(*plain.shape, seed=1)[0, 0]], [plain], [source[0, 0]])
+    assert found["noise_result"] == pytest.approx(math.sqrt(2) * found["noise_source"], rel=0.05)
+    assert max(found["comb"], found["mesh"]) < 0.12

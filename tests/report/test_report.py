@@ -18,6 +18,7 @@ from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     Agreement,
     DegradationSummary,
+    FlatTissue,
     MetricSummary,
     ModelSummary,
     PhaseDurations,
@@ -28,7 +29,7 @@ from monai_ldmsr.report import (
     SRReport,
     render_html,
 )
-from monai_ldmsr.report.figures import draw_panel, find_detail
+from monai_ldmsr.report.figures import Detail, DetailBox, draw_panel, find_edges
 
 AGREEMENT = Agreement(41.25, 0.0087, 0.42, 12.5, -0.03, "HU")
 
@@ -64,11 +65,16 @@ def panel(rows=96, columns=128, spacing_mm=(1.0, 1.0), **changes):
     rng = np.random.default_rng(0)
     bicubic = rng.normal(0, 20, (rows, columns))
     images = {"source": bicubic + 1, "bicubic": bicubic, "result": bicubic + rng.normal(0, 5, bicubic.shape)}
-    return SlicePanel(**{"k": 2, **images, "window": (-60.0, 60.0), "spacing_mm": spacing_mm, **changes})
+    details = (
+        Detail("Most edges", DetailBox(0, 0, 84, 84), (-60.0, 60.0)),
+        Detail("Flat tissue", DetailBox(12, 34, 48, 48), (-30.0, 30.0)),
+    )
+    always = {"window": (-60.0, 60.0), "spacing_mm": spacing_mm, "details": details}
+    return SlicePanel(**{"k": 2, **images, **always, **changes})
 
 
 def pixels(uri):
-    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(";base64,")[2])))
 
 
 def test_json_round_trip(tmp_path):
@@ -200,7 +206,7 @@ def test_page_shows_every_panel_with_alternative_texts():
     page = Page(render_html(report(), [panel(k=0), panel(k=4)]))
     assert "Slice 1 of 5" in page.text
     assert "Slice 5 of 5" in page.text
-    assert len(page.images()) == 2 * 7  # three slices, a difference, three details
+    assert len(page.images()) == 2 * 10  # three slices, a difference, two details of each
     assert all(len(image["alt"]) > 10 for image in page.images())
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -234,26 +240,79 @@ def test_aspect_ratio_follows_the_spacing(spacing_mm, ratio):
     assert width / height == pytest.approx(128 / 96 * ratio, rel=0.01)
     assert width >= 128  # stretched, never shrunk
     assert height >= 96
-    detail = pixels(figures.details["result"])
-    assert detail.size == figures.detail_px
-    assert detail.width / detail.height == pytest.approx(ratio, rel=0.02)
+    for detail in figures.details:
+        wide, high = detail.size_px
+        assert wide / high == pytest.approx(ratio, rel=0.02)
+        assert min(wide, high) >= 3 * 84
     shown = Page(render_html(report(), [drawn])).images()[0]
     assert (int(shown["width"]), int(shown["height"])) == (width, height)
 
 
-def test_detail_is_where_the_edges_are_and_unsmoothed():
+def test_edges_are_found_where_they_are():
     image = np.zeros((300, 200))
     image[180:240, 90:150] = np.indices((60, 60)).sum(axis=0) // 3 % 2 * 100.0
-    box = find_detail(image)
+    box = find_edges(image, 84)
     assert box.row <= 180
     assert box.row + box.rows >= 240
     assert box.column <= 90
     assert box.column + box.columns >= 150
-    figures = draw_panel(panel(source=image, bicubic=image, result=image))
-    drawn = np.asarray(pixels(figures.details["source"]))
-    whole = np.asarray(pixels(figures.slices["source"]))
-    cut = whole[box.row : box.row + box.rows, box.column : box.column + box.columns]
-    assert np.array_equal(drawn, cut.repeat(figures.detail_zoom, 0).repeat(figures.detail_zoom, 1))
+
+
+def test_details_have_true_pixels_in_a_window_of_their_own():
+    drawn = panel()
+    figures = draw_panel(drawn)
+    for detail, found in zip(drawn.details, figures.details, strict=True):
+        box, (low, high) = detail.box, detail.window
+        cut = drawn.result[box.row : box.row + box.rows, box.column : box.column + box.columns]
+        expected = np.clip(np.rint((cut - low) * 255 / (high - low)), 0, 255)
+        assert np.array_equal(np.asarray(pixels(found.images["result"])), expected)
+    html = render_html(report(), [drawn])
+    assert "Flat tissue" in html
+    assert "window \u221230.0 to 30.0\u00a0HU" in html
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (2048, 700)])
+def test_a_large_slice_is_reduced_and_hides_no_difference(shape):
+    rows, columns = shape
+    checked = np.indices(shape).sum(axis=0) % 2 * 60.0
+    shown = panel(rows, columns, source=checked, bicubic=checked, result=checked.copy())
+    shown.result[700, 400] += 50.0
+    shown.result[200, 100] -= 50.0
+    figures = draw_panel(shown)
+    overview = pixels(figures.slices["source"])
+    assert max(overview.size) == 540
+    assert overview.size[0] / overview.size[1] == pytest.approx(columns / rows, rel=0.01)
+    assert np.abs(np.asarray(overview).astype(int) - 191).mean() < 4  # the mean of 0 and 60 of -60 to 60
+    place = [round(n * s / t) for n, s, t in zip((700, 400), overview.size[::-1], shape, strict=True)]
+    colours = np.asarray(pixels(figures.difference).convert("RGB")).astype(int)
+    up = colours[place[0] - 1 : place[0] + 2, place[1] - 1 : place[1] + 2]
+    assert (up == [0xFF, 0xC4, 0x8A]).all(axis=-1).any()
+    assert (colours == [0x8F, 0xD0, 0xFF]).all(axis=-1).sum() == 1
+    assert "Reduced to fit the page" in render_html(report(), [shown])
+
+
+def test_a_page_of_large_noisy_slices_is_small():
+    assert len(render_html(report(), [panel(2048, 2048, k=k) for k in range(3)])) < 3_000_000
+
+
+FLAT = FlatTissue(12.0, 11.5, 12.6, 0.02, 0.01, 48)
+
+
+@pytest.mark.parametrize(
+    ("flat", "said"),
+    [
+        (FLAT, ()),
+        (dataclasses.replace(FLAT, noise_result=24.0), ("2.00 times as noisy",)),
+        (dataclasses.replace(FLAT, comb=0.3), ("regular pattern",)),
+        (dataclasses.replace(FLAT, mesh=0.3, noise_result=24.0), ("2.00 times as noisy", "regular pattern")),
+    ],
+)
+def test_noise_and_patterns_are_stated_and_warned_of(flat, said):
+    assert len(flat.warnings) == len(said)
+    assert all(word in warning for word, warning in zip(said, flat.warnings, strict=True))
+    text = Page(render_html(report(metrics=dataclasses.replace(report().metrics, flat_tissue=flat)), [])).text
+    assert f"noise was 12.0 and is {flat.noise_result:.1f}\u00a0HU" in text
+    assert ("a regular pattern stands out" in text) == (flat.pattern > 0.12)
 
 
 def test_difference_is_signed_and_zero_is_dark():

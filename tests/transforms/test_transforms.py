@@ -12,7 +12,7 @@ import torch
 from dicom_fixtures import make_series
 from monai.data import MetaTensor
 
-from monai_ldmsr.assessment import assess, display_window, slice_panels
+from monai_ldmsr.assessment import assess, detail_window, display_window, slice_panels
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import read_dicom_series, write_volume_file
@@ -145,6 +145,40 @@ def test_assessment_of_a_perfect_and_a_wrong_result() -> None:
     assert wrong.nrmse == pytest.approx(0.02)
     assert wrong.psnr_db == pytest.approx(20 * np.log10(100 / 2))
     assert wrong.mean_difference_percent == pytest.approx(100 * 2.0 * source.numel() / 100.0)
+
+
+def test_details_show_edges_and_flat_tissue_where_they_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source = 50 + torch.randn(1, 240, 288, 1, generator=generator)
+    source[0, :100] *= 0.1  # darker half
+    source[0, 130:150, 200:220] += 20.0 * (torch.arange(20) // 3 % 2)[:, None]  # edges
+    source[0, 168:192, 96:120] = 50 + 0.3 * (source[0, 168:192, 96:120] - 50)  # the flattest tile of the grid
+    result = source.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    volumes = [MetaTensor(image, affine=torch.eye(4)) for image in (source, result)]
+    (panel,) = slice_panels(*volumes, Factors(3, 3), IntensityMap((0.0, 100.0), (-1.0, 1.0)), "MR")
+    edges, flat = panel.details
+    assert (edges.title, flat.title) == ("Most edges", "Flat tissue")
+    assert edges.box.row <= 610  # rows run along j; its last stripes count little
+    assert edges.box.row + edges.box.rows >= 650
+    assert edges.box.column <= 400
+    assert edges.box.column + edges.box.columns >= 440
+    assert (flat.box.row, flat.box.column, flat.box.rows, flat.box.columns) == (3 * 96, 3 * 168, 72, 72)
+    assert 48 < flat.window[0] < 49.5
+    assert 50.5 < flat.window[1] < 52
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "window"), [(-100, 200, (-160, 240)), (-300, 1300, (-600, 1400)), (-1100, 100, (-1350, 150))]
+)
+def test_ct_details_are_not_saturated(low: float, high: float, window: tuple[float, float]) -> None:
+    values = np.linspace(low, high, 900).reshape(30, 30)
+    assert detail_window(values, "CT", is_flat=False) == window
+    metal = detail_window(np.linspace(-1000, 3000, 900), "CT", is_flat=False)
+    assert metal[0] < -1000
+    assert metal[1] > 3000
+    flat = detail_window(values, "CT", is_flat=True)
+    assert flat[0] < low
+    assert flat[1] > high
 
 
 def test_ct_window_follows_the_content() -> None:
