@@ -33,6 +33,7 @@ class ComputedCase:
         described: what network and inferer say of the call that made the result.
         settings: everything that changes the result, by name.
         times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
+        file_name: name of the volume file that is made of it; empty for what follows from case and source.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ComputedCase:
     described: Mapping[str, Any]
     settings: Mapping[str, Any]
     times: tuple[float, float, float]
+    file_name: str = ""
 
     @cached_property
     def geometry(self) -> VolumeGeometry:

@@ -83,6 +83,16 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self.found, self.skipped, self.n_not_chosen = choice.of(self.found, self.skipped, self.limits)
         self.data = [{"image": one.source} for one in self.found]
 
+    def take(self, other: SourceDataset) -> None:
+        """Have what another one found and chose."""
+        self.root, self.found, self.skipped = other.root, other.found, other.skipped
+        self.n_not_chosen, self.data = other.n_not_chosen, other.data
+
+    def left_out(self) -> RunSummary:
+        """What became of what is left out."""
+        cases = (CaseResult.of(item.outcome, case=item.case) for item in self.skipped)
+        return RunSummary(tuple(cases), self.n_not_chosen)
+
     def read(self, source: AnySource | DicomSeries | VolumeFile) -> dict[str, Any]:
         """Read one source, as if it were an item; it may be read already."""
         data: dict[str, Any] = {"image": source}
@@ -146,11 +156,11 @@ class SeriesEvaluator:
         """
         log = logging.getLogger(__name__)
         found = self.dataset.found
-        cases = [CaseResult.of(item.outcome, case=item.case) for item in self.dataset.skipped]
+        self.summary = self.dataset.left_out()
+        cases = [*self.summary.cases]
         if self.dataset.work_dir is not None:
             remove_unpacked(self.dataset.work_dir)
         # Written before the first slice is computed: an output folder that cannot be used is found at once.
-        self.summary = RunSummary(tuple(cases), self.dataset.n_not_chosen)
         self.summary.write_json(self.output_dir / "summary.json")
         rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)
         if table is not None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from monai_ldmsr._version import __version__
@@ -14,6 +14,7 @@ from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import Derivation, VolumeFile, write_derived_series, write_volume_file
+from monai_ldmsr.io.other_format import in_format_of
 from monai_ldmsr.io.written_files import check_pixels, check_volume
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import RESEARCH_NOTICE
@@ -99,10 +100,12 @@ class ImageOutput:
         self.texts = texts
 
     def write(self, case: ComputedCase, folder: Path) -> WrittenOutput:
-        """Write ``dicom/*.dcm`` or ``<case>_sr.<extension>``."""
+        """Write ``dicom/*.dcm`` or ``<case>_sr.<extension>``, or the volume file of the case's ``file_name``."""
         source, voxels = case.source, case.result.as_tensor()[0].cpu().numpy()
+        if case.file_name:
+            source = in_format_of(PurePath(case.file_name), source)
         if isinstance(source, VolumeFile):
-            path = folder / f"{case.name}_sr{source.extension}"
+            path = folder / (case.file_name or f"{case.name}_sr{source.extension}")
             n_clipped = write_volume_file(source, voxels, case.factors, path, RESEARCH_NOTICE)
             return WrittenOutput("volume file", {path.name: check_volume}, n_clipped)
         # Devices round differently, so each has UIDs of its own.

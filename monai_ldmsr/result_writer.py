@@ -50,7 +50,12 @@ class ResultWriter:
         device: where the network runs.
         texts: what the user sets in headers.
         outputs: what is made of each case beside the images and the report.
+
+    Attributes:
+        file_name: name of the volume file that is made of a case; empty for what follows from case and source.
     """
+
+    file_name = ""
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class ResultWriter:
             described,
             settings={**self._settings, **of_call, **projection.settings},
             times=times,
+            file_name=self.file_name,
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}

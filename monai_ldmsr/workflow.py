@@ -16,6 +16,8 @@ from monai_ldmsr.bundle_config import (
 )
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
 from monai_ldmsr.evaluation.volumes import why_not_measured
+from monai_ldmsr.io.formats import volume_extension
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, takes_settings
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
@@ -23,10 +25,11 @@ from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budge
 if TYPE_CHECKING:
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
     from monai_ldmsr.evaluation.table import EvaluationTable
-    from monai_ldmsr.evaluator import Progress, SeriesEvaluator
+    from monai_ldmsr.evaluator import Progress, SeriesEvaluator, SourceDataset
     from monai_ldmsr.image_output import BundleModel
     from monai_ldmsr.io import ReadLimits
     from monai_ldmsr.networks import SliceNetwork
+    from monai_ldmsr.result_file import ResultFile
     from monai_ldmsr.run_summary import RunSummary
 
 __all__ = [
@@ -52,18 +55,21 @@ def super_resolve(
     series: Sequence[str | int] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    overwrite: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunSummary:
     """Super-resolve every clinical volume below a path, and write results and reports.
 
     Writes ``output_dir/<case>/`` with ``dicom/*.dcm`` or ``<case>_sr.<extension>``, ``report.json`` and ``report.html``
-    for each case, and ``output_dir/summary.json``. Sources that cannot be read are listed there with a reason.
+    for each case, and ``output_dir/summary.json``. Sources that cannot be read are listed there with a reason. Where
+    ``output_dir`` is named as volume files are (``b.nii.gz``), it is one: of the one series or volume of the source, in
+    the format of its name, with ``b_report.html`` and ``b_report.json`` beside it.
 
     Args:
         source: folder or file; DICOM, NIfTI, NRRD or MetaImage, a DICOMDIR or a zip archive; or a ``.txt`` file that
             lists their paths, one a line.
-        output_dir: made when missing; must not lie inside the source.
+        output_dir: folder, made when missing, that must not lie inside the source; or name of a volume file.
         names: names of results: ``hash``, ``stem`` (of file or folder) or ``path`` (relative to ``source``), with a
             digest; None takes ``hash`` for DICOM and ``stem`` for volume files.
         sources_csv: write who is who into this file; True for ``output_dir/private/sources.csv``. It may name patients.
@@ -71,6 +77,7 @@ def super_resolve(
         include: modalities, or patterns (``*t1*``) of Series Descriptions or names of volume files, of which one must
             fit; empty for all.
         exclude: likewise, of which none may fit.
+        overwrite: replace a file of the name ``output_dir`` that is no earlier result of the same source.
         progress: called after each batch of slices.
         settings: all of ``WorkSettings``.
 
@@ -88,16 +95,44 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.io.source_choice import SourceChoice  # where a training has no readers of images
-    from monai_ldmsr.source_table import SourceTable
+    from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
 
-    chosen = WorkSettings(**settings)
-    check_apart(Path(source), Path(output_dir))
-    table = sources_csv and SourceTable(None if sources_csv is True else Path(sources_csv), Path(output_dir))
-    choice = SourceChoice(tuple(map(str, series)), tuple(include), tuple(exclude), chosen.modality)
-    evaluator = open_evaluator(source, output_dir, chosen, names)
-    evaluator.dataset.choose(choice)
-    return evaluator.run(progress, table or None)
+    chosen, target = WorkSettings(**settings), Path(output_dir)
+    choice = (tuple(map(str, series)), tuple(include), tuple(exclude))
+    sources, file = _searched(Path(source), target, chosen, names, choice, overwrite)
+    folder = target.parent if file else target
+    table = SourceTable(None if sources_csv is True else Path(sources_csv), folder) if sources_csv else None
+
+    def work(place: Path) -> RunSummary:
+        evaluator = open_evaluator(None, place, chosen)
+        evaluator.dataset.take(sources)
+        evaluator.writer.file_name = target.name if file else ""
+        return evaluator.run(progress, table)
+
+    if file is None:
+        return work(folder)
+    return file.write(file.only(Path(source), sources.found).name, work) if sources.found else sources.left_out()
+
+
+def _searched(
+    source: Path,
+    target: Path,
+    settings: WorkSettings,
+    names: str | None,
+    choice: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    overwrite: bool,
+) -> tuple[SourceDataset, ResultFile | None]:
+    """What is to be worked on, and the file that ``target`` is, unless it is a folder."""
+    from monai_ldmsr.evaluator import SourceDataset
+    from monai_ldmsr.io.source_choice import SourceChoice
+    from monai_ldmsr.result_file import ResultFile
+
+    file = ResultFile(target, overwrite) if volume_extension(target) and not target.is_dir() else None
+    check_apart(source, target.parent if file else target)
+    limits = settings.limits or DEFAULT_LIMITS
+    sources = SourceDataset(source, limits=limits, names=names, output_dir=None if file else target)
+    sources.choose(SourceChoice(*choice, settings.modality))
+    return sources, file
 
 
 def open_evaluator(

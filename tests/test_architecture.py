@@ -34,7 +34,7 @@ LAYERS = [
     {"image_output", "evaluation"},
     {"report_output"},
     {"result_writer"},
-    {"evaluator"},
+    {"evaluator", "result_file"},
     {"workflow"},
     {"batch", "images"},
     {"pacs"},

@@ -32,10 +32,16 @@ def add(commands: Commands) -> None:
         "run",
         "super-resolve everything below SRC",
         "Super-resolve every series and volume file below SRC. Writes OUT/<case>/ with the result, "
-        "report.html and report.json, and OUT/summary.json.",
+        "report.html and report.json, and OUT/summary.json. Where OUT is named as a volume file (b.nii.gz), it is one: "
+        "the result of the one series or volume below SRC, in the format of that name, with b_report.html and "
+        "b_report.json beside it. What is there already is replaced only where that report says that it is an "
+        "earlier result of the same source, or with --overwrite.",
     )
     run.add_argument("source", metavar="SRC", type=Path, help=SOURCE_HELP)
-    run.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    run.add_argument(
+        "output", metavar="OUT", type=Path, help="folder for results, made when missing; or name of a volume file"
+    )
+    run.add_argument("--overwrite", action="store_true", help="replace OUT, where it is the name of a volume file")
     add_quiet_option(run)
     add_choice_options(run)
     add_naming_options(run)
@@ -56,6 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
             names=arguments.names,
             sources_csv=arguments.sources_csv,
             **choice_of(arguments),
+            overwrite=arguments.overwrite,
             progress=None if arguments.quiet else view.update,
         )
     if arguments.quiet:
@@ -70,9 +77,11 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
 
     for case in summary.cases:
         if case.status == "done":
-            dicom = output / case.case / "dicom"
-            print(f"done     {case.case}: {dicom if dicom.is_dir() else output / case.case}")
-            print(f"         report: {output / case.case / 'report.html'}")
+            folder = output.parent if output.is_file() else output / case.case
+            dicom = folder / "dicom"
+            place = output if output.is_file() else dicom if dicom.is_dir() else folder
+            print(f"done     {case.case}: {place}")
+            print(f"         report: {next(folder / name for name in case.files if name.endswith('report.html'))}")
             for warning in case.warnings:
                 print(f"         warning: {warning}")
         else:

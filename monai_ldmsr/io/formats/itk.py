@@ -93,7 +93,7 @@ class ItkFormat(VolumeFormat):
 
     @abstractmethod
     def _check_fields(self, fields: dict[str, str], size: int) -> None:
-        """See that ITK can parse the header of a file of ``size`` bytes.
+        """See that ITK can parse the header of a file of ``size`` bytes, its own or those of the file with its voxels.
 
         Raises:
             HeaderError: it makes no sense.
@@ -133,7 +133,8 @@ class ItkFormat(VolumeFormat):
         """
         header = self._lines(path, limits)
         try:
-            self._check_fields(header.fields, path.stat().st_size)
+            data = path.with_name(name) if is_plain(name := self._data_name(header) or "") else path
+            self._check_fields(header.fields, max(file.stat().st_size for file in (path, data) if file.is_file()))
         except ValueError as error:
             # Of Python's own errors nothing is kept: they quote the header.
             raise unusable(path, str(error) if type(error) is HeaderError else "a number in it is none") from None

@@ -88,7 +88,7 @@ class MetaImageFormat(ItkFormat):
                 raise HeaderError(f"'{name}' is no possible number")
 
     def _data_name(self, header: TextHeader) -> str | None:
-        name = header.fields["elementdatafile"]
+        name = header.fields.get("elementdatafile", "")
         return None if name.upper() == "LOCAL" else name
 
     def _placed(self, header: TextHeader) -> tuple[set[str], list[str]]:

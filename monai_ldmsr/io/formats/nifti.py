@@ -91,7 +91,7 @@ class NiftiFormat(BinaryFormat):
 
     def write(self, result: StoredResult, path: Path) -> None:
         """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`; sform and qform are upsampled each by itself."""
-        own: _Own = result.storage.own
+        own: _Own = result.storage.own or _own_of(result, path)
         header = own.image_class.header_class()
         header.set_data_dtype(result.stored.dtype)
         header.set_xyzt_units(*own.units)
@@ -107,6 +107,17 @@ class NiftiFormat(BinaryFormat):
                 image.header[f"{name}_code"] = code  # which may be newer than nibabel
         image.header["pixdim"][1:4] = np.array(own.pixdim) / result.factors
         nib.save(image, path)
+
+
+def _own_of(result: StoredResult, path: Path) -> _Own:
+    """What a result of a source that is no NIfTI file has: scanner coordinates, also as a qform where that can be."""
+    place, header = result.source.affine, nib.Nifti1Header()
+    header.set_qform(place)
+    is_rotation = np.allclose(header.get_qform(), place, atol=1e-3)
+    classes = (nib.Nifti1Pair, nib.Nifti2Pair) if _voxels_beside(path) else (nib.Nifti1Image, nib.Nifti2Image)
+    image_class = classes[max(result.array.shape) >= 2**15]
+    spacing_mm = tuple(float(step) for step in result.source.spacing_mm)
+    return _Own(image_class, spacing_mm, sform=(place, 1), qform=(place, 1) if is_rotation else (None, 0))
 
 
 def _voxels_beside(path: Path) -> str:

@@ -1,0 +1,102 @@
+"""One result as one file with a name of the user's, and its report beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.io import AnySource
+from monai_ldmsr.io.case_names import NamedSource
+from monai_ldmsr.io.formats import stem, voxels_beside
+from monai_ldmsr.report import RESEARCH_NOTICE
+from monai_ldmsr.run_summary import CaseResult, RunSummary
+from monai_ldmsr.storage import move, output_errors, working_folder
+
+__all__ = ["ResultFile"]
+
+_REPORT = "report.json"
+
+
+class ResultFile:
+    """A file that gets the one result of a source; beside ``b.nii`` come ``b_report.html`` and ``b_report.json``.
+
+    Args:
+        path: the file; its extension says its format.
+        overwrite: replace whatever is there.
+    """
+
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
+        self.path, self.overwrite = path, overwrite
+
+    def only(self, source: Path, found: list[NamedSource[AnySource]]) -> NamedSource[AnySource]:
+        """The one source that was found, whose result may be written.
+
+        Args:
+            source: where it was found.
+            found: what was found.
+
+        Raises:
+            SourceError: ``UNSUPPORTED_DIMENSIONS`` when there are several.
+            SettingsError: the result would take the place of the source.
+            OutputError: something else has its place.
+        """
+        if len(found) > 1:
+            raise SourceError(
+                f"The source holds {len(found)} series and volumes, of which one file cannot hold the results. Give a "
+                "folder as OUT, or choose one by --series, --include or --exclude.",
+                ReasonCode.UNSUPPORTED_DIMENSIONS,
+            )
+        (one,) = found
+        parts = [self.path, self.path.with_name(voxels_beside(self.path.name) or self.path.name)]
+        if any(path.exists() and other.samefile(path) for path in parts for other in (source, *one.paths)):
+            raise SettingsError("OUT is the source itself, which is not replaced. Give another name.")
+        self._check_free([*parts, *(self._place(name) for name in ("report.html", _REPORT))], one.name)
+        return one
+
+    def write(self, case: str, work: Callable[[Path], RunSummary]) -> RunSummary:
+        """Have the result made in a hidden folder beside its place, and move it there when it is whole.
+
+        Args:
+            case: name of the case.
+            work: makes the results in the folder that it is given.
+
+        Returns:
+            What ``work`` gave, with the files by their new names.
+
+        Raises:
+            OutputError: the result cannot be written, or something else has got its place meanwhile.
+        """
+        with working_folder(self.path.parent) as folder:
+            summary = work(folder)
+            places = {path: self._place(path.name) for path in (folder / case).glob("*")}
+            self._check_free(places.values(), case)
+            with output_errors(f"The result '{self.path.name}'"):
+                # The file itself last: where it is, all of it is.
+                move(*sorted(places.items(), key=lambda pair: pair[1].name == self.path.name))
+        return replace(summary, cases=tuple(map(self._renamed, summary.cases)))
+
+    def _place(self, name: str) -> Path:
+        """Where a file of the case's folder comes to lie."""
+        own = stem(self.path)
+        return self.path.with_name(name if stem(Path(name)) == own or name.startswith(f"{own}.") else f"{own}_{name}")
+
+    def _renamed(self, case: CaseResult) -> CaseResult:
+        return replace(case, files={self._place(name).name: mark for name, mark in case.files.items()})
+
+    def _check_free(self, places: Iterable[Path], case: str) -> None:
+        taken = sorted({path.name for path in places if path.is_symlink() or path.exists()})
+        if taken and not self.overwrite and not self._is_earlier_result(case):
+            raise OutputError(
+                f"{', '.join(map(repr, taken))} would be replaced and no report beside says that this is an earlier "
+                "result of the same source. Give another name, or --overwrite (overwrite=True)."
+            )
+
+    def _is_earlier_result(self, case: str) -> bool:
+        try:
+            said = json.loads(self._place(_REPORT).read_text(encoding="utf-8"))
+            return bool(said["case"] == case and said["research_notice"] == RESEARCH_NOTICE)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
