@@ -23,8 +23,8 @@ from monai_ldmsr.storage import output_errors, replace_text
 
 __all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable"]
 
-#: Bootstrap resamples of the patients.
-_RESAMPLES = 2000
+#: Bootstrap resamples of the patients; and how many patients an interval takes.
+_RESAMPLES, _MIN_PATIENTS = 2000, 3
 
 Record = dict[str, Any]
 Cell = dict[str, float | int | list[float] | None]
@@ -44,7 +44,8 @@ _DEFINITIONS: dict[str, Any] = {
     **STRUCTURE_DEFINITIONS,
     **NATIVE_DEFINITIONS,
     "mean": "Mean over slices; sd is the population standard deviation, n the number of slices where it is defined.",
-    "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {_RESAMPLES} times.",
+    "ci95": f"Percentile bootstrap of the mean, patients drawn with replacement, {_RESAMPLES} times; none "
+    f"below {_MIN_PATIENTS} patients.",
     "rows": ROW_DEFINITIONS,
 }
 
@@ -180,11 +181,13 @@ def _cell(records: Sequence[Record], column: str, seed: int) -> Cell:
     }
 
 
-def _interval(found: Sequence[tuple[str, float]], seed: int) -> list[float]:
-    """95 % of means of resampled patients; a patient's slices stay together."""
+def _interval(found: Sequence[tuple[str, float]], seed: int) -> list[float] | None:
+    """95 % of means of resampled patients; a patient's slices stay together. None of one or two patients."""
     patients: dict[str, list[float]] = {}
     for subject, value in found:
         patients.setdefault(subject, []).append(value)
+    if len(patients) < _MIN_PATIENTS:
+        return None
     sums = np.array([sum(values) for values in patients.values()])
     counts = np.array([len(values) for values in patients.values()])
     drawn = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))

@@ -99,13 +99,15 @@ def test_radial_power_finds_a_wave_in_its_ring() -> None:
 
 def test_intervals_follow_patients_not_slices() -> None:
     table = EvaluationTable({}, seed=1)
-    for subject, value in (("a", 1.0), ("b", 3.0)):
+    for n_patients, (subject, value) in enumerate((("a", 1.0), ("b", 3.0), ("c", 2.0)), start=1):
         for n in range(50):
             about = {"volume": subject, "subject": subject, "modality": "MR", "slice": n, "row": "hr"}
             table.add(about, dict.fromkeys((*COLUMNS, *STRUCTURE_COLUMNS), value), np.ones(4))
-    cell = table.as_dict()["rows"]["hr"]["psnr"]
-    assert (cell["mean"], cell["n"]) == (2.0, 100)
-    assert cell["ci95"] == [1.0, 3.0], "two patients cannot say more"
+        cell = table.as_dict()["rows"]["hr"]["psnr"]
+        assert cell["n"] == 50 * n_patients
+        assert (cell["ci95"] is None) == (n_patients < 3), "one or two patients say nothing of others"
+    assert cell["mean"] == 2.0
+    assert cell["ci95"] == [1.0, 3.0], "three patients cannot say more"
 
 
 @pytest.mark.slow
