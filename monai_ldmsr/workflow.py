@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,16 @@ from monai_ldmsr.bundle_config import (
     unwrapped,
 )
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
+from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.formats import volume_extension
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, takes_settings
+from monai_ldmsr.training.packed import is_packed
 from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
+from monai_ldmsr.training.split_file import SPLIT_FILE, write_split
+from monai_ldmsr.training.training_data import TrainingData, spoken_counts
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
@@ -200,7 +204,7 @@ def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **
 
 
 def evaluate(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | TrainingData,
     output_dir: str | Path,
     *,
     factor: int = 4,
@@ -242,7 +246,8 @@ def evaluate(
     chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device, "factor": factor}
     chosen |= {"baselines": baselines, "limits": limits, "operator": operator, "noise_grey": noise_grey}
     chosen |= {"slices_per_volume": slices_per_volume, "native_slices_per_volume": native_slices_per_volume}
-    chosen |= {"dataset_dir": Path(dataset_dir), "output_dir": Path(output_dir)}
+    data = dataset_dir if isinstance(dataset_dir, TrainingData) else Path(dataset_dir)
+    chosen |= {"dataset_dir": data, "output_dir": Path(output_dir)}
     given = {key: value for key, value in chosen.items() if value is not None}
     with unwrapped():
         workflow = open_workflow(find_bundle(bundle), "evaluate", **given)
@@ -262,6 +267,7 @@ def train(
     bundle: str | Path = DEFAULT_BUNDLE,
     stages: Sequence[str] = (),
     start: str | Path | None = None,
+    split: str | Path | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     limits: ReadLimits | None = None,
     message: TrainingMessage | None = None,
@@ -284,6 +290,8 @@ def train(
         bundle: bundle whose training configs are run; the baselines' lies beside it.
         stages: names of the stages to be run, of ``training.plan.STAGES``; empty for all.
         start: weights of a whole model to go on from, a bundle's ``model.pt``.
+        split: list of which volume is in which split, as an earlier training wrote it to ``private/split.csv``; None
+            takes that of ``output_dir``, else the manifest, else the patients' hashes.
         overrides: config values by stage name (and ``pack``).
         limits: the largest volume that is read.
         message: called with one line at each step.
@@ -297,8 +305,9 @@ def train(
         TrainingError: the codec is not good enough to train a denoiser on it.
         OutputError: the output folder cannot be written or is too full.
     """
-    data, output, folder, say = Path(dataset_dir), Path(output_dir), find_bundle(bundle), message or _log.info
-    check_apart(data, output)
+    output, folder, say = Path(output_dir), find_bundle(bundle), message or _log.info
+    check_apart(Path(dataset_dir), output)
+    data, splits = _dataset(Path(dataset_dir), output, None if split is None else Path(split), limits)
     common: dict[str, Any] = {} if device is None else {"device": device}
     seed = checked_for_config({**common, "seed": seed, "modality": modality})["seed"]
     settings = {"": common, **(overrides or {})}
@@ -306,11 +315,14 @@ def train(
     seconds = parse_budget(budget)
     plan = TrainingPlan(folder, data, output, seconds, seed, modality, size, settings, tuple(stages), begin, limits)
     plan.check()
+    counts = plan.read_data()
+    for line in _spoken_data(data, counts, splits):
+        say(line)
     plan.run(_run_training, say)
     packed, baselines = plan.pack(_run_training)
     if packed is not None and plan.overlays:
         merge_configs(packed / "configs", "inference", *plan.overlays)
-    reason = why_not_measured(data) if baselines else "that takes the model's and the baselines' weights"
+    reason = why_not_measured(data.folder) if baselines else "that takes the model's and the baselines' weights"
     if reason or packed is None:
         say(f"not evaluated: {reason}")
         return packed or plan.work
@@ -318,6 +330,32 @@ def train(
     evaluate(data, output / "evaluation", split="test", modality=modality, **where)
     say("table: evaluation/table.html")
     return packed
+
+
+def _dataset(folder: Path, output: Path, split: Path | None, limits: ReadLimits | None) -> tuple[TrainingData, Path]:
+    """The dataset in its splits, and where these are written; a training goes on with those that it began with."""
+    if is_packed(folder):
+        if split is not None:
+            raise SettingsError("The packed dataset has its splits already. Give the list where it is packed from.")
+        return TrainingData(folder, limits), output
+    from monai_ldmsr.source_table import PRIVATE_FOLDER  # where a training has no readers of images
+
+    own = output / PRIVATE_FOLDER / SPLIT_FILE
+    return TrainingData(folder, limits, own if split is None and own.is_file() else split), own
+
+
+def _spoken_data(data: TrainingData, counts: Mapping[str, tuple[int, int]], own: Path) -> Iterator[str]:
+    """What is trained on, and by which rule; writes the list of splits where it follows from a rule."""
+    yield f"data: {spoken_counts(counts)}"
+    if is_packed(data):
+        return
+    yield f"a patient is known by: {data.rules()}; names that may be one patient's are taken as one"
+    place = f"{own.parent.name}/{own.name}"
+    if not data.is_listed:
+        write_split(own, data.entries("all"))
+        yield f"splits: written to {place}, which names your files and is for you alone; edit it and give it as --split"
+    elif data.split_file is not None:
+        yield f"splits: as {place if data.split_file == own else data.split_file.name} says"
 
 
 def _run_training(folder: Path, overlays: Sequence[str], settings: Mapping[str, Any]) -> None:

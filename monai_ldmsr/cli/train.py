@@ -21,12 +21,20 @@ def add(commands: Commands) -> None:
         "Train the codec, the denoiser (twice) and the baselines on the volumes below DATA within a time "
         "budget, pack them as bundles OUT/ldm_sr and OUT/srgan_sr, and evaluate on the test split. DATA holds DICOM "
         "series and volume files of at least three patients, split by patient; or a manifest.csv with columns file, "
-        "split (train, calibration, test) and where known modality (CT, MR, PT) and subject. The same command goes on "
-        "where it was interrupted.",
+        "split (train, calibration, test) and where known modality (CT, MR, PT) and subject. Who is a patient is "
+        "printed; docs/training.md says by which rules. The same command goes on where it was interrupted.",
     )
     train.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     train.add_argument("output", metavar="OUT", type=Path, help="folder outside DATA; made when missing")
     train.add_argument("--budget", default="2h", help="time of all stages: 90s, 30m, 2h (default: 2h)")
+    train.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE.csv",
+        help="list of which volume is in which split, columns file (relative to DATA), split, and where known subject; "
+        "such as OUT/private/split.csv, which a training writes and which you may edit (default: that, where it is; "
+        "else DATA/manifest.csv; else by patient)",
+    )
     train.add_argument("--size", default="small", choices=["small", "large"], help="small: CPU (default); large: GPU")
     add_setting_options(train, "modality", "seed", "device", "bundle")
     train.add_argument(
@@ -55,6 +63,7 @@ def _train(arguments: argparse.Namespace) -> int:
         modality=arguments.modality,
         size=arguments.size,
         bundle=arguments.bundle,
+        split=arguments.split,
         stages=arguments.stages,
         start=arguments.start,
         limits=limits_of(arguments),

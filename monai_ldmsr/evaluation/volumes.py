@@ -11,6 +11,7 @@ from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.tree import no_such_source
 from monai_ldmsr.training.packed import is_packed, lacks_split
 from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
 
 __all__ = ["MIN_SIDE", "load_evaluation_volumes", "measured_slices", "shown_slices", "why_not_measured"]
@@ -20,7 +21,7 @@ MIN_SIDE = 96
 
 
 def load_evaluation_volumes(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | TrainingData,
     split: str | None = None,
     modality: str | None = None,
     limits: ReadLimits | None = None,
@@ -44,7 +45,7 @@ def load_evaluation_volumes(
         raise no_such_source(folder)
     is_split = is_packed(folder) or (folder / MANIFEST).is_file()
     split = split or ("test" if is_split and not lacks_split(folder, "test") else "all")
-    return load_training_volumes(folder, split, halve_interpolated=False, modality=modality, limits=limits)
+    return load_training_volumes(dataset_dir, split, halve_interpolated=False, modality=modality, limits=limits)
 
 
 def measured_slices(volume: TrainingVolume, count: int) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class _Index:
         return [split for split in SPLITS if split in found]
 
 
-def is_packed(folder: str | Path) -> bool:
+def is_packed(folder: str | os.PathLike[str]) -> bool:
     """Whether a dataset folder was written by ``ldmsr pack``, in whatever version."""
     index = Path(folder) / INDEX
     if not index.is_file() or index.stat().st_size > _MAX_INDEX_BYTES:
@@ -60,7 +61,7 @@ def is_packed(folder: str | Path) -> bool:
         return FORMAT.encode() in stream.read(200)
 
 
-def lacks_split(folder: str | Path, split: str) -> bool:
+def lacks_split(folder: str | os.PathLike[str], split: str) -> bool:
     """Whether a dataset folder is a packed one without this split.
 
     Raises:
@@ -86,7 +87,7 @@ def check_packed(folder: str | Path, split: str) -> None:
         _checked_parts(Path(folder), index, _chosen(index, split))
 
 
-def load_packed(folder: str | Path, split: str) -> list[TrainingVolume]:
+def load_packed(folder: str | os.PathLike[str], split: str) -> list[TrainingVolume]:
     """Read the volumes of a split, slices float32 in the source's unit.
 
     Args:

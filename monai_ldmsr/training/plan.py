@@ -15,8 +15,10 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
-from monai_ldmsr.training.packed import is_packed, lacks_split
-from monai_ldmsr.training.slices import check_split, load_training_volumes
+from monai_ldmsr.training.packed import lacks_split
+from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.training_data import TrainingData
+from monai_ldmsr.training.volumes import SPLITS
 
 __all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_bundle", "parse_budget"]
 
@@ -71,7 +73,7 @@ class TrainingPlan:
 
     Args:
         bundle: folder of the bundle whose training configs are run; the baselines' lies beside it, or is missing.
-        data: dataset folder.
+        data: the dataset; its folder may be a packed one.
         output: gets ``training``, and one folder for each bundle.
         budget_s: seconds of all stages together.
         seed: seed of all stages.
@@ -85,7 +87,7 @@ class TrainingPlan:
     """
 
     bundle: Path
-    data: Path
+    data: TrainingData
     output: Path
     budget_s: float
     seed: int
@@ -124,8 +126,7 @@ class TrainingPlan:
         """Find out before any time is spent what would end the training late.
 
         Raises:
-            SettingsError: the bundle has no training configs, there is no such size, or see ``check_split``.
-            SourceError: a volume cannot be read.
+            SettingsError: the bundle has no training configs, or there is no such size or stage.
             OutputError: there is not enough disk space.
         """
         if not all(self._has(stage.bundle, stage.config) for stage in STAGES if stage.bundle == DEFAULT_BUNDLE):
@@ -143,16 +144,26 @@ class TrainingPlan:
                 f"size is {self.size!r}; choose one of {', '.join(SIZES)} that the bundle has as a config."
             )
         check_disk_space(self.work)
-        check_split(self.data, "train", self.limits)
-        if not is_packed(self.data):
-            for split in ("calibration", "test"):
-                load_training_volumes(self.data, split, False, self.modality, self.limits)
-            return
-        # Readable, if its parts are whole. A codec is judged by calibration; a test split need not be there.
-        if self.start is None and any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages):
-            check_split(self.data, "calibration")
-        if not lacks_split(self.data, "test"):
-            check_split(self.data, "test")
+
+    def read_data(self) -> dict[str, tuple[int, int]]:
+        """Read what the stages need before any time is spent; volumes and patients of each split.
+
+        Raises:
+            SettingsError: the manifest, the list of splits or the number of patients will not do.
+            SourceError: a volume cannot be read, or nothing usable is left.
+        """
+        # A codec is judged by calibration, and pictures show it; a packed folder may lack it, or test.
+        needed = self.start is None and any(stage.bundle == DEFAULT_BUNDLE for stage in self.stages)
+        splits = [
+            split for split in SPLITS
+            if not lacks_split(self.data, split) or split == "train" or (split == "calibration" and needed)
+        ]  # fmt: skip
+        counts = {}
+        for split in splits:
+            volumes = load_training_volumes(self.data, split, split == "train", self.modality, self.limits)
+            counts[split] = len(volumes), len({volume.subject for volume in volumes})
+        self.data.kept.pop(("test", False, self.modality), None)  # until it is measured
+        return counts
 
     def run(self, run_training: RunTraining, say: TrainingMessage) -> None:
         """Run the stages that have left no result yet, each from its last checkpoint where there is one."""

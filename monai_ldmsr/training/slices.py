@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.settings import checked
-from monai_ldmsr.training.packed import check_packed, is_packed, load_packed
+from monai_ldmsr.training.packed import is_packed, load_packed
+from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
 from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
 
 if TYPE_CHECKING:
     from monai_ldmsr.training.discovery import DatasetEntry
 
-__all__ = ["check_split", "high_frequency_share", "load_training_volumes"]
+__all__ = ["high_frequency_share", "load_training_volumes"]
 
 #: A volume whose share of power above half Nyquist is lower was interpolated: it would teach blur.
 MIN_HIGH_FREQUENCY_SHARE = 2e-3
@@ -38,7 +39,7 @@ _MIN_SLICE_SIDE = 24
 
 
 def load_training_volumes(
-    dataset_dir: str | Path,
+    dataset_dir: str | Path | TrainingData,
     split: str | None,
     halve_interpolated: bool = True,
     modality: str | None = None,
@@ -48,7 +49,7 @@ def load_training_volumes(
 
     Args:
         dataset_dir: folder with or without ``manifest.csv``, see :mod:`monai_ldmsr.training.discovery`; or one that
-            ``ldmsr pack`` wrote, which needs no reader of image files.
+            ``ldmsr pack`` wrote, which needs no reader of image files; or ``TrainingData``, which keeps what was read.
         split: ``train``, ``calibration``, ``test``, or ``all``; None or "" reads nothing.
         halve_interpolated: average the slices of volumes that were interpolated over 2x2 pixels; for training only.
             Packed volumes stay as they are: halved in the training split alone.
@@ -63,12 +64,18 @@ def load_training_volumes(
     if not split:
         return []
     checked({"modality": modality})
-    if is_packed(dataset_dir):
-        return load_packed(dataset_dir, split)
-    from monai_ldmsr.training.discovery import find_entries
+    if not isinstance(dataset_dir, TrainingData):
+        return _load(TrainingData(dataset_dir, limits), split, halve_interpolated, modality)
+    key = (split, halve_interpolated, modality)
+    if key not in dataset_dir.kept:
+        dataset_dir.kept[key] = _load(dataset_dir, *key)
+    return dataset_dir.kept[key]
 
-    limits = limits or DEFAULT_LIMITS
-    entries = find_entries(dataset_dir, split, limits)
+
+def _load(dataset: TrainingData, split: str, halve_interpolated: bool, modality: str | None) -> list[TrainingVolume]:
+    if is_packed(dataset):
+        return load_packed(dataset, split)
+    entries, limits = dataset.entries(split), dataset.limits
     found = (_load_volume(entry, entry.modality or modality, halve_interpolated, limits) for entry in entries)
     usable = [volume for volume in found if volume is not None and volume.slices]
     if not usable:
@@ -78,21 +85,6 @@ def load_training_volumes(
             ReasonCode.EMPTY_SOURCE,
         )
     return usable
-
-
-def check_split(dataset_dir: str | Path, split: str, limits: ReadLimits | None = None) -> None:
-    """Find out whether a split is there; of a packed folder also that it is whole.
-
-    Raises:
-        SettingsError: see ``find_entries`` or ``check_packed``.
-        SourceError: likewise.
-    """
-    if is_packed(dataset_dir):
-        check_packed(dataset_dir, split)
-        return
-    from monai_ldmsr.training.discovery import find_entries
-
-    find_entries(dataset_dir, split, limits or DEFAULT_LIMITS)
 
 
 def high_frequency_share(image: FloatImage) -> float:

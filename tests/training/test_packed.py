@@ -24,6 +24,7 @@ from monai_ldmsr.training.packing import pack_dataset, write_packed
 from monai_ldmsr.training.plan import TrainingPlan
 from monai_ldmsr.training.slice_choice import SizedVolume, fitting_counts, level_shares
 from monai_ldmsr.training.slice_codec import decode_slices, encode_slices, quantisation_step
+from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.training.volumes import SPLITS, TrainingVolume
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap
 
@@ -148,15 +149,15 @@ def test_a_missing_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no split 'test' \(it has train\)"):
         load_training_volumes(tmp_path / "p", "test")
     assert len(load_evaluation_volumes(tmp_path / "p")) == 1
-    plan = TrainingPlan(BUNDLE, tmp_path / "p", tmp_path / "out", 1.0, 0, None, "small", {})
+    plan = TrainingPlan(BUNDLE, TrainingData(tmp_path / "p"), tmp_path / "out", 1.0, 0, None, "small", {})
     with pytest.raises(SettingsError, match="no split 'calibration'"):
-        plan.check()
+        plan.read_data()
 
 
 def test_a_training_needs_no_test_split(tmp_path: Path) -> None:
     write_packed({"train": [made_volume()], "calibration": [made_volume(seed=1)]}, tmp_path / "p")
-    plan = TrainingPlan(BUNDLE, tmp_path / "p", tmp_path / "out", 1.0, 0, None, "small", {})
-    plan.check()
+    plan = TrainingPlan(BUNDLE, TrainingData(tmp_path / "p"), tmp_path / "out", 1.0, 0, None, "small", {})
+    assert plan.read_data() == {"train": (1, 1), "calibration": (1, 1)}
     assert why_not_measured(tmp_path / "p") == "the packed dataset has no split 'test'"
 
 

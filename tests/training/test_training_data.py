@@ -100,7 +100,7 @@ def test_a_manifest_needs_only_file_and_split(tmp_path: Path) -> None:
         ([{"file": "/home/someone/a", "split": ""}], "has file 'a' and split ''"),
         ([{"file": "a", "split": "train", "modality": "US"}], "modality is 'US'"),
         ([{"file": f, "split": s, "subject": "x"} for f, s in (("a", "train"), ("b", "test"))], "more than one split"),
-        ([{"file": f"p/{s}.nii", "split": s} for s in ("train", "test")], "more than one split"),
+        ([{"file": f, "split": s} for f, s in (("p/a", "train"), ("p/b", "test"), ("q/c", "test"))], "1 of 2 subjects"),
         ([{"file": "a", "split": "test"}], "no entry in split 'train'"),
     ],
 )
