@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from monai_ldmsr.io.source_choice import ALL, SourceChoice
 from monai_ldmsr.io.written_files import FileMark, intact_files
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
-from monai_ldmsr.storage import OutputLock, clear_left_over, left_over
+from monai_ldmsr.storage import OutputLock, clear_left_over, left_over, output_errors
 
 __all__ = ["Batch", "BatchProgress", "Searched", "settings_fingerprint"]
 
@@ -264,6 +266,28 @@ class Batch:
         if row is None or self._work.waits(unit):
             return False
         return row.status == "skipped" or (row.status == "done" and self._sending.has_sent(unit))
+
+    def forget_sent(self, before: float) -> int:
+        """Remove results that every destination has taken, and what the ledger knows of them.
+
+        Args:
+            before: only those that ended before, in seconds since 1970.
+
+        Returns:
+            How many.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        old = [unit for unit in self._ledger.ended(before) if self.is_settled(unit)]
+        for unit in old:
+            with output_errors("An old result"), suppress(FileNotFoundError):
+                shutil.rmtree(self._output_dir / unit)
+            self._ledger.forget(unit)
+            self._present.pop(unit, None)
+        if old:
+            self._write_overview(at_once=True)
+        return len(old)
 
     def undelivered(self) -> int:
         """How many results a destination has not taken."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from monai_ldmsr.errors import OutputError, ReasonCode
+from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SourceError
 from monai_ldmsr.io import SkippedItem
 from monai_ldmsr.io.written_files import FileMark
 from monai_ldmsr.outcome import Outcome
@@ -89,14 +89,19 @@ class Ledger:
         for_reading: nothing is written, as for a batch of another process.
 
     Raises:
-        OutputError: it cannot be opened, is damaged, or of another version; or, when reading, there is none.
+        OutputError: it cannot be opened, is damaged, or of another version.
+        SourceError: likewise, or there is none, when reading.
     """
 
     def __init__(self, output_dir: Path, *, for_reading: bool = False) -> None:
         path = output_dir / LEDGER_NAME
         if for_reading and not path.is_file():
-            raise OutputError("The folder holds no ledger of a batch. Give the output folder of 'ldmsr batch'.")
-        with _as_output_error():
+            raise SourceError(
+                "The folder holds no ledger of a batch. Give the output folder of 'ldmsr batch' or 'ldmsr serve'.",
+                ReasonCode.NO_SUCH_SOURCE,
+            )
+        self._for_reading = for_reading
+        with self._errors():
             self._database = _connected(path, for_reading)
             try:
                 (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -110,9 +115,10 @@ class Ledger:
                 raise
         if version != _VERSION:
             self._database.close()
-            raise OutputError(
-                f"The ledger has version {version}, but this software reads {_VERSION}. Choose another output folder."
-            )
+            said = f"The ledger has version {version}, but this software reads {_VERSION}."
+            if for_reading:
+                raise SourceError(f"{said} Use the version that wrote it.", ReasonCode.UNREADABLE_FILE)
+            raise OutputError(f"{said} Choose another output folder.")
 
     def close(self) -> None:
         """Fold the write-ahead log in and close."""
@@ -121,7 +127,7 @@ class Ledger:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """All or nothing of what is written inside, and on disk at the end."""
-        with _as_output_error():
+        with self._errors():
             if self._database.in_transaction:  # within another one
                 yield self._database
                 return
@@ -132,6 +138,21 @@ class Ledger:
                 self._database.rollback()
                 raise
             self._database.commit()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if self._for_reading:
+                raise CorruptSourceError(
+                    f"The ledger cannot be read: {error}. Check permissions; if it is damaged, run the batch again.",
+                    ReasonCode.UNREADABLE_FILE,
+                ) from None
+            raise OutputError(
+                f"The ledger of the output folder cannot be used: {error}. Check free space and permissions; if it is "
+                "damaged, remove it: all series are then done again."
+            ) from None
 
     def patiently(self, action: Callable[[], None]) -> None:
         """Try again for a few seconds what cannot be written: a result that fills the disk is just being removed."""
@@ -144,7 +165,7 @@ class Ledger:
 
     def ask(self, question: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of an answer."""
-        with _as_output_error():
+        with self._errors():
             return self._database.execute(question, values).fetchall()
 
     def unit(self, name: str) -> LedgerUnit | None:
@@ -205,6 +226,16 @@ class Ledger:
             rows = [(unit, name, mark.size, mark.sha256, mark.mtime_ns) for name, mark in files.items()]
             database.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?, ?)", rows)
 
+    def ended(self, before: float) -> list[str]:
+        """Units that are done since before a time, in seconds since 1970."""
+        return [unit for (unit,) in self.ask("SELECT unit FROM units WHERE state = 'done' AND ended_at < ?", (before,))]
+
+    def forget(self, unit: str) -> None:
+        """Remove all that is known of a unit."""
+        with self.writing() as database:
+            for table in ("units", "outputs", "deliveries"):
+                database.execute(f"DELETE FROM {table} WHERE unit = ?", (unit,))
+
     def queue_running(self) -> None:
         """Note that what was being worked on is not, any longer."""
         with self.writing() as database:
@@ -252,14 +283,3 @@ def _connected(path: Path, for_reading: bool) -> sqlite3.Connection:
         except sqlite3.OperationalError:
             database.close()
     raise sqlite3.OperationalError("unable to open database file")
-
-
-@contextmanager
-def _as_output_error() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise OutputError(
-            f"The ledger of the output folder cannot be used: {error}. Check free space and permissions; if it is "
-            "damaged, remove it: all series are then done again."
-        ) from None

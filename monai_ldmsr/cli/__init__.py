@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -49,11 +50,19 @@ latent diffusion model, and write derived DICOM series (or the same file format)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see ``ldmsr --help``)."""
     arguments = command_parser().parse_args(argv)
-    is_quiet = getattr(arguments, "quiet", None) is True  # of serve it is a number of seconds
-    if is_quiet:
+    level = arguments.log_level
+    if getattr(arguments, "quiet", False):
         warnings.simplefilter("ignore")
-    level = "ERROR" if is_quiet else arguments.log_level.upper()
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        level = "error"
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=(level or "warning").upper(),
+        format=f"{'%(asctime)sZ ' if arguments.log_time else ''}%(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    # A service says what it does; other packages do not.
+    says_more = level is None and arguments.command is serve.serve
+    logging.getLogger("monai_ldmsr").setLevel("INFO" if says_more else logging.NOTSET)
     try:
         return int(arguments.command(arguments))
     except LdmsrError as error:
@@ -73,7 +82,12 @@ def command_parser() -> Parser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ldmsr {__version__}")
-    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
+    parser.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        help="the least severe messages that are shown (default: warning; serve: info)",
+    )
+    parser.add_argument("--log-time", action="store_true", help="begin each line of the log with the time in UTC")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (run, batch, fetch, serve, label, evaluate, train, pack, import_generative, info, completion):
         command.add(commands)

@@ -44,15 +44,17 @@ def add(commands: Commands) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from monai_ldmsr.pacs.fetching import MoveTarget, SeriesQuery, fetch
     from monai_ldmsr.pacs.peers import parse_peer
+
+    peer = parse_peer(arguments.peer)  # before packages that may be missing are asked for
+    from monai_ldmsr.pacs.fetching import MoveTarget, SeriesQuery, fetch
     from monai_ldmsr.pacs.store_server import ReceiverLimits
 
     query = SeriesQuery(
         arguments.study, arguments.series, arguments.date, arguments.modality.upper(), arguments.accession
     )
     summary = fetch(
-        parse_peer(arguments.peer),
+        peer,
         arguments.destination,
         query,
         caller=caller_of(arguments),

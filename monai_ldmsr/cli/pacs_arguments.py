@@ -53,8 +53,17 @@ def add_listening_options(parser: Parser, port_help: str) -> None:
     parser.add_argument("--port", type=int, default=11112, help=f"{port_help} (default: 11112)")
     parser.add_argument("--address", default="", help="address of the network interface to listen on (default: all)")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="AET", help="AE title that may send; may be given several times"
+        "--allow",
+        action="extend",
+        type=_ae_titles,
+        default=[],
+        metavar="AET",
+        help="AE title that may send, or several with commas between them; may be given several times",
     )
+
+
+def _ae_titles(text: str) -> list[str]:
+    return [title for title in map(str.strip, text.split(",")) if title]
 
 
 def caller_of(arguments: argparse.Namespace) -> Caller:
@@ -88,6 +97,10 @@ def deliveries_of(arguments: argparse.Namespace) -> list[Delivery]:
     """
     if not arguments.send:
         return []
+    from monai_ldmsr.pacs.peers import parse_peer
+
+    for text in arguments.send:
+        parse_peer(text)  # before packages that may be missing are asked for
     from monai_ldmsr.pacs.sending import parse_destination
 
     caller = caller_of(arguments)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import queue
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,18 +19,21 @@ from monai_ldmsr.cli.pacs_arguments import (
     caller_of,
     deliveries_of,
 )
+from monai_ldmsr.number_settings import real_number
 
 if TYPE_CHECKING:
     from monai_ldmsr.batch import BatchProgress
     from monai_ldmsr.pacs.receiver import SeriesReceiver
     from monai_ldmsr.pacs.service import Inbox
 
-__all__ = ["add"]
+__all__ = ["add", "serve"]
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: Commands) -> None:
     """Add ``serve`` to the command's parser."""
-    serve = add_command(
+    parser = add_command(
         commands,
         "serve",
         "receive series by C-STORE, super-resolve them, send results on",
@@ -38,15 +41,15 @@ def add(commands: Commands) -> None:
         "result to each --send. What was received survives a restart; SIGTERM ends it cleanly. OUT has the same ledger "
         "as with 'batch': 'ldmsr batch OUT --status' shows what became of each series.",
     )
-    serve.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
-    serve.add_argument("--alive", action="store_true", help="report by the exit code whether a service works in OUT")
-    add_listening_options(serve, "TCP port to listen on")
-    add_send_option(serve)
-    add_caller_options(serve)
-    _add_spool_options(serve)
-    add_model_options(serve)
-    add_cluster_options(serve)
-    serve.set_defaults(command=_serve)
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
+    parser.add_argument("--alive", action="store_true", help="report by the exit code whether a service works in OUT")
+    add_listening_options(parser, "TCP port to listen on")
+    add_send_option(parser)
+    add_caller_options(parser)
+    _add_spool_options(parser)
+    add_model_options(parser)
+    add_cluster_options(parser)
+    parser.set_defaults(command=serve)
 
 
 def _add_spool_options(parser: Parser) -> None:
@@ -54,7 +57,14 @@ def _add_spool_options(parser: Parser) -> None:
     group.add_argument("--spool", type=Path, metavar="DIR", help="folder for received images (default: OUT/spool)")
     group.add_argument("--keep", action="store_true", help="keep received images when their results are sent")
     group.add_argument(
-        "--quiet",
+        "--retain",
+        type=float,
+        metavar="DAYS",
+        help="remove results that every --send has taken after so many days, and received images with --keep (default: "
+        "results stay)",
+    )
+    group.add_argument(
+        "--stable-age",
         type=float,
         default=10.0,
         metavar="S",
@@ -75,7 +85,8 @@ def _add_spool_options(parser: Parser) -> None:
     )
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the service until SIGTERM."""
     from monai_ldmsr.pacs.service import is_alive
 
     output = arguments.output
@@ -93,10 +104,16 @@ def _serve(arguments: argparse.Namespace) -> int:
         OutputLock(output) as lock,
         opened_batch(arguments, lock, deliveries, retry=True, progress=_tell, delivery_attempts=None) as batch,
     ):
-        _say(f"listening as {arguments.ae_title} on port {arguments.port}")
-        service = SeriesService(receiver, inbox, batch, output, keep=arguments.keep, read_limits=limits_of(arguments))
+        service = SeriesService(
+            receiver,
+            inbox,
+            batch,
+            output,
+            keep=arguments.keep,
+            retain_s=None if arguments.retain is None else 86400 * real_number("retain", arguments.retain, 0.0),
+            read_limits=limits_of(arguments),
+        )
         service.run(stopping)
-    _say("ended; what is not done yet is done after the next start")
     return 0
 
 
@@ -109,7 +126,7 @@ def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
     endpoint = Endpoint(arguments.ae_title, arguments.port, arguments.allow, arguments.address, tls)
     sizes = (arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20)
     limits = ReceiverLimits(arguments.max_associations, *sizes, limits_of(arguments))
-    spool, times = arguments.spool or arguments.output / "spool", SpoolTimes(quiet_s=arguments.quiet)
+    spool, times = arguments.spool or arguments.output / "spool", SpoolTimes(quiet_s=arguments.stable_age)
     return SeriesReceiver(spool, inbox.put, endpoint, limits=limits, times=times)
 
 
@@ -117,8 +134,4 @@ def _tell(progress: BatchProgress) -> None:
     from monai_ldmsr.cli.views import spoken_result
 
     if progress.result is not None:
-        _say(spoken_result(progress.result))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        _log.info("%s", spoken_result(progress.result))

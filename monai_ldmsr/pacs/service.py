@@ -34,7 +34,7 @@ _BEAT_EVERY_S, _DEAD_AFTER_S = 5.0, 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 3600.0
 
 #: Thousands of series may wait for a destination that is down, so they are not looked through all the time.
-_LOOK_EVERY_S, _FINISH_EVERY_S = 0.25, 1.0
+_LOOK_EVERY_S, _FINISH_EVERY_S, _FORGET_EVERY_S = 0.25, 1.0, 60.0
 
 
 @dataclass
@@ -58,7 +58,9 @@ class SeriesService:
         inbox: see :data:`Inbox`.
         batch: batch of the output folder, with its destinations; made with ``retry``, or failures stay failures.
         output_dir: folder of the batch.
-        keep: images stay in the spool for good.
+        keep: images stay in the spool when their results are sent.
+        retain_s: how long results that every destination has taken are kept, and received images with ``keep``; for
+            good when None.
         read_limits: the largest series that is read.
         first_pause_s: after which a result that could not be written is tried again; each pause is twice the last.
     """
@@ -71,15 +73,16 @@ class SeriesService:
         output_dir: Path,
         *,
         keep: bool = False,
+        retain_s: float | None = None,
         read_limits: ReadLimits = DEFAULT_LIMITS,
         first_pause_s: float = _FIRST_PAUSE_S,
     ) -> None:
         self._receiver, self._inbox, self._batch = receiver, inbox, batch
         self._output_dir, self._keep, self._read_limits = output_dir, keep, read_limits
-        self._first_pause_s = first_pause_s
+        self._first_pause_s, self._retain_s = first_pause_s, retain_s
         self._received: dict[Path, _Received] = {}
         self._skipped = dict.fromkeys(batch.ledger.skipped())
-        self._last_beat = self._last_finish = 0.0
+        self._last_beat = self._last_finish = self._last_forget = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Receive, work and send until ``stopping`` is set; what is not done then is done after the next start.
@@ -89,12 +92,15 @@ class SeriesService:
             LdmsrError: the batch cannot go on.
         """
         with self._receiver:
+            _log.info("Listening on port %d", self._receiver.port)
             is_busy = False
             while not stopping.is_set():
                 self._take_in(wait=not is_busy)
                 is_busy = self._batch.pump(_LOOK_EVERY_S)
                 self._finish()
+                self._forget_old()
                 self._beat()
+        _log.info("Ended; what is not done yet is done after the next start")
 
     def _take_in(self, wait: bool) -> None:
         try:
@@ -134,13 +140,13 @@ class SeriesService:
                     received.again_at = None
                     self._take(series)
             elif not received.is_refused and all(self._batch.is_settled(unit) for unit in received.units):
-                self._settled(series)
+                del self._received[series]
+                self._settled(series, self._keep)
             else:
                 self._unsettled(series, received)
 
-    def _settled(self, series: Path) -> None:
-        del self._received[series]
-        if self._keep:
+    def _settled(self, series: Path, keep: bool) -> None:
+        if keep:
             return
         try:
             self._receiver.remove(series)
@@ -159,6 +165,19 @@ class SeriesService:
             return
         _log.warning("Series %s failed; its images stay in the spool for the next start", series.name)
         del self._received[series]
+
+    def _forget_old(self) -> None:
+        """Remove what was kept for as long as it should be."""
+        if self._retain_s is None or time.monotonic() - self._last_forget < min(_FORGET_EVERY_S, self._retain_s):
+            return
+        self._last_forget = time.monotonic()
+        before = time.time() - self._retain_s
+        for series in self._receiver.spool.ready_series():
+            if series not in self._received and series.stat().st_mtime < before:
+                self._settled(series, keep=False)
+        n_removed = self._batch.forget_sent(before)
+        if n_removed:
+            _log.info("Removed %d results older than %.3g days", n_removed, self._retain_s / 86400)
 
     def _beat(self) -> None:
         if time.monotonic() - self._last_beat < _BEAT_EVERY_S:

@@ -56,6 +56,13 @@ _REQUEST_WITHIN_S = 10.0
 #: Bits of a fragment's first byte (PS3.8 E.2).
 _IS_COMMAND, _IS_LAST = 1, 2
 
+#: Why we reject (PS3.8 table 9-21), by source and number.
+_REJECTED = {
+    (1, 3): "its AE title is not one of --allow",
+    (1, 7): "it called {}, which is not our AE title",
+    (3, 2): "there are as many associations as --max-associations allows",
+}
+
 OUT_OF_RESOURCES, NOT_UNDERSTOOD, NOT_MATCHING = 0xA700, 0xC000, 0xA900
 
 
@@ -95,6 +102,9 @@ class Endpoint:
         address: address of the network interface; all interfaces when empty.
         tls: certificates; None listens without TLS.
         timeout_s: silence after which an association is aborted.
+
+    Raises:
+        SettingsError: there is no such port, or nobody may call.
     """
 
     ae_title: str
@@ -103,6 +113,13 @@ class Endpoint:
     address: str = ""
     tls: TlsSettings | None = None
     timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise SettingsError(f"port is {self.port}; give a whole number from 1 to 65535.")
+        if not self.allowed:
+            # pynetdicom takes an empty list for "anybody".
+            raise SettingsError("Name the AE titles that may send; without any, none may.")
 
 
 @dataclass(frozen=True)
@@ -195,8 +212,18 @@ class SizeLimit:
 
 
 def _on_rejected(event: evt.Event) -> None:
-    del event  # what a stranger calls himself is not repeated
-    _log.warning("An association was rejected: AE title not allowed, or too many.")
+    """Say who was refused, and why (binds to ``EVT_REJECTED``)."""
+    association = event.assoc
+    answer = association.acceptor.primitive
+    why = _REJECTED.get((answer.result_source, answer.diagnostic), "it asked for what is not supported")
+    called = ascii(association.requestor.primitive.called_ae_title.strip())
+    _log.warning("Refused an association of %s: %s", caller_of(association), why.format(called))
+
+
+def caller_of(association: Any) -> str:
+    """AE title and address of who asked for an association; what a stranger calls himself is escaped."""
+    requestor = association.requestor
+    return f"AE title {requestor.ae_title.strip()!a} at {requestor.address}"
 
 
 def answer(refusal: Refusal | None) -> int | Dataset:
@@ -207,6 +234,15 @@ def answer(refusal: Refusal | None) -> int | Dataset:
     status.Status = refusal.status
     status.ErrorComment = refusal.reason.value
     return status
+
+
+@dataclass
+class _Call:
+    """An association: its number, and how many images it has brought."""
+
+    number: int
+    n_taken: int = 0
+    n_refused: int = 0
 
 
 class StoreServer:
@@ -229,14 +265,11 @@ class StoreServer:
         endpoint: Endpoint,
         limits: ReceiverLimits = DEFAULT_RECEIVER_LIMITS,
     ) -> None:
-        if not endpoint.allowed:
-            # pynetdicom takes an empty list for "anybody".
-            raise SettingsError("Name the AE titles that may send; without any, none may.")
         self._storage, self._folder, self.limits = storage, folder, limits
         self._endpoint = endpoint
         self._ssl = None if endpoint.tls is None else endpoint.tls.server_context()
         self._size_limit = SizeLimit(limits.max_object_bytes)
-        self._numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._calls: WeakKeyDictionary[Any, _Call] = WeakKeyDictionary()
         self._next_number = itertools.count(1)
         self._server: Any = None
         self._ae = application_entity(check_ae_title(endpoint.ae_title), endpoint.timeout_s)
@@ -261,10 +294,12 @@ class StoreServer:
         handlers = [
             *PROMPT,
             (evt.EVT_ESTABLISHED, on_established),
+            (evt.EVT_ESTABLISHED, self._on_begun),
             (evt.EVT_CONN_CLOSE, on_hang_up),
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
             (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_RELEASED, lambda event: self._storage.released(self._number(event.assoc))),
+            (evt.EVT_RELEASED, self._on_released),
+            (evt.EVT_ABORTED, self._on_aborted),
             (evt.EVT_REJECTED, _on_rejected),
         ]
         try:
@@ -291,13 +326,27 @@ class StoreServer:
 
     def open_associations(self) -> set[int]:
         """Numbers of associations whose threads live; no handler of any other will be called again."""
-        return {self._number(association) for association in self._ae.active_associations}
+        return {self._call(association).number for association in self._ae.active_associations}
 
-    def _number(self, association: Any) -> int:
-        return self._numbers.setdefault(association, next(self._next_number))
+    def _call(self, association: Any) -> _Call:
+        return self._calls.setdefault(association, _Call(next(self._next_number)))
+
+    def _on_begun(self, event: evt.Event) -> None:
+        _log.info("Association %d begun by %s", self._call(event.assoc).number, caller_of(event.assoc))
+
+    def _on_released(self, event: evt.Event) -> None:
+        call = self._call(event.assoc)
+        self._storage.released(call.number)
+        _log.info("Association %d ended: %d images taken, %d refused", call.number, call.n_taken, call.n_refused)
+
+    def _on_aborted(self, event: evt.Event) -> None:
+        call = self._call(event.assoc)
+        said = "Association %d was aborted or lost: %d images taken, %d refused"
+        _log.warning(said, call.number, call.n_taken, call.n_refused)
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
-        image = IncomingImage(event, self._number(event.assoc))
+        call = self._call(event.assoc)
+        image = IncomingImage(event, call.number)
         try:
             refusal = self._beyond_limits(image) or self._storage.store(image)
         except OSError as error:
@@ -310,6 +359,8 @@ class StoreServer:
         if refusal is not None:
             _log.warning("Refused an image: %s [%s]", refusal.message, refusal.reason.value)
             self._storage.refused(image, refusal)
+        call.n_taken += refusal is None
+        call.n_refused += refusal is not None
         return answer(refusal)
 
     def _beyond_limits(self, image: IncomingImage) -> Refusal | None:

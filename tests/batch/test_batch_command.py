@@ -174,7 +174,7 @@ def test_exit_codes(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[
     assert "factor is '5'" in capsys.readouterr().err
     assert batch(good, tmp_path / "o7", tmp_path / "no bundle") == 1
     assert main(["batch", str(good)]) == 1
-    assert main(["batch", str(good), "--status"]) == 7
+    assert main(["batch", str(good), "--status"]) == 2
     assert "no ledger" in capsys.readouterr().err
     assert batch(good, tmp_path / "o7", bundle) == 0
 

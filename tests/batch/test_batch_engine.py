@@ -17,7 +17,7 @@ from odd_run import nearest_bundle
 
 from monai_ldmsr.batch import Batch, BatchProgress, Ledger, LocalWorker, WorkSettings
 from monai_ldmsr.batch.engine import settings_fingerprint
-from monai_ldmsr.errors import LdmsrError, OutputError, ReasonCode, SettingsError
+from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io import SkippedItem
 
 __all__ = ["cheap"]
@@ -243,9 +243,11 @@ def test_what_a_killed_process_left_is_cleared_but_nothing_else(tmp_path: Path, 
 
 
 def test_a_damaged_or_foreign_ledger_is_told(tmp_path: Path, threads: Executor) -> None:
-    with pytest.raises(OutputError, match="no ledger"):
+    with pytest.raises(SourceError, match="no ledger"):
         Ledger(tmp_path, for_reading=True)
     (tmp_path / "ledger.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(CorruptSourceError, match="The ledger cannot be read"):
+        Ledger(tmp_path, for_reading=True)
     for call in (lambda: Ledger(tmp_path), lambda: Batch(tmp_path, SETTINGS, threads, 3)):
         with pytest.raises(LdmsrError, match="remove it: all series are then done again"):
             call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 import shutil
 import signal
 import sqlite3
@@ -26,7 +27,7 @@ from pacs_fixtures import wait_until
 from places import TESTS
 
 from monai_ldmsr.batch import Batch, WorkSettings, delivery_queue
-from monai_ldmsr.cli import main
+from monai_ldmsr.cli import command_parser, main
 from monai_ldmsr.io import find_dicom_series
 from monai_ldmsr.pacs.peers import DicomPeer
 from monai_ldmsr.pacs.receiver import SeriesReceiver
@@ -127,7 +128,8 @@ def test_a_series_comes_in_and_its_result_goes_out(
     caplog.set_level(logging.INFO)
     made = make_series(tmp_path / "in", "MR", SHAPE)
     with serving(archive.peer) as receiver:
-        assert store(made.paths, receiver.port) == [0x0000] * 3
+        port = receiver.port
+        assert store(made.paths, port) == [0x0000] * 3
         wait_until(lambda: len(archive.images) >= 3, WITHIN_S)
         wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
         assert_is_result(archive.images, made.paths)
@@ -141,7 +143,12 @@ def test_a_series_comes_in_and_its_result_goes_out(
     assert len(archive.images) == 3
     assert is_alive(tmp_path / "out")
     told = caplog.text + "".join(map(str, rows(tmp_path, "deliveries", "*") + rows(tmp_path, "memory", "*")))
-    for secret in (MARKER, MARKER_ID, str(tmp_path), "STRANGER", "Phantom"):
+    assert "Refused an association of AE title 'STRANGER' at 127.0.0.1: its AE title is not one of --allow" in told
+    assert "begun by AE title 'MODALITY' at 127.0.0.1" in told
+    assert "ended: 6 images taken, 0 refused" in told
+    assert f"Listening on port {port}" in told
+    assert caplog.messages[-1].startswith("Ended; what is not done")
+    for secret in (MARKER, MARKER_ID, str(tmp_path), "Phantom"):
         assert secret not in told
 
 
@@ -213,6 +220,37 @@ def test_what_could_not_be_written_is_tried_again(serving: Callable, tmp_path: P
         assert len(in_spool(tmp_path)) == 1, "kept"
 
 
+def test_results_are_removed_when_they_were_kept_for_as_long_as_asked(
+    serving: Callable, archive: ResultArchive, tmp_path: Path
+) -> None:
+    """What was sent goes, with its row and, with --keep, its source; what could not be sent stays."""
+    made = [make_series(tmp_path / name, "CT", SHAPE) for name in ("one", "two")]
+    with serving(archive.peer, keep=True, retain_s=3600.0) as receiver:
+        store(made[0].paths, receiver.port)
+        wait_until(lambda: len(archive.images) == 3, WITHIN_S)
+        wait_until(lambda: rows(tmp_path, "deliveries", "state") == [("sent",)], WITHIN_S)
+        time.sleep(1.5)
+        assert (states(tmp_path), len(in_spool(tmp_path))) == (["done"], 1)
+    with sqlite3.connect(tmp_path / "out" / "ledger.sqlite") as database:
+        database.execute("UPDATE units SET ended_at = ended_at - 7200")
+    (received,) = in_spool(tmp_path)
+    os.utime(received, (time.time() - 7200, time.time() - 7200))
+    with ResultArchive().listening() as gone:
+        pass
+    with serving(archive.peer, gone.peer, keep=True, retain_s=3600.0):  # one destination has not got it
+        time.sleep(2.5)
+        assert states(tmp_path) == ["done"]
+        assert list((tmp_path / "out").glob("*/dicom"))
+    with serving(archive.peer, keep=True, retain_s=3600.0) as receiver:
+        wait_until(lambda: not states(tmp_path), WITHIN_S)
+        wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
+        assert rows(tmp_path, "outputs", "name") == rows(tmp_path, "deliveries", "unit") == []
+        assert not list((tmp_path / "out").glob("*/dicom"))
+        wait_until(lambda: "Done" not in (tmp_path / "out" / "index.html").read_text(), WITHIN_S)
+        store(made[1].paths, receiver.port)
+        wait_until(lambda: states(tmp_path) == ["done"], WITHIN_S)
+
+
 @pytest.mark.slow
 def test_a_killed_service_loses_nothing_and_doubles_nothing(
     archive: ResultArchive, bundle: Path, tmp_path: Path
@@ -221,7 +259,7 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(
     made = [make_series(tmp_path / name, "CT", SHAPE) for name in ("one", "two")]
     hold = tmp_path / "hold"
     hold.touch()
-    options = ["--allow", "MODALITY", "--address", "127.0.0.1", "--send", archive.peer, "--quiet", "0.2"]
+    options = ["--allow", "MODALITY", "--address", "127.0.0.1", "--send", archive.peer, "--stable-age", "0.2"]
     options += ["--spool", str(tmp_path / "spool"), "--device", "cpu", "--bundle", str(bundle)]
     with ResultArchive().listening() as probe:
         port = probe.port
@@ -234,7 +272,7 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
-                assert "listening" in process.stderr.readline()
+                assert "Listening" in process.stderr.readline()
                 yield process
             finally:
                 process.kill()
@@ -256,7 +294,7 @@ def test_a_killed_service_loses_nothing_and_doubles_nothing(
         process.send_signal(signal.SIGTERM)
         assert process.wait(WITHIN_S) == 0
         assert process.stderr is not None
-        assert "ended" in process.stderr.read()
+        assert "Ended" in process.stderr.read()
     assert_is_result(archive.images, [path for series in made for path in series.paths])
     assert states(tmp_path) == ["done"] * 2
     assert not list((tmp_path / "out").glob(".*.part"))
@@ -275,3 +313,58 @@ def test_serving_nobody_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["serve", str(tmp_path / "out"), "--port", "0"]) == 1
     assert "AE titles that may send" in capsys.readouterr().err
     assert main(["serve", str(tmp_path / "out"), "--allow", "A", "--send", "nonsense"]) == 1
+
+
+@pytest.mark.parametrize("port", ["0x", "-1", "65536", "used"])
+def test_a_port_that_cannot_be_is_refused_before_it_listens(
+    port: str, tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ResultArchive().listening() as other:
+        text = str(other.port) if port == "used" else port
+        command = ["serve", str(tmp_path / "out"), "--allow", "A", "--port", text, "--bundle", str(bundle)]
+        command += ["--address", "127.0.0.1", "--device", "cpu"]
+        if port == "0x":
+            with pytest.raises(SystemExit) as ended:
+                main(command)
+            assert ended.value.code == 1
+        else:
+            assert main(command) == 1
+    said = capsys.readouterr().err + caplog.text
+    assert {"0x": "invalid int", "used": "in use"}.get(port, "1 to 65535") in said
+    assert "Listening" not in said
+
+
+def test_several_ae_titles_in_one_option() -> None:
+    """As an environment file gives them to the unit and to compose."""
+    parsed = command_parser().parse_args(["serve", "out", "--allow", "CT1, MR 2,", "--allow=CT3"])
+    assert parsed.allow == ["CT1", "MR 2", "CT3"]
+
+
+def test_the_log_has_times_where_asked(tmp_path: Path) -> None:
+    code = "import sys; from monai_ldmsr.cli import main; sys.exit(main(sys.argv[1:]))"
+    options = ["--log-time", "serve", "out", "--allow", "A", "--port", "0", "--device", "cpu", "--spool", "spool"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stderr is not None
+        said = it.stderr.readline()
+        it.terminate()
+        assert it.wait(WITHIN_S) == 0
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO monai_ldmsr\.pacs\.service: Listening", said)
+
+
+@pytest.mark.parametrize("option", ["fetch nonsense in --study 1.2", "batch in o --send nonsense"])
+def test_an_address_is_checked_before_packages(option: str, tmp_path: Path) -> None:
+    """Also where pynetdicom and requests are not installed."""
+    (tmp_path / "in").mkdir()
+    code = (
+        "import sys; sys.modules['pynetdicom'] = sys.modules['requests'] = None; "
+        "from monai_ldmsr.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *option.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "AET@HOST:PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "pip install" not in done.stderr

@@ -46,11 +46,11 @@ def pacs() -> Iterator[OrthancServer]:
 def serving(folder: Path, port: int, pacs: OrthancServer) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "monai_ldmsr", "--log-level", "info", "serve", str(folder / "out")]
     command += ["--port", str(port), "--address", "127.0.0.1", "--allow", pacs.aet, "--allow", "STORESCU"]
-    command += ["--send", pacs.peer, "--quiet", "0.5", "--steps", "1", "--device", "cpu"]
+    command += ["--send", pacs.peer, "--stable-age", "0.5", "--steps", "1", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("a") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
         try:
-            wait_until(lambda: "listening" in (folder / "log").read_text(), WITHIN_S)
+            wait_until(lambda: "Listening" in (folder / "log").read_text(), WITHIN_S)
             yield process
         finally:
             process.kill()
