@@ -27,6 +27,7 @@ from monai_ldmsr.training.split_file import SPLIT_FILE, write_split
 from monai_ldmsr.training.training_data import TrainingData, spoken_counts
 
 if TYPE_CHECKING:
+    from monai_ldmsr.evaluation.progress import EvaluationProgress
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
     from monai_ldmsr.evaluation.table import EvaluationTable
     from monai_ldmsr.evaluator import Progress, SeriesEvaluator, SourceDataset
@@ -218,6 +219,7 @@ def evaluate(
     bundle: str | Path = DEFAULT_BUNDLE,
     baselines: str | Path | None = None,
     limits: ReadLimits | None = None,
+    progress: EvaluationProgress | None = None,
 ) -> EvaluationTable:
     """Degrade high-resolution volumes, super-resolve them in every way of the table, and compare with the original.
 
@@ -237,6 +239,7 @@ def evaluate(
         bundle: whose ``evaluate.yaml`` is run.
         baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
         limits: the largest volume that is read.
+        progress: called as each row of each slice begins: what is worked on, and the share that is done, 0 to 1.
 
     Raises:
         SettingsError: an argument is outside what is possible.
@@ -252,7 +255,7 @@ def evaluate(
     with unwrapped():
         workflow = open_workflow(find_bundle(bundle), "evaluate", **given)
         evaluation: SplitEvaluation = workflow.evaluator
-    return evaluation.run(output_dir)
+    return evaluation.run(output_dir, progress)
 
 
 def train(

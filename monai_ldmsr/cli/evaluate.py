@@ -60,22 +60,26 @@ def add(commands: Commands) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.cli.views import ShareView
     from monai_ldmsr.workflow import evaluate
 
-    table = evaluate(
-        arguments.source,
-        arguments.output,
-        factor=arguments.factor,
-        split=arguments.split,
-        operator=arguments.operator,
-        noise_grey=arguments.noise,
-        modality=arguments.modality,
-        slices_per_volume=arguments.slices,
-        native_slices_per_volume=arguments.native_slices,
-        device=arguments.device,
-        bundle=arguments.bundle,
-        limits=limits_of(arguments),
-    )
+    with ShareView() as view:
+        view.update("reading the volumes", 0.0)
+        table = evaluate(
+            arguments.source,
+            arguments.output,
+            factor=arguments.factor,
+            split=arguments.split,
+            operator=arguments.operator,
+            noise_grey=arguments.noise,
+            modality=arguments.modality,
+            slices_per_volume=arguments.slices,
+            native_slices_per_volume=arguments.native_slices,
+            device=arguments.device,
+            bundle=arguments.bundle,
+            limits=limits_of(arguments),
+            progress=view.update,
+        )
     found = table.as_dict()
     _print_rows("degraded", found["rows"], _QUALITY)
     _print_rows("structure", found["structure"]["rows"])
@@ -89,10 +93,14 @@ def _print_rows(title: str, rows: Mapping[str, Any], columns: Sequence[str] = ()
     """Means of a table, and nothing for an empty one; all columns unless some are named."""
     if not rows:
         return
+    from monai_ldmsr.evaluation.labels import label
+
     columns = columns or list(next(iter(rows.values())))
-    width = max(len(name) for name in (title, *rows)) + 2
+    width = max(len(name) for name in (title, *map(label, rows))) + 2
     print(f"{title:{width}}" + "".join(f"{_SHORT.get(column, column):>12}" for column in columns))
     for row, cells in rows.items():
         means = [cells[column]["mean"] for column in columns]
-        print(f"{row:{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>12}" for mean in means))
+        print(
+            f"{label(row):{width}}" + "".join(f"{'-' if mean is None else format(mean, '.3f'):>12}" for mean in means)
+        )
     print()

@@ -15,6 +15,7 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchView",
+    "ShareView",
     "SliceView",
     "print_counts",
     "print_failures",
@@ -82,6 +84,26 @@ class SliceView(_View):
         if done == total or tenth != self._tenth:
             self._tenth = tenth if done < total else -1
             print(f"{label}: {done} of {total} slices", file=sys.stderr, flush=True)
+
+
+class ShareView(_View):
+    """What is worked on, and the share that is done; in a pipe a line every few seconds."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        super().__init__(BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self._task = self._bar.add_task("", total=1.0)
+        self._seconds, self._start, self._said = seconds, 0.0, float("-inf")
+
+    def update(self, what: str, share: float) -> None:
+        """Show what is worked on, and that a share of all, 0 to 1, is done."""
+        now = time.monotonic()
+        self._start = self._start if share else now
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=share, description=what)
+        elif share >= 1 or now - self._said >= self._seconds:
+            self._said = now
+            left = f", {spoken_duration((now - self._start) * (1 - share) / share)} left" if 0 < share < 1 else ""
+            print(f"{100 * share:.0f} %, {what}{left}", file=sys.stderr, flush=True)
 
 
 class BatchView(_View):

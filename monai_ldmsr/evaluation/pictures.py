@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.evaluation.figures import FREQUENCIES
+from monai_ldmsr.evaluation.labels import label
 from monai_ldmsr.metrics.native import flattest_tiles
 from monai_ldmsr.metrics.sharpness import to_grey8
 
@@ -29,7 +30,11 @@ _STEP = 8
 #: Share of the guide's detail that the window leaves out on each side, and the least half-width of a window.
 _WINDOW_SHARE, _MIN_HALF_WINDOW = 0.005, 0.04
 
-_CAPTION, _GAP = 16, 2
+#: Images of a detail beside each other on a sheet, so that a page need not shrink it; the others follow below.
+_ACROSS = 4
+
+#: Pixels of the line above each image, of its letters, and between images.
+_CAPTION, _LETTERS, _GAP = 24, 15, 4
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class Detail:
     window: tuple[float, float]
 
 
-def find_details(images: Mapping[str, Tensor], guide: str, label: str) -> list[Detail]:
+def find_details(images: Mapping[str, Tensor], guide: str, shows: str) -> list[Detail]:
     """The flattest and the sharpest place of a slice; the first only where there is flat tissue.
 
     Args:
         images: row name to slice (1, 1, H, W) in model range, all on one grid.
         guide: row in which places and windows are found.
-        label: what the slice shows.
+        shows: what the slice shows.
     """
     places = {"flat tissue": flattest_detail(images[guide]), "edge": sharpest_detail(images[guide])}
     details = []
@@ -63,7 +68,7 @@ def find_details(images: Mapping[str, Tensor], guide: str, label: str) -> list[D
         rows, columns = (slice(start, start + _DETAIL) for start in place)
         # Copies, so that whole slices need not be kept.
         cut = {name: image[0, 0, rows, columns].clone() for name, image in images.items()}
-        details.append(Detail(f"{label}, {kind}", cut, _window(cut[guide])))
+        details.append(Detail(f"{shows}, {kind}", cut, _window(cut[guide])))
     return details
 
 
@@ -84,25 +89,27 @@ def sharpest_detail(image: Tensor) -> tuple[int, int]:
 
 
 def draw_details(details: Sequence[Detail], path: Path) -> None:
-    """One line a detail, one column a row of the table, pixels repeated; patients lie as radiologists see them.
+    """Each detail in all rows, pixels repeated; patients lie as radiologists see them.
 
     Args:
         details: all with the same rows; first axis the column index i.
         path: PNG file to write.
     """
     names = list(details[0].images) if details else []
-    step = _DETAIL * _ZOOM + _GAP
-    sheet = Image.new("L", (max(1, len(names)) * step, len(details) * (step + _CAPTION) + _CAPTION))
-    draw = ImageDraw.Draw(sheet)
-    for column, name in enumerate(names):
-        draw.text((column * step + 4, 2), name, fill=255)
-    for line, detail in enumerate(details):
-        top = line * (step + _CAPTION) + _CAPTION
-        draw.text((4, top + 2), detail.label, fill=180)
-        for column, name in enumerate(names):
+    step, lines = _DETAIL * _ZOOM + _GAP, -(-len(names) // _ACROSS)
+    height = _CAPTION + lines * (step + _CAPTION)
+    sheet = Image.new("L", (max(1, min(_ACROSS, len(names))) * step, max(1, len(details) * height)))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LETTERS)
+    for number, detail in enumerate(details):
+        top = number * height
+        draw.rectangle((0, top, sheet.width, top + _CAPTION - 1), fill=60)
+        draw.text((4, top + 3), detail.label, fill=255, font=font)
+        for n, name in enumerate(names):
+            left, below = n % _ACROSS * step, top + _CAPTION + n // _ACROSS * (step + _CAPTION)
+            draw.text((left + 4, below + 3), label(name), fill=220, font=font)
             pixels = to_grey8(detail.images[name].T, *detail.window).numpy().astype(np.uint8)
             zoomed = ImageOps.scale(Image.fromarray(pixels), _ZOOM, Image.Resampling.NEAREST)
-            sheet.paste(zoomed, (column * step, top + _CAPTION))
+            sheet.paste(zoomed, (left, below + _CAPTION))
     sheet.save(path)
 
 
@@ -117,7 +124,7 @@ def draw_spectrum(ratio: Mapping[str, Sequence[float]], factor: int, path: Path)
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
     for row, values in ratio.items():
-        axes.semilogy(FREQUENCIES, values, label=row, color="black" if row == "hr" else None)
+        axes.semilogy(FREQUENCIES, values, label=label(row), color="black" if row == "hr" else None)
     axes.axvline(0.5 / factor, color="grey", linestyle=":")
     axes.text(0.5 / factor, 2.2, " Nyquist of the source", color="grey", fontsize=8)
     axes.set(xlabel="cycles a pixel", ylabel="power / original's power", ylim=(1e-4, 4), xlim=(0, 0.5))

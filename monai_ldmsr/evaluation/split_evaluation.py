@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.evaluation.figures import measure, radial_power
 from monai_ldmsr.evaluation.pictures import Detail, data_uri, draw_details, draw_spectrum, find_details
+from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
 from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline, super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
 from monai_ldmsr.evaluation.volumes import MIN_SIDE, measured_slices, shown_slices
@@ -99,6 +100,7 @@ class SplitEvaluation:
                 f"{self.native_slices_per_volume}; give 1 or more, and 0 or more."
             )
         self.networks = {name: on_device(network, self.device) for name, network in self.networks.items()}
+        self._steps = EvaluationSteps(self.volumes, 0, None)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -109,11 +111,15 @@ class SplitEvaluation:
         return own | {f"{name}_{key}": value for name, net in networks for key, value in net.describe().items()}
 
     @torch.inference_mode()
-    def run(self, output_dir: str | Path) -> EvaluationTable:
+    def run(self, output_dir: str | Path, progress: EvaluationProgress | None = None) -> EvaluationTable:
         """Measure all rows; write the tables, the figures of each slice, and pictures.
 
         The pictures are ``examples.png``, ``failures.png`` (where there is a network), ``native.png`` (where slices are
         measured as scanned) and ``spectrum.png``.
+
+        Args:
+            output_dir: made when missing.
+            progress: called as each row of each slice begins.
 
         Raises:
             OutputError: the output folder cannot be written; found out before anything is computed.
@@ -122,6 +128,7 @@ class SplitEvaluation:
         folder = Path(output_dir)
         make_writable(folder)
         table = EvaluationTable(self.settings, self.seed)
+        self._steps = EvaluationSteps(self.volumes, self._n_pixels(), progress)
         sheets = self._degraded_details(table)
         if not table.records:
             raise SourceError(
@@ -137,8 +144,10 @@ class SplitEvaluation:
             self.device,
             self.max_examples,
             self.native_side,
+            self._steps,
         )
         sheets["native"] = native.run(table)
+        self._steps.end()
         pictures = self._draw(table, sheets, folder)
         written = table.write(folder, pictures)
         for row, cells in written["rows"].items():
@@ -155,10 +164,22 @@ class SplitEvaluation:
             result = interpolate(low, self.factor)
             yield name, result, time.perf_counter() - start
         for name, network in self.networks.items():
-            start = time.perf_counter()
-            result = super_resolved(network, case.low, case.volume, self._degrade, self.consistency, self.device)
-            yield name, case.volume.intensity.forward(result), time.perf_counter() - start
+            with self._steps.step(case.volume, "degraded", name, case.high.numel()):
+                start = time.perf_counter()
+                result = super_resolved(network, case.low, case.volume, self._degrade, self.consistency, self.device)
+                took = time.perf_counter() - start
+            yield name, case.volume.intensity.forward(result), took
         yield "hr", case.volume.intensity.forward(case.high), 0.0
+
+    def _n_pixels(self) -> int:
+        """Pixels that all networks together make of all slices."""
+        total = 0
+        for volume in self.volumes:
+            sizes = [volume.slices[n].shape for n in measured_slices(volume, self.slices_per_volume)]
+            total += sum(height * width for height, width in sizes)
+            sizes = [volume.slices[n].shape for n in measured_slices(volume, self.native_slices_per_volume)]
+            total += sum(self.factor**2 * min(self.native_side, h) * min(self.native_side, w) for h, w in sizes)
+        return total * len(self.networks)
 
     def _degraded_details(self, table: EvaluationTable) -> dict[str, list[Detail]]:
         """Add the degraded slices to the table; what is to be drawn of them, by sheet."""
@@ -234,6 +255,7 @@ class NativeEvaluation:
         max_examples: slices of which details are drawn.
         side: greatest side, in source pixels, of the middle part of a slice that is measured: results are the square of
             the factor as many.
+        steps: hears how far it is.
     """
 
     volumes: Sequence[TrainingVolume]
@@ -244,6 +266,7 @@ class NativeEvaluation:
     device: str | torch.device = "cpu"
     max_examples: int = 6
     side: int = 256
+    steps: EvaluationSteps = field(default_factory=lambda: EvaluationSteps((), 0, None))
 
     def run(self, table: EvaluationTable) -> list[Detail]:
         """Add all rows of all slices to the table; return the details to be drawn."""
@@ -259,9 +282,11 @@ class NativeEvaluation:
     def results(self, volume: TrainingVolume, number: int) -> Iterator[tuple[str, Tensor]]:
         """Each row of one slice: name, and (1, 1, f h, f w) in model range."""
         source = self._part(volume, number)
-        yield "bicubic", upsample_bicubic(volume.intensity.forward(source), self.operator.factor)
+        plain = upsample_bicubic(volume.intensity.forward(source), self.operator.factor)
+        yield "bicubic", plain
         for name, network in self.networks.items():
-            result = super_resolved(network, source, volume, self.operator, self.consistency, self.device)
+            with self.steps.step(volume, "as scanned", name, plain.numel()):
+                result = super_resolved(network, source, volume, self.operator, self.consistency, self.device)
             yield name, volume.intensity.forward(result)
 
     def _measure(self, volume: TrainingVolume, number: int, table: EvaluationTable) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Undefined
 
 from monai_ldmsr.evaluation.figures import FIGURE_DEFINITIONS, FIGURE_GOALS
+from monai_ldmsr.evaluation.labels import goal_phrase, label, mark
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
 from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS
 from monai_ldmsr.metrics.structure import STRUCTURE_DEFINITIONS, STRUCTURE_GOALS
@@ -119,9 +120,11 @@ class EvaluationTable:
         result = self.as_dict()
         # Rows of other networks than ours have no definition: their titles stay empty.
         environment = page_environment("monai_ldmsr.evaluation", Undefined)
-        environment.filters["cell"] = _text
+        environment.filters.update(cell=_text, label=label, goal=goal_phrase)
         columns = {"quality": COLUMNS, "structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}
-        page = environment.get_template("table.html").render(table=result, columns=columns, pictures=pictures)
+        page = environment.get_template("table.html").render(
+            table=result, columns=columns, pictures=pictures, mark=mark
+        )
         with output_errors("The table", "Choose another output folder."):
             replace_text(folder / "table.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
             replace_text(folder / "table.html", page)

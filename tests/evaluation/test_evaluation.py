@@ -18,14 +18,17 @@ from places import SAMPLES
 from scipy import ndimage
 
 from monai_ldmsr.cli import main
+from monai_ldmsr.cli.views import ShareView
 from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.errors import OutputError, SettingsError, SourceError
-from monai_ldmsr.evaluation.figures import FREQUENCIES, measure, radial_power
+from monai_ldmsr.evaluation.figures import FIGURE_GOALS, FREQUENCIES, measure, radial_power
+from monai_ldmsr.evaluation.labels import goal_phrase, label, mark
 from monai_ldmsr.evaluation.pictures import Detail, draw_details, find_details, flattest_detail, sharpest_detail
-from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline
+from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS, interpolate_bilinear, interpolate_bspline
 from monai_ldmsr.evaluation.split_evaluation import NativeEvaluation, SplitEvaluation
 from monai_ldmsr.evaluation.table import COLUMNS, NATIVE_COLUMNS, STRUCTURE_COLUMNS, EvaluationTable
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes, shown_slices
+from monai_ldmsr.metrics import NATIVE_GOALS, STRUCTURE_GOALS
 from monai_ldmsr.networks import SRResNetGenerator, upsample_bicubic
 from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
@@ -108,6 +111,72 @@ def test_intervals_follow_patients_not_slices() -> None:
         assert (cell["ci95"] is None) == (n_patients < 3), "one or two patients say nothing of others"
     assert cell["mean"] == 2.0
     assert cell["ci95"] == [1.0, 3.0], "three patients cannot say more"
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "usual", "original", "expected"),
+    [
+        ("high", 31.0, 30.0, None, "better"),
+        ("low", 31.0, 30.0, None, "worse"),
+        ("0", -0.1, 0.2, None, "better"),
+        ("near 1", 1.3, 1.0, None, "worse"),
+        ("1 at most", 0.5, 0.7, None, ""),
+        ("1 at most", 1.5, 0.7, None, "worse"),
+        ("the original's", 80.0, 50.0, 100.0, "better"),
+        ("the original's", 80.0, 50.0, None, ""),
+        ("high", 30.01, 30.0, None, ""),
+        ("high", None, 30.0, None, ""),
+    ],
+)
+def test_marks_say_what_is_better(
+    goal: str, value: float | None, usual: float, original: float | None, expected: str
+) -> None:
+    assert mark(goal, value, usual, original) == expected
+
+
+def test_every_row_figure_and_goal_has_words() -> None:
+    for name in (*ROW_DEFINITIONS, *COLUMNS, *STRUCTURE_COLUMNS, *NATIVE_COLUMNS):
+        assert label(name) != name.replace("_", " "), name
+    for goal in {**FIGURE_GOALS, **STRUCTURE_GOALS, **NATIVE_GOALS}.values():
+        assert goal_phrase(goal)[0] in "\u2191\u2193\u2192"
+        mark(goal, 1.0, 2.0, 3.0)
+
+
+def test_the_page_names_rows_and_marks_what_is_better(tmp_path: Path) -> None:
+    table = EvaluationTable({"factor": 2, "operator": "area"})
+    for row, psnr in {"lr": 20.0, "bicubic": 30.0, "my_net": 33.0, "hr": math.nan}.items():
+        about = {"volume": "v", "subject": "s", "modality": "MR", "slice": 0, "row": row}
+        table.add(about, {**dict.fromkeys((*COLUMNS, *STRUCTURE_COLUMNS), 1.0), "psnr": psnr}, np.ones(4))
+    table.write(tmp_path, {})
+    page = (tmp_path / "table.html").read_text()
+    for words in ("Bilinear", "Bicubic", "my net", "Original", "PSNR in dB", "\u2191 higher is better"):
+        assert words in page
+    assert page.count('title="better than bicubic"') == page.count('title="worse than bicubic"') == 2  # all, MR alone
+
+
+def test_an_evaluation_says_how_far_it_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volumes = load_evaluation_volumes(folder)
+    heard: list[tuple[str, float]] = []
+    networks = {name: SRResNetGenerator(2, features=4, num_blocks=1) for name in ("srresnet", "ldm")}
+    evaluation = SplitEvaluation(volumes, networks, 2, 1, max_examples=0, max_failures=0, native_side=96)
+    evaluation.run(tmp_path / "out", lambda what, share: heard.append((what, share)))
+    shares = [share for _, share in heard]
+    assert shares == sorted(shares)
+    assert (shares[0], heard[-1]) == (0.0, ("all volumes measured", 1.0))
+    kinds = {(what.split(" (")[0], what.split(", ")[1], what.split(", ")[2]) for what, _ in heard[:-1]}
+    measured = {kind[0] for kind in kinds}
+    both = {
+        (one, kind, row) for one in measured for kind in ("degraded", "as scanned") for row in ("SRResNet", "Diffusion")
+    }
+    assert kinds == both
+    assert len(measured) == 2
+    with ShareView(seconds=0) as view:
+        for what, share in heard:
+            view.update(what, share)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(heard)
+    assert said[0].startswith("0 %, volume ")
+    assert said[1].endswith(" left")
 
 
 @pytest.mark.slow
@@ -355,11 +424,14 @@ def test_details_show_flat_tissue_and_an_edge_in_one_window(tmp_path: Path) -> N
     assert edge.window[0] < 0 < 0.9 < edge.window[1]
     draw_details([flat, edge], tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    first = sheet[32 : 32 + 288, :288]
+    first = sheet[48 : 48 + 288, :288]
     assert (first[::3, ::3] == first[2::3, 1::3]).all()
     low, high = flat.window
     expected = ((flat.images["source"].T - low) / (high - low) * 255).clamp(0, 255).numpy()
     assert np.abs(first[::3, ::3] - expected).max() < 1
-    assert (sheet[32 : 32 + 288, 290 : 290 + 288] == 255).all(), "the same window, so brighter by 0.5"
+    assert (sheet[48 : 48 + 288, 292 : 292 + 288] == 255).all(), "the same window, so brighter by 0.5"
+    many = Detail("MR", {f"row{n}": flat.images["source"] for n in range(9)}, flat.window)
+    draw_details([many], tmp_path / "wide.png")
+    assert Image.open(tmp_path / "wide.png").width <= 1300, "what a page of 1400 pixels shows without shrinking it"
     none = find_details({"hr": torch.zeros(1, 1, 96, 96)}, "hr", "CT")
     assert [detail.label for detail in none] == ["CT, edge"]
