@@ -116,6 +116,7 @@ class SeriesEvaluator:
         created: time at which the result says that it was made; now when None. See :func:`~monai_ldmsr.super_resolve`.
         series_number: Series Number of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
+        transfer_syntax: likewise.
         outputs: what is made of each case beside images and report.
     """
 
@@ -132,6 +133,7 @@ class SeriesEvaluator:
         created: datetime | str | None = None,
         series_number: int | None = None,
         series_description: str | None = None,
+        transfer_syntax: str = "explicit",
         outputs: Sequence[CaseOutput] = (),
     ) -> None:
         self.dataset = dataset
@@ -139,7 +141,7 @@ class SeriesEvaluator:
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
-        header = HeaderTexts(moment(created), series_number, series_description)
+        header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax)
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
         self.summary = RunSummary(())
         self._device_is_free = threading.Lock()

@@ -45,23 +45,25 @@ class BundleModel:
 
 @dataclass(frozen=True)
 class HeaderTexts:
-    """What a user sets in the headers of DICOM results; None takes what is usual.
+    """What a user sets in DICOM results beside their voxels; None takes what is usual.
 
     Args:
         created: time at which the result says that it was made, with its time zone; reports say so, too.
         series_number: see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
+        transfer_syntax: likewise.
 
     Raises:
-        SettingsError: number or description cannot be written.
+        SettingsError: one of them cannot be written.
     """
 
     created: datetime | None = None
     series_number: int | None = None
     series_description: str | None = None
+    transfer_syntax: str = "explicit"
 
     def __post_init__(self) -> None:
-        checked({"series_number": self.series_number, "series_description": self.series_description})
+        checked(vars(self))
 
 
 def derivation_of(model: BundleModel, network: SliceNetwork, settings: Mapping[str, Any] | None = None) -> Derivation:
@@ -82,6 +84,7 @@ def _derivation(
         made_at=texts.created,
         series_number=texts.series_number,
         series_description=texts.series_description,
+        transfer_syntax=texts.transfer_syntax,
     )
 
 

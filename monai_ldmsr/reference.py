@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import AllTransferSyntaxes, ExplicitVRLittleEndian
+from pydicom.uid import AllTransferSyntaxes
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, AttributeRule, Fate
 from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
 from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES
+from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES
 
 __all__ = ["PAGES", "write_pages"]
 
@@ -67,7 +68,10 @@ def dicom_support() -> str:
         for uid in AllTransferSyntaxes
         if not uid.is_private and _can_decode(uid)
     ]
-    written = _table(("transfer syntax", "UID"), [(ExplicitVRLittleEndian.name, f"`{ExplicitVRLittleEndian}`")])
+    written = _table(
+        ("transfer syntax", "UID", "asked for by `--transfer-syntax`"),
+        [(uid.name, f"`{uid}`", f"`{name}`") for name, uid in TRANSFER_SYNTAXES.items()],
+    )
     return _page(
         "SOP classes and transfer syntaxes",
         "",

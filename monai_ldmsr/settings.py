@@ -21,6 +21,7 @@ from monai_ldmsr.choices import FACTORS, MAX_NOISE, MODALITIES
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
+from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES, checked_syntax
 from monai_ldmsr.number_settings import real_number, said, whole_number
 from monai_ldmsr.operators import OPERATORS
 
@@ -160,6 +161,14 @@ class WorkSettings:
         checked_description,
         changes="headers",
         usual="'SR x2 (research)' and the source's",
+    )
+
+    transfer_syntax: str = setting(
+        "explicit",
+        "transfer syntax of DICOM results; all but explicit VR little endian compress, and none loses anything",
+        checked_syntax,
+        changes="headers",
+        choices=TRANSFER_SYNTAXES,
     )
 
     def changing(self, *what: str) -> dict[str, Any]:

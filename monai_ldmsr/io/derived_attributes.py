@@ -207,7 +207,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.NEW, _ALL, "General Reference", "SourceImageSequence", "the one source slice or frame, with purpose"),
     (Fate.NEW, _ALL, "General Reference", "DerivationCodeSequence", "spatial resampling, appended"),
     (Fate.NEW, _ALL, "General Reference", "DerivationDescription", "method and settings, appended"),
-    (Fate.NEW, _ALL, "Image Pixel", "PixelData", "explicit VR little endian, uncompressed"),
+    (Fate.NEW, _ALL, "Image Pixel", "PixelData", "explicit VR little endian, or compressed without loss on request"),
     (Fate.RECOMPUTED, _ALL, "General Image", "InstanceNumber", "1 to n, upwards or downwards as the source's"),
     (Fate.RECOMPUTED, _CT_MR, "General Image", "ImageType", r"DERIVED\SECONDARY, further values kept"),
     (Fate.RECOMPUTED, ("PT",), "General Image", "ImageType", r"DERIVED\PRIMARY, further values kept"),

@@ -76,6 +76,7 @@ class Derivation:
         made_at: time of the result, with its time zone; now when None. Has no part in the UIDs.
         series_number: Series Number of the result, from which several volumes of a series count up; None: the usual.
         series_description: Series Description of the result, without what distinguishes volumes; None: the usual.
+        transfer_syntax: in which of ``TRANSFER_SYNTAXES`` it is written; has no part in the UIDs.
     """
 
     factor: Factors | int
@@ -87,6 +88,7 @@ class Derivation:
     made_at: datetime | None = None
     series_number: int | None = None
     series_description: str | None = None
+    transfer_syntax: str = "explicit"
 
     @property
     def factors(self) -> Factors:

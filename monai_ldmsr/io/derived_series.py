@@ -21,6 +21,7 @@ from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid,
 from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_instance
 from monai_ldmsr.io.dicom_pixels import StoredType
 from monai_ldmsr.io.dicom_series import DicomSeries
+from monai_ldmsr.io.transfer_syntaxes import compress
 from monai_ldmsr.storage import output_errors, synced_file
 
 __all__ = ["WrittenSeries", "is_of_another_source", "write_derived_series"]
@@ -52,7 +53,7 @@ def write_derived_series(
     output_dir: str | Path,
     derivation: Derivation,
 ) -> WrittenSeries:
-    """Write ``voxels`` as explicit VR little endian images ``IM0001.dcm`` ... along the normal.
+    """Write ``voxels`` as images ``IM0001.dcm`` ... along the normal.
 
     Values are stored as the source stored them (bits, sign, rescale) and clipped to that range; PET gets a
     new rescale slope for each slice. Padding voxels must have been put back. Memory: one slice at a time.
@@ -80,7 +81,7 @@ def write_derived_series(
             image = derived_header(source, k, shared)
         n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
-            paths.append(_written(image, output_dir, k))
+            paths.append(_written(image, output_dir / f"IM{k + 1:04d}.dcm", derivation.transfer_syntax))
     return WrittenSeries(tuple(paths), shared.series_instance_uid, n_clipped)
 
 
@@ -165,13 +166,13 @@ def _pet_slope(values: npt.NDArray[np.float32], low: int, high: int) -> DSfloat:
     return DSfloat(slope if slope > 0 else 1.0, auto_format=True)
 
 
-def _written(image: Dataset, output_dir: Path, k: int) -> Path:
+def _written(image: Dataset, path: Path, syntax: str) -> Path:
     """Write ``image`` to disk, not only to the system's cache."""
-    path = output_dir / f"IM{k + 1:04d}.dcm"
     image.file_meta = _file_meta(image)
     image = correct_ambiguous_vr(image, True)
+    compress(image, syntax)
     with output_errors(f"Image {path.name}"):
-        output_dir.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with synced_file(path) as file:
             dcmwrite(file, image, enforce_file_format=True)
     return path

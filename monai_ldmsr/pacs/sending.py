@@ -15,6 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from monai_ldmsr.batch import Delivery, DeliveryOutcome
 from monai_ldmsr.errors import LdmsrError, OutputError, PeerError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, sop_instance
+from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import Association, association, build_context, connection_lost, failure_of, status_of
 from monai_ldmsr.pacs.peers import DEFAULT_CALLER, Caller, DicomPeer, DicomwebPeer, parse_peer
@@ -30,6 +31,9 @@ _STORED = frozenset((_SUCCESS, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)))
 
 #: Between these, a change of the value representation's form loses nothing.
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+#: What results may be written in; a PACS that takes them not compressed gets them as they were before.
+_LOSSLESS = tuple(TRANSFER_SYNTAXES.values())
 
 #: What another attempt may cure; every other reason is the same next time.
 _PASSING = (ReasonCode.PACS_UNREACHABLE, ReasonCode.PACS_OUT_OF_RESOURCES, ReasonCode.PACS_REJECTED)
@@ -95,7 +99,7 @@ class StoreDelivery(_PacsDelivery):
 
     def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
         found = {(sop_class(header), header.file_meta.TransferSyntaxUID) for header in map(_header, paths)}
-        proposed = {(uid, syntax) for uid, own in found for syntax in (_PLAIN if own in _PLAIN else (own,))}
+        proposed = {(uid, syntax) for uid, own in found for syntax in _forms(own)}
         contexts = [build_context(uid, syntax) for uid, syntax in sorted(proposed)]
         with association(self._caller, self._peer, contexts) as established:
             for path in paths:
@@ -111,12 +115,14 @@ class StoreDelivery(_PacsDelivery):
                 if context.abstract_syntax == image.SOPClassUID
             ]
             own = image.file_meta.TransferSyntaxUID
-            if own not in accepted and not (own in _PLAIN and any(syntax in _PLAIN for syntax in accepted)):
+            if not any(syntax in accepted for syntax in _forms(own)):
                 raise PeerError(
-                    f"The PACS takes {UID(image.SOPClassUID).name} not in {own.name}, and nothing else would be "
-                    "without loss.",
+                    f"The PACS takes {UID(image.SOPClassUID).name} not in {own.name}, and in no other form without "
+                    "loss.",
                     ReasonCode.PACS_NOT_NEGOTIATED,
                 )
+            if own.is_compressed and own not in accepted:
+                image.decompress(generate_instance_uid=False)
             try:
                 status = status_of(established.send_c_store(image))
             except RuntimeError:  # the association ended since the last image
@@ -139,6 +145,11 @@ class StowDelivery(_PacsDelivery):
             for path in paths:
                 uid = instance_uid(path)
                 yield client.store({uid: path})[uid]
+
+
+def _forms(own: UID) -> tuple[UID, ...]:
+    """Transfer syntaxes in which an image in ``own`` can be sent without loss."""
+    return _PLAIN if own in _PLAIN else (own, *_PLAIN) if own in _LOSSLESS else (own,)
 
 
 def _refuse_warnings(statuses: Sequence[int]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from dicom_fixtures import MARKER, MARKER_ID
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from series_by_hand import DERIVATION, derive, made_by_hand, raw_bytes, read_images, repeated, write
+from series_by_hand import DERIVATION, derive, made_by_hand, raw_bytes, read_images, repeated, series_by_hand, write
 
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError
 from monai_ldmsr.io.derived_series import write_derived_series
+from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES
+from monai_ldmsr.io.written_files import check_pixels
+from monai_ldmsr.settings import WorkSettings
 
 # Geometry
 
@@ -76,6 +82,52 @@ def test_eight_bit_pixels_of_odd_number_are_padded(tmp_path: Path) -> None:
     image = derive(tmp_path, "MR", narrow, replace(DERIVATION, factor=1))[0]
     assert image["PixelData"].VR == "OB"
     np.testing.assert_array_equal(image.pixel_array.ravel(), range(15))
+
+
+@pytest.mark.parametrize("syntax", ["jpeg-ls", "jpeg2000", "rle"])
+@pytest.mark.parametrize(
+    ("allocated", "bits", "signed"), [(8, 8, 0), (16, 12, 0), (16, 12, 1), (16, 16, 0), (16, 16, 1)]
+)
+def test_compression_loses_nothing(tmp_path: Path, syntax: str, allocated: int, bits: int, signed: int) -> None:
+    """The same voxels by pydicom and ITK as without it, in the same object; and nothing says that they were lossy."""
+
+    low = -(2 ** (bits - 1)) if signed else 0
+    values = np.random.default_rng(0).integers(low, low + 2**bits, (21, 33))
+    values = values.astype(f"<{'i' if signed else 'u'}{allocated // 8}")
+
+    def fill(image: Dataset) -> None:
+        image.BitsAllocated, image.BitsStored, image.HighBit = allocated, bits, bits - 1
+        image.PixelRepresentation, image.Rows, image.Columns = signed, *values.shape
+        image.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
+
+    derive(tmp_path, "MR", fill)
+    series = series_by_hand(tmp_path / "source")
+    found = []
+    for name in ("explicit", syntax):
+        derivation = replace(DERIVATION, transfer_syntax=name)
+        found += write_derived_series(series, repeated(series.voxels), tmp_path / name, derivation).paths[:1]
+        check_pixels(found[-1])
+    plain, packed = (pydicom.dcmread(path) for path in found)
+    assert packed.file_meta.TransferSyntaxUID == TRANSFER_SYNTAXES[syntax]
+    np.testing.assert_array_equal(packed.pixel_array, plain.pixel_array)
+    first, second = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) for path in found)
+    np.testing.assert_array_equal(second, first)
+    varying = {"PixelData", "ContentTime", "InstanceCreationTime", "SeriesTime"}
+    assert [e for e in packed if e.keyword not in varying] == [e for e in plain if e.keyword not in varying]
+
+
+def test_a_syntax_without_encoder_is_refused_before_anything_is_read() -> None:
+    hide = "import sys; sys.modules['jpeg_ls'] = None; from monai_ldmsr.settings import WorkSettings; "
+    for name in ("explicit", "jpeg-ls"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{hide}WorkSettings(transfer_syntax={name!r})"], capture_output=True, text=True
+        )
+        assert (done.returncode == 0) == (name != "jpeg-ls")
+        assert ("SettingsError" in done.stderr and "pip install monai_ldmsr[codecs]" in done.stderr) == (
+            name == "jpeg-ls"
+        )
+    with pytest.raises(SettingsError, match="choose one of explicit, jpeg-ls, jpeg2000, rle"):
+        WorkSettings(transfer_syntax="jpeg")
 
 
 def test_memory_order_does_not_matter(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from dicom_fixtures import make_series
+from pydicom.encaps import encapsulate, generate_frames
 
 from monai_ldmsr.errors import OutputError
+from monai_ldmsr.io.transfer_syntaxes import compress
 from monai_ldmsr.io.written_files import (
     FileCheck,
     FileMark,
@@ -72,6 +75,20 @@ def test_a_cut_file_is_no_result(tmp_path: Path, kind: str) -> None:
         verified_files(tmp_path / "r")
     assert path.relative_to(tmp_path / "r").as_posix() in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("syntax", ["jpeg-ls", "rle"])
+def test_a_damaged_compressed_image_is_no_result(tmp_path: Path, syntax: str) -> None:
+    path = make_result(tmp_path / "r", "dicom")
+    image = pydicom.dcmread(path)
+    compress(image, syntax)
+    image.save_as(path)
+    verified_files(tmp_path / "r")
+    (frame,) = generate_frames(image.PixelData, number_of_frames=1)
+    image.PixelData = encapsulate([frame[: len(frame) // 2]])
+    image.save_as(path)
+    with pytest.raises(OutputError, match="does not read back"):
+        verified_files(tmp_path / "r")
 
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -192,6 +192,12 @@ def test_a_compressed_result_passes_or_fails_clearly(result: Path) -> None:
         uid: image.PixelData for uid, image in sent.items()
     }
     with recording(syntaxes=[ExplicitVRLittleEndian]) as (peer, recorder):
+        assert store_to(peer, result).complete
+    for image in recorder.images:
+        assert image.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+        np.testing.assert_array_equal(image.pixel_array, sent[image.SOPInstanceUID].pixel_array)
+    assert len(recorder.images) == len(sent)
+    with recording(syntaxes=[JPEGLSLossless]) as (peer, recorder):
         assert_none_sent(store_to(peer, result), "PACS_NOT_NEGOTIATED", True)
     assert not recorder.images
 
