@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes
 
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, AttributeRule, Fate
@@ -70,7 +70,7 @@ def dicom_support() -> str:
     ]
     written = _table(
         ("transfer syntax", "UID", "asked for by `--transfer-syntax`"),
-        [(uid.name, f"`{uid}`", f"`{name}`") for name, uid in TRANSFER_SYNTAXES.items()],
+        [(UID(uid).name, f"`{uid}`", f"`{name}`") for name, uid in TRANSFER_SYNTAXES.items()],
     )
     return _page(
         "SOP classes and transfer syntaxes",

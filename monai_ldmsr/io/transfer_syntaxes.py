@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydicom import Dataset
-from pydicom.pixels.encoders.base import get_encoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from typing import TYPE_CHECKING, Any
 
 from monai_ldmsr.errors import OutputError, SettingsError
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 __all__ = ["TRANSFER_SYNTAXES", "checked_syntax", "compress"]
 
-#: By the name that users give.
-TRANSFER_SYNTAXES: dict[str, UID] = {
-    "explicit": ExplicitVRLittleEndian,
-    "jpeg-ls": JPEGLSLossless,
-    "jpeg2000": JPEG2000Lossless,
-    "rle": RLELossless,
+#: UIDs by the name that users give; as text, since settings are described before pydicom is needed.
+TRANSFER_SYNTAXES = {
+    "explicit": "1.2.840.10008.1.2.1",
+    "jpeg-ls": "1.2.840.10008.1.2.4.80",
+    "jpeg2000": "1.2.840.10008.1.2.4.90",
+    "rle": "1.2.840.10008.1.2.5",
 }
 
 
@@ -29,11 +28,13 @@ def checked_syntax(name: str, value: Any) -> str:
     """
     if not isinstance(value, str) or value not in TRANSFER_SYNTAXES:
         raise SettingsError(f"{name} is {value!r}; choose one of {', '.join(TRANSFER_SYNTAXES)}.")
-    syntax = TRANSFER_SYNTAXES[value]
-    if syntax.is_compressed and not get_encoder(syntax).is_available:
-        raise SettingsError(
-            f"{name} is '{value}', but no encoder for it is installed. Run: pip install monai_ldmsr[codecs]"
-        )
+    if value != "explicit":
+        from pydicom.pixels.encoders.base import get_encoder
+
+        if not get_encoder(TRANSFER_SYNTAXES[value]).is_available:
+            raise SettingsError(
+                f"{name} is '{value}', but no encoder for it is installed. Run: pip install monai_ldmsr[codecs]"
+            )
     return value
 
 
@@ -43,11 +44,10 @@ def compress(image: Dataset, syntax: str) -> None:
     Raises:
         OutputError: the encoder cannot hold its values.
     """
-    uid = TRANSFER_SYNTAXES[syntax]
-    if not uid.is_compressed:
+    if syntax == "explicit":
         return
     try:
-        image.compress(uid, generate_instance_uid=False)
+        image.compress(TRANSFER_SYNTAXES[syntax], generate_instance_uid=False)
     except Exception:
         raise OutputError(
             f"An image of {image.Rows} x {image.Columns} pixels of {image.BitsStored} of {image.BitsAllocated} bits "
