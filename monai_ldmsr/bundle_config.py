@@ -98,8 +98,9 @@ def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
     used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
     settings = described(WorkSettings)
-    # What changes no voxel is anyone's to give; and None asks for what the bundle does.
+    # What changes no voxel is anyone's to give; and None asks for what the bundle does. What is used is not its affair.
     free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
+    free -= {name for name in settings if settings[name][0].changes == "use"}
     known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | free
     unused = config.keys() - known
     # What an overlay or another override left without a use is as a file says it.

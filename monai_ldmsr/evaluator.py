@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,12 +21,15 @@ from torch import Tensor
 
 from monai_ldmsr.case import CaseOutput
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, moment
+from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import AnySource, DicomSeries, ReadLimits, SkippedItem, VolumeFile
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.source_choice import SourceChoice
+from monai_ldmsr.io.source_size import SourceSize, known_size, source_size
+from monai_ldmsr.needs import MemoryBudget
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.noise_level import volume_noise
@@ -31,10 +37,32 @@ from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
 
-__all__ = ["Progress", "SeriesEvaluator", "SourceDataset"]
+__all__ = ["Progress", "RunProgress", "SeriesEvaluator", "SourceDataset"]
 
-#: Called with the case, its number from 1, the number of cases, and the done and total slices.
-Progress = Callable[[str, int, int, int, int], None]
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is.
+
+    Args:
+        case: name of the case that is worked on.
+        number: its number, from 1.
+        n_cases: number of cases.
+        done: number of its slices that are computed.
+        n_slices: number of its slices.
+        share: share of the whole run that is computed, by pixels of results.
+    """
+
+    case: str
+    number: int
+    n_cases: int
+    done: int
+    n_slices: int
+    share: float
+
+
+#: Called after each batch of slices.
+Progress = Callable[[RunProgress], None]
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
@@ -88,6 +116,10 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self.root, self.found, self.skipped = other.root, other.found, other.skipped
         self.n_not_chosen, self.data = other.n_not_chosen, other.data
 
+    def sizes(self) -> dict[str, SourceSize | None]:
+        """Sizes of what was found, where headers say them, by the names of their results."""
+        return {one.name: known_size(one.source, self.limits) for one in self.found}
+
     def left_out(self) -> RunSummary:
         """What became of what is left out."""
         cases = (CaseResult.of(item.outcome, case=item.case) for item in self.skipped)
@@ -118,6 +150,9 @@ class SeriesEvaluator:
         series_description: likewise.
         transfer_syntax: likewise.
         outputs: what is made of each case beside images and report.
+
+    Attributes:
+        memory: how much memory there is for the series that are worked on at once.
     """
 
     def __init__(
@@ -144,6 +179,7 @@ class SeriesEvaluator:
         header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax)
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
         self.summary = RunSummary(())
+        self.memory = MemoryBudget()
         self._device_is_free = threading.Lock()
 
     def run(self, progress: Progress | None = None, table: SourceTable | None = None) -> RunSummary:
@@ -167,10 +203,12 @@ class SeriesEvaluator:
         rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)
         if table is not None:
             table.write(rows, self.summary)
+        share = _Share([0 if size is None else size.voxels for size in self.dataset.sizes().values()])
         for n, one in enumerate(found, start=1):
             log.info("%d of %d: %s", n, len(found), one.name)
-            count = None if progress is None else partial(progress, one.name, n, len(found))
+            count = None if progress is None else partial(share.count, progress, one.name, n)
             cases.append(self.attempt(one.source, one.name, self.output_dir, count))
+            share.end(n, cases[-1].status == "done")
             log.info("%s: %s %s", one.name, cases[-1].status, cases[-1].message)
             self.summary = RunSummary(tuple(cases), self.dataset.n_not_chosen)
             self.summary.write_json(self.output_dir / "summary.json")
@@ -228,8 +266,9 @@ class SeriesEvaluator:
         Raises:
             Exception: whatever keeps it from a result, wrapped by MONAI's transforms perhaps; see :meth:`attempt`.
         """
-        data, times, described = self.compute(source, progress)
-        return self.writer.write(data, case, output_dir, times, described)
+        with self.memory.taken(self._size(source), self._factor) if self.memory.n_bytes else nullcontext():
+            data, times, described = self.compute(source, progress)
+            return self.writer.write(data, case, output_dir, times, described)
 
     def compute(
         self, source: AnySource | DicomSeries | VolumeFile, progress: Callable[[int, int], None] | None = None
@@ -241,6 +280,7 @@ class SeriesEvaluator:
             under ``pred`` (1, fI, fJ, K) in the source's unit, times, and what network and inferer say of the call.
         """
         start = time.perf_counter()
+        inferer = self._bounded(source)
         data = self.dataset.read(source)
         read = time.perf_counter()
         volume = data["image"][None]
@@ -249,10 +289,60 @@ class SeriesEvaluator:
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
-            data["pred"] = self.inferer(volume, network, *known)[0]
-        described = {**self.network.describe(*known), **getattr(self.inferer, "describe", dict)()}
+            data["pred"] = inferer(volume, network, *known)[0]
+        described = {**self.network.describe(*known), **getattr(inferer, "describe", dict)()}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described
+
+    def speed(self, source: AnySource) -> tuple[float, float]:
+        """Seconds for reading a voxel of a source, and for computing one of its result, by its middle slice.
+
+        Raises:
+            Exception: see :meth:`process`.
+        """
+        start = time.perf_counter()
+        inferer, data = self._bounded(source), self.dataset.read(source)
+        read_s = time.perf_counter() - start
+        volume = data["image"][None]
+        known = (data["source"].modality, volume_noise(volume))
+        middle = volume[..., volume.shape[-1] // 2, None]
+        # What is only done once, such as a GPU's start, is not measured.
+        inferer(middle[:, :, :16, :16], self.network, *known)
+        start = time.perf_counter()
+        result = inferer(middle, self.network, *known)
+        return read_s / volume.numel(), (time.perf_counter() - start) / result.numel()
+
+    def _bounded(self, source: AnySource | DicomSeries | VolumeFile) -> Inferer:
+        """The inferer, with as many slices at once as the memory allows."""
+        n_slices = self.memory.slices_at_once(self._size(source), self._factor) if self.memory.n_bytes else None
+        if n_slices is None or not isinstance(self.inferer, VolumeInferer):
+            return self.inferer
+        return self.inferer.with_at_most(n_slices)
+
+    @property
+    def _factor(self) -> int:
+        return math.ceil(math.sqrt(self.network.factors.i * self.network.factors.j))
+
+    def _size(self, source: AnySource | DicomSeries | VolumeFile) -> SourceSize:
+        if isinstance(source, DicomSeries | VolumeFile):
+            return SourceSize(source.geometry.shape, source.voxels.itemsize)
+        return source_size(source, self.dataset.limits)
+
+
+class _Share:
+    """How much of a run is computed; what fails is taken out of it."""
+
+    def __init__(self, voxels: list[int]) -> None:
+        self._left, self._done = voxels, 0.0
+
+    def count(self, progress: Progress, case: str, number: int, done: int, n_slices: int) -> None:
+        here = self._left[number - 1] * done / n_slices
+        share = (self._done + here) / max(1, self._done + sum(self._left))
+        progress(RunProgress(case, number, len(self._left), done, n_slices, share))
+
+    def end(self, number: int, is_done: bool) -> None:
+        self._done += self._left[number - 1] if is_done else 0
+        self._left[number - 1] = 0
 
 
 class _CountedNetwork:

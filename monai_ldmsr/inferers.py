@@ -47,6 +47,10 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         """What of it may change a result, if only by rounding, for the report."""
         return {"batch_size": self.batch_size}
 
+    def with_at_most(self, n_slices: int) -> VolumeInferer:
+        """The same with no more slices in a batch than that."""
+        return VolumeInferer(min(self.batch_size, n_slices), self.max_batch_pixels, self.device)
+
     def __call__(self, inputs: Tensor, network: SliceNetwork, *args: Any, **kwargs: Any) -> Tensor:
         """Super-resolve.
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from monai_ldmsr.errors import SettingsError
 
-__all__ = ["real_number", "said", "whole_number"]
+__all__ = ["BYTE_SUFFIXES", "byte_count", "real_number", "said", "whole_number"]
+
+#: What a number of bytes may end in.
+BYTE_SUFFIXES: dict[str, int] = {suffix: 2 ** (10 * n) for n, suffix in enumerate(("", *"KMGT"))}
 
 
 def real_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
@@ -49,6 +52,24 @@ def whole_number(name: str, value: Any, low: int = 0) -> int:
     if number is None or number != int(number) or number < low:
         raise SettingsError(f"{name} is {said(value)}; give a whole number, {low} or more.")
     return int(number)
+
+
+def byte_count(name: str, value: Any) -> int:
+    """A whole number from 1, with or without K, M, G or T (times 1024, its square, ...).
+
+    Raises:
+        SettingsError: it is none.
+
+    Example:
+        >>> byte_count("memory", "8G"), byte_count("memory", 5)
+        (8589934592, 5)
+    """
+    found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", str(value).strip().upper(), re.ASCII)
+    if found is None or not int(found[1]):
+        raise SettingsError(
+            f"{name} is {said(value)}; give a whole number from 1, such as 4000000, or 8G (also K, M, T)."
+        )
+    return int(found[1]) * BYTE_SUFFIXES[found[2]]
 
 
 def said(value: Any) -> str:

@@ -21,6 +21,7 @@ _EXIT_CODES: dict[str, int] = {
     # These say nothing about the source: another attempt may end otherwise.
     **dict.fromkeys((code for code in ReasonCode if code.startswith("PACS_")), 8),
     **dict.fromkeys((ReasonCode.INTERNAL_ERROR, ReasonCode.OUT_OF_MEMORY, ReasonCode.WORKER_DIED), 8),
+    ReasonCode.MEMORY_LIMIT: 8,
     **dict.fromkeys((ReasonCode.GATE_FAILED, ReasonCode.CLUSTER_LOST, ReasonCode.SERVER_BUSY), 8),
     **dict.fromkeys((ReasonCode.CANNOT_WRITE, ReasonCode.PACS_DISK_FULL), 7),
     **dict.fromkeys((ReasonCode.BAD_SETTINGS, ReasonCode.BAD_WEIGHTS), 1),

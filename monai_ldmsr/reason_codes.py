@@ -223,6 +223,11 @@ class ReasonCode(str, Enum):
         "Out of memory: the computer or its GPU has too little for the series.",
         "Run it on a larger machine, or with a smaller factor.",
     )
+    MEMORY_LIMIT = (
+        "MEMORY_LIMIT",
+        "By its size the series needs more memory than --memory allows, even slice by slice. It was not begun.",
+        "Raise --memory, or use a smaller factor.",
+    )
     WORKER_DIED = (
         "WORKER_DIED",
         "The process that worked on the series ended, even with nothing else to do: killed for its memory, or crashed.",

@@ -8,14 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceError
+from monai_ldmsr.evaluator import SourceDataset
 from monai_ldmsr.io import AnySource
 from monai_ldmsr.io.case_names import NamedSource
-from monai_ldmsr.io.formats import stem, voxels_beside
+from monai_ldmsr.io.formats import stem, volume_extension, voxels_beside
+from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.io.source_choice import SourceChoice
+from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.run_summary import CaseResult, RunSummary
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import move, output_errors, working_folder
 
-__all__ = ["ResultFile"]
+__all__ = ["ResultFile", "searched"]
 
 _REPORT = "report.json"
 
@@ -100,3 +105,35 @@ class ResultFile:
             return bool(said["case"] == case and said["research_notice"] == RESEARCH_NOTICE)
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+
+def searched(
+    source: Path,
+    target: Path,
+    settings: WorkSettings,
+    names: str | None,
+    choice: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    overwrite: bool,
+    is_for_writing: bool = True,
+) -> tuple[SourceDataset, ResultFile | None]:
+    """What is to be worked on, and the file that ``target`` is, unless it is a folder.
+
+    Args:
+        source: where to search.
+        target: folder, or name of a volume file.
+        settings: settings of the work.
+        names: how results are named.
+        choice: ``series``, ``include`` and ``exclude`` of :class:`~monai_ldmsr.io.source_choice.SourceChoice`.
+        overwrite: see :class:`ResultFile`.
+        is_for_writing: False where the output folder must stay as it is.
+
+    Raises:
+        LdmsrError: nothing can be found or chosen, or the output lies inside the source.
+    """
+    file = ResultFile(target, overwrite) if volume_extension(target) and not target.is_dir() else None
+    check_apart(source, target.parent if file else target)
+    limits = settings.limits or DEFAULT_LIMITS
+    output_dir = target if is_for_writing and file is None else None
+    sources = SourceDataset(source, limits=limits, names=names, output_dir=output_dir)
+    sources.choose(SourceChoice(*choice, settings.modality))
+    return sources, file

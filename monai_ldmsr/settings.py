@@ -22,7 +22,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
 from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES, checked_syntax
-from monai_ldmsr.number_settings import real_number, said, whole_number
+from monai_ldmsr.number_settings import byte_count, real_number, said, whole_number
 from monai_ldmsr.operators import OPERATORS
 
 __all__ = ["Setting", "WorkSettings", "checked", "described", "one_of", "phrase", "setting", "takes_settings"]
@@ -41,7 +41,7 @@ class Setting:
     Args:
         help: what it does, as a full phrase, with its range or its values where there are some.
         read: makes its value of what a user, a config or a client gave; takes name and value, raises ``SettingsError``.
-        changes: voxels, the headers of DICOM results, or neither.
+        changes: voxels, the headers of DICOM results, what of the computer is used to make them, or none of these.
         choices: all its values, where they can be listed.
         usual: what is taken where it is not given, in words.
         word: the name of its option and among clients of MONAI Label, where it is another one; "" for no option.
@@ -49,7 +49,7 @@ class Setting:
 
     help: str
     read: Reader
-    changes: Literal["voxels", "headers", "nothing"] = "voxels"
+    changes: Literal["voxels", "headers", "use", "nothing"] = "voxels"
     choices: Collection[Any] = ()
     usual: str = "the bundle's"
     word: str | None = None
@@ -127,6 +127,23 @@ class WorkSettings:
         "torch device: cpu, cuda, cuda:1, ...; another processor may round a value here and there",
         changes="nothing",
         usual="CUDA when there is one",
+    )
+    threads: int | None = setting(
+        None,
+        "number of CPU threads that compute; a batch has one process that computes on each machine, and two threads "
+        "more that read and write; another number may round a value here and there",
+        partial(whole_number, low=1),
+        changes="use",
+        usual="torch's, most often one a core",
+    )
+    memory: int | None = setting(
+        None,
+        "main memory that a process should get by with, such as 8G: fewer slices are computed at once, a batch holds "
+        "fewer series at once, and a series that needs more is refused. It is compared with an estimate and does not "
+        "bind the system; a GPU's own memory does not count",
+        byte_count,
+        changes="use",
+        usual="whatever is needed",
     )
     bundle: str | Path = setting(
         DEFAULT_BUNDLE,

@@ -17,8 +17,6 @@ from monai_ldmsr.bundle_config import (
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.evaluation.volumes import why_not_measured
-from monai_ldmsr.io.formats import volume_extension
-from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, takes_settings
 from monai_ldmsr.training.packed import is_packed
@@ -30,12 +28,12 @@ if TYPE_CHECKING:
     from monai_ldmsr.evaluation.progress import EvaluationProgress
     from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
     from monai_ldmsr.evaluation.table import EvaluationTable
-    from monai_ldmsr.evaluator import Progress, SeriesEvaluator, SourceDataset
+    from monai_ldmsr.evaluator import Progress, SeriesEvaluator
     from monai_ldmsr.image_output import BundleModel
     from monai_ldmsr.io import ReadLimits
     from monai_ldmsr.networks import SliceNetwork
-    from monai_ldmsr.result_file import ResultFile
     from monai_ldmsr.run_summary import RunSummary
+    from monai_ldmsr.work_plan import WorkPlan
 
 __all__ = [
     "check_config",
@@ -43,6 +41,7 @@ __all__ = [
     "load_network",
     "load_super_resolver",
     "open_evaluator",
+    "plan_work",
     "super_resolve",
     "train",
 ]
@@ -100,13 +99,17 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.source_table import SourceTable  # where a training has no readers of images
+    from monai_ldmsr.needs import check_disk  # where a training has no readers of images
+    from monai_ldmsr.result_file import searched
+    from monai_ldmsr.source_table import SourceTable
 
     chosen, target = WorkSettings(**settings), Path(output_dir)
     choice = (tuple(map(str, series)), tuple(include), tuple(exclude))
-    sources, file = _searched(Path(source), target, chosen, names, choice, overwrite)
+    sources, file = searched(Path(source), target, chosen, names, choice, overwrite)
     folder = target.parent if file else target
     table = SourceTable(None if sources_csv is True else Path(sources_csv), folder) if sources_csv else None
+
+    check_disk(sources.sizes(), folder, chosen.factor)
 
     def work(place: Path) -> RunSummary:
         evaluator = open_evaluator(None, place, chosen)
@@ -119,25 +122,32 @@ def super_resolve(
     return file.write(file.only(Path(source), sources.found).name, work) if sources.found else sources.left_out()
 
 
-def _searched(
-    source: Path,
-    target: Path,
-    settings: WorkSettings,
-    names: str | None,
-    choice: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
-    overwrite: bool,
-) -> tuple[SourceDataset, ResultFile | None]:
-    """What is to be worked on, and the file that ``target`` is, unless it is a folder."""
-    from monai_ldmsr.evaluator import SourceDataset
-    from monai_ldmsr.io.source_choice import SourceChoice
-    from monai_ldmsr.result_file import ResultFile
+def plan_work(
+    source: str | Path,
+    output_dir: str | Path,
+    *,
+    names: str | None = None,
+    series: Sequence[str | int] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    overwrite: bool = False,
+    **settings: Any,
+) -> WorkPlan:
+    """What :func:`super_resolve` would do with these arguments, and what that would take; nothing is written.
 
-    file = ResultFile(target, overwrite) if volume_extension(target) and not target.is_dir() else None
-    check_apart(source, target.parent if file else target)
-    limits = settings.limits or DEFAULT_LIMITS
-    sources = SourceDataset(source, limits=limits, names=names, output_dir=None if file else target)
-    sources.choose(SourceChoice(*choice, settings.modality))
-    return sources, file
+    Raises:
+        LdmsrError: see :func:`super_resolve`.
+    """
+    from monai_ldmsr.result_file import searched  # where a training has no readers of images
+    from monai_ldmsr.work_plan import planned_work
+
+    chosen, target = WorkSettings(**settings), Path(output_dir)
+    choice = (tuple(map(str, series)), tuple(include), tuple(exclude))
+    sources, file = searched(Path(source), target, chosen, names, choice, overwrite, is_for_writing=False)
+    if file is not None and sources.found:
+        file.only(Path(source), sources.found)
+    plan = planned_work(sources.found, sources.skipped, sources.n_not_chosen, target, chosen)
+    return plan.timed(lambda: open_evaluator(None, target, chosen))
 
 
 def open_evaluator(
@@ -148,15 +158,22 @@ def open_evaluator(
     Args:
         source: folder or file; None to give sources one by one to ``process``.
         output_dir: parent of the result folders.
-        settings: settings of the work; where one is None, the bundle's is taken.
+        settings: settings of the work; where one is None, the bundle's is taken. ``threads`` holds for the process.
         names: see :func:`super_resolve`.
 
     Raises:
         LdmsrError: see :func:`super_resolve`.
     """
-    from monai_ldmsr.image_output import moment, source_date
+    import torch
 
-    given = {**vars(settings), "names": names, "created": moment(settings.created) or source_date()}
+    from monai_ldmsr.image_output import moment, source_date
+    from monai_ldmsr.needs import MemoryBudget
+
+    use = settings.changing("use")
+    given = {key: value for key, value in vars(settings).items() if key not in use}
+    given |= {"names": names, "created": moment(settings.created) or source_date()}
+    if use["threads"] is not None:
+        torch.set_num_threads(use["threads"])
     workflow = open_workflow(
         find_bundle(given.pop("bundle")),
         # Path objects, not text: MONAI would execute a text that begins with "$".
@@ -166,6 +183,7 @@ def open_evaluator(
     )
     with unwrapped():
         evaluator: SeriesEvaluator = workflow.evaluator
+    evaluator.memory = MemoryBudget(use["memory"])
     return evaluator
 
 

@@ -30,11 +30,12 @@ LAYERS = [
     {"settings"},
     {"bundle_config", "consistency", "reference", "run_summary"},
     {"transforms", "inferers"},
-    {"training", "assessment", "source_table", "case"},
+    {"training", "assessment", "source_table", "case", "needs"},
     {"image_output", "evaluation"},
     {"report_output"},
     {"result_writer"},
-    {"evaluator", "result_file"},
+    {"evaluator"},
+    {"result_file", "work_plan"},
     {"workflow"},
     {"batch", "images"},
     {"pacs"},
@@ -53,6 +54,7 @@ TORCH_FREE = (
     "errors",
     "geometry",
     "io",
+    "needs",
     "operators",
     "outcome",
     "pacs",
@@ -62,6 +64,7 @@ TORCH_FREE = (
     "run_summary",
     "settings",
     "storage",
+    "work_plan",
 )
 
 #: Which rooms import which package of others; those that every room may use are in EVERYWHERE.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.batch.delivery_queue import Delivery, DeliveryQueue, deliveries_of
-from monai_ldmsr.batch.ledger import Ledger
+from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.overview import overview_rows, write_overview
 from monai_ldmsr.batch.processing import UnitTask
 from monai_ldmsr.batch.search_memory import SearchMemory
@@ -27,12 +27,14 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.source_choice import ALL, SourceChoice
+from monai_ldmsr.io.source_size import SourceSize, known_size
 from monai_ldmsr.io.written_files import FileMark, intact_files
+from monai_ldmsr.needs import check_disk
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over, output_errors
 
-__all__ = ["Batch", "BatchProgress", "Searched", "settings_fingerprint"]
+__all__ = ["Batch", "BatchProgress", "Searched", "is_needed", "settings_fingerprint"]
 
 #: Between two writings of the overview, while the batch is at work.
 OVERVIEW_EVERY_S = 30.0
@@ -45,11 +47,13 @@ class BatchProgress:
     Args:
         n_units: found so far.
         n_ended: how many of these need no more work, now or from an earlier time.
+        share: share of what was to be done that is done, by voxels.
         result: what has just ended; None when only the number of units has changed.
     """
 
     n_units: int
     n_ended: int
+    share: float
     result: CaseResult | None = None
 
 
@@ -110,6 +114,8 @@ class Batch:
         self._next_overview = 0.0
         self._present: dict[str, None] = {}
         self._n_not_chosen = 0
+        self._sizes: dict[str, SourceSize | None] = {}
+        self._ended: dict[str, int] = {}
         try:
             self._ledger = Ledger(output_dir)
             self._ledger.queue_running()
@@ -134,13 +140,14 @@ class Batch:
             choice: which of them are to be worked on.
 
         Raises:
-            LdmsrError: see :func:`~monai_ldmsr.io.find_sources`.
+            LdmsrError: see :func:`~monai_ldmsr.io.find_sources`; or the disk cannot hold the results.
         """
         memory = SearchMemory(self._ledger.memory())
         limits, work_dir = self._settings.limits or DEFAULT_LIMITS, self._output_dir / WORK_DIR
         found, skipped = memory.find(source, limits, names=names, work_dir=work_dir, again=self._retry)
         found, skipped, self._n_not_chosen = choice.of(found, skipped, limits)
         self.enqueue(found, skipped, memory.rows)
+        check_disk(self._sizes, self._output_dir, self._settings.factor)
         return Searched(found, skipped, memory.root)
 
     def needs_work(self, unit: str, fingerprint: str) -> bool:
@@ -152,16 +159,11 @@ class Batch:
         """
         if self._work.holds(unit, fingerprint):
             return False
-        known = self._ledger.unit(unit)
-        if known is None or (known.source_fingerprint, known.settings_fingerprint) != (fingerprint, self._fingerprint):
-            return True
-        if known.status == "done":
-            marks = self._ledger.outputs(unit)
-            found = intact_files(self._output_dir / unit, marks, by_content=self._verify)
-            if found is not None and found != marks:
-                self._ledger.mark_outputs(unit, found)
-            return found is None
-        return known.status in ("queued", "running") or (known.status == "failed" and self._retry)
+        known, marks = self._ledger.unit(unit), self._ledger.outputs(unit)
+        needed, found = is_needed(known, marks, self._output_dir / unit, fingerprint, self._fingerprint, self._verify)
+        if found is not None and found != marks:
+            self._ledger.mark_outputs(unit, found)
+        return needed or (known is not None and known.status == "failed" and self._retry)
 
     def enqueue(
         self,
@@ -188,6 +190,8 @@ class Batch:
                     task = UnitTask(item.name, item.source, self._output_dir, self._settings)
                     self._ledger.queue(item.name, fingerprint, self._fingerprint)
                     self._work.put(QueuedUnit(task, fingerprint))
+                    self._sizes[item.name] = known_size(item.source, self._settings.limits or DEFAULT_LIMITS)
+                    self._ended.pop(item.name, None)
         self._write_overview(at_once=True)
         self._tell()
 
@@ -242,9 +246,18 @@ class Batch:
                 self._sending.expect(queued.unit)
 
     def _tell(self, result: CaseResult | None = None) -> None:
+        if result is not None and not self._work.waits(result.case):
+            # What fails takes no time, or not that of its size.
+            self._ended[result.case] = self._voxels(result.case) if result.status == "done" else 0
         if self._progress is not None:
             n_ended = len(self._present) - len(self._work.running) - self._work.n_waiting
-            self._progress(BatchProgress(len(self._present), n_ended, result))
+            done = sum(self._ended.values())
+            left = sum(self._voxels(unit) for unit in self._sizes.keys() - self._ended.keys())
+            self._progress(BatchProgress(len(self._present), n_ended, done / max(1, done + left), result))
+
+    def _voxels(self, unit: str) -> int:
+        size = self._sizes.get(unit)
+        return 1 if size is None else size.voxels
 
     def run(self) -> RunSummary:
         """Work until nothing is left to be done or delivered."""
@@ -318,6 +331,32 @@ class Batch:
         for name in left_over(self._output_dir):
             if self._ledger.unit(name):
                 clear_left_over(self._output_dir / name)
+
+
+def is_needed(
+    known: LedgerUnit | None,
+    marks: Mapping[str, FileMark],
+    folder: Path,
+    fingerprint: str,
+    settings: str,
+    verify: bool = False,
+) -> tuple[bool, dict[str, FileMark] | None]:
+    """Whether a unit has to be worked on, and what its files are marked by now where they are intact.
+
+    Args:
+        known: what the ledger has of it.
+        marks: what the ledger has of its files.
+        folder: folder of its result.
+        fingerprint: digest of its source, as found now.
+        settings: see :func:`settings_fingerprint`.
+        verify: read all outputs instead of comparing their size and time.
+    """
+    if known is None or (known.source_fingerprint, known.settings_fingerprint) != (fingerprint, settings):
+        return True, None
+    if known.status == "done":
+        found = intact_files(folder, marks, by_content=verify)
+        return found is None, found
+    return known.status in ("queued", "running"), None
 
 
 def settings_fingerprint(settings: WorkSettings) -> str:

@@ -274,8 +274,10 @@ def _connected(path: Path, for_reading: bool) -> sqlite3.Connection:
     if not for_reading:
         return sqlite3.connect(path, timeout=30, isolation_level=None)
     place = f"file:{quote(str(path.resolve()))}?mode=ro"
-    # A folder that may not be written takes no index of the log; then nobody writes the ledger either.
-    for more in ("", "&immutable=1"):
+    # Where there is no log, nobody is writing, and SQLite need not leave an index of it behind. A folder that may not
+    # be written takes none; then nobody writes the ledger either.
+    ways = ("", "&immutable=1")
+    for more in ways if path.with_name(f"{path.name}-wal").exists() else ways[::-1]:
         database = sqlite3.connect(place + more, timeout=30, isolation_level=None, uri=True)
         try:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()

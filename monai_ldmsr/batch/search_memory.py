@@ -160,7 +160,7 @@ class _Places:
         listed_as: SeriesFiles | Path
         if isinstance(item, dict):
             paths = tuple(map(self._path, item["paths"]))
-            tuples = {key: tuple(item[key]) for key in ("warnings", "frames")}
+            tuples = {key: tuple(item[key]) for key in ("warnings", "frames", "matrix")}
             listed_as = SeriesFiles(**{**item, **tuples, "paths": paths})
         else:
             listed_as = self._path(item)

@@ -27,8 +27,8 @@ __all__ = [
     "add_limit_option",
     "add_model_options",
     "add_naming_options",
-    "add_quiet_option",
     "add_setting_options",
+    "add_telling_options",
     "choice_of",
     "limits_of",
     "model_settings",
@@ -189,8 +189,13 @@ def add_choice_options(parser: Parser) -> None:
     )
 
 
-def add_quiet_option(parser: Parser) -> None:
-    """Whether anything but errors is said: of ``run`` and ``batch``."""
+def add_telling_options(parser: Parser) -> None:
+    """What is said, before and meanwhile: of ``run`` and ``batch``."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be done, with time, memory and disk space by estimate, and write nothing",
+    )
     parser.add_argument("--quiet", action="store_true", help="say what failed, and nothing else")
 
 

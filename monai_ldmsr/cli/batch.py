@@ -13,9 +13,10 @@ from monai_ldmsr.cli.arguments import (
     add_command,
     add_model_options,
     add_naming_options,
-    add_quiet_option,
+    add_telling_options,
     choice_of,
     limits_of,
+    model_settings,
 )
 from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
 from monai_ldmsr.cli.pacs_arguments import add_caller_options, add_send_option, deliveries_of
@@ -42,7 +43,7 @@ def add(commands: Commands) -> None:
     batch.add_argument(
         "--verify", action="store_true", help="check earlier results by their content, not by size and time alone"
     )
-    add_quiet_option(batch)
+    add_telling_options(batch)
     add_choice_options(batch)
     add_send_option(batch)
     add_caller_options(batch)
@@ -57,6 +58,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         return _status(arguments.output or arguments.source)
     if arguments.output is None:
         raise SettingsError("OUT is missing: ldmsr batch SRC OUT, or ldmsr batch OUT --status.")
+    if arguments.dry_run:
+        return _dry_run(arguments)
     # Imported late: `ldmsr --help` need not wait for pydicom.
     from monai_ldmsr.batch import OutputLock
     from monai_ldmsr.cli.views import BatchView, print_failures, print_summary
@@ -94,6 +97,21 @@ def _batch(arguments: argparse.Namespace) -> int:
     else:
         print_summary(summary, output, n_undelivered)
     return exit_code(summary.cases, is_complete=not n_undelivered)
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from monai_ldmsr.batch.dry_run import planned_batch
+    from monai_ldmsr.cli.plan_view import print_plan
+    from monai_ldmsr.io.source_choice import SourceChoice
+    from monai_ldmsr.io.tree import check_apart
+    from monai_ldmsr.settings import WorkSettings
+    from monai_ldmsr.workflow import open_evaluator
+
+    source, output, settings = arguments.source, arguments.output, WorkSettings(**model_settings(arguments))
+    check_apart(source, output)
+    choice = SourceChoice(**choice_of(arguments), modality=settings.modality)
+    plan = planned_batch(source, output, settings, arguments.names, choice, arguments.retry, arguments.verify)
+    return print_plan(plan.timed(lambda: open_evaluator(None, output, settings)), output)
 
 
 def _status(output: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from monai_ldmsr.cli.arguments import (
     SOURCE_HELP,
@@ -13,7 +13,7 @@ from monai_ldmsr.cli.arguments import (
     add_command,
     add_model_options,
     add_naming_options,
-    add_quiet_option,
+    add_telling_options,
     choice_of,
     model_settings,
 )
@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         "output", metavar="OUT", type=Path, help="folder for results, made when missing; or name of a volume file"
     )
     run.add_argument("--overwrite", action="store_true", help="replace OUT, where it is the name of a volume file")
-    add_quiet_option(run)
+    add_telling_options(run)
     add_choice_options(run)
     add_naming_options(run)
     add_model_options(run)
@@ -52,17 +52,22 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `ldmsr --help` need not wait for torch.
     from monai_ldmsr.cli.views import SliceView, print_failures
-    from monai_ldmsr.workflow import super_resolve
+    from monai_ldmsr.workflow import plan_work, super_resolve
 
+    given: dict[str, Any] = {
+        **{"source": arguments.source, "output_dir": arguments.output},
+        **{"names": arguments.names, "overwrite": arguments.overwrite},
+        **choice_of(arguments),
+        **model_settings(arguments),
+    }
+    if arguments.dry_run:
+        from monai_ldmsr.cli.plan_view import print_plan
+
+        return print_plan(plan_work(**given), arguments.output)
     with SliceView() as view:
         summary = super_resolve(
-            arguments.source,
-            arguments.output,
-            **model_settings(arguments),
-            names=arguments.names,
+            **given,
             sources_csv=arguments.sources_csv,
-            **choice_of(arguments),
-            overwrite=arguments.overwrite,
             progress=None if arguments.quiet else view.update,
         )
     if arguments.quiet:

@@ -32,6 +32,9 @@ from monai_ldmsr.run_summary import CaseResult, RunSummary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from monai_ldmsr.evaluator import RunProgress
+    from monai_ldmsr.work_plan import PlannedCase
+
 __all__ = [
     "BatchView",
     "ShareView",
@@ -40,7 +43,9 @@ __all__ = [
     "print_failures",
     "print_status",
     "print_summary",
+    "print_table",
     "spoken_duration",
+    "spoken_reason",
     "spoken_result",
 ]
 
@@ -63,27 +68,44 @@ class _View:
         self._bar.stop()
 
 
+class _TimeLeft:
+    """How long all of it will take yet, by how fast the last steps were."""
+
+    def __init__(self) -> None:
+        self._moments: list[tuple[float, float]] = []
+
+    def after(self, share: float) -> float | None:
+        """Seconds that are left when ``share`` of all is done; None as long as nothing is known."""
+        self._moments = [*self._moments[-_N_RECENT:], (time.monotonic(), share)]
+        (begin, before), (now, _) = self._moments[0], self._moments[-1]
+        return (1 - share) * (now - begin) / (share - before) if share > before else None
+
+
 class SliceView(_View):
     """How far a run is; in a pipe a line for each tenth of a case."""
 
     def __init__(self) -> None:
         about = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("slices"))
-        super().__init__(*about, TimeElapsedColumn(), TimeRemainingColumn())
+        super().__init__(*about, TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         self._tasks: dict[str, TaskID] = {}
         self._tenth = -1
+        self._left = _TimeLeft()
 
-    def update(self, case: str, number: int, cases: int, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` slices of a case are computed."""
-        label = f"{number}/{cases} {case}"
+    def update(self, progress: RunProgress) -> None:
+        """Show how far it is."""
+        case, done, total = progress.case, progress.done, progress.n_slices
+        label = f"{progress.number}/{progress.n_cases} {case}"
+        seconds = self._left.after(progress.share)
+        left = f"about {spoken_duration(seconds)} left in all" if seconds and progress.share < 1 else ""
         if self._console.is_terminal:
             if case not in self._tasks:
-                self._tasks[case] = self._bar.add_task(label, total=total)
-            self._bar.update(self._tasks[case], completed=done)
+                self._tasks[case] = self._bar.add_task(label, total=total, left="")
+            self._bar.update(self._tasks[case], completed=done, left=left if done < total else "")
             return
         tenth = 10 * done // total
         if done == total or tenth != self._tenth:
             self._tenth = tenth if done < total else -1
-            print(f"{label}: {done} of {total} slices", file=sys.stderr, flush=True)
+            print(f"{label}: {done} of {total} slices{left and f'; {left}'}", file=sys.stderr, flush=True)
 
 
 class ShareView(_View):
@@ -113,6 +135,7 @@ class BatchView(_View):
         super().__init__(BarColumn(), MofNCompleteColumn(), TextColumn("series {task.description}"))
         self._task = self._bar.add_task("", total=None)
         self._moments = [time.monotonic()]
+        self._left = _TimeLeft()
 
     def update(self, progress: BatchProgress) -> None:
         """Show how far it is, and what has just ended."""
@@ -131,12 +154,13 @@ class BatchView(_View):
             self._console.print(f"{line}: {result.message}", markup=False, highlight=False)
 
     def _speed(self, progress: BatchProgress) -> str:
+        seconds = self._left.after(progress.share)
         n_ended = len(self._moments) - 1
         if not n_ended:
             return ""
         per_second = n_ended / max(self._moments[-1] - self._moments[0], 1e-9)
-        left = spoken_duration((progress.n_units - progress.n_ended) / per_second)
-        return f"{3600 * per_second:.0f} an hour, {left} left"
+        left = f", about {spoken_duration(seconds)} left in all" if seconds and progress.share < 1 else ""
+        return f"{3600 * per_second:.0f} an hour{left}"
 
 
 def spoken_result(result: CaseResult) -> str:
@@ -172,12 +196,13 @@ def print_status(ledger: Ledger) -> None:
         for row in overview_rows(ledger)
     ]
     titles = ("unit", "state", "reason", "attempts", "slices", "seconds", "delivery")
-    _print_table(titles, rows)
+    print_table(titles, rows)
     counts = Counter(row[1] for row in rows)
     print(", ".join(f"{counts[state]} {state}" for state in ("queued", "running", "done", "skipped", "failed")))
 
 
-def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table: with lines on a terminal, by columns in a pipe."""
     console = Console()
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
@@ -194,7 +219,7 @@ def print_summary(summary: RunSummary, output: Path, n_undelivered: int) -> None
     """Print what did not become a result, the numbers, and where to look."""
     for case in summary.cases:
         if case.status != "done":
-            print(_spoken_reason(case))
+            print(spoken_reason(case))
     print_counts(summary)
     if n_undelivered:
         print(f"{n_undelivered} results not delivered; see ldmsr batch {output} --status")
@@ -213,8 +238,9 @@ def print_failures(summary: RunSummary) -> None:
     """Print what failed, to standard error."""
     for case in summary.cases:
         if case.status == "failed":
-            print(_spoken_reason(case), file=sys.stderr)
+            print(spoken_reason(case), file=sys.stderr)
 
 
-def _spoken_reason(case: CaseResult) -> str:
+def spoken_reason(case: CaseResult | PlannedCase) -> str:
+    """Why something did not become a result, on one line."""
     return f"{case.status:8} {case.case}: {case.reason}: {case.message}"

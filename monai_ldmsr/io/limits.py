@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
+from monai_ldmsr.number_settings import BYTE_SUFFIXES, byte_count
 
 __all__ = ["DEFAULT_LIMITS", "ReadLimits", "checked_shape", "parse_limits", "spoken_limits", "too_large"]
-
-#: What a number of a limit may end in.
-_SUFFIXES = {suffix: 2 ** (10 * n) for n, suffix in enumerate("KMGT", start=1)}
 
 #: A frame has a header of up to 4 kB and about 340 reads, and compressed pixels of 4 kB or more. Objects of 6000 such
 #: frames are real (Philips fMRI); nine times the defaults take up to a minute.
@@ -106,13 +103,7 @@ def parse_limits(given: Sequence[str]) -> ReadLimits:
             raise SettingsError(f"There is no limit '{name}'. Give NAME=VALUE, with one of {', '.join(names)}.")
         if name in chosen:
             raise SettingsError(f"The limit {name} is given twice. Give it once.")
-        found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", value.upper())
-        if found is None or not int(found[1]):
-            raise SettingsError(
-                f"The limit {name} is '{value}'; give a whole number from 1, such as 4000000 or with K, M, G or T "
-                "(times 1024, its square, ...)."
-            )
-        chosen[name] = int(found[1]) * _SUFFIXES.get(found[2], 1)
+        chosen[name] = byte_count(f"The limit {name}", value)
     return ReadLimits(**chosen)
 
 
@@ -122,8 +113,8 @@ def spoken_limits(limits: ReadLimits = DEFAULT_LIMITS) -> str:
 
 
 def _spoken(number: int) -> str:
-    fitting = [(number // unit, suffix) for suffix, unit in _SUFFIXES.items() if not number % unit]
-    return "".join(map(str, fitting[-1])) if fitting else str(number)
+    fitting = [(number // unit, suffix) for suffix, unit in BYTE_SUFFIXES.items() if not number % unit]
+    return "".join(map(str, fitting[-1]))
 
 
 def too_large(found: str, limit: str) -> SourceError:

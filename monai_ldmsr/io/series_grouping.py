@@ -87,6 +87,7 @@ class SeriesFiles:
         frames: the number (from 1) of each slice in its file, 0 where the file holds one image; empty when all do.
         volume: number from 1 among the volumes of its series, in the order of what distinguishes them; 0 when alone.
         label: what distinguishes it from those, such as ``"TE 2.46 ms"``.
+        matrix: columns and rows of its images.
     """
 
     case: str
@@ -96,6 +97,7 @@ class SeriesFiles:
     frames: tuple[int, ...] = field(default=(), repr=False)
     volume: int = 0
     label: str = field(default="", repr=False)
+    matrix: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -281,7 +282,13 @@ def _series_files(part: VolumePart) -> SeriesFiles:
         paths=tuple(path for path, _ in places),
         warnings=part.warnings,
         frames=tuple(frame for _, frame in places) if any(frame for _, frame in places) else (),
+        matrix=(_count(first.grid[3]), _count(first.grid[2])),
     )
+
+
+def _count(said: str) -> int:
+    """Number of rows or columns; 0 where a header gives none, which its reader refuses."""
+    return int(said) if re.fullmatch(r"[0-9]{1,5}", said) else 0
 
 
 def _labelled(volumes: list[SeriesFiles], parts: list[VolumePart]) -> list[SeriesFiles]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -145,7 +146,7 @@ def test_progress_and_status(tmp_path: Path, bundle: Path, capsys: pytest.Captur
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["1/3", "2/3", "3/3"]
-    assert re.search(r"[0-9a-f]{12}: done, 2 slices in \d+\.\d s; \d+ an hour, \d+ s left", captured.err)
+    assert re.search(r"[0-9a-f]{12}: done, 2 slices in \d+\.\d s; \d+ an hour, about \d+ s left in all", captured.err)
     assert "failed, BAD_RESCALE" in captured.err
     assert "2 done, 0 skipped, 1 failed" in captured.out
     assert main(["batch", str(tmp_path / "out"), "--status"]) == 0
@@ -222,11 +223,19 @@ def test_a_disk_that_is_full_for_one_series(
     assert batch(tmp_path / "in", tmp_path / "out", bundle, "--retry") == 0
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_disk_that_is_really_full(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of three results the large one does not fit; ledger and overview still do."""
     for n, side in enumerate((16, 500, 18)):
         make_series(tmp_path / "in" / f"{n}", "CT", (side, side, 3))
     with small_disk(tmp_path / "disk", 2**20):
+        for command in ("run", "batch"):
+            assert resolve(tmp_path / "in", tmp_path / "disk" / command, bundle, command=command) == 7
+            assert "The results need about" in capsys.readouterr().err
+            assert not list((tmp_path / "disk" / command).glob("*/report.json"))
+        # It fills after the batch has begun.
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**40))
         assert batch(tmp_path / "in", tmp_path / "disk" / "out", bundle) == 7
         assert "No space left" in capsys.readouterr().out
         found = outcomes(tmp_path / "disk" / "out")

@@ -121,6 +121,15 @@ class InspectedFile(ABC):
     stamp: tuple[int, int]
 
     @abstractmethod
+    def size(self) -> tuple[tuple[int, int, int], int]:
+        """(I, J, K) of each volume and bytes of a stored voxel, as the header has them.
+
+        Raises:
+            SourceError: it cannot be read rightly, by its header alone.
+            Exception: whatever a library says of a damaged header.
+        """
+
+    @abstractmethod
     def read(self, number: int) -> ReadVolume:
         """Read the volume of that number, from 1.
 

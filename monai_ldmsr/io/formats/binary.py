@@ -147,6 +147,10 @@ class BinaryFile(InspectedFile):
             row_bytes = self._shape[0] * self._dtype.itemsize
             self._format._check_end(self.header, stream, self.header.offset + self._n_bytes, row_bytes)
 
+    def size(self) -> tuple[tuple[int, int, int], int]:
+        """See :class:`~monai_ldmsr.io.formats.base.InspectedFile`."""
+        return self._shape, self._dtype.itemsize
+
     def read(self, number: int) -> ReadVolume:
         """See :class:`~monai_ldmsr.io.formats.base.InspectedFile`."""
         raw = self._voxels(number)

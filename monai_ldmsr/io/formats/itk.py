@@ -183,10 +183,15 @@ class ItkFile(InspectedFile):
         """See :class:`~monai_ldmsr.io.formats.base.InspectedFile`."""
         self.read(1)
 
-    def read(self, number: int) -> ReadVolume:
+    def size(self) -> tuple[tuple[int, int, int], int]:
         """See :class:`~monai_ldmsr.io.formats.base.InspectedFile`."""
-        header = self._header
-        with _quiet_itk(), self._format._readable(self.path, header) as file:
+        with self._opened() as (_, shape, item_bytes):
+            return shape, item_bytes
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, tuple[int, int, int], int]]:
+        """ITK's reader, shape and bytes of a voxel, of which none is decoded yet."""
+        with _quiet_itk(), self._format._readable(self.path, self._header) as file:
             reader = sitk.ImageFileReader()
             reader.SetImageIO(self._format.image_io)
             reader.SetFileName(str(file))
@@ -198,8 +203,14 @@ class ItkFile(InspectedFile):
                     ReasonCode.UNSUPPORTED_PIXELS,
                 )
             shape, _ = checked_shape(reader.GetSize(), self._limits)
-            n_bytes = math.prod(shape) * _item_bytes(reader.GetPixelID())
-            self._limits.check_expansion("The file", n_bytes, self._n_stored)
+            item_bytes = _item_bytes(reader.GetPixelID())
+            self._limits.check_expansion("The file", math.prod(shape) * item_bytes, self._n_stored)
+            yield reader, shape, item_bytes
+
+    def read(self, number: int) -> ReadVolume:
+        """See :class:`~monai_ldmsr.io.formats.base.InspectedFile`."""
+        header = self._header
+        with self._opened() as (reader, shape, _):
             image = reader.Execute()
         raw = sitk.GetArrayFromImage(image).T.reshape(shape, order="F")
         self._format._check_voxels(self.path, header, shape, raw.itemsize)

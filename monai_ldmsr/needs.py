@@ -1,0 +1,133 @@
+"""What a series will need of memory and disk, by its size; and how a limit of memory is kept to."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
+from monai_ldmsr.io.source_size import SourceSize
+
+__all__ = ["MemoryBudget", "check_disk", "disk_bytes", "free_bytes", "memory_bytes", "spoken_bytes", "taken_bytes"]
+
+#: Bytes of a process that has loaded everything and holds no volume (measured: 660 to 750 MB), of a network's work on
+#: a pixel of its result (750 for mean and sample, 330 for the mean alone), and of each voxel of source and result (5.5
+#: and 7.0), on a CPU.
+_LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 800, 8, 8
+
+#: Pixels of pictures in a report, as so many slices of the result, of about a byte each; and its text.
+_PANELS, _REPORT_BYTES = 9, 2**17
+
+
+def memory_bytes(size: SourceSize, factor: int, n_slices: int = 1) -> int:
+    """Main memory that a process needs for one series of which ``n_slices`` are computed at once on a CPU."""
+    return _LOADED + _held(size, factor) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
+
+
+def _held(size: SourceSize, factor: int) -> int:
+    return size.voxels * (_PER_SOURCE_VOXEL + factor**2 * _PER_RESULT_VOXEL)
+
+
+def _slice_pixels(size: SourceSize, factor: int) -> int:
+    return size.shape[0] * size.shape[1] * factor**2
+
+
+def disk_bytes(size: SourceSize, factor: int) -> int:
+    """Disk space of a result with its report; compressed files are taken to shrink as their sources do."""
+    voxels = size.voxels * factor**2 * size.item_bytes * size.share
+    return math.ceil(voxels) + size.header_bytes + _REPORT_BYTES + _PANELS * _slice_pixels(size, factor)
+
+
+def taken_bytes(folder: Path) -> int:
+    """Disk space of an earlier result, which its successor frees; nothing where there is none."""
+    return sum(Path(at, name).lstat().st_size for at, _, names in os.walk(folder) for name in names)
+
+
+def free_bytes(folder: Path) -> int:
+    """Disk space that is free where a folder lies, or will."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        sizes: sizes of the sources, where they are known, by the names of their results.
+        folder: parent of the result folders.
+        factor: factor of super-resolution.
+
+    Raises:
+        OutputError: it is too full.
+    """
+    known = {name: size for name, size in sizes.items() if size is not None}
+    total = sum(disk_bytes(size, factor) - taken_bytes(folder / name) for name, size in known.items())
+    free = free_bytes(folder)
+    if total > free:
+        raise OutputError(
+            f"The results need about {spoken_bytes(total)} of disk space, and {spoken_bytes(free)} are free. Nothing "
+            "was begun. Free space, choose another output folder, or fewer series by --series, --include and --exclude."
+        )
+
+
+def spoken_bytes(n_bytes: float) -> str:
+    """A number of bytes as a person says it.
+
+    Example:
+        >>> spoken_bytes(3 * 2**30), spoken_bytes(2**20), spoken_bytes(10)
+        ('3.0 GB', '1.0 MB', '0.0 MB')
+    """
+    return f"{n_bytes / 2**30:.1f} GB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MB"
+
+
+class MemoryBudget:
+    """Memory of a process, of which each series takes its part while it is worked on.
+
+    Args:
+        n_bytes: how much there is; None for no limit.
+    """
+
+    def __init__(self, n_bytes: int | None = None) -> None:
+        self.n_bytes = n_bytes
+        self._held = 0
+        self._changed = threading.Condition()
+
+    def slices_at_once(self, size: SourceSize, factor: int) -> int | None:
+        """How many slices of a series may be computed at once; None for any number.
+
+        Raises:
+            SourceError: ``MEMORY_LIMIT`` when not even one may.
+        """
+        if self.n_bytes is None:
+            return None
+        needed = memory_bytes(size, factor)
+        if needed > self.n_bytes:
+            raise SourceError(
+                f"The series needs about {spoken_bytes(needed)} of memory at factor {factor}, and --memory allows "
+                f"{spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller factor.",
+                ReasonCode.MEMORY_LIMIT,
+            )
+        left = self.n_bytes - _LOADED - _held(size, factor)
+        return max(1, left // (_slice_pixels(size, factor) * _PER_BATCH_PIXEL or 1))
+
+    @contextmanager
+    def taken(self, size: SourceSize, factor: int) -> Iterator[None]:
+        """Wait until the series fits beside those that are being worked on; the first one always does."""
+        if self.n_bytes is None:
+            yield
+            return
+        held, needed = _held(size, factor), memory_bytes(size, factor)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + needed <= self.n_bytes)  # type: ignore[operator]
+            self._held += held
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= held
+                self._changed.notify_all()
