@@ -169,7 +169,7 @@ def test_names_are_an_option(tmp_path: Path, bundle: Path) -> None:
     assert re.fullmatch("[0-9a-f]{12}", name)
     for path in output.rglob("*"):
         assert "Who" not in path.name
-        assert not path.is_file() or b"Who" not in path.read_bytes(), path.name
+        assert not path.is_file() or not re.search(rb"Who.is", path.read_bytes()), path.name
     assert json.loads((output / "summary.json").read_text())["series"][0]["case"] == name
 
 
