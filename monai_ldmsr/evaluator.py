@@ -149,6 +149,7 @@ class SeriesEvaluator:
         series_number: Series Number of DICOM results, see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
         transfer_syntax: likewise.
+        dicom_form: likewise.
         outputs: what is made of each case beside images and report.
 
     Attributes:
@@ -169,6 +170,7 @@ class SeriesEvaluator:
         series_number: int | None = None,
         series_description: str | None = None,
         transfer_syntax: str = "explicit",
+        dicom_form: str = "classic",
         outputs: Sequence[CaseOutput] = (),
     ) -> None:
         self.dataset = dataset
@@ -176,7 +178,7 @@ class SeriesEvaluator:
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
-        header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax)
+        header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax, dicom_form)
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
         self.summary = RunSummary(())
         self.memory = MemoryBudget()

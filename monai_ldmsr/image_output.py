@@ -52,6 +52,7 @@ class HeaderTexts:
         series_number: see :class:`~monai_ldmsr.io.Derivation`.
         series_description: likewise.
         transfer_syntax: likewise.
+        dicom_form: likewise.
 
     Raises:
         SettingsError: one of them cannot be written.
@@ -61,6 +62,7 @@ class HeaderTexts:
     series_number: int | None = None
     series_description: str | None = None
     transfer_syntax: str = "explicit"
+    dicom_form: str = "classic"
 
     def __post_init__(self) -> None:
         checked(vars(self))
@@ -85,6 +87,7 @@ def _derivation(
         series_number=texts.series_number,
         series_description=texts.series_description,
         transfer_syntax=texts.transfer_syntax,
+        dicom_form=texts.dicom_form,
     )
 
 

@@ -75,7 +75,8 @@ def dicom_support() -> str:
     return _page(
         "SOP classes and transfer syntaxes",
         "",
-        "## SOP classes read and written\n\nA result has the SOP class of its source.\n\n"
+        "## SOP classes read and written\n\nA result has the SOP class of its source.\n"
+        "`--dicom-form enhanced` writes one Legacy Converted Enhanced object in place of an image for each slice.\n\n"
         + _table(("SOP class", "UID", "Modality"), classes)
         + "\n## Multi-frame SOP classes read\n\nEach frame becomes a classic image that references it.\n\n"
         + _table(("SOP class", "UID", "written as"), enhanced)

@@ -188,6 +188,14 @@ class WorkSettings:
         choices=TRANSFER_SYNTAXES,
     )
 
+    dicom_form: str = setting(
+        "classic",
+        "form of DICOM results; classic is an object for each slice, enhanced is one Legacy Converted Enhanced object",
+        one_of(("classic", "enhanced")),
+        changes="headers",
+        choices=("classic", "enhanced"),
+    )
+
     def changing(self, *what: str) -> dict[str, Any]:
         """Those that change voxels or headers, as ``Setting.changes`` has it, by name."""
         names = [name for name, (one, _) in described(type(self)).items() if one.changes in what]

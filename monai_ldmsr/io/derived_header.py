@@ -77,6 +77,7 @@ class Derivation:
         series_number: Series Number of the result, from which several volumes of a series count up; None: the usual.
         series_description: Series Description of the result, without what distinguishes volumes; None: the usual.
         transfer_syntax: in which of ``TRANSFER_SYNTAXES`` it is written; has no part in the UIDs.
+        dicom_form: ``classic``, an object for each slice, or ``enhanced``, one for all of them.
     """
 
     factor: Factors | int
@@ -89,6 +90,7 @@ class Derivation:
     series_number: int | None = None
     series_description: str | None = None
     transfer_syntax: str = "explicit"
+    dicom_form: str = "classic"
 
     @property
     def factors(self) -> Factors:

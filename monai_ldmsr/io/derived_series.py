@@ -18,6 +18,7 @@ from pydicom.valuerep import DSfloat
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header
+from monai_ldmsr.io.derived_multiframe import multiframe_object, parsed_copy
 from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_instance
 from monai_ldmsr.io.dicom_pixels import StoredType
 from monai_ldmsr.io.dicom_series import DicomSeries
@@ -75,14 +76,30 @@ def write_derived_series(
     with _readable("the first image"):
         volume = (series.volume, series.label)
         shared = shared_header(series.headers, _source_names(series), series.modality, derivation, volume)
+    is_one = derivation.dicom_form == "enhanced"
+    images: list[Dataset] = []
     paths, n_clipped = [], 0
     for k, source in enumerate(series.headers):
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
             image = derived_header(source, k, shared)
-        n_clipped += _set_pixels(image, source, voxels[:, :, k].T, is_pet=series.modality == "PT")
+        slice_ = voxels[:, :, k].T
+        # Readers of enhanced objects apply one slope to all frames.
+        extremes = _extremes(voxels if is_one else slice_) if series.modality == "PT" else None
+        n_clipped += _set_pixels(image, source, slice_, extremes)
         with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
-            paths.append(_written(image, output_dir / f"IM{k + 1:04d}.dcm", derivation.transfer_syntax))
-    return WrittenSeries(tuple(paths), shared.series_instance_uid, n_clipped)
+            if is_one:
+                image.file_meta = _file_meta(image)
+                images.append(parsed_copy(correct_ambiguous_vr(image, True)))
+            else:
+                paths.append(_written(image, output_dir / f"IM{k + 1:04d}.dcm", derivation.transfer_syntax))
+    series_uid = shared.series_instance_uid
+    if is_one:
+        series_uid = named_uid("enhanced", series_uid)
+        with _readable("the series"):
+            uids = series_uid, named_uid("image", series_uid)
+            image = multiframe_object(images, series.headers, series.modality, *uids)
+            paths.append(_written(image, output_dir / "IM0001.dcm", derivation.transfer_syntax))
+    return WrittenSeries(tuple(paths), series_uid, n_clipped)
 
 
 @contextmanager
@@ -136,12 +153,21 @@ def _check_finite(voxels: npt.NDArray[np.float32]) -> None:
             )
 
 
-def _set_pixels(image: Dataset, source: Dataset, values: npt.NDArray[np.float32], *, is_pet: bool) -> int:
-    """Store ``values`` (rows, columns) in ``image`` and return how many were clipped."""
+def _extremes(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _set_pixels(
+    image: Dataset, source: Dataset, values: npt.NDArray[np.float32], extremes: tuple[float, float] | None
+) -> int:
+    """Store ``values`` (rows, columns) in ``image`` and return how many were clipped.
+
+    ``extremes`` are the least and greatest value that a slope of PET must hold; None keeps the source's.
+    """
     low, high = StoredType(image, "The image").range
-    if is_pet:
+    if extremes is not None:
         image.RescaleIntercept = 0
-        image.RescaleSlope = _pet_slope(values, low, high)
+        image.RescaleSlope = _pet_slope(*extremes, low, high)
     slope, intercept = float(image.get("RescaleSlope") or 1.0), float(image.get("RescaleIntercept") or 0.0)
     stored = np.rint((values.astype(np.float64) - intercept) / slope)
     n_clipped = int(np.count_nonzero((stored < low) | (stored > high)))
@@ -160,9 +186,9 @@ def _set_pixels(image: Dataset, source: Dataset, values: npt.NDArray[np.float32]
     return n_clipped
 
 
-def _pet_slope(values: npt.NDArray[np.float32], low: int, high: int) -> DSfloat:
-    """Least slope by which all ``values`` of the slice fit, as a decimal string; 1 for an empty slice."""
-    slope = max(float(values.max()) / high, float(values.min()) / low if low < 0 else 0.0)
+def _pet_slope(least: float, greatest: float, low: int, high: int) -> DSfloat:
+    """Least slope by which values from ``least`` to ``greatest`` fit, as a decimal string; 1 where all are 0."""
+    slope = max(greatest / high, least / low if low < 0 else 0.0)
     return DSfloat(slope if slope > 0 else 1.0, auto_format=True)
 
 
@@ -211,7 +237,11 @@ def _source_images(path: Path) -> set[str]:
     """SOP Instance UIDs of what a derived image was made of; nothing where it is damaged, and so no result."""
     try:
         with quiet_pydicom():
-            image = dcmread(path, stop_before_pixels=True, specific_tags=["SourceImageSequence"])
-            return {str(item.ReferencedSOPInstanceUID) for item in image.get("SourceImageSequence") or []}
+            tags = ["SourceImageSequence", "SourceImageEvidenceSequence"]
+            image = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            items = list(image.get("SourceImageSequence") or [])
+            for study in image.get("SourceImageEvidenceSequence") or []:
+                items += [item for series in study.ReferencedSeriesSequence for item in series.ReferencedSOPSequence]
+            return {str(item.ReferencedSOPInstanceUID) for item in items}
     except Exception:
         return set()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,62 @@ def test_a_syntax_without_encoder_is_refused_before_anything_is_read() -> None:
         )
     with pytest.raises(SettingsError, match="choose one of explicit, jpeg-ls, jpeg2000, rle"):
         WorkSettings(transfer_syntax="jpeg")
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "jpeg-ls"])
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_an_enhanced_result_is_the_classic_one_frame_by_frame(
+    tmp_path: Path, heard: Callable[[], str], modality: str, syntax: str
+) -> None:
+    series = made_by_hand(tmp_path / "source", modality, (24, 28, 3), PatientName=MARKER, PatientID=MARKER_ID)
+    classic = {place_of(image.ImagePositionPatient): image for image in write(series, tmp_path / "classic")}
+    derivation = replace(DERIVATION, dicom_form="enhanced", transfer_syntax=syntax)
+    written = write_derived_series(series, repeated(series.voxels), tmp_path / "enhanced", derivation)
+    assert MARKER not in heard(), "highdicom quotes names that it finds odd"
+    (path,) = written.paths
+    check_pixels(path)
+    found = pydicom.dcmread(path)
+    assert found.file_meta.TransferSyntaxUID == TRANSFER_SYNTAXES[syntax]
+    assert found.SeriesInstanceUID == written.series_instance_uid
+    assert not {found.SeriesInstanceUID} & {image.SeriesInstanceUID for image in classic.values()}
+    (shared,), frames = found.SharedFunctionalGroupsSequence, found.PerFrameFunctionalGroupsSequence
+    assert len(frames) == found.NumberOfFrames == len(classic)
+    for values, own in zip(found.pixel_array, frames, strict=True):
+
+        def group(name: str, own: Dataset = own) -> Dataset:
+            return (own.get(name) or shared.get(name))[0]
+
+        image = classic[place_of(group("PlanePositionSequence").ImagePositionPatient)]
+        assert group("PixelMeasuresSequence").PixelSpacing == image.PixelSpacing
+        assert group("PlaneOrientationSequence").ImageOrientationPatient == image.ImageOrientationPatient
+        rescale = group("PixelValueTransformationSequence")
+        slope, intercept = float(rescale.RescaleSlope), float(rescale.RescaleIntercept)
+        expected = image.pixel_array * float(image.get("RescaleSlope", 1)) + float(image.get("RescaleIntercept", 0))
+        assert np.abs(values * slope + intercept - expected).max() <= (slope if modality == "PT" else 0)
+        if "WindowCenter" in image:
+            assert group("FrameVOILUTSequence").WindowCenter == image.WindowCenter
+    volume = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    ordered = [classic[place_of(frame.PlanePositionSequence[0].ImagePositionPatient)] for frame in frames]
+    slopes = [(float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))) for one in ordered]
+    expected = np.stack([one.pixel_array * a + b for one, (a, b) in zip(ordered, slopes, strict=True)])
+    np.testing.assert_allclose(volume, expected, atol=2 * max(a for a, _ in slopes) if modality == "PT" else 0)
+    assert found.ContentQualification == "RESEARCH"
+    assert "Research only" in found.ImageComments
+    assert found.ImageType[0] == "DERIVED"
+    assert found.ContributingEquipmentSequence[-1].Manufacturer == "monai_ldmsr"
+    assert (found.PatientName, found.PatientID, found.StudyInstanceUID) == (
+        next(iter(classic.values())).PatientName,
+        MARKER_ID,
+        series.headers[0].StudyInstanceUID,
+    )
+    (study,) = found.SourceImageEvidenceSequence
+    named = {item.ReferencedSOPInstanceUID for item in study.ReferencedSeriesSequence[0].ReferencedSOPSequence}
+    assert named == {header.SOPInstanceUID for header in series.headers}
+    assert not [element for element in found.iterall() if element.tag.is_private]
+
+
+def place_of(position: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), 3) for value in position)
 
 
 def test_memory_order_does_not_matter(tmp_path: Path) -> None:
