@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_ldmsr.bundle_config import (
     check_config,
     checked_for_config,
-    merge_configs,
     open_workflow,
     unwrapped,
 )
-from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
-from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.bundle_folder import BASELINES, DEFAULT_BUNDLE, bundle_info, find_bundle, weights_sha256
 from monai_ldmsr.evaluation.volumes import why_not_measured
 from monai_ldmsr.io.tree import check_apart
 from monai_ldmsr.settings import WorkSettings, takes_settings
-from monai_ldmsr.training.packed import is_packed
-from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget
-from monai_ldmsr.training.split_file import SPLIT_FILE, write_split
-from monai_ldmsr.training.training_data import TrainingData, spoken_counts
+from monai_ldmsr.training.budget import StageProgress
+from monai_ldmsr.training.clock import TrainingClock
+from monai_ldmsr.training.own_bundle import OWN_BUNDLE
+from monai_ldmsr.training.plan import TrainingMessage, TrainingPlan, parse_budget, spoken_seconds
+from monai_ldmsr.training.split_file import SPLIT_FILE
+from monai_ldmsr.training.training_data import TrainingData, open_dataset, spoken_counts, spoken_splits
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluation.progress import EvaluationProgress
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from monai_ldmsr.io import ReadLimits
     from monai_ldmsr.networks import SliceNetwork
     from monai_ldmsr.run_summary import RunSummary
+    from monai_ldmsr.training.volumes import TrainingVolume
     from monai_ldmsr.work_plan import WorkPlan
 
 __all__ = [
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+#: Seconds that packing takes after a training.
+_PACKING_S = 5.0
 
 
 @takes_settings
@@ -289,9 +293,11 @@ def train(
     stages: Sequence[str] = (),
     start: str | Path | None = None,
     split: str | Path | None = None,
+    name: str = OWN_BUNDLE,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     limits: ReadLimits | None = None,
     message: TrainingMessage | None = None,
+    progress: Callable[[StageProgress], None] | None = None,
 ) -> Path:
     """Train codec, denoiser and baselines on one's own volumes, pack them as bundles, and evaluate on the test split.
 
@@ -302,8 +308,8 @@ def train(
         dataset_dir: folder with ``manifest.csv``, or any folder of volumes of at least three patients, see
             :mod:`monai_ldmsr.training.discovery`; or one that ``ldmsr pack`` wrote, for which torch, MONAI, Ignite,
             NumPy, PyYAML and einops are enough. A message says what these cannot draw or evaluate.
-        output_dir: gets ``training``, ``ldm_sr``, ``srgan_sr``, ``evaluation``; must not lie inside the data.
-        budget: time of all stages together, as ``90s``, ``30m``, ``2h`` or in seconds.
+        output_dir: gets ``training``, the bundles, ``evaluation`` and ``private``; must not lie inside the data.
+        budget: time of all of it, evaluation and earlier starts included, as ``90s``, ``30m``, ``2h`` or in seconds.
         device: torch device; None takes CUDA when there is one.
         seed: seed of all stages.
         modality: modality of volume files that do not say it.
@@ -313,9 +319,11 @@ def train(
         start: weights of a whole model to go on from, a bundle's ``model.pt``.
         split: list of which volume is in which split, as an earlier training wrote it to ``private/split.csv``; None
             takes that of ``output_dir``, else the manifest, else the patients' hashes.
+        name: name of the trained model's bundle; the baselines' has ``_srgan`` behind it.
         overrides: config values by stage name (and ``pack``).
         limits: the largest volume that is read.
         message: called with one line at each step.
+        progress: called every two seconds with how far a stage is.
 
     Returns:
         Folder of the trained bundle; of the stages' results where no model was trained.
@@ -327,56 +335,53 @@ def train(
         OutputError: the output folder cannot be written or is too full.
     """
     output, folder, say = Path(output_dir), find_bundle(bundle), message or _log.info
+    clock = TrainingClock(output / "training" / "clock.json", parse_budget(budget))
     check_apart(Path(dataset_dir), output)
-    data, splits = _dataset(Path(dataset_dir), output, None if split is None else Path(split), limits)
+    splits = output / "private" / SPLIT_FILE
+    data = open_dataset(Path(dataset_dir), splits, None if split is None else Path(split), limits)
     common: dict[str, Any] = {} if device is None else {"device": device}
     seed = checked_for_config({**common, "seed": seed, "modality": modality})["seed"]
     settings = {"": common, **(overrides or {})}
-    begin = None if start is None else Path(start)
-    seconds = parse_budget(budget)
-    plan = TrainingPlan(folder, data, output, seconds, seed, modality, size, settings, tuple(stages), begin, limits)
+    begin = Path(start) if start else None
+    plan = TrainingPlan(folder, data, output, seed, modality, size, settings, tuple(stages), begin, limits, name)
     plan.check()
-    counts = plan.read_data()
-    for line in _spoken_data(data, counts, splits):
+    say(f"reading the dataset; {spoken_seconds(clock.left_s)} of {spoken_seconds(clock.budget_s)} are left")
+    volumes = plan.read_data()
+    said = (f"data: {spoken_counts(volumes)}", *spoken_splits(data, splits))
+    for line in said:
         say(line)
-    plan.run(_run_training, say)
-    packed, baselines = plan.pack(_run_training)
-    if packed is not None and plan.overlays:
-        merge_configs(packed / "configs", "inference", *plan.overlays)
-    reason = why_not_measured(data.folder) if baselines else "that takes the model's and the baselines' weights"
-    if reason or packed is None:
-        say(f"not evaluated: {reason}")
-        return packed or plan.work
-    where: dict[str, Any] = {"device": device, "bundle": packed, "baselines": baselines, "limits": limits}
-    evaluate(data, output / "evaluation", split="test", modality=modality, **where)
-    say("table: evaluation/table.html")
-    return packed
+    counts, kept_s = _time_for_evaluation(plan, volumes.pop("test", []), clock.budget_s, device, say)
+    try:
+        plan.run(_run_training, say, clock, kept_s, progress)
+        made = plan.pack(_run_training, plan.about(said[0]))
+        if counts is not None:
+            _evaluate_trained()(evaluate, plan, made, counts, clock, device, say)
+    finally:
+        plan.end(clock)
+    return made[0].target if made else plan.work
 
 
-def _dataset(folder: Path, output: Path, split: Path | None, limits: ReadLimits | None) -> tuple[TrainingData, Path]:
-    """The dataset in its splits, and where these are written; a training goes on with those that it began with."""
-    if is_packed(folder):
-        if split is not None:
-            raise SettingsError("The packed dataset has its splits already. Give the list where it is packed from.")
-        return TrainingData(folder, limits), output
-    from monai_ldmsr.source_table import PRIVATE_FOLDER  # where a training has no readers of images
+def _time_for_evaluation(
+    plan: TrainingPlan, test: Sequence[TrainingVolume], budget_s: float, device: str | None, say: TrainingMessage
+) -> tuple[tuple[int, int] | None, float]:
+    """Slices of each volume to be degraded and to be measured as scanned, None for no evaluation; and seconds kept."""
+    reason = why_not_measured(plan.data.folder)
+    if reason or {stage.name for stage in plan.stages} < {"adversarial", "srresnet", "srgan"}:
+        say(f"evaluation: none; {reason or 'that takes the weights of all stages'}")
+        return None, _PACKING_S
+    from monai_ldmsr.evaluation.duration import time_for_evaluation  # where SimpleITK is
 
-    own = output / PRIVATE_FOLDER / SPLIT_FILE
-    return TrainingData(folder, limits, own if split is None and own.is_file() else split), own
+    names: dict[str, dict[str, Any]] = {"srresnet": {"bundle": BASELINES, "weights": "srresnet"}}
+    names |= {"srgan": {"bundle": BASELINES}, "ldm_mean": {"detail": 0.0}, "ldm_sample": {"detail": 1.0}, "ldm": {}}
+    networks = {name: load_network(**{"factor": 4, **given}) for name, given in names.items()}
+    counts, seconds = time_for_evaluation(test, networks, budget_s, device, say)
+    return counts, seconds + _PACKING_S
 
 
-def _spoken_data(data: TrainingData, counts: Mapping[str, tuple[int, int]], own: Path) -> Iterator[str]:
-    """What is trained on, and by which rule; writes the list of splits where it follows from a rule."""
-    yield f"data: {spoken_counts(counts)}"
-    if is_packed(data):
-        return
-    yield f"a patient is known by: {data.rules()}; names that may be one patient's are taken as one"
-    place = f"{own.parent.name}/{own.name}"
-    if not data.is_listed:
-        write_split(own, data.entries("all"))
-        yield f"splits: written to {place}, which names your files and is for you alone; edit it and give it as --split"
-    elif data.split_file is not None:
-        yield f"splits: as {place if data.split_file == own else data.split_file.name} says"
+def _evaluate_trained() -> Any:
+    from monai_ldmsr.evaluation.duration import evaluate_trained  # where SimpleITK is
+
+    return evaluate_trained
 
 
 def _run_training(folder: Path, overlays: Sequence[str], settings: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from monai_ldmsr.networks.latent_generator import LatentGenerator
 from monai_ldmsr.networks.weights import MISFITS, load_initial_weights, load_weights, read_state, write_state
 from monai_ldmsr.storage import make_writable, replaced_files
 from monai_ldmsr.training.distributed import is_first_process
+from monai_ldmsr.training.stopping import TrainingStoppedError, check_stop, set_training
 
 __all__ = ["SafeCheckpoints", "check_disk_space", "load_start", "newest_checkpoint", "resume_training"]
 
@@ -31,7 +32,7 @@ __all__ = ["SafeCheckpoints", "check_disk_space", "load_start", "newest_checkpoi
 class SafeCheckpoints:
     """Ignite handler: write ``<stage>_checkpoint_iteration=<n>.pt`` as a temporary file, rename it, remove older ones.
 
-    Only the first process writes.
+    Only the first process writes; where a signal ends a training, it writes one more.
 
     Args:
         folder: made when missing.
@@ -41,7 +42,7 @@ class SafeCheckpoints:
     """
 
     def __init__(
-        self, folder: str | Path, training_state: Mapping[str, Any], stage: str, interval_s: float = 120.0
+        self, folder: str | Path, training_state: Mapping[str, Any], stage: str, interval_s: float = 60.0
     ) -> None:
         self.folder = Path(folder)
         self.training_state = dict(training_state)
@@ -52,10 +53,15 @@ class SafeCheckpoints:
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         if is_first_process():
+            engine.add_event_handler(Events.STARTED, lambda: set_training(True))
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._save_in_time)
             engine.add_event_handler(Events.COMPLETED, self.save)
+            engine.add_event_handler(Events.COMPLETED, lambda: set_training(False))
 
     def _save_in_time(self, engine: Engine) -> None:
+        if (number := check_stop()) is not None:
+            self.save(engine)
+            raise TrainingStoppedError(number)
         if time.monotonic() - self._last >= self.interval_s:
             self.save(engine)
             self._last = time.monotonic()

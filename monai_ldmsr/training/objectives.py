@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from functools import cache
 from itertools import islice
 
@@ -20,6 +22,9 @@ __all__ = [
     "prepare_codec_batch",
     "prepare_flow_batch",
 ]
+
+#: Batches that statistics are measured on at least.
+_FEWEST_BATCHES = 8
 
 
 class CodecObjective(nn.Module):
@@ -95,13 +100,23 @@ class FlowObjective(nn.Module):
 
 
 @torch.no_grad()
-def fit_latent_statistics(codec: LatentCodec, patches: RandomPatches, batches: int = 60) -> None:
-    """Measure mean and spread of latents, and of what low resolution lacks, and store them in the codec."""
-    device = next(codec.parameters()).device
-    raw = [
-        tuple(codec.posterior(batch[key].to(device))[0] for key in ("label", "image"))
-        for batch in islice(patches, batches)
-    ]
+def fit_latent_statistics(
+    codec: LatentCodec, patches: RandomPatches, batches: int = 60, most_s: float = math.inf
+) -> None:
+    """Measure mean and spread of latents, and of what low resolution lacks, and store them in the codec.
+
+    Args:
+        codec: trained; changed in place.
+        patches: batches that it is measured on.
+        batches: how many of them.
+        most_s: seconds after which fewer are enough, but not fewer than eight.
+    """
+    device, start = next(codec.parameters()).device, time.monotonic()
+    raw: list[tuple[Tensor, ...]] = []
+    for batch in islice(patches, batches):
+        raw.append(tuple(codec.posterior(batch[key].to(device))[0] for key in ("label", "image")))
+        if len(raw) >= min(batches, _FEWEST_BATCHES) and time.monotonic() - start > most_s:
+            break
     high, low = (torch.cat([_flat(pair[n]) for pair in raw]) for n in (0, 1))
     std = high.std(dim=0).clamp(min=1e-4)
     residual = (high - low) / std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class ValidationPictures:
         volumes: volumes of the calibration split; none draws nothing.
         folder: gets ``<name>_<iteration>.png``.
         name: name of the stage.
-        interval: iterations between two pictures.
+        interval_s: seconds between two pictures; there is one of the last iteration, too.
     """
 
     def __init__(
@@ -46,18 +47,25 @@ class ValidationPictures:
         volumes: Sequence[TrainingVolume],
         folder: str | Path,
         name: str,
-        interval: int = 1000,
+        interval_s: float = 120.0,
     ) -> None:
         self.network = network
         self.folder = Path(folder)
         self.name = name
-        self.interval = interval
+        self.interval_s = interval_s
+        self._last = time.monotonic()
         self.patches = [_middle(volumes[n]) for n in spread_slices(len(volumes), _PATCHES)]
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
         if self.patches and is_first_process() and _can_draw():
-            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.draw)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._draw_in_time)
+            engine.add_event_handler(Events.COMPLETED, self.draw)
+
+    def _draw_in_time(self, engine: Engine) -> None:
+        if time.monotonic() - self._last >= self.interval_s:
+            self.draw(engine)
+            self._last = time.monotonic()
 
     @torch.no_grad()
     def draw(self, engine: Engine) -> None:

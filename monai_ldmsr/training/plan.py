@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ldmsr.bundle_config import merge_configs
 from monai_ldmsr.bundle_folder import BASELINES, DEFAULT_BUNDLE
-from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.errors import SettingsError, TrainingError
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
+from monai_ldmsr.storage import file_sha256
+from monai_ldmsr.training.budget import StageProgress
 from monai_ldmsr.training.checkpoints import check_disk_space, newest_checkpoint
+from monai_ldmsr.training.clock import TrainingClock
+from monai_ldmsr.training.loss_log import read_losses
+from monai_ldmsr.training.own_bundle import OWN_BUNDLE, OwnBundle, check_name
 from monai_ldmsr.training.packed import lacks_split
+from monai_ldmsr.training.page import write_page
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.training_data import TrainingData
-from monai_ldmsr.training.volumes import SPLITS
+from monai_ldmsr.training.volumes import SPLITS, TrainingVolume
 
-__all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "pack_bundle", "parse_budget"]
+__all__ = ["SIZES", "STAGES", "Stage", "TrainingMessage", "TrainingPlan", "parse_budget", "spoken_seconds"]
 
 #: Called with one line for a person at each step.
 TrainingMessage = Callable[[str], None]
@@ -45,6 +50,7 @@ class Stage:
         config: name of the config without extension.
         result: weights file that it leaves; a stage whose result is there is not run again.
         share: share of the whole time.
+        least_s: seconds that it needs even of a short budget, of which it gets a quarter at most.
     """
 
     name: str
@@ -52,16 +58,23 @@ class Stage:
     config: str
     result: str
     share: float
+    least_s: float = 0.0
 
 
 STAGES = (
-    Stage("autoencoder", DEFAULT_BUNDLE, "train_autoencoder", "codec.pt", 0.08),
+    Stage("autoencoder", DEFAULT_BUNDLE, "train_autoencoder", "codec.pt", 0.08, 90.0),
     Stage("diffusion", DEFAULT_BUNDLE, "train_diffusion", "denoiser.pt", 0.22),
     Stage("adversarial", DEFAULT_BUNDLE, "train_adversarial", "generator.pt", 0.48),
     Stage("srresnet", BASELINES, "train_srresnet", "srresnet.pt", 0.11),
     Stage("srgan", BASELINES, "train", "srgan.pt", 0.11),
 )
 
+
+#: Times that the codec is tried, each time for longer.
+_CODEC_TRIES = 3
+
+#: End of the name of the baselines' bundle, beside the model's.
+_BASELINES_END = "_srgan"
 
 #: Stages whose weights are in those of a whole generator.
 _BEFORE_START = ("autoencoder", "diffusion")
@@ -75,7 +88,6 @@ class TrainingPlan:
         bundle: folder of the bundle whose training configs are run; the baselines' lies beside it, or is missing.
         data: the dataset; its folder may be a packed one.
         output: gets ``training``, and one folder for each bundle.
-        budget_s: seconds of all stages together.
         seed: seed of all stages.
         modality: modality of volume files that do not say it.
         size: one of :data:`SIZES`.
@@ -84,12 +96,12 @@ class TrainingPlan:
         start: weights of a whole generator (a bundle's ``model.pt``) that the adversarial stage goes on from; the
             stages before it are then left out.
         limits: the largest volume that is read.
+        name: name of the model's bundle; the baselines' has ``_srgan`` behind it.
     """
 
     bundle: Path
     data: TrainingData
     output: Path
-    budget_s: float
     seed: int
     modality: str | None
     size: str
@@ -97,6 +109,7 @@ class TrainingPlan:
     chosen: Sequence[str] = ()
     start: Path | None = None
     limits: ReadLimits | None = None
+    name: str = OWN_BUNDLE
 
     @property
     def work(self) -> Path:
@@ -117,7 +130,10 @@ class TrainingPlan:
         return [] if self.size == SIZES[0] else [self.size]
 
     def _folder(self, bundle: str) -> Path:
-        return self.bundle if bundle == DEFAULT_BUNDLE else self.bundle.parent / bundle
+        if bundle == DEFAULT_BUNDLE:
+            return self.bundle
+        beside = self.bundle.with_name(f"{self.bundle.name}{_BASELINES_END}")
+        return beside if beside.is_dir() else self.bundle.parent / bundle
 
     def _has(self, bundle: str, config: str) -> bool:
         return (self._folder(bundle) / "configs" / f"{config}.yaml").is_file()
@@ -126,7 +142,7 @@ class TrainingPlan:
         """Find out before any time is spent what would end the training late.
 
         Raises:
-            SettingsError: the bundle has no training configs, or there is no such size or stage.
+            SettingsError: the bundle has no training configs, or there is no such size, stage or name.
             OutputError: there is not enough disk space.
         """
         if not all(self._has(stage.bundle, stage.config) for stage in STAGES if stage.bundle == DEFAULT_BUNDLE):
@@ -143,10 +159,11 @@ class TrainingPlan:
             raise SettingsError(
                 f"size is {self.size!r}; choose one of {', '.join(SIZES)} that the bundle has as a config."
             )
+        check_name(self.name)
         check_disk_space(self.work)
 
-    def read_data(self) -> dict[str, tuple[int, int]]:
-        """Read what the stages need before any time is spent; volumes and patients of each split.
+    def read_data(self) -> dict[str, list[TrainingVolume]]:
+        """Read what the stages need before any time is spent: volumes of each split.
 
         Raises:
             SettingsError: the manifest, the list of splits or the number of patients will not do.
@@ -158,49 +175,129 @@ class TrainingPlan:
             split for split in SPLITS
             if not lacks_split(self.data, split) or split == "train" or (split == "calibration" and needed)
         ]  # fmt: skip
-        counts = {}
-        for split in splits:
-            volumes = load_training_volumes(self.data, split, split == "train", self.modality, self.limits)
-            counts[split] = len(volumes), len({volume.subject for volume in volumes})
+        read = {
+            split: load_training_volumes(self.data, split, split == "train", self.modality, self.limits)
+            for split in splits
+        }
         self.data.kept.pop(("test", False, self.modality), None)  # until it is measured
-        return counts
+        return read
 
-    def run(self, run_training: RunTraining, say: TrainingMessage) -> None:
-        """Run the stages that have left no result yet, each from its last checkpoint where there is one."""
-        stages, left_s = self.stages, self.budget_s
+    def run(
+        self,
+        run_training: RunTraining,
+        say: TrainingMessage,
+        clock: TrainingClock,
+        kept_s: float = 0.0,
+        progress: Callable[[StageProgress], None] | None = None,
+    ) -> None:
+        """Run the stages that have left no result yet, each from its last checkpoint where there is one.
+
+        Args:
+            run_training: what runs a config.
+            say: called with a line for a person at each step.
+            clock: the time of the whole training.
+            kept_s: seconds that are kept for what comes after the stages.
+            progress: called with the progress of each stage.
+        """
+        stages = self.stages
         for n, stage in enumerate(stages, start=1):
-            budget_s = self.budget_s * stage.share / sum(other.share for other in stages)
-            say(f"stage {n} of {len(stages)}: {stage.name}, {_time(budget_s)} of the {_time(left_s)} left")
-            left_s -= budget_s
             if (self.work / stage.result).is_file():
-                say(f"  {stage.result} is there already")
+                say(f"stage {n} of {len(stages)}: {stage.name}: {stage.result} is there already")
                 continue
-            checkpoint = newest_checkpoint(self.work, stage.name)
-            if checkpoint is not None:
-                say(f"  goes on from {checkpoint.name}")
-            # Path objects, not text: MONAI would execute a text that begins with "$".
-            places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
-            numbers = {"budget_s": budget_s, "seed": self.seed + n, "modality": self.modality, "limits": self.limits}
-            if stage.name not in _BEFORE_START and lacks_split(self.data, "calibration"):  # of pictures
-                places = {**places, "picture_split": ""}
-            if stage.name == "adversarial" and self.start is not None:
-                # The weights' own codec was good enough when it was trained.
-                places = {**places, "initial_weights": self.start, "gate_split": ""}
-            overlays = [name for name in (*self.overlays, stage.config) if self._has(stage.bundle, name)]
-            run_training(self._folder(stage.bundle), overlays, {**places, **numbers, **self._changed(stage.name)})
+            for tries_left in reversed(range(_CODEC_TRIES)):
+                say(f"stage {n} of {len(stages)}: {stage.name}, {spoken_seconds(clock.left_s)} left")
+                try:
+                    self._run_stage(n, run_training, say, clock, kept_s, progress)
+                    break
+                except TrainingError as error:
+                    # The codec is not good enough: what made it goes on, where it was made here.
+                    if not tries_left or stages[0].name != STAGES[0].name or not self._checkpoint(stages[0]):
+                        raise
+                    say(f"  {error}")
+                    (self.work / stages[0].result).unlink()
+                    say(f"stage 1 of {len(stages)} again: {stages[0].name}, {spoken_seconds(clock.left_s)} left")
+                    self._run_stage(1, run_training, say, clock, kept_s, progress)
 
-    def pack(self, run_training: RunTraining) -> tuple[Path | None, Path | None]:
-        """Make the bundles of what was trained: the latent diffusion model's and the baselines'; None where none is."""
+    def end(self, clock: TrainingClock) -> None:
+        """Record the used time, and write the page as it stays."""
+        clock.record(at_once=True)
+        write_page(self.work, [stage.name for stage in STAGES])
+
+    def _checkpoint(self, stage: Stage) -> Path | None:
+        return newest_checkpoint(self.work, stage.name)
+
+    def _run_stage(
+        self,
+        n: int,
+        run_training: RunTraining,
+        say: TrainingMessage,
+        clock: TrainingClock,
+        kept_s: float,
+        progress: Callable[[StageProgress], None] | None,
+    ) -> None:
+        """Run the stage of this number, from 1, in its share of what is left."""
+
+        def tick(found: StageProgress) -> None:
+            clock.record()
+            if progress is not None:
+                progress(found)
+
+        stage = self.stages[n - 1]
+        shares = [one.share for one in self.stages[n - 1 :] if not (self.work / one.result).is_file()]
+        left_s = max(4.0, clock.left_s - kept_s)
+        budget_s = max(left_s * stage.share / sum(shares), min(left_s / 4, stage.least_s))
+        checkpoint = self._checkpoint(stage)
+        went_on = "" if checkpoint is None else f", goes on from {checkpoint.name}"
+        say(f"  has {spoken_seconds(budget_s)}{went_on}")
+        # Path objects, not text: MONAI would execute a text that begins with "$".
+        places: dict[str, Any] = {"dataset_dir": self.data, "output_dir": self.work, "checkpoint": checkpoint}
+        numbers: dict[str, Any] = {"seed": self.seed + n, "modality": self.modality, "limits": self.limits}
+        numbers |= {"budget_s": budget_s, "budget::ends_at": time.monotonic() + budget_s, "budget::progress": tick}
+        if stage.name not in _BEFORE_START and lacks_split(self.data, "calibration"):  # of pictures
+            places = {**places, "picture_split": ""}
+        if stage.name == "adversarial" and self.start is not None:
+            # The weights' own codec was good enough when it was trained.
+            places = {**places, "initial_weights": self.start, "gate_split": ""}
+        overlays = [name for name in (*self.overlays, stage.config) if self._has(stage.bundle, name)]
+        run_training(self._folder(stage.bundle), overlays, {**places, **numbers, **self._changed(stage.name)})
+        clock.record(at_once=True)
+
+    def pack(self, run_training: RunTraining, about: Sequence[str]) -> list[OwnBundle]:
+        """Make the bundles of what was trained: the latent diffusion model's, then the baselines'; none where none is.
+
+        Args:
+            run_training: what runs a config.
+            about: what the cards say of the training.
+        """
         if not (self.work / "generator.pt").is_file():
-            return None, None
+            return []
         run_training(self.bundle, [*self.overlays, "pack"], {"output_dir": self.work, **self._changed("pack")})
-        packed, baselines = self.output / DEFAULT_BUNDLE, self.output / BASELINES
-        pack_bundle(self.bundle, packed, {"model": self.work / "model.pt"})
+        made = [OwnBundle(self.bundle, self.output / self.name, about)]
+        made[0].write({"model": self.work / "model.pt"})
+        if self.overlays:
+            merge_configs(made[0].target / "configs", "inference", *self.overlays)
         weights = {"model": self.work / "srgan.pt", "srresnet": self.work / "srresnet.pt"}
-        if not self._has(BASELINES, "inference") or not all(path.is_file() for path in weights.values()):
-            return packed, None
-        pack_bundle(self._folder(BASELINES), baselines, weights)
-        return packed, baselines
+        if self._has(BASELINES, "inference") and all(path.is_file() for path in weights.values()):
+            made.append(OwnBundle(self._folder(BASELINES), self.output / f"{self.name}{_BASELINES_END}", about))
+            made[1].write(weights)
+        return made
+
+    def about(self, data: str) -> list[str]:
+        """What the card of a trained bundle says of its training; no name of a file or patient.
+
+        Args:
+            data: what the data is.
+        """
+        lines = [data]
+        used = []
+        for stage in self.stages:
+            rows = read_losses(self.work / f"{stage.name}.csv")
+            if rows:
+                used.append(f"{stage.name} {spoken_seconds(float(rows[-1]['used_s']))}")
+        lines.append(f"stages: {', '.join(used)}; size {self.size}, seed {self.seed}")
+        if self.start is not None:
+            lines.append(f"went on from weights with SHA-256 {file_sha256(self.start)}; their data belongs to theirs")
+        return lines
 
     def _changed(self, stage: str) -> Mapping[str, Any]:
         return {**self.settings.get("", {}), **self.settings.get(stage, {})}
@@ -223,42 +320,7 @@ def parse_budget(budget: str | float) -> float:
     return float(seconds)
 
 
-def pack_bundle(source: Path, target: Path, weights: Mapping[str, Path]) -> None:
-    """Make a complete bundle: the source's configs and licence, these weights, and metadata that name their hashes.
-
-    What the source's metadata say about its own weights (figures, data) is not taken over.
-
-    Args:
-        source: bundle folder with ``configs``.
-        target: made or replaced file by file.
-        weights: name without extension (``model`` first) to file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with output_errors(f"The bundle '{target.name}'", "Free disk space, or choose another folder."):
-        shutil.copytree(source / "configs", target / "configs", dirs_exist_ok=True)
-        if (source / "LICENSE").is_file():
-            shutil.copy2(source / "LICENSE", target / "LICENSE")
-        (target / "models").mkdir(exist_ok=True)
-        for name, path in weights.items():
-            with replaced_files(target / "models" / f"{name}.pt") as (partial,):
-                shutil.copyfile(path, partial)
-        _write_metadata(target, list(weights))
-
-
-def _time(seconds: float) -> str:
+def spoken_seconds(seconds: float) -> str:
+    """Seconds, or minutes where there are more than two."""
+    seconds = max(0.0, seconds)
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _write_metadata(target: Path, names: Sequence[str]) -> None:
-    path = target / "configs" / "metadata.json"
-    if not path.is_file():
-        return
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    for name in names:
-        key = "weights_sha256" if name == "model" else f"{name}_sha256"
-        meta[key] = file_sha256(target / "models" / f"{name}.pt")
-    meta["eval_metrics"] = {}
-    meta["data_source"] = "The user's own volumes (ldmsr train)"
-    replace_text(path, json.dumps(meta, indent=4) + "\n")

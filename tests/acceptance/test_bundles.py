@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from generative_networks import needs_generative
+from metadata_schema import SCHEMA, write_schema
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from places import BUNDLES, ROOT
 
@@ -23,45 +24,6 @@ from monai_ldmsr.workflow import load_super_resolver
 
 BUNDLE = BUNDLES / "ldm_sr"
 NAMES = ("ldm_sr", "srgan_sr")
-
-TEXT, TABLE = {"type": "string"}, {"type": "object"}
-TENSOR = {
-    "type": "object",
-    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
-    "properties": {
-        **dict.fromkeys(("type", "format", "dtype"), TEXT),
-        "num_channels": {"type": "integer"},
-        "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
-        "value_range": {"type": "array", "items": {"type": "number"}},
-        "is_patch_data": {"type": "boolean"},
-        "channel_def": TABLE,
-    },
-}
-TENSORS = {"type": "object", "patternProperties": {".": TENSOR}}
-
-#: What MONAI asks of ``metadata.json``, written from its meta_schema_20240725.json (the address is in the metadata).
-SCHEMA = {
-    "$schema": "https://json-schema.org/draft/2019-09/schema",
-    "type": "object",
-    "required": [
-        "schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task",
-        "description", "authors", "copyright", "network_data_format",
-    ],
-    "properties": {
-        **dict.fromkeys(
-            ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors",
-             "copyright", "data_source", "data_type", "image_classes", "label_classes", "pred_classes", "intended_use"),
-            TEXT,
-        ),
-        **dict.fromkeys(("changelog", "required_packages_version", "eval_metrics", "supported_apps"), TABLE),
-        "references": {"type": "array", "items": TEXT},
-        "network_data_format": {
-            "type": "object",
-            "required": ["inputs", "outputs"],
-            "properties": {"inputs": TENSORS, "outputs": TENSORS},
-        },
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +51,7 @@ def workflow(folder: Path, *configs: str, **settings: object) -> ConfigWorkflow:
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata_are_as_the_schema_has_them(name: str, tmp_path: Path) -> None:
     path = BUNDLES / name / "configs" / "metadata.json"
-    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
-    verify_metadata(meta_file=str(path), filepath=str(tmp_path / "schema.json"))
+    verify_metadata(meta_file=str(path), filepath=str(write_schema(tmp_path)))
     meta = json.loads(path.read_text())
     del meta["network_data_format"]["inputs"]["image"]["value_range"]
     with pytest.raises(jsonschema.ValidationError, match="value_range"):

@@ -137,7 +137,7 @@ def test_the_log_names_every_loss_and_goes_on_from_the_used_time(tmp_path: Path)
     output = {"mean_loss": torch.tensor(2.0), "critic_loss": torch.tensor(3.0), "reals": torch.zeros(3)}
     path, state = tmp_path / "new" / "log.csv", {"used_s": 0.0}
     for used in (10.0, 30.0):
-        budget = TimeBudget(optimizer, 60, 0.5, log_every=2, log_file=path)
+        budget = TimeBudget(optimizer, 60, 0.5, log_s=0, log_file=path)
         budget.load_state_dict({"used_s": state["used_s"] + used})
         engine = Engine(lambda engine, batch: output)
         budget.attach(engine)
@@ -146,21 +146,21 @@ def test_the_log_names_every_loss_and_goes_on_from_the_used_time(tmp_path: Path)
     with path.open() as stream:
         lines = list(csv.DictReader(stream))
     assert list(lines[0]) == ["step", "used_s", "learning_rate", "mean_loss", "critic_loss"]
-    assert [line["step"] for line in lines] == ["2", "2"]
-    assert [float(line["used_s"]) for line in lines] == pytest.approx([10, 40], abs=1)
+    assert [line["step"] for line in lines] == ["1", "2", "3"] * 2, "from the first iteration on"
+    assert [float(line["used_s"]) for line in lines] == pytest.approx([10] * 3 + [40] * 3, abs=1)
     rates = [float(line["learning_rate"]) for line in lines]
-    assert 0.5 > rates[0] > rates[1] > 0
-    assert [float(line["critic_loss"]) for line in lines] == [3, 3]
+    assert 0.5 > rates[0] > rates[-1] > 0
+    assert [float(line["critic_loss"]) for line in lines] == [3] * 6
 
 
 def test_the_log_goes_on_after_a_kill(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     for _ in range(2):
-        budget = TimeBudget(optimizer, 60, 0.5, log_every=2, log_file=tmp_path / "log.csv")
+        budget = TimeBudget(optimizer, 60, 0.5, log_s=0, log_file=tmp_path / "log.csv")
         engine = Engine(lambda engine, batch: {"loss": torch.tensor(float(batch)), "pred": torch.zeros(3)})
         budget.attach(engine)
         engine.run([1, 3, 5, 7], max_epochs=1)
     with (tmp_path / "log.csv").open() as stream:
         lines = list(csv.DictReader(stream))
-    assert [float(line["loss"]) for line in lines] == [2, 6, 2, 6]
+    assert [float(line["loss"]) for line in lines] == [1, 3, 5, 7] * 2
     assert list(lines[0]) == ["step", "used_s", "learning_rate", "loss"]

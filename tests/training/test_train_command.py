@@ -5,28 +5,31 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from metadata_schema import write_schema
+from monai.bundle import verify_metadata
 from places import BUNDLES
 from volume_files import textured, write_manifest
 
 from monai_ldmsr import workflow
 from monai_ldmsr.cli import main
-from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import save_weights
 from monai_ldmsr.storage import file_sha256
-from monai_ldmsr.training import plan
+from monai_ldmsr.training.loss_log import read_losses
 from monai_ldmsr.training.volumes import SPLITS
 
 #: Few small patches, a picture and a checkpoint early; what a codec is worth after seconds depends on the machine.
 FAST = {"sizes": [[96, 1]], "checkpoints::interval_s": 0}
-SMALL = {**FAST, "pictures::interval": 1}
+SMALL = {**FAST, "pictures::interval_s": 0}
 NETWORK = {"denoiser_channels": [16, 16, 16, 32], "denoiser_blocks": [2, 1, 1, 1]}
 OVERRIDES = {
     "autoencoder": FAST,
@@ -55,18 +58,18 @@ def test_train_makes_bundles_and_resumes(
     for name in ("ldm_sr", "srgan_sr"):
         shutil.copytree(BUNDLES / name / "configs", bundles / name / "configs")
     (bundles / "ldm_sr" / "configs" / "large.yaml").write_text(json.dumps(NETWORK))
-    command = ["train", str(data), str(output), "--budget", "10s", "--device", "cpu", "--seed", "3", "--size", "large"]
-    command += ["--bundle", str(bundles / "ldm_sr")]
+    command = ["train", str(data), str(output), "--budget", "200s", "--device", "cpu", "--seed", "3", "--size", "large"]
+    command += ["--bundle", str(bundles / "ldm_sr"), "--name", "brain"]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "stage 1 of 5: autoencoder" in said
-    for name, files in {"ldm_sr": ["model"], "srgan_sr": ["model", "srresnet"]}.items():
+    for name, files in {"brain": ["model"], "brain_srgan": ["model", "srresnet"]}.items():
         meta = json.loads((output / name / "configs" / "metadata.json").read_text())
         for file in files:
             key = "weights_sha256" if file == "model" else f"{file}_sha256"
             assert meta[key] == file_sha256(output / name / "models" / f"{file}.pt")
-        assert meta["eval_metrics"] == {}
-    unet = workflow.load_network(output / "ldm_sr").generator.denoiser.unet
+    check_own_bundle(output / "brain")
+    unet = workflow.load_network(output / "brain").generator.denoiser.unet
     assert tuple(unet.block_out_channels) == tuple(NETWORK["denoiser_channels"]), "inference builds what was trained"
     assert set(json.loads((output / "evaluation" / "table.json").read_text())["rows"]) >= {"bicubic", "srgan", "ldm"}
     work = output / "training"
@@ -78,34 +81,28 @@ def test_train_makes_bundles_and_resumes(
     assert main(command) == 0
     said = capsys.readouterr().out
     assert said.count("is there already") == 4
+    assert json.loads((output / "brain" / "configs" / "metadata.json").read_text())["version"] == "0.2.0"
     assert "goes on from adversarial_checkpoint_iteration=" in said
     assert (work / "codec.pt").stat().st_mtime_ns == times["codec.pt"]
 
 
-@pytest.mark.slow
-def test_train_splits_and_measures_without_a_manifest(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three loose files are three patients: one is trained on, one calibrates, one is measured."""
-    loose = tmp_path / "loose"
-    loose.mkdir()
-    for path in data.glob("*.nii.gz"):
-        shutil.copy(path, loose)
-    ran: list[tuple[str, dict[str, object]]] = []
-    run = plan.TrainingPlan.run
-
-    def record(folder: Path, overlays: Sequence[str], settings: dict[str, object]) -> None:
-        ran.append((overlays[-1], settings))
-
-    monkeypatch.setattr(plan.TrainingPlan, "run", lambda self, _, say: run(self, record, say))
-    monkeypatch.setattr(plan.TrainingPlan, "pack", lambda *_: (BUNDLES / "ldm_sr", BUNDLES / "srgan_sr"))
-    workflow.train(loose, tmp_path / "out", budget="10s", device="cpu", modality="PT")
-    assert [name for name, _ in ran] == [stage.config for stage in plan.STAGES]
-    assert all(settings["modality"] == "PT" for _, settings in ran)
-    table = json.loads((tmp_path / "out" / "evaluation" / "table.json").read_text())
-    assert (table["n_patients"], list(table["by_modality"])) == (1, ["PT"])
-    with pytest.raises(SettingsError, match="size is 'huge'"):
-        workflow.train(loose, tmp_path / "out", size="huge")
+def check_own_bundle(bundle: Path) -> None:
+    """Name, version, card and figures are its own; nothing that the shipped card claims of its weights is there."""
+    meta = json.loads((bundle / "configs" / "metadata.json").read_text())
+    shipped = json.loads((BUNDLES / "ldm_sr" / "configs" / "metadata.json").read_text())
+    assert (meta["name"], meta["version"], list(meta["changelog"])) == (bundle.name, "0.1.0", ["0.1.0"])
+    assert all(meta[key] != shipped[key] for key in ("authors", "copyright", "data_source", "eval_metrics"))
+    verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(write_schema(bundle.parent)))
+    card = (bundle / "docs" / "README.md").read_text()
+    table = json.loads((bundle.parent / "evaluation" / "table.json").read_text())
+    figure = table["rows"]["ldm"]["psnr"]["mean"]
+    assert meta["eval_metrics"]["test_factor_4_psnr_ldm"] == round(figure, 3)
+    assert f"| ldm | {figure:.4g} |" in card
+    assert "one patient neither trained on" in card
+    assert "too few patients for an interval" in card
+    assert "MR; train 1 volume of 1 patient, calibration 1 volume of 1 patient" in card
+    assert "Licence and origin" in (bundle / "docs" / "data_license.txt").read_text()
+    assert not re.search("H100|TCGA|patient0", card), "the shipped card's training and data, or a file's name"
 
 
 @pytest.mark.slow
@@ -131,6 +128,53 @@ def test_train_refuses_before_it_starts(data: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_training_goes_on(data: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """By the command, as it is shipped but for the size of patches and the time between checkpoints."""
+    code = f"""
+import functools, sys
+from monai_ldmsr import workflow
+from monai_ldmsr.cli import main
+workflow.train = functools.partial(workflow.train, overrides={{"autoencoder": {{"sizes": [[96, 1]],
+    "checkpoints::interval_s": 2}}}})
+sys.exit(main(["train", {str(data)!r}, {str(tmp_path / "out")!r}, "--budget", sys.argv[1], "--device", "cpu",
+    "--stages", "autoencoder"]))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    work = tmp_path / "out" / "training"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "600s"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 240
+    while not list(work.glob("autoencoder_checkpoint_iteration=*.pt")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "stopped by SIGTERM; the same command goes on" in err
+        assert "Traceback" not in err
+    assert "autoencoder, step 1: " in err
+    assert "stage 1 of 1: autoencoder" in out
+    assert not (work / "codec.pt").exists()
+    before = read_losses(work / "autoencoder.csv")
+    assert before
+    assert before[0]["step"] == "1"
+    (found,) = work.glob("autoencoder_checkpoint_iteration=*.pt")
+    saved_s = torch.load(found, weights_only=True)["budget"]["used_s"]
+    assert float(before[-1]["used_s"]) - saved_s < 30, "it lost more than the time between two checkpoints"
+    used_s = json.loads((work / "clock.json").read_text())["used_s"]
+    again = subprocess.run(
+        [sys.executable, "-c", code, f"{used_s + 30:.0f}s"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert f"goes on from {found.name}" in again.stdout
+    assert (work / "codec.pt").is_file()
+    after = read_losses(work / "autoencoder.csv")[len(before) :]
+    assert saved_s <= float(after[0]["used_s"]) < saved_s + 30
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("bundle", "config"), [("ldm_sr", "train_diffusion"), ("srgan_sr", "train")])
 def test_two_processes_train_one_network(data: Path, tmp_path: Path, bundle: str, config: str) -> None:
     configs = BUNDLES / bundle / "configs"
@@ -148,7 +192,7 @@ def test_two_processes_train_one_network(data: Path, tmp_path: Path, bundle: str
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
         "-m", "monai.bundle", "run", "--config_file", str(files), "--dataset_dir", str(data),
         "--output_dir", str(tmp_path), "--budget_s", "4", "--sizes", "[[96,1]]", "--checkpoints#interval_s", "0",
-        "--budget#log_every", "1", *extra,
+        "--budget#log_s", "0", *extra,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)

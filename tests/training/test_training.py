@@ -90,7 +90,7 @@ def test_two_stages_give_weights_that_fit_the_bundle(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
-    train_adversarially(data, trained, budget_s=3, sizes=[[96, 2]], picture_split="", **{"budget::log_every": 1})
+    train_adversarially(data, trained, budget_s=3, sizes=[[96, 2]], picture_split="", **{"budget::log_s": 0})
     lines = logged(trained)
     assert {"step", "used_s", "learning_rate", "mean_loss", "scale_loss", "adversarial_loss"} <= set(lines[0])
     assert {"pixel_loss", "texture_loss", "artifact_loss", "critic_loss"} <= set(lines[0])
@@ -138,14 +138,14 @@ def test_baselines_train(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_resumes_from_its_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.pt"
-    train_adversarially(data, trained, picture_split="test", **{"checkpoint_s": 0, "pictures::interval": 1})
+    train_adversarially(data, trained, picture_split="test", **{"checkpoint_s": 0, "pictures::interval_s": 0})
     (found,) = trained.glob("adversarial_checkpoint_iteration=*.pt")
     assert list((trained / "pictures").glob("adversarial_*.png"))
     found.rename(checkpoint)
     state = torch.load(checkpoint, weights_only=True)
     assert state["budget"]["used_s"] > 0
     (trained / "adversarial.csv").unlink(missing_ok=True)
-    train_adversarially(data, trained, picture_split="", checkpoint=str(checkpoint), **{"budget::log_every": 1})
+    train_adversarially(data, trained, picture_split="", checkpoint=str(checkpoint), **{"budget::log_s": 0})
     assert float(logged(trained)[0]["used_s"]) > state["budget"]["used_s"], "the used time goes on"
 
 

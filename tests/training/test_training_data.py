@@ -207,16 +207,16 @@ def test_pictures_are_drawn_and_never_stop_a_training(tmp_path: Path) -> None:
     make_volume(tmp_path / "data" / "b.nii.gz", shape=(50, 61, 3))
     volumes = load_training_volumes(tmp_path / "data", "all")
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Upsample(scale_factor=4))
-    handler = ValidationPictures(network, volumes, tmp_path / "pictures", "stage", interval=2)
+    handler = ValidationPictures(network, volumes, tmp_path / "pictures", "stage", interval_s=0)
     engine = Engine(lambda *_: None)
     handler.attach(engine)
     engine.run(range(5), max_epochs=1)
-    assert [p.name for p in sorted((tmp_path / "pictures").iterdir())] == ["stage_0000002.png", "stage_0000004.png"]
+    assert [p.name for p in sorted((tmp_path / "pictures").iterdir())] == [f"stage_{n:07d}.png" for n in range(1, 6)]
     assert network.training
     shutil.rmtree(tmp_path / "pictures")
     (tmp_path / "pictures").touch()
     engine.run(range(5), max_epochs=1)
-    ValidationPictures(network, [], tmp_path, "none", interval=1).attach(engine)
+    ValidationPictures(network, [], tmp_path, "none", interval_s=0).attach(engine)
 
 
 def test_budgets() -> None:
