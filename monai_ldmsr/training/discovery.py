@@ -30,7 +30,15 @@ from monai_ldmsr.training.patients import Patient, is_label, patients_by_path
 from monai_ldmsr.training.split_file import as_the_file_says, check_one_split_each
 from monai_ldmsr.training.volumes import MANIFEST, SPLITS
 
-__all__ = ["DatasetEntry", "assigned_entries", "find_entries", "of_split", "read_manifest", "split_subjects"]
+__all__ = [
+    "DatasetEntry",
+    "assigned_entries",
+    "check_split_name",
+    "find_entries",
+    "of_split",
+    "read_manifest",
+    "split_subjects",
+]
 
 #: Hash values, as a share of all, below which a patient goes to test, and then to calibration.
 _TEST_BELOW, _CALIBRATION_BELOW = 0.15, 0.30
@@ -80,11 +88,20 @@ def find_entries(
         SourceError: the folder does not exist, or holds nothing that can be trained on.
     """
     folder = Path(dataset_dir)
-    if split not in (*SPLITS, "all"):
-        raise SettingsError(f"split is '{split}'; choose one of {', '.join(SPLITS)}, all.")
+    check_split_name(split)
     if split == "all" and split_file is None and not (folder / MANIFEST).is_file():
         return [replace(entry, split=split) for entry in _found(folder, limits)]
     return of_split(assigned_entries(folder, limits, split_file), split, split_file)
+
+
+def check_split_name(split: str) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        SettingsError: it is neither one of :data:`SPLITS` nor ``all``.
+    """
+    if split not in (*SPLITS, "all"):
+        raise SettingsError(f"split is '{split}'; choose one of {', '.join(SPLITS)}, all.")
 
 
 def assigned_entries(folder: Path, limits: ReadLimits, split_file: Path | None = None) -> list[DatasetEntry]:

@@ -54,6 +54,7 @@ class TrainingData(os.PathLike[str]):
         """Volumes of a split, or of all; see ``find_entries``."""
         from monai_ldmsr.training import discovery
 
+        discovery.check_split_name(split)
         if split == "all" and not self._assigned:
             return discovery.find_entries(self.folder, split, self.limits, self.split_file)
         self._assigned = self._assigned or discovery.assigned_entries(self.folder, self.limits, self.split_file)
