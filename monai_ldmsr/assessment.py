@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +22,7 @@ from monai_ldmsr.report.figures import Detail, DetailBox, find_edges
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import plain
 
-__all__ = ["assess", "detail_window", "display_window", "slice_panels"]
+__all__ = ["assess", "detail_window", "display_window", "patient_of", "slice_panels"]
 
 #: Sharpness and noise are measured on at most this many evenly spaced slices, and so many pixels of the result.
 MAX_MEASURED_SLICES, MAX_MEASURED_PIXELS = 12, 12 * 1024**2
@@ -30,6 +31,9 @@ _N_PANELS = 3
 
 #: Usual windows (low, high) in HU; the lung window is taken when this share of voxels looks like lung.
 _SOFT_TISSUE_HU, _LUNG_HU, _BONE_HU, _LUNG_SHARE = (-160.0, 240.0), (-1350.0, 150.0), (-600.0, 1400.0), 0.12
+
+#: Above it, a pixel of CT is tissue, or something as dense.
+_AIR_HU = -300.0
 
 #: Share of a detail's pixels that a usual window may show as black or white; else the next one is taken.
 _SATURATED = 0.02
@@ -161,6 +165,21 @@ def detail_window(values: npt.NDArray[np.floating], modality: str, is_flat: bool
     return max(low - more, lowest), high + more
 
 
+def patient_of(image: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Where the patient lies in a slice of CT (rows, columns) in HU; the couch and what lies on it are left out.
+
+    What is thinner than a fortieth of the slice is removed (a morphological opening), as couch tops are; what has
+    the rest on all four sides, such as lung, belongs to it. Everywhere, where nothing is left.
+    """
+    side = max(3, min(image.shape) // 40) | 1
+    tissue = torch.from_numpy(image > _AIR_HU).float()[None, None]
+    thick = functional.max_pool2d(-functional.max_pool2d(-tissue, side, 1, side // 2), side, 1, side // 2)[0, 0] > 0
+    ahead = [thick.int().cummax(axis).values > 0 for axis in (0, 1)]
+    behind = [thick.int().flip(axis).cummax(axis).values.flip(axis) > 0 for axis in (0, 1)]
+    body = (ahead[0] & behind[0] & ahead[1] & behind[1]).numpy()
+    return body if body.any() else np.ones(image.shape, np.bool_)
+
+
 def slice_panels(
     source: MetaTensor, result: MetaTensor, factors: Factors, intensity: IntensityMap, modality: str
 ) -> list[SlicePanel]:
@@ -196,7 +215,8 @@ def _details(measured: Tensor, intensity: IntensityMap, factors: Factors, modali
     """Where a slice (1, 1, I, J) has most edges, and where it is flat; found in the source, on whole pixels of it."""
     columns, rows = (round(factor) for factor in factors.in_plane)
     image = _rows_columns(measured)
-    places = {"Most edges": find_edges(image, _DETAIL_PIXELS // max(rows, columns))}
+    body = patient_of(image) if modality == "CT" else None
+    places = {"Most edges": find_edges(image, _DETAIL_PIXELS // max(rows, columns), body)}
     side = _tile_side(measured)
     for corner in flattest_tiles(intensity.forward(measured).transpose(-1, -2), side, count=1):
         places["Flat tissue"] = DetailBox(*corner, side, side)

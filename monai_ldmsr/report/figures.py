@@ -245,10 +245,18 @@ def display_size(shape: tuple[int, int], spacing_mm: tuple[float, float], zoom: 
     return width, height
 
 
-def find_edges(image: FloatImage, side: int) -> DetailBox:
-    """Find the square with most edges, the first in reading order when several have as many."""
+def find_edges(image: FloatImage, side: int, where: npt.NDArray[np.bool_] | None = None) -> DetailBox:
+    """Find the square with most edges, the first in reading order when several have as many.
+
+    Args:
+        image: (rows, columns).
+        side: side of the square in pixels.
+        where: (rows, columns), true where edges count; None for everywhere.
+    """
     rows, columns = (min(side, n) for n in image.shape)
     edges = np.hypot(*np.gradient(image.astype(np.float64)))
+    if where is not None:
+        edges = edges * where
     # Only where there are edges at all: with much empty background, every percentile would be 0.
     if edges.any():
         edges = np.minimum(edges, np.percentile(edges[edges > 0], _EDGE_PERCENTILE))

@@ -12,10 +12,11 @@ import torch
 from dicom_fixtures import make_series
 from monai.data import MetaTensor
 
-from monai_ldmsr.assessment import assess, detail_window, display_window, slice_panels
+from monai_ldmsr.assessment import assess, detail_window, display_window, patient_of, slice_panels
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import read_dicom_series, write_volume_file
+from monai_ldmsr.report.figures import find_edges
 from monai_ldmsr.transforms import (
     IntensityMap,
     ProjectOntoSourced,
@@ -194,3 +195,22 @@ def test_volume_of_has_the_ras_affine(tmp_path: Path) -> None:
     volume = volume_of(read_dicom_series(tmp_path))
     assert volume.shape == (1, 20, 16, 3)
     np.testing.assert_allclose(volume.affine.numpy()[:3, 3], made.origin_lps_mm * [-1, -1, 1], atol=1e-3)
+
+
+def test_the_couch_of_ct_is_not_taken_for_anatomy() -> None:
+    """Its top has the strongest edges of the slice; lung has tissue all around and counts."""
+    rows, columns = np.mgrid[:200, :240]
+    inside = ((rows - 80) / 60) ** 2 + ((columns - 120) / 90) ** 2 < 1
+    image = np.where(inside, 40.0, -1000.0).astype(np.float32)
+    lung = ((rows - 80) / 25) ** 2 + ((columns - 120) / 25) ** 2 < 1
+    image[lung] = -850
+    image[150:153, 20:220:2] = 1200  # a pattern in a thin couch top
+    image[60:64, 180:184] = 300
+    body = patient_of(image)
+    assert body[lung].all()
+    assert not body[150:].any()
+    assert (body == inside)[:145].mean() > 0.98
+    assert find_edges(image, 20).row > 130
+    found = find_edges(image, 20, body)
+    assert found.row + 20 < 145
+    assert patient_of(np.full((30, 40), -1000.0)).all(), "everywhere where there is nobody"
