@@ -172,14 +172,16 @@ def test_nothing_identifying_is_logged(
         other = pydicom.dcmread(images[0].filename)
         other.PixelData = bytes(len(other.PixelData))
         send(peer, [other])
-        send(peer, images, aet="MARKER")
-        send(DicomPeer("MARKER", "127.0.0.1", receiver.port), images)
+        send(peer, images, aet="STRANGER")  # AE titles are no patient's, and an administrator needs them
+        send(DicomPeer("SOMEBODY", "127.0.0.1", receiver.port), images)
         monkeypatch.setattr(SeriesReceiver, "store", Mock(side_effect=ValueError("MARKER")))
         send(peer, images)
     said = heard()
     assert "DUPLICATE_UID_CONFLICT" in said
     assert "PACS_INCOMPLETE" in said
     assert "INTERNAL_ERROR" in said
+    assert "'STRANGER' at 127.0.0.1" in said
+    assert "it called 'SOMEBODY'" in said
     ours = [line for line in said.splitlines() if "Invalid value for VR UI" not in line]  # of the test's writer
     assert secrets_in("\n".join(ours)) == []
     assert "pynetdicom" not in said
