@@ -66,7 +66,8 @@ def test_odd_input(row: OddInput, tmp_path: Path, bundle: Path, capfd: pytest.Ca
             if row.name in REGULAR:
                 check_by_readers(folder, source)
         report = json.loads((folder / "report.json").read_text())
-        warnings = report["warnings"]
+        # Repeated pixels, which the bundle's network makes, are a regular pattern.
+        warnings = [warning for warning in report["warnings"] if not warning.startswith("In flat tissue the result")]
         if report["modality"] == "unknown":
             warnings = without_modality(warnings)
         assert any(row.warning in warning for warning in warnings) if row.warning else warnings == []
