@@ -89,6 +89,7 @@ def _plain(image: Any) -> Any:
     if not isinstance(image, Tensor):
         return image
     array = image.as_tensor() if isinstance(image, MetaTensor) else image
+    array = array.float() if array.dtype == torch.bfloat16 else array
     return (array[0] if array.ndim == 4 and len(array) == 1 else array).detach().cpu().numpy()
 
 
@@ -109,7 +110,10 @@ def _place(image: Any, affine: npt.ArrayLike | None, spacing_mm: Sequence[float]
 
 def _affine_of(spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
     """Index to RAS in mm of voxels of that size, the first one at 0."""
-    steps = np.asarray(spacing_mm, np.float64)
+    try:
+        steps = np.asarray(spacing_mm, np.float64)
+    except (TypeError, ValueError):
+        steps = np.zeros(0)
     if steps.shape != (3,) or not (np.isfinite(steps).all() and (steps > 0).all()):
         raise SettingsError("spacing_mm is not three numbers above 0: the distance of voxels along I, J and K in mm.")
     return np.diag([*steps, 1.0])

@@ -73,7 +73,10 @@ def one_of(choices: Collection[Any], read: Reader = _as_given) -> Reader:
     """Reads one of some values; in what form they may come, ``read`` says."""
 
     def chosen(name: str, value: Any) -> Any:
-        found = read(name, value)
+        try:
+            found = read(name, value)
+        except SettingsError:
+            found = None
         if found not in list(choices):
             raise SettingsError(f"{name} is {said(value)}; choose one of {', '.join(map(str, choices))}.")
         return found

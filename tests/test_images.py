@@ -120,6 +120,13 @@ def test_arrays_and_tensors(bundle: Path) -> None:
         (np.zeros((2, 24, 20, 3)), ReasonCode.UNSUPPORTED_DIMENSIONS),
         (np.zeros((24, 0, 3)), ReasonCode.UNSUPPORTED_DIMENSIONS),
         (values("complex64"), ReasonCode.UNSUPPORTED_PIXELS),
+        (values("longdouble"), ReasonCode.UNSUPPORTED_PIXELS),
+        (np.ma.masked_less(values(), 0), ReasonCode.UNSUPPORTED_PIXELS),
+        (values("float64") * 1e300, ReasonCode.UNSUPPORTED_PIXELS),
+        (values("float64") * 1e-300, ReasonCode.UNSUPPORTED_PIXELS),
+        (values("float32") * np.float32(1e35), ReasonCode.UNSUPPORTED_PIXELS),
+        (sitk.Image([9, 9], sitk.sitkLabelUInt8), ReasonCode.LABEL_MAP),
+        (nib.Nifti1Image(values(), None), ReasonCode.NO_GEOMETRY),
         (values().astype(str), ReasonCode.UNSUPPORTED_PIXELS),
         (sitk.Image([9, 9], sitk.sitkVectorUInt8, 3), ReasonCode.UNSUPPORTED_PIXELS),
         (sitk.Image([9, 9], sitk.sitkComplexFloat32), ReasonCode.UNSUPPORTED_PIXELS),
@@ -134,6 +141,14 @@ def test_images_that_cannot_be_worked_on_are_refused(image: Any, reason: ReasonC
     assert caught.value.reason is reason
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int64", "uint64"])
+def test_large_values_that_lie_close_together_stay_finite(dtype: str, bundle: Path) -> None:
+    """Single precision does not keep them apart: they come back as one value, and a warning says so."""
+    voxels = (np.full(SHAPE, 10**12) + values("int64").clip(0)).astype(dtype)
+    found = super_resolve_image(voxels, bundle=bundle, device="cpu", modality="MR")
+    np.testing.assert_allclose(found.astype(float), voxels.repeat(2, 0).repeat(2, 1).astype(float), rtol=1e-6)
+
+
 def test_wrong_arguments_are_refused(bundle: Path) -> None:
     image = nib.Nifti1Image(values(), AFFINE)
     for said, given, more in (
@@ -143,6 +158,8 @@ def test_wrong_arguments_are_refused(bundle: Path) -> None:
         ("4 x 4", values(), {"affine": np.eye(3)}),
         ("three numbers above 0", values(), {"spacing_mm": (1, 1)}),
         ("three numbers above 0", values(), {"spacing_mm": (1, 1, -1)}),
+        ("three numbers above 0", values(), {"spacing_mm": ("a", "b", "c")}),
+        ("factor is 2.5; choose one of 2, 3, 4", values(), {"factor": 2.5}),
         ("modality is", values(), {"modality": "US"}),
     ):
         with pytest.raises(SettingsError, match=said):

@@ -188,7 +188,7 @@ class DeliveryQueue:
         is_last = outcome.permanent or (self._max_attempts is not None and attempts >= self._max_attempts)
         state = "sent" if outcome.complete else "failed" if is_last else "pending"
         pause_s = min(FIRST_PAUSE_S * 2 ** min(attempts - 1, 32), LONGEST_PAUSE_S)
-        _log.info("%s: %s at %s %s", unit, state, destination, outcome.message)
+        _log.info("%s: %s at %s%s", unit, state, destination, outcome.message and f": {outcome.message}")
         with self._ledger.writing() as database:
             database.execute(
                 "UPDATE deliveries SET state = ?, attempts = ?, next_at = ?, n_sent = ?, n_instances = ?, reason = ?, "

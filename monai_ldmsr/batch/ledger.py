@@ -146,7 +146,8 @@ class Ledger:
         except sqlite3.Error as error:
             if self._for_reading:
                 raise CorruptSourceError(
-                    f"The ledger cannot be read: {error}. Check permissions; if it is damaged, run the batch again.",
+                    f"The ledger cannot be read: {error}. Check permissions; if it is damaged, remove ledger.sqlite "
+                    "and run the batch again.",
                     ReasonCode.UNREADABLE_FILE,
                 ) from None
             raise OutputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import time
 import warnings
@@ -64,13 +66,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     says_more = level is None and arguments.command is serve.serve
     logging.getLogger("monai_ldmsr").setLevel("INFO" if says_more else logging.NOTSET)
     try:
-        return int(arguments.command(arguments))
+        code = int(arguments.command(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as of "| head", which has read enough
+        _drop_output()
+        return 141
     except LdmsrError as error:
         print(f"ldmsr: {error.console_message or error} [{error.reason.value}]", file=sys.stderr)
         return exit_code([Outcome.of_error(error)])
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        print(f"ldmsr: the output cannot be written: {error.strerror} [CANNOT_WRITE]", file=sys.stderr)
+        return 7
     except KeyboardInterrupt:
         print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Keep Python from writing at its end what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_parser() -> Parser:

@@ -126,7 +126,8 @@ def _receiver(arguments: argparse.Namespace, inbox: Inbox) -> SeriesReceiver:
     endpoint = Endpoint(arguments.ae_title, arguments.port, arguments.allow, arguments.address, tls)
     sizes = (arguments.max_image_mb * 2**20, arguments.min_free_mb * 2**20)
     limits = ReceiverLimits(arguments.max_associations, *sizes, limits_of(arguments))
-    spool, times = arguments.spool or arguments.output / "spool", SpoolTimes(quiet_s=arguments.stable_age)
+    spool = arguments.spool or arguments.output / "spool"
+    times = SpoolTimes(quiet_s=real_number("stable-age", arguments.stable_age, 0.1))
     return SeriesReceiver(spool, inbox.put, endpoint, limits=limits, times=times)
 
 

@@ -16,8 +16,10 @@ from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io.formats.base import MM_PER_UNIT, ReadVolume, Storage
 from monai_ldmsr.io.formats.itk import itk_affine, itk_image
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.refusals import label_map
+from monai_ldmsr.io.stored_values import stored_values
 from monai_ldmsr.io.value_kind import label_warnings
-from monai_ldmsr.io.volume_file import VolumeFile, stored_values, volume_from
+from monai_ldmsr.io.volume_file import VolumeFile, volume_from
 
 __all__ = ["array_volume", "image_volume", "result_image"]
 
@@ -35,13 +37,18 @@ def image_volume(image: Any, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
         Exception: whatever nibabel says of a damaged file.
     """
     if isinstance(image, SpatialImage):
+        if image.affine is None:
+            raise SourceError("The image has no affine, so its voxels have no place.", ReasonCode.NO_GEOMETRY)
         return array_volume(np.asanyarray(image.dataobj), _nibabel_affine(image), limits)
     if not isinstance(image, sitk.Image):
         raise SettingsError(
             f"An image of type {type(image).__name__} is not known. Give an array, a tensor, or an image of nibabel or "
             "SimpleITK; super_resolve takes paths."
         )
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+    kind = image.GetPixelIDTypeAsString()
+    if "label" in kind:
+        raise label_map(f"it is SimpleITK's {kind}")
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in kind:
         raise _no_real_numbers()
     return array_volume(sitk.GetArrayFromImage(image).T, itk_affine(image), limits)
 
@@ -62,14 +69,23 @@ def array_volume(
     """
     n_dimensions = array.ndim
     raw = array[:, :, None] if n_dimensions == 2 else array
+    if isinstance(array, np.ma.MaskedArray):
+        raise SourceError(
+            "The array has a mask, which would be lost. Fill it first: array.filled(value).",
+            ReasonCode.UNSUPPORTED_PIXELS,
+        )
     if raw.ndim != 3 or 0 in raw.shape or (n_dimensions == 3 and raw.shape[0] == 1):
         raise SourceError(
             f"The image has shape {tuple(array.shape)}, but one volume (I, J, K) or one slice (I, J) is needed, whose "
-            "last axis goes through the slices. Take one channel or volume, and move the axis of slices to the end.",
+            "last axis goes through the slices, and whose first has more than one voxel. Take one channel or volume, "
+            "and move the axis of slices to the end.",
             ReasonCode.UNSUPPORTED_DIMENSIONS,
         )
     if raw.dtype.kind not in "iufb" or raw.dtype.itemsize > 8:
-        raise _no_real_numbers()
+        raise SourceError(
+            f"Voxels of type {raw.dtype} are not supported. Give integers or floats of at most 64 bits, one a voxel.",
+            ReasonCode.UNSUPPORTED_PIXELS,
+        )
     limits.check_voxels("The image", raw.shape)
     storage = Storage(raw.dtype.newbyteorder("="), n_dimensions)
     place = np.eye(4) if affine is None else np.asarray(affine, np.float64)

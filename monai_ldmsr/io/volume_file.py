@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.refusals import label_map
 from monai_ldmsr.io.sidecar import modality_term, read_sidecar, unknown_modality
+from monai_ldmsr.io.stored_values import scaled_values, stored_values, value_range
 from monai_ldmsr.io.value_kind import label_warnings
 
 __all__ = [
@@ -41,15 +41,11 @@ __all__ = [
     "nifti_volumes",
     "read_volume_file",
     "split_volumes",
-    "stored_values",
     "volume_case",
     "volume_from",
     "write_empty_labels",
     "write_volume_file",
 ]
-
-#: Integers beyond this are no longer all exact in float32.
-_EXACT_IN_FLOAT32 = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +204,7 @@ def volume_from(
         SourceError: ``SINGULAR_GEOMETRY``.
     """
     found = [*read.warnings, *warnings]
-    voxels = _scaled(read, found)
+    voxels = scaled_values(read, found)
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
     return VolumeFile(
         case=case,
@@ -216,7 +212,7 @@ def volume_from(
         unit=unit or "stored",
         voxels=voxels,
         geometry=VolumeGeometry(shape, read.affine),
-        value_range=_value_range(voxels, read.storage),
+        value_range=value_range(voxels, read.storage),
         padding=None,
         warnings=tuple(found),
         header=read.storage,
@@ -295,67 +291,6 @@ def _only_volume(path: Path, limits: ReadLimits) -> NiftiVolume:
             ReasonCode.UNSUPPORTED_DIMENSIONS,
         )
     return volumes[0]
-
-
-def _scaled(read: ReadVolume, warnings: list[str]) -> npt.NDArray[np.float32]:
-    slope, intercept = read.storage.slope, read.storage.intercept
-    if (slope, intercept) == (1.0, 0.0):
-        voxels = read.raw.astype(np.float32)
-    else:
-        voxels = (read.raw * np.float64(slope) + intercept).astype(np.float32)
-    n_bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
-    if n_bad:
-        raise CorruptSourceError(
-            f"{n_bad} of {voxels.size} voxels are NaN or infinite. Replace them before super-resolution.",
-            ReasonCode.NOT_FINITE,
-        )
-    if read.raw.dtype.kind in "iu" and read.raw.dtype.itemsize > 2:
-        least, greatest = int(read.raw.min()), int(read.raw.max())
-        if max(-least, greatest) > _EXACT_IN_FLOAT32:
-            warnings.append("Integers beyond 16777216 are rounded to float32.")
-            return voxels
-    low, high = (float(end) * slope + intercept for end in (read.raw.min(), read.raw.max()))
-    # What a type keeps apart: its stored steps, or of floats a part of their range that grey levels would have.
-    step = abs(slope) if read.raw.dtype.kind in "iub" else abs(high - low) / 2**12
-    exact = read.raw.dtype == np.float32 and (slope, intercept) == (1.0, 0.0)
-    if low != high and not exact and np.spacing(np.float32(max(abs(low), abs(high)))) > step:
-        warnings.append("Values lie too close together for their size: differences are rounded to float32.")
-    return voxels
-
-
-def _value_range(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[float, float]:
-    if storage.dtype.kind == "f":
-        return float(voxels.min()), float(voxels.max())
-    ends = [end * storage.slope + storage.intercept for end in _stored_range(storage.dtype)]
-    return min(ends), max(ends)
-
-
-def _stored_range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Least and greatest float64 that ``dtype`` can hold (2**63 - 1 itself is no float64)."""
-    if dtype.kind == "b":
-        return 0.0, 1.0
-    least, greatest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    top = float(greatest)
-    return float(least), top if int(top) <= greatest else float(np.nextafter(top, 0))
-
-
-def stored_values(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[npt.NDArray[Any], int]:
-    """Values as the source stores them, and how many had to be clipped to its range; a slice of memory at a time.
-
-    Raises:
-        SettingsError: a voxel is not finite.
-    """
-    if not all(np.isfinite(voxels[:, :, k]).all() for k in range(voxels.shape[2])):
-        raise SettingsError("The result holds NaN or infinite voxels, so it is not written.")
-    if storage.dtype.kind == "f":
-        return voxels.astype(np.float32, copy=False), 0
-    least, greatest = _stored_range(storage.dtype)
-    stored, clipped = np.empty(voxels.shape, storage.dtype, order="F"), 0
-    for k in range(voxels.shape[2]):
-        rounded = np.rint((voxels[:, :, k].astype(np.float64) - storage.intercept) / storage.slope)
-        clipped += int(np.count_nonzero((rounded < least) | (rounded > greatest)))
-        stored[:, :, k] = np.clip(rounded, least, greatest).astype(storage.dtype)
-    return stored, clipped
 
 
 def copy_volume_file(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -61,17 +62,22 @@ class SliceNetwork(Protocol):
 class SliceModule(nn.Module):
     """A torch module as ``SliceNetwork``: what is not as one takes it is refused, before torch meets it."""
 
-    def check(self, slices: Tensor, draws: bool = False) -> None:
+    def check(self, slices: Tensor, noise: float | None = None, draws: bool = False) -> None:
         """To be called first by ``forward``.
 
         Args:
             slices: what it was given.
+            noise: likewise.
             draws: whether random numbers will be drawn.
 
         Raises:
-            SettingsError: they are no slices (B, 1, h, w) of the weights' type; or the call is being recorded for
-                another engine, which would not do the same at another size or again.
+            SettingsError: they are no slices (B, 1, h, w) of the weights' type, or the noise is no number from 0; or
+                the call is being recorded for another engine, which would not do the same at another size or again.
         """
+        if not isinstance(slices, Tensor):
+            raise SettingsError(f"Slices are of type {type(slices).__name__}; give a torch tensor (B, 1, h, w).")
+        if noise is not None and not (isinstance(noise, float | int) and 0 <= noise < math.inf):
+            raise SettingsError(f"noise is {noise!r}; give a number from 0, in grey levels of 255, or None.")
         if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             raise SettingsError(_NOT_RECORDED.format("torch.jit.trace"))
         if slices.ndim != 4 or slices.shape[1] != 1 or 0 in slices.shape:

@@ -68,7 +68,7 @@ class SRResNetGenerator(SliceModule):
 
     def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
         """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), whatever they show and however noisy they are."""
-        self.check(slices)
+        self.check(slices, noise)
         factor = self.factors.whole[0]
         height, width = (n * factor for n in slices.shape[-2:])
         unit = _BLOCK // math.gcd(_BLOCK, factor)

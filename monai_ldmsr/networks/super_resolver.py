@@ -108,7 +108,7 @@ class SuperResolver(SliceModule):
         """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``."""
         detail = self._dial(modality)
         with_sample = self._evaluations(detail) > 1
-        self.check(slices, with_sample)
+        self.check(slices, noise, with_sample)
         mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])

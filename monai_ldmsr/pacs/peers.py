@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +24,7 @@ __all__ = [
     "parse_peer",
 ]
 
-_DICOM_PEER = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:/\s]+):(?P<port>\d{1,5})")
+_DICOM_PEER = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:/\s]+):(?P<port>[0-9]{1,5})")
 
 _FORMS = "AET@HOST:PORT (DICOM) or http(s)://HOST/PATH (DICOMweb)"
 
@@ -137,7 +139,7 @@ def check_ae_title(ae_title: str) -> str:
         SettingsError: it is empty, longer than 16 characters, or has characters beyond ASCII, or a backslash.
     """
     if not 0 < len(ae_title.strip()) <= 16 or not ae_title.isascii() or not ae_title.isprintable() or "\\" in ae_title:
-        raise SettingsError("An AE title has 1 to 16 ASCII characters and no backslash.")
+        raise SettingsError(f"The AE title {ae_title!a} has not 1 to 16 ASCII characters, or a backslash among them.")
     return ae_title.strip()
 
 
@@ -164,16 +166,28 @@ def parse_peer(text: str) -> DicomPeer | DicomwebPeer:
     if "://" in text:
         return _dicomweb_peer(text)
     match = _DICOM_PEER.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) < 2**16:
+    if match is None or not 0 < int(match["port"]) < 2**16 or not _is_host(match["host"]):
         # The text is not repeated: somebody may have written a password into it.
         raise SettingsError(f"The address of a PACS is written {_FORMS}.")
     return DicomPeer(check_ae_title(match["aet"]), match["host"].strip("[]"), int(match["port"]))
 
 
+def _is_host(text: str) -> bool:
+    """Whether a text may be the name or the address of a machine."""
+    if ":" in text or "[" in text:
+        with suppress(ValueError):
+            return bool(ip_address(text.strip("[]")))
+        return False
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def _dicomweb_peer(text: str) -> DicomwebPeer:
     try:
         parts = urlsplit(text)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_sound = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         is_sound = False
     if is_sound and "@" in parts.netloc:

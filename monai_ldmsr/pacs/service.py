@@ -100,6 +100,7 @@ class SeriesService:
                 self._finish()
                 self._forget_old()
                 self._beat()
+        (self._output_dir / HEARTBEAT).unlink(missing_ok=True)
         _log.info("Ended; what is not done yet is done after the next start")
 
     def _take_in(self, wait: bool) -> None:

@@ -31,7 +31,7 @@ from monai_ldmsr.pacs.instances import (
     instance_name,
     series_digest,
 )
-from monai_ldmsr.storage import clear_passing_files, move, passing_name, replace_text
+from monai_ldmsr.storage import clear_passing_files, move, output_errors, passing_name, replace_text
 
 __all__ = ["DEFAULT_TIMES", "SeriesSpool", "SpoolTimes"]
 
@@ -102,9 +102,10 @@ class SeriesSpool:
         self._clock = clock
         self._lock = threading.RLock()
         self._associations: dict[int, _Association] = {}
-        for place in (self.receiving, self.ready, self._records):
-            place.mkdir(parents=True, exist_ok=True)
-        clear_passing_files(self.receiving)
+        with output_errors("The folder for received images"):
+            for place in (self.receiving, self.ready, self._records):
+                place.mkdir(parents=True, exist_ok=True)
+            clear_passing_files(self.receiving)
         self._series = {path.name: self._loaded(path.name) for path in self.receiving.iterdir() if path.is_dir()}
         self._forget_old()
         for path in self.ready_series():

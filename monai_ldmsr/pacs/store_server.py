@@ -116,7 +116,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise SettingsError(f"port is {self.port}; give a whole number from 1 to 65535.")
+            raise SettingsError(f"port is {self.port}; give a whole number from 1 to 65535 (0 takes a free one).")
         if not self.allowed:
             # pynetdicom takes an empty list for "anybody".
             raise SettingsError("Name the AE titles that may send; without any, none may.")
@@ -220,6 +220,12 @@ def _on_rejected(event: evt.Event) -> None:
     _log.warning("Refused an association of %s: %s", caller_of(association), why.format(called))
 
 
+def _on_no_request(event: evt.Event) -> None:
+    """Say whose connection ended without a request that can be understood (binds to ``EVT_CONN_CLOSE``)."""
+    if event.assoc.requestor.primitive is None:
+        _log.info("A connection from %s ended without asking for an association", event.assoc.requestor.address)
+
+
 def caller_of(association: Any) -> str:
     """AE title and address of who asked for an association; what a stranger calls himself is escaped."""
     requestor = association.requestor
@@ -296,6 +302,7 @@ class StoreServer:
             (evt.EVT_ESTABLISHED, on_established),
             (evt.EVT_ESTABLISHED, self._on_begun),
             (evt.EVT_CONN_CLOSE, on_hang_up),
+            (evt.EVT_CONN_CLOSE, _on_no_request),
             (evt.EVT_PDU_RECV, self._size_limit.on_pdu),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, self._on_released),
@@ -308,7 +315,8 @@ class StoreServer:
             )
         except OSError as error:
             raise SettingsError(
-                f"Port {self._endpoint.port} cannot be listened on: {error.strerror}. Choose another."
+                f"Port {self._endpoint.port} of {self._endpoint.address or 'all addresses'} cannot be listened on: "
+                f"{error.strerror}. Choose another port or address."
             ) from None
 
     def stop(self, grace_s: float = 10.0) -> None:
@@ -326,10 +334,13 @@ class StoreServer:
 
     def open_associations(self) -> set[int]:
         """Numbers of associations whose threads live; no handler of any other will be called again."""
-        return {self._call(association).number for association in self._ae.active_associations}
+        known = [self._calls.get(association) for association in self._ae.active_associations]
+        return {call.number for call in known if call is not None}
 
     def _call(self, association: Any) -> _Call:
-        return self._calls.setdefault(association, _Call(next(self._next_number)))
+        if association not in self._calls:
+            self._calls[association] = _Call(next(self._next_number))
+        return self._calls[association]
 
     def _on_begun(self, event: evt.Event) -> None:
         _log.info("Association %d begun by %s", self._call(event.assoc).number, caller_of(event.assoc))
@@ -342,6 +353,8 @@ class StoreServer:
     def _on_aborted(self, event: evt.Event) -> None:
         call = self._call(event.assoc)
         said = "Association %d was aborted or lost: %d images taken, %d refused"
+        if not event.assoc.accepted_contexts:
+            said += "; none of the SOP classes and transfer syntaxes that it proposed is taken"
         _log.warning(said, call.number, call.n_taken, call.n_refused)
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
@@ -357,7 +370,8 @@ class StoreServer:
             # Its text may quote the data set.
             refusal = Refusal(NOT_UNDERSTOOD, ReasonCode.INTERNAL_ERROR, f"Unexpected {type(error).__name__}.")
         if refusal is not None:
-            _log.warning("Refused an image: %s [%s]", refusal.message, refusal.reason.value)
+            said = "Association %d: refused an image: %s [%s]"
+            _log.warning(said, call.number, refusal.message, refusal.reason.value)
             self._storage.refused(image, refusal)
         call.n_taken += refusal is None
         call.n_refused += refusal is not None

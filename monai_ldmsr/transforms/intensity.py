@@ -107,7 +107,7 @@ def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:
     if high <= low:
         low, high = float(flat.min()), float(flat.max())
     if high <= low:
-        high = low + 1.0
+        high = low + max(1.0, 1e-3 * abs(low))  # which float32 keeps apart
     return IntensityMap((low, high), (-1.0, 1.0))
 
 

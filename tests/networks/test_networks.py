@@ -380,6 +380,15 @@ def test_slices_of_another_type_are_refused(network: nn.Module, dtype: torch.dty
 
 
 @pytest.mark.parametrize("network", slice_networks())
+def test_noise_that_is_none_and_arrays_are_refused(network: nn.Module) -> None:
+    for noise in (-1.0, math.nan, math.inf, "a", torch.zeros(2)):
+        with pytest.raises(SettingsError, match="noise is"):
+            network(torch.zeros(1, 1, 16, 20), "MR", noise)
+    with pytest.raises(SettingsError, match="type ndarray"):
+        network(torch.zeros(1, 1, 16, 20).numpy())
+
+
+@pytest.mark.parametrize("network", slice_networks())
 def test_recording_by_torchscript_is_refused(network: nn.Module) -> None:
     """It would keep the example's size, and lose or keep its noise."""
     for record in (lambda: torch.jit.trace(network, torch.zeros(1, 1, 16, 20)), lambda: torch.jit.script(network)):

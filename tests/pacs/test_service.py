@@ -141,7 +141,7 @@ def test_a_series_comes_in_and_its_result_goes_out(
         wait_until(lambda: not in_spool(tmp_path), WITHIN_S)
     assert rows(tmp_path, columns="state, attempts") == [("done", 1)]
     assert len(archive.images) == 3
-    assert is_alive(tmp_path / "out")
+    assert not is_alive(tmp_path / "out"), "it has ended"
     told = caplog.text + "".join(map(str, rows(tmp_path, "deliveries", "*") + rows(tmp_path, "memory", "*")))
     assert "Refused an association of AE title 'STRANGER' at 127.0.0.1: its AE title is not one of --allow" in told
     assert "begun by AE title 'MODALITY' at 127.0.0.1" in told
@@ -368,3 +368,38 @@ def test_an_address_is_checked_before_packages(option: str, tmp_path: Path) -> N
     assert "AET@HOST:PORT" in done.stderr
     assert "Traceback" not in done.stderr
     assert "pip install" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["A@a..b:104", f"A@{'x' * 80}:104", "A@[zz]:9", "A@h:\u0668", "http://a..b/x"])
+def test_a_host_that_cannot_be_is_refused_before_any_work(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    for command in (
+        ["fetch", address, str(tmp_path / "o"), "--study", "1.2"],
+        ["batch", str(tmp_path / "in"), str(tmp_path / "o"), "--send", address],
+        ["serve", str(tmp_path / "o"), "--allow", "A", "--port", "0", "--send", address, "--device", "cpu"],
+    ):
+        assert main(command) == 1
+        assert "AET@HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_service_that_cannot_begin_says_why(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["serve", str(tmp_path / "o"), "--allow", "A", "--port", "0", "--device", "cpu"]
+    for age in ("-5", "nan", "0"):
+        assert main([*command, "--stable-age", age]) == 1
+        assert "stable-age" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*command, "--spool", str(tmp_path / "file" / "spool")]) == 7
+    assert "CANNOT_WRITE" in capsys.readouterr().err
+
+
+def test_status_in_a_pipe_that_is_closed_or_full(tmp_path: Path, bundle: Path) -> None:
+    make_series(tmp_path / "in", "CT", SHAPE)
+    assert main(["batch", str(tmp_path / "in"), str(tmp_path / "o"), "--bundle", str(bundle), "--device", "cpu"]) == 0
+    status = f"'{sys.executable}' -m monai_ldmsr batch '{tmp_path / 'o'}' --status"
+    for command, code in ((f"{status} | true; exit ${{PIPESTATUS[0]}}", 141), (f"{status} > /dev/full", 7)):
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
