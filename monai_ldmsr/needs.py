@@ -66,7 +66,10 @@ def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: int
         OutputError: it is too full.
     """
     known = {name: size for name, size in sizes.items() if size is not None}
-    total = sum(disk_bytes(size, factor) - taken_bytes(folder / name) for name, size in known.items())
+    taken = {name: taken_bytes(folder / name) for name in known}
+    # An earlier result is freed once its successor stands beside it.
+    grown = sum(max(0, disk_bytes(size, factor) - taken[name]) for name, size in known.items())
+    total = grown + max(taken.values(), default=0)
     free = free_bytes(folder)
     if total > free:
         raise OutputError(
@@ -80,8 +83,10 @@ def spoken_bytes(n_bytes: float) -> str:
 
     Example:
         >>> spoken_bytes(3 * 2**30), spoken_bytes(2**20), spoken_bytes(10)
-        ('3.0 GB', '1.0 MB', '0.0 MB')
+        ('3.0 GB', '1.0 MB', '10 bytes')
     """
+    if n_bytes < 2**16:
+        return f"{n_bytes:.0f} bytes"
     return f"{n_bytes / 2**30:.1f} GB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MB"
 
 

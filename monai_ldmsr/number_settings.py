@@ -38,19 +38,20 @@ def real_number(name: str, value: Any, low: float = -math.inf, high: float = mat
     return float(number)
 
 
-def whole_number(name: str, value: Any, low: int = 0) -> int:
+def whole_number(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> int:
     """A whole number, which may be given as text or as a float without fraction.
 
     Raises:
-        SettingsError: it is none, or below ``low``.
+        SettingsError: it is none, or outside ``low`` to ``high``.
 
     Example:
         >>> whole_number("factor", 2.0), whole_number("factor", "3")
         (2, 3)
     """
     number = _number(value)
-    if number is None or number != int(number) or number < low:
-        raise SettingsError(f"{name} is {said(value)}; give a whole number, {low} or more.")
+    if number is None or number != int(number) or not low <= number <= high:
+        most = "or more" if high >= 2**63 - 1 else f"to {high}"
+        raise SettingsError(f"{name} is {said(value)}; give a whole number, {low} {most}.")
     return int(number)
 
 

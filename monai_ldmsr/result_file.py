@@ -24,6 +24,9 @@ __all__ = ["ResultFile", "searched"]
 
 _REPORT = "report.json"
 
+#: What nobody calls a folder, and no result is one file of.
+_NO_FOLDERS = (".img", ".dcm")
+
 
 class ResultFile:
     """A file that gets the one result of a source; beside ``b.nii`` come ``b_report.html`` and ``b_report.json``.
@@ -93,7 +96,9 @@ class ResultFile:
 
     def _check_free(self, places: Iterable[Path], case: str) -> None:
         taken = sorted({path.name for path in places if path.is_symlink() or path.exists()})
-        if taken and not self.overwrite and not self._is_earlier_result(case):
+        # A report without its file is that of a file of another format.
+        is_earlier = self.path.name in taken and self._is_earlier_result(case)
+        if taken and not self.overwrite and not is_earlier:
             raise OutputError(
                 f"{', '.join(map(repr, taken))} would be replaced and no report beside says that this is an earlier "
                 "result of the same source. Give another name, or --overwrite (overwrite=True)."
@@ -130,6 +135,11 @@ def searched(
     Raises:
         LdmsrError: nothing can be found or chosen, or the output lies inside the source.
     """
+    if target.suffix.lower() in _NO_FOLDERS and not target.is_dir():
+        raise SettingsError(
+            f"OUT ends in {target.suffix}. Name the .hdr file of a pair, a file of another format such as .nii.gz, or "
+            "a folder: DICOM results are one file an image."
+        )
     file = ResultFile(target, overwrite) if volume_extension(target) and not target.is_dir() else None
     check_apart(source, target.parent if file else target)
     limits = settings.limits or DEFAULT_LIMITS

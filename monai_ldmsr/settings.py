@@ -8,6 +8,7 @@ MONAI Label's clients choose from and the part in fingerprints follow from it.
 from __future__ import annotations
 
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
@@ -84,6 +85,9 @@ def one_of(choices: Collection[Any], read: Reader = _as_given) -> Reader:
     return chosen
 
 
+#: Beyond the machine's own, and so many, threads end a process rather than help it.
+_MOST_THREADS = max(64, os.cpu_count() or 1)
+
 _share = partial(real_number, low=0.0, high=1.0)
 
 
@@ -135,7 +139,7 @@ class WorkSettings:
         None,
         "number of CPU threads that compute; a batch has one process that computes on each machine, and two threads "
         "more that read and write; another number may round a value here and there",
-        partial(whole_number, low=1),
+        partial(whole_number, low=1, high=_MOST_THREADS),
         changes="use",
         usual="torch's, most often one a core",
     )

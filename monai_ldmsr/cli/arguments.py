@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print how to use it and the message, and end with 1."""
         self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message} See {self.prog} --help.\n")
+        self.exit(1, f"{self.prog}: {message.rstrip('.')}. See {self.prog} --help.\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse an unknown option before anything else is found missing because of it."""

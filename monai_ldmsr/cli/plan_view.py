@@ -39,7 +39,7 @@ def print_plan(plan: WorkPlan, folder: Path) -> int:
         print(f"estimated: {seconds} in all, {spoken_bytes(memory)} of memory for the largest, {space}")
         if disk > free:
             return 7
-    print("Nothing was written. Damage and label maps that only voxels show are found when they are read.")
+    print("Nothing was written. Damage, label maps and positions that do not fit are found when a source is read.")
     return exit_code(plan.cases)
 
 

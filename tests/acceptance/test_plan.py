@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel
@@ -19,9 +20,10 @@ from monai_ldmsr import super_resolve
 from monai_ldmsr.batch import BatchProgress
 from monai_ldmsr.cli import main
 from monai_ldmsr.cli.views import BatchView, SliceView
+from monai_ldmsr.errors import OutputError
 from monai_ldmsr.evaluator import RunProgress
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, memory_bytes
+from monai_ldmsr.needs import MemoryBudget, check_disk, disk_bytes, memory_bytes
 from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.workflow import plan_work
 
@@ -163,7 +165,8 @@ def test_threads_are_those_asked_for(tmp_path: Path, bundle: Path) -> None:
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
-    assert main(["run", str(tmp_path / "in"), str(tmp_path / "o"), "--threads", "0"]) == 1
+    for wrong in ("0", "99999"):
+        assert main(["run", str(tmp_path / "in"), str(tmp_path / "o"), "--threads", wrong]) == 1
 
 
 def test_progress_counts_pixels_of_all_cases(source: Path, tmp_path: Path, bundle: Path) -> None:
@@ -195,3 +198,16 @@ def test_the_time_left_is_said_for_all(monkeypatch: pytest.MonkeyPatch, capsys: 
             now[0] += 60
             view.update(BatchProgress(3, n, n / 8, CaseResult("done", case=f"c{n}", n_slices=3)))
     assert capsys.readouterr().err.splitlines()[-1].endswith("; 60 an hour, about 6 min left in all")
+
+
+def test_an_earlier_result_counts_until_its_successor_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both lie on the disk for a while."""
+    size = SourceSize((100, 100, 10), 2)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_bytes(bytes(500_000))
+    grown = disk_bytes(size, 2) - 500_000
+    assert grown > 0
+    for free, fits in ((grown + 500_000, True), (grown + 499_999, False)):
+        monkeypatch.setattr("monai_ldmsr.needs.free_bytes", lambda _, free=free: free)
+        with nullcontext() if fits else pytest.raises(OutputError, match="Nothing was begun"):
+            check_disk({"a": size}, tmp_path, 2)

@@ -122,3 +122,19 @@ def test_a_compressed_file_of_voxels_may_be_larger_than_its_header(tmp_path: Pat
     sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.mhd"), useCompression=True)
     assert (tmp_path / "a.zraw").stat().st_size > 2**16
     assert resolve(tmp_path / "a.mhd", tmp_path / "b.mha", bundle, "--modality", "MR") == 0
+
+
+def test_a_report_of_another_file_is_not_replaced(
+    source: Path, tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two formats of one stem would have one report."""
+    assert resolve(source, tmp_path / "b.nii.gz", bundle, "--factor", "3") == 0
+    said = (tmp_path / "b_report.json").read_text()
+    assert resolve(source, tmp_path / "b.nrrd", bundle) == 7
+    assert "b_report.json" in capsys.readouterr().err
+    assert (tmp_path / "b_report.json").read_text() == said
+    assert not (tmp_path / "b.nrrd").exists()
+    for name in ("b.img", "b.dcm"):
+        assert resolve(source, tmp_path / name, bundle) == 1
+        assert "Name the .hdr file" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
