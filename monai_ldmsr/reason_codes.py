@@ -39,8 +39,9 @@ class ReasonCode(str, Enum):
     )
     UNSUPPORTED_PIXELS = (
         "UNSUPPORTED_PIXELS",
-        "Colour, palette, complex or 32-bit pixels, or pixel attributes that do not fit together.",
-        "Export grey values of 8 or 16 bits.",
+        "Colour, palette, complex or 32-bit pixels, pixel attributes that do not fit together, or values that single "
+        "precision cannot work with.",
+        "Export grey values of 8 or 16 bits, or scale them.",
     )
     UNSUPPORTED_DIMENSIONS = (
         "UNSUPPORTED_DIMENSIONS",

@@ -11,7 +11,7 @@ from monai_ldmsr.errors import OutputError, ReasonCode, SettingsError, SourceErr
 from monai_ldmsr.evaluator import SourceDataset
 from monai_ldmsr.io import AnySource
 from monai_ldmsr.io.case_names import NamedSource
-from monai_ldmsr.io.formats import stem, volume_extension, voxels_beside
+from monai_ldmsr.io.formats import is_voxels_alone, stem, volume_extension, voxels_beside
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.tree import check_apart
@@ -23,9 +23,6 @@ from monai_ldmsr.storage import move, output_errors, working_folder
 __all__ = ["ResultFile", "searched"]
 
 _REPORT = "report.json"
-
-#: What nobody calls a folder, and no result is one file of.
-_NO_FOLDERS = (".img", ".dcm")
 
 
 class ResultFile:
@@ -135,7 +132,7 @@ def searched(
     Raises:
         LdmsrError: nothing can be found or chosen, or the output lies inside the source.
     """
-    if target.suffix.lower() in _NO_FOLDERS and not target.is_dir():
+    if (is_voxels_alone(target.name) or target.suffix.lower() == ".dcm") and not target.is_dir():
         raise SettingsError(
             f"OUT ends in {target.suffix}. Name the .hdr file of a pair, a file of another format such as .nii.gz, or "
             "a folder: DICOM results are one file an image."

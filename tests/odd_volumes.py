@@ -145,7 +145,7 @@ VOLUME_ROWS: tuple[OddInput, ...] = (
     refused("nifti sform NaN", nifti(patch=field(_SROW_X, *[float("nan")] * 4)), "SINGULAR_GEOMETRY"),
     refused("nifti NaN", nifti(voxels=with_bad(np.nan)), "NOT_FINITE", 4),
     refused("nifti Inf", nifti("v.nii.gz", with_bad(np.inf)), "NOT_FINITE", 4),
-    refused("nifti beyond float32", nifti(voxels=values("<f8") * 1e300), "NOT_FINITE", 4),
+    refused("nifti beyond float32", nifti(voxels=values("<f8") * 1e300), "UNSUPPORTED_PIXELS"),
     OddInput("nifti 4D", nifti(voxels=four_volumes()), (5,) * 4, warning=IN_4D),
     OddInput("nifti 4D gzipped", nifti("v.nii.gz", four_volumes(">i2")), (5,) * 4, warning=IN_4D),
     OddInput(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.formats import InspectedFile, inspect_file
-from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
+from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits, too_large
 from monai_ldmsr.io.packed_source import AnySource, PackedSource, on_disk
 from monai_ldmsr.io.series_grouping import SeriesFiles
 from monai_ldmsr.io.volume_file import NiftiVolume
@@ -50,6 +50,9 @@ def source_size(source: AnySource, limits: ReadLimits = DEFAULT_LIMITS) -> Sourc
     """
     if isinstance(source, SeriesFiles):
         shape = (*source.matrix, len(source.paths))
+        limits.check_voxels("The series", shape)
+        if shape[0] * shape[1] > limits.slice_bytes:  # as 8 bits, which is the least
+            raise too_large(f"The series has slices of {shape[0]} x {shape[1]} pixels.", "slice_bytes")
         return SourceSize(shape, _DICOM_BYTES, header_bytes=_HEADER_BYTES * len(source.paths))
     if isinstance(source, PackedSource):
         if isinstance(source.source, SeriesFiles):
