@@ -96,6 +96,7 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
         self.found: list[NamedSource[AnySource]] = []
         self.skipped: list[SkippedItem] = []
         self.n_not_chosen = 0
+        self._sizes: dict[str, SourceSize | None] = {}
         if source is not None:
             listing = list_files(Path(source), limits)
             self.root = listing.root
@@ -114,11 +115,14 @@ class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
     def take(self, other: SourceDataset) -> None:
         """Have what another one found and chose."""
         self.root, self.found, self.skipped = other.root, other.found, other.skipped
-        self.n_not_chosen, self.data = other.n_not_chosen, other.data
+        self.n_not_chosen, self.data, self._sizes = other.n_not_chosen, other.data, other._sizes
 
     def sizes(self) -> dict[str, SourceSize | None]:
-        """Sizes of what was found, where headers say them, by the names of their results."""
-        return {one.name: known_size(one.source, self.limits) for one in self.found}
+        """Sizes of what was found, where headers say them, by the names of their results; looked for once."""
+        for one in self.found:
+            if one.name not in self._sizes:  # of a volume in an archive it takes unpacking
+                self._sizes[one.name] = known_size(one.source, self.limits)
+        return {one.name: self._sizes[one.name] for one in self.found}
 
     def left_out(self) -> RunSummary:
         """What became of what is left out."""

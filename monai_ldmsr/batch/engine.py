@@ -159,7 +159,8 @@ class Batch:
         """
         if self._work.holds(unit, fingerprint):
             return False
-        known, marks = self._ledger.unit(unit), self._ledger.outputs(unit)
+        known = self._ledger.unit(unit)
+        marks = {} if known is None else self._ledger.outputs(unit)
         needed, found = is_needed(known, marks, self._output_dir / unit, fingerprint, self._fingerprint, self._verify)
         if found is not None and found != marks:
             self._ledger.mark_outputs(unit, found)
@@ -297,7 +298,8 @@ class Batch:
             with output_errors("An old result"), suppress(FileNotFoundError):
                 shutil.rmtree(self._output_dir / unit)
             self._ledger.forget(unit)
-            self._present.pop(unit, None)
+            for known in (self._present, self._sizes, self._ended):
+                known.pop(unit, None)
         if old:
             self._write_overview(at_once=True)
         return len(old)
