@@ -83,7 +83,7 @@ class ResultWriter:
 
         Args:
             data: what MONAI's dictionary transforms leave: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit,
-                ``image_intensity`` and ``pred_projection``.
+                ``image_intensity`` and ``pred_projection``; and ``maps`` where there are some.
             name: name of the folder.
             output_dir: parent of the case's folder.
             times: see :class:`~monai_ldmsr.case.ComputedCase`.
@@ -108,6 +108,7 @@ class ResultWriter:
             settings={**self._settings, **of_call, **projection.settings},
             times=times,
             file_name=self.file_name,
+            maps=tuple(data.get("maps", ())),
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}
