@@ -8,17 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.networks.latent_generator import Prediction
 
 __all__ = ["GeneratorLoss", "LatentCodecLoss", "PartialPrediction", "WeightedVelocityLoss"]
 
 
 class PartialPrediction(NamedTuple):
-    """A ``Prediction`` of a network that does not say everything; what is None is not held to anything."""
+    """What a loss holds to the original; what is None is not held to anything.
+
+    Args:
+        mean: as in a ``Prediction``.
+        log_scale: likewise.
+        sample: likewise.
+        unprojected: (B, n, H, W) images as the network left them, before they were made to agree with the source.
+    """
 
     mean: Tensor | None = None
     log_scale: Tensor | None = None
     sample: Tensor | None = None
+    unprojected: Tensor | None = None
 
 
 class LatentCodecLoss(nn.Module):
@@ -81,7 +90,8 @@ class GeneratorLoss(nn.Module):
       grain must have the original's distribution and not only its energy. *Artifacts*: L1 distance weighed by local
       variance of the error, where the sample errs more than the mean (after LDL, Liang et al. 2022, arXiv 2203.09195,
       equations 5 to 8, with the mean as the stable model).
-    - Sample and mean: *lattice*, the mean by place in the block of pixels over windows, against the original's.
+    - Sample and mean: *lattice*, the mean by place in the block of pixels over windows, against the original's; and
+      *offset*, L1 distance of the means over blocks before the projection, which would hide it where it takes place.
 
     Args:
         mean_weight: weight of the mean's squared error.
@@ -90,6 +100,7 @@ class GeneratorLoss(nn.Module):
         texture_weight: weight of its sliced Wasserstein distance.
         artifact_weight: weight of its weighed L1 distance.
         lattice_weight: weight of both images' lattice.
+        offset_weight: weight of both images' offset.
         projections: random filters a level and step.
     """
 
@@ -107,6 +118,7 @@ class GeneratorLoss(nn.Module):
         texture_weight: float = 1.0,
         artifact_weight: float = 1.0,
         lattice_weight: float = 15.0,
+        offset_weight: float = 1.0,
         projections: int = 12,
     ) -> None:
         super().__init__()
@@ -116,6 +128,7 @@ class GeneratorLoss(nn.Module):
         self.texture_weight = texture_weight
         self.artifact_weight = artifact_weight
         self.lattice_weight = lattice_weight
+        self.offset_weight = offset_weight
         self.projections = projections
 
     def forward(
@@ -128,7 +141,9 @@ class GeneratorLoss(nn.Module):
             target: (B, 1, H, W) originals in model range.
             factors: factors of rows and columns; whole ones have a lattice.
         """
-        mean, log_scale, sample = (None if x is None else x.float() for x in prediction)
+        mean, log_scale, sample, unprojected = (
+            None if x is None else x.float() for x in PartialPrediction(*prediction)
+        )
         terms: dict[str, Tensor] = {}
         if mean is not None:
             terms["mean_loss"] = self.mean_weight * functional.mse_loss(mean, target)
@@ -140,11 +155,14 @@ class GeneratorLoss(nn.Module):
             terms["texture_loss"] = self.texture_weight * self.texture_distance(sample, target)
             if mean is not None:
                 terms["artifact_loss"] = self.artifact_weight * self.artifacts(sample, mean.detach(), target)
-        if self.lattice_weight and all(f == int(f) for f in factors):
+        images = [image for image in (mean, sample) if image is not None]
+        if self.lattice_weight and images and all(f == int(f) for f in factors):
             block = (int(factors[0]), int(factors[1]))
-            images = [image for image in (mean, sample) if image is not None]
             lattice = sum(functional.l1_loss(self.by_place(x, block), self.by_place(target, block)) for x in images)
             terms["lattice_loss"] = self.lattice_weight * torch.as_tensor(lattice)
+        if self.offset_weight and unprojected is not None:
+            offset = AreaOperator(factors)(unprojected - target)
+            terms["offset_loss"] = self.offset_weight * unprojected.shape[1] * offset.abs().mean()
         return terms
 
     def texture_distance(self, image: Tensor, target: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import Prediction
 
@@ -54,16 +55,32 @@ def test_what_is_left_out_has_no_term() -> None:
         (PartialPrediction(mean=image), {"mean_loss", "lattice_loss"}),
         (PartialPrediction(mean=image, log_scale=image), {"mean_loss", "scale_loss", "lattice_loss"}),
         (PartialPrediction(sample=image), {"pixel_loss", "texture_loss", "lattice_loss"}),
+        (PartialPrediction(unprojected=image), {"offset_loss"}),
     ):
         assert set(loss()(prediction, target, (2.0, 2.0))) == names
         assert set(loss()(prediction, target, (2.0, 2.5))) == names - {"lattice_loss"}
         assert set(loss(lattice_weight=0.0)(prediction, target, (2.0, 2.0))) == names - {"lattice_loss"}
 
 
+@pytest.mark.parametrize("factors", [(2.0, 2.0), (4.0, 1.0), (48 / 19, 2.0)])
+def test_offset_is_what_blocks_are_off_and_not_what_is_within_them(factors: tuple[float, float]) -> None:
+    """Of both images: each counts, by the mean distance of its blocks."""
+    target = grain()
+    image = torch.cat([target + 0.03, target - 0.01], dim=1).requires_grad_()
+    term = loss()(PartialPrediction(unprojected=image), target, factors)["offset_loss"]
+    assert float(term.detach()) == pytest.approx(0.04, rel=1e-3)
+    (slope,) = torch.autograd.grad(term, image)
+    assert bool((slope[:, 0] > 0).all())
+    assert bool((slope[:, 1] < 0).all())
+    within = AreaOperator(factors).smooth_inverse(AreaOperator(factors)(grain(seed=1))) - grain(seed=1)
+    moved = PartialPrediction(unprojected=target + within)
+    assert float(loss()(moved, target, factors)["offset_loss"]) < 1e-5
+
+
 def test_weights_weigh() -> None:
     target, image = grain(), grain(seed=1)
-    prediction = Prediction(image, torch.full_like(image, -2.0), image)
-    weights = dict.fromkeys(("mean", "scale", "pixel", "texture", "artifact", "lattice"), 1.0)
+    prediction = PartialPrediction(image, torch.full_like(image, -2.0), image, image)
+    weights = dict.fromkeys(("mean", "scale", "pixel", "texture", "artifact", "lattice", "offset"), 1.0)
     for name in weights:
         torch.manual_seed(0)
         plain = loss(**{f"{key}_weight": value for key, value in weights.items()})(prediction, target, (2.0, 2.0))

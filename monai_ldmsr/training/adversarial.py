@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
-from monai_ldmsr.networks import LatentGenerator, Prediction, SRResNetGenerator, describe_degradation
+from monai_ldmsr.networks import LatentGenerator, SRResNetGenerator, describe_degradation
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 from monai_ldmsr.training.intensities import PatchIntensities
@@ -40,14 +40,16 @@ class StudentObjective(nn.Module):
         self.generator = generator
         self.sampler = AnchoredFlow() if sampler is None else sampler
 
-    def forward(self, batch: Batch) -> Prediction:
+    def forward(self, batch: Batch) -> PartialPrediction:
         """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
         image = batch["image"]
         block = self.generator.codec.block
         latent = image.new_empty(len(image), block**2, *(n // block for n in image.shape[-2:])).normal_()
         found = self.generator(image, _degradation(batch), self.sampler, latent, torch.randn_like(image))
-        sample = None if found.sample is None else projected(found.sample, batch)
-        return Prediction(projected(found.mean, batch), found.log_scale, sample)
+        assert found.mean is not None
+        assert found.sample is not None
+        both = torch.cat([found.mean, found.sample], dim=1)
+        return PartialPrediction(projected(found.mean, batch), found.log_scale, projected(found.sample, batch), both)
 
 
 class BaselineObjective(nn.Module):

@@ -72,7 +72,7 @@ def test_patches_of_other_operators_are_not_projected() -> None:
 @pytest.mark.parametrize("factor", [2, 3, 4, (1, 4), 96 / 37])
 def test_the_student_agrees_with_its_source_and_leaves_the_codec(factor: Factor) -> None:
     objective, batch = StudentObjective(make_generator()), make_batch(2, factor=factor_pair(factor))
-    mean, log_scale, sample = objective(batch)
+    mean, log_scale, sample, _ = objective(batch)
     assert mean.shape == log_scale.shape == sample.shape == (2, 1, 96, 96)
     slope = PatchIntensities(batch["knots"]).slope
     low = PatchIntensities(batch["knots"]).inverse(batch["low"])
@@ -84,6 +84,19 @@ def test_the_student_agrees_with_its_source_and_leaves_the_codec(factor: Factor)
     assert all(p.grad is None for p in generator.codec.parameters())
     for part in (generator.denoiser, generator.mean_decoder, generator.sample_decoder):
         assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())
+
+
+def test_the_student_tells_what_the_projection_took_away() -> None:
+    """Images before it: what is left of an offset after it must not be all that training sees."""
+    objective, batch = StudentObjective(make_generator()), make_batch(2)
+    found = objective(batch)
+    assert found.unprojected is not None
+    assert found.unprojected.shape == (2, 2, 96, 96)
+    for n, image in enumerate((found.mean, found.sample)):
+        torch.testing.assert_close(projected(found.unprojected[:, n : n + 1], batch), image)
+    terms = GeneratorLoss()(found, batch["label"], (2.0, 2.0))
+    (gradient,) = torch.autograd.grad(terms["offset_loss"], objective.generator.mean_decoder.last.bias)
+    assert bool(gradient[0] != 0)
 
 
 def test_the_student_draws_its_noise_each_time_and_the_mean_has_none() -> None:
@@ -107,7 +120,7 @@ def test_a_silent_student_gives_the_image_it_got() -> None:
         for parameter in part.parameters():
             nn.init.zeros_(parameter)
     with torch.no_grad():
-        mean, log_scale, sample = StudentObjective(generator, AnchoredFlow(start_noise=0.0))(batch)
+        mean, log_scale, sample, _ = StudentObjective(generator, AnchoredFlow(start_noise=0.0))(batch)
         expected = projected(batch["image"], batch)
     torch.testing.assert_close(mean, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(sample, expected, atol=1e-4, rtol=0)
@@ -122,7 +135,7 @@ def test_the_baselines_objective_is_bicubic_held_to_its_source(factor: int, as_s
     found = BaselineObjective(generator, as_sample)(batch)
     assert isinstance(found, PartialPrediction)
     image = found.sample if as_sample else found.mean
-    assert [x is None for x in found] == [as_sample, True, not as_sample]
+    assert [x is None for x in found] == [as_sample, True, not as_sample, True]
     assert image is not None
     torch.testing.assert_close(image, projected(batch["image"], batch))
     (image - batch["label"]).square().mean().backward()
@@ -144,7 +157,7 @@ def step_of(kind: str, critic: bool, **settings: Any) -> AdversarialStep:
 
 
 TERMS = {
-    "student": {"mean_loss", "scale_loss", "pixel_loss", "texture_loss", "artifact_loss", "lattice_loss"},
+    "student": {f"{name}_loss" for name in ("mean", "scale", "pixel", "texture", "artifact", "lattice", "offset")},
     "srresnet": {"mean_loss", "lattice_loss"},
     "srgan": {"pixel_loss", "texture_loss", "lattice_loss"},
 }
