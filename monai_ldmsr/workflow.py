@@ -237,6 +237,7 @@ def evaluate(
     modality: str | None = None,
     slices_per_volume: int = 4,
     native_slices_per_volume: int = 1,
+    trust: bool = True,
     device: str | None = None,
     bundle: str | Path = DEFAULT_BUNDLE,
     baselines: str | Path | None = None,
@@ -257,6 +258,7 @@ def evaluate(
         modality: modality of volume files without a manifest.
         slices_per_volume: evenly spread slices of each volume.
         native_slices_per_volume: likewise, as scanned.
+        trust: measure how far results can be trusted, too.
         device: torch device; None takes CUDA when there is one.
         bundle: whose ``evaluate.yaml`` is run.
         baselines: name or folder of the bundle of SRResNet and SRGAN; None takes the config's.
@@ -271,6 +273,7 @@ def evaluate(
     chosen: dict[str, Any] = {"split": split, "modality": modality, "device": device, "factor": factor}
     chosen |= {"baselines": baselines, "limits": limits, "operator": operator, "noise_grey": noise_grey}
     chosen |= {"slices_per_volume": slices_per_volume, "native_slices_per_volume": native_slices_per_volume}
+    chosen["trust"] = trust
     data = dataset_dir if isinstance(dataset_dir, TrainingData) else Path(dataset_dir)
     chosen |= {"dataset_dir": data, "output_dir": Path(output_dir)}
     given = {key: value for key, value in chosen.items() if value is not None}
@@ -363,8 +366,8 @@ def train(
 
 def _time_for_evaluation(
     plan: TrainingPlan, test: Sequence[TrainingVolume], budget_s: float, device: str | None, say: TrainingMessage
-) -> tuple[tuple[int, int] | None, float]:
-    """Slices of each volume to be degraded and to be measured as scanned, None for no evaluation; and seconds kept."""
+) -> tuple[tuple[int, int, bool] | None, float]:
+    """What is measured, see ``time_for_evaluation``, None for no evaluation; and seconds kept."""
     reason = why_not_measured(plan.data.folder)
     if reason or {stage.name for stage in plan.stages} < {"adversarial", "srresnet", "srgan"}:
         say(f"evaluation: none; {reason or 'that takes the weights of all stages'}")

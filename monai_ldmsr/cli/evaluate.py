@@ -23,6 +23,13 @@ _SHORT = {
     "patch_distance_middle": "middle",
     "patch_distance_coarse": "coarse",
     "ring_correlation": "rings",
+    "region_error": "regions, %",
+    "contrast_kept": "contrast",
+    "size_kept": "size",
+    "detectability": "AUC",
+    "uptake_peak": "peak",
+    "uptake_max": "max",
+    "uptake_kept": "kept",
 }
 
 
@@ -34,8 +41,9 @@ def add(commands: Commands) -> None:
         "measure all methods on the sharp volumes below DATA",
         "Degrade the volumes below DATA, super-resolve them by interpolation, SRResNet, SRGAN and the "
         "latent diffusion model, and compare with the original; and super-resolve slices as scanned, and measure what "
-        "that adds to flat tissue. Writes OUT/table.html, table.json, table.csv, per_slice.csv, native_per_slice.csv, "
-        "examples.png, failures.png, native.png and spectrum.png.",
+        "that adds to flat tissue; and how far results can be trusted: invented structure, lesions lost, flicker. "
+        "Writes OUT/table.html, table.json, table.csv, trust.json, per_slice.csv, native_per_slice.csv, examples.png, "
+        "failures.png, native.png, sfrc.png, lesions.png and spectrum.png.",
     )
     evaluate.add_argument("source", metavar="DATA", type=Path, help="folder of volumes, with manifest.csv or without")
     evaluate.add_argument("output", metavar="OUT", type=Path, help="folder for the table; made when missing")
@@ -53,6 +61,12 @@ def add(commands: Commands) -> None:
         default=1,
         help="number of slices of each volume that are super-resolved as scanned, which takes longest "
         "(default: 1; 0: none)",
+    )
+    evaluate.add_argument(
+        "--no-trust",
+        dest="trust",
+        action="store_false",
+        help="leave out the figures of trust (lesions put in, invented structure, flicker), which take half the time",
     )
     add_limit_option(evaluate)
     add_setting_options(evaluate, "device", "bundle")
@@ -75,6 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             modality=arguments.modality,
             slices_per_volume=arguments.slices,
             native_slices_per_volume=arguments.native_slices,
+            trust=arguments.trust,
             device=arguments.device,
             bundle=arguments.bundle,
             limits=limits_of(arguments),
@@ -84,6 +99,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     _print_rows("degraded", found["rows"], _QUALITY)
     _print_rows("structure", found["structure"]["rows"])
     _print_rows("as scanned", found["native"]["rows"])
+    for part in table.trust_dict().get("parts", {}).values():
+        if part["title"] != "Slices as scanned":
+            _print_rows("trust", part["rows"])
     print(f"table: {arguments.output / 'table.html'}")
     print(RESEARCH_NOTICE)
     return 0

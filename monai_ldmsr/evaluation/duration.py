@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
 from monai_ldmsr.evaluation.table import EvaluationTable
+from monai_ldmsr.evaluation.trust import trust_parts
 from monai_ldmsr.evaluation.volumes import measured_slices
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.training.clock import TrainingClock
@@ -30,8 +32,9 @@ _SHARE, _MARGIN = 0.25, 1.3
 #: Seconds between two lines for a person; and how late an evaluation may end, as a share of the budget.
 _LINE_S, _LATE_SHARE = 20.0, 0.06
 
-#: Slices of each volume that are degraded, and that are measured as scanned: as many as there is time for.
-_COUNTS = ((4, 1), (2, 1), (1, 1), (2, 0), (1, 0))
+#: Slices of each volume that are degraded, and that are measured as scanned, and whether trust is measured: as much as
+#: there is time for.
+_COUNTS = ((4, 1, True), (4, 1, False), (2, 1, False), (1, 1, False), (2, 0, False), (1, 0, False))
 
 #: Share of the time of a made slice that networks and measures take, and not tables and pictures.
 _PIXEL_SHARE = 0.75
@@ -77,9 +80,10 @@ class EvaluationCost:
         # Not by the difference of two sizes, which is noise where others use the machine.
         return cls((1 - _PIXEL_SHARE) * took, _PIXEL_SHARE * took / _SIDES[-1] ** 2, factor)
 
-    def seconds(self, volumes: Sequence[TrainingVolume], slices: int, native_slices: int) -> float:
+    def seconds(self, volumes: Sequence[TrainingVolume], slices: int, native_slices: int, trust: bool) -> float:
         """Seconds for these volumes, see ``SplitEvaluation``."""
-        pixels = 0
+        parts = trust_parts(volumes, {}, DegradationOperator("area", self.factor), slices) if trust else []
+        pixels = sum(part.n_pixels() for part in parts)
         for volume in volumes:
             pixels += sum(volume.slices[n].size for n in measured_slices(volume, slices))
             for n in measured_slices(volume, native_slices) if native_slices else ():
@@ -93,7 +97,7 @@ def time_for_evaluation(
     budget_s: float,
     device: str | None,
     say: Callable[[str], None],
-) -> tuple[tuple[int, int] | None, float]:
+) -> tuple[tuple[int, int, bool] | None, float]:
     """Choose how many slices a training's evaluation measures, and say so.
 
     Args:
@@ -104,8 +108,8 @@ def time_for_evaluation(
         say: called with each line for a person.
 
     Returns:
-        Slices of each volume to be degraded and to be measured as scanned, None where there is no time for any; and
-        seconds that it takes.
+        Slices of each volume to be degraded and to be measured as scanned, and whether trust is measured, None where
+        there is no time for any; and seconds that it takes.
     """
     say("timing the evaluation on made slices")
     cost = EvaluationCost.measure(networks, 4, device)
@@ -114,6 +118,7 @@ def time_for_evaluation(
         took = f"about {seconds:.0f} s of the {budget_s:.0f} s"
         if seconds <= _SHARE * budget_s:
             what = f"{counts[0]} slices of each volume degraded, {counts[1]} as scanned"
+            what += "" if counts[2] else ", no figures of trust"
             say(f"evaluation: {took} are kept for it: {what}")
             return counts, seconds
     say(f"evaluation: none; the budget is too small: it takes {took} here, and is given a quarter at most.")
@@ -155,7 +160,7 @@ def evaluate_trained(
     evaluate: Callable[..., EvaluationTable],
     plan: TrainingPlan,
     made: Sequence[OwnBundle],
-    counts: tuple[int, int],
+    counts: tuple[int, int, bool],
     clock: TrainingClock,
     device: str | None,
     say: Callable[[str], None],
@@ -166,7 +171,7 @@ def evaluate_trained(
         evaluate: what evaluates, as ``workflow.evaluate``.
         plan: what was trained.
         made: the model's bundle and the baselines'.
-        counts: slices of each volume, see :func:`time_for_evaluation`.
+        counts: slices of each volume and whether trust is measured, see :func:`time_for_evaluation`.
         clock: the time of the whole training.
         device: where the networks run.
         say: called with each line for a person.
@@ -177,6 +182,7 @@ def evaluate_trained(
     where: dict[str, Any] = {"bundle": made[0].target, "baselines": made[1].target, "device": device}
     where |= {"modality": plan.modality, "limits": plan.limits, "split": "test"}
     where |= {"slices_per_volume": counts[0], "native_slices_per_volume": counts[1]}
+    where["trust"] = counts[2]
     progress = TimedProgress(clock.left_s + _LATE_SHARE * clock.budget_s, say)
     try:
         table = evaluate(plan.data, plan.output / "evaluation", progress=progress, **where).as_dict()

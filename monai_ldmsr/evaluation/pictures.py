@@ -19,10 +19,20 @@ from monai_ldmsr.evaluation.labels import label
 from monai_ldmsr.metrics.native import flattest_tiles
 from monai_ldmsr.metrics.sharpness import to_grey8
 
-__all__ = ["Detail", "data_uri", "draw_details", "draw_spectrum", "find_details", "flattest_detail", "sharpest_detail"]
+__all__ = [
+    "DETAIL",
+    "Detail",
+    "cut_detail",
+    "data_uri",
+    "draw_details",
+    "draw_spectrum",
+    "find_details",
+    "flattest_detail",
+    "sharpest_detail",
+]
 
 #: Side of a detail in result pixels (whole source pixels for factors 2, 3 and 4), and how often each is repeated.
-_DETAIL, _ZOOM = 96, 3
+DETAIL, _ZOOM = 96, 3
 
 #: Steps in which the sharpest detail is looked for.
 _STEP = 8
@@ -61,20 +71,29 @@ def find_details(images: Mapping[str, Tensor], guide: str, shows: str) -> list[D
         shows: what the slice shows.
     """
     places = {"flat tissue": flattest_detail(images[guide]), "edge": sharpest_detail(images[guide])}
-    details = []
-    for kind, place in places.items():
-        if place is None:
-            continue
-        rows, columns = (slice(start, start + _DETAIL) for start in place)
-        # Copies, so that whole slices need not be kept.
-        cut = {name: image[0, 0, rows, columns].clone() for name, image in images.items()}
-        details.append(Detail(f"{shows}, {kind}", cut, _window(cut[guide])))
-    return details
+    return [cut_detail(images, guide, place, f"{shows}, {kind}") for kind, place in places.items() if place is not None]
+
+
+def cut_detail(images: Mapping[str, Tensor], guide: str, corner: tuple[int, int], shows: str) -> Detail:
+    """The detail whose top left corner lies there.
+
+    Args:
+        images: row name to slice (1, 1, H, W) in model range, all on one grid.
+        guide: row in which the window is found.
+        corner: row and column; a detail that would leave the slice is moved into it.
+        shows: what it shows.
+    """
+    sizes = images[guide].shape[-2:]
+    starts = [max(0, min(start, size - DETAIL)) for start, size in zip(corner, sizes, strict=True)]
+    rows, columns = (slice(start, start + DETAIL) for start in starts)
+    # Copies, so that whole slices need not be kept.
+    cut = {name: image[0, 0, rows, columns].clone() for name, image in images.items()}
+    return Detail(shows, cut, _window(cut[guide]))
 
 
 def flattest_detail(image: Tensor) -> tuple[int, int] | None:
     """Top left corner of the flattest detail of tissue in (1, 1, H, W), or None."""
-    return next(iter(flattest_tiles(image, _DETAIL, 1)), None)
+    return next(iter(flattest_tiles(image, DETAIL, 1)), None)
 
 
 def sharpest_detail(image: Tensor) -> tuple[int, int]:
@@ -82,7 +101,7 @@ def sharpest_detail(image: Tensor) -> tuple[int, int]:
     along_rows, along_columns = (image.diff(dim=axis).abs().clamp(max=0.3) for axis in (-1, -2))
     gradient = functional.pad(along_rows, (0, 1)) + functional.pad(along_columns, (0, 0, 0, 1))
     coarse = functional.avg_pool2d(gradient, _STEP)
-    side = min(_DETAIL // _STEP, *coarse.shape[-2:])
+    side = min(DETAIL // _STEP, *coarse.shape[-2:])
     energy = functional.avg_pool2d(coarse, side, stride=1)[0, 0]
     top, left = divmod(int(energy.argmax()), energy.shape[1])
     return top * _STEP, left * _STEP
@@ -96,7 +115,7 @@ def draw_details(details: Sequence[Detail], path: Path) -> None:
         path: PNG file to write.
     """
     names = list(details[0].images) if details else []
-    step, lines = _DETAIL * _ZOOM + _GAP, -(-len(names) // _ACROSS)
+    step, lines = DETAIL * _ZOOM + _GAP, -(-len(names) // _ACROSS)
     height = _CAPTION + lines * (step + _CAPTION)
     sheet = Image.new("L", (max(1, min(_ACROSS, len(names))) * step, max(1, len(details) * height)))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_LETTERS)

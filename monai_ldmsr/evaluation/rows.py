@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import DegradationOperator
+from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.volumes import TrainingVolume
@@ -27,6 +28,8 @@ ROW_DEFINITIONS: dict[str, str] = {
     "ldm": "the latent diffusion model as the bundle ships it",
     "ldm_mean": "the latent diffusion model at detail 0: its expectation",
     "ldm_sample": "the latent diffusion model at detail 1: one sample",
+    "bicubic_noise": "bicubic plus noise with the spectrum of what it lacks in the flat place: what the same sharpness "
+    "looks like without any structure",
     "hr": "the original",
 }
 
@@ -60,27 +63,37 @@ def super_resolved(
     operator: DegradationOperator,
     consistency: float = 1.0,
     device: str | torch.device = "cpu",
+    noise: float | None = None,
+    inferer: VolumeInferer | None = None,
 ) -> Tensor:
-    """A slice as a run super-resolves it: to model range, through the network, back, and onto the source.
+    """Slices as a run super-resolves them: to model range, through the network, back, and onto the source.
 
     What a file's integers could not hold is not known here, and not clipped; nothing is rounded.
 
     Args:
         network: a network on ``device``.
-        source: (1, 1, h, w) in the source's unit.
-        volume: what the slice is of: its modality and map of intensities.
+        source: (B, 1, h, w) in the source's unit.
+        volume: what the slices are of: its modality and map of intensities.
         operator: assumed degradation.
         consistency: weight of the projection, see ``project_onto_source``.
         device: where the network runs.
+        noise: noise of the whole slice, in grey levels, where these are parts of one; None measures it.
+        inferer: what takes the slices through the network as a volume, where they lie beside each other; None for
+            slices that have nothing to do with each other.
 
     Returns:
-        (1, 1, f h, f w) in the source's unit.
+        (B, 1, f h, f w) in the source's unit.
     """
     scaled = volume.intensity.forward(source).to(device)
-    found = network(scaled, volume.modality, volume_noise(scaled[..., None]))
+    stack = scaled.permute(1, 2, 3, 0)[None]
+    known = volume_noise(stack) if noise is None else noise
+    if inferer is None:
+        found = network(scaled, volume.modality, known)
+    else:
+        found = inferer(stack, network, volume.modality, known)[0].permute(3, 0, 1, 2)
     result = volume.intensity.inverse(found.to(source.device))
     is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
     limits = (0.0 if is_magnitude else -math.inf, math.inf)
-    fine, coarse = (image[0].unsqueeze(-1) for image in (result, source))
+    fine, coarse = (image.permute(1, 2, 3, 0) for image in (result, source))
     project_volume(fine, coarse, operator.factor, consistency, operator.name, value_range=limits)
     return result

@@ -21,6 +21,8 @@ from monai_ldmsr.evaluation.pictures import Detail, data_uri, draw_details, draw
 from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
 from monai_ldmsr.evaluation.rows import interpolate_bilinear, interpolate_bspline, super_resolved
 from monai_ldmsr.evaluation.table import EvaluationTable
+from monai_ldmsr.evaluation.trust import trust_parts
+from monai_ldmsr.evaluation.trust_part import TrustPart
 from monai_ldmsr.evaluation.volumes import MIN_SIDE, measured_slices, shown_slices
 from monai_ldmsr.metrics.native import native_figures
 from monai_ldmsr.metrics.structure import structure_figures
@@ -36,6 +38,8 @@ _SHEETS = {
     "examples": "Details of degraded slices at full zoom",
     "failures": "Where the last network gains least on bicubic",
     "native": "Details of slices as scanned at full zoom",
+    "sfrc": "Patches of degraded slices that are flagged by sFRC in the last network",
+    "lesions": "Lesions put into the original, which is then degraded",
 }
 
 
@@ -71,6 +75,7 @@ class SplitEvaluation:
         native_slices_per_volume: slices of each volume that are super-resolved as scanned; 0 leaves them out. Each has
             factor x factor times the pixels of a degraded one, and takes as much longer.
         native_side: greatest side, in source pixels, of the middle part of those slices that is measured.
+        trust: measure how far results can be trusted, too, see :mod:`monai_ldmsr.evaluation.trust`.
 
     Raises:
         SettingsError: there is no such operator, or the noise or a number of slices is outside its range.
@@ -89,6 +94,7 @@ class SplitEvaluation:
     max_failures: int = 4
     native_slices_per_volume: int = 1
     native_side: int = 256
+    trust: bool = False
 
     def __post_init__(self) -> None:
         self._degrade = DegradationOperator(self.operator, self.factor)
@@ -101,12 +107,20 @@ class SplitEvaluation:
             )
         self.networks = {name: on_device(network, self.device) for name, network in self.networks.items()}
         self._steps = EvaluationSteps(self.volumes, 0, None)
+        self._parts = self._new_parts()
+
+    def _new_parts(self) -> list[TrustPart]:
+        """None measured yet."""
+        if not self.trust:
+            return []
+        given = (self.networks, self._degrade, self.slices_per_volume, self.consistency, self.device, self.seed)
+        return trust_parts(self.volumes, *given)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Every number that changes the result, for the table."""
         names = ("factor", "operator", "noise_grey", "slices_per_volume", "native_slices_per_volume", "native_side")
-        own = {name: getattr(self, name) for name in (*names, "consistency", "seed")}
+        own = {name: getattr(self, name) for name in (*names, "consistency", "seed", "trust")}
         networks = self.networks.items()
         return own | {f"{name}_{key}": value for name, net in networks for key, value in net.describe().items()}
 
@@ -115,7 +129,7 @@ class SplitEvaluation:
         """Measure all rows; write the tables, the figures of each slice, and pictures.
 
         The pictures are ``examples.png``, ``failures.png`` (where there is a network), ``native.png`` (where slices are
-        measured as scanned) and ``spectrum.png``.
+        measured as scanned), ``sfrc.png`` and ``lesions.png`` (with figures of trust) and ``spectrum.png``.
 
         Args:
             output_dir: made when missing.
@@ -127,7 +141,7 @@ class SplitEvaluation:
         """
         folder = Path(output_dir)
         make_writable(folder)
-        table = EvaluationTable(self.settings, self.seed)
+        table, self._parts = EvaluationTable(self.settings, self.seed), self._new_parts()
         self._steps = EvaluationSteps(self.volumes, self._n_pixels(), progress)
         sheets = self._degraded_details(table)
         if not table.records:
@@ -147,7 +161,11 @@ class SplitEvaluation:
             self._steps,
         )
         sheets["native"] = native.run(table)
+        for part in self._parts:
+            part.run(self._steps)
+            sheets[part.name] = list(part.sheet())
         self._steps.end()
+        table.trust = self._parts
         pictures = self._draw(table, sheets, folder)
         written = table.write(folder, pictures)
         for row, cells in written["rows"].items():
@@ -179,7 +197,7 @@ class SplitEvaluation:
             total += sum(height * width for height, width in sizes)
             sizes = [volume.slices[n].shape for n in measured_slices(volume, self.native_slices_per_volume)]
             total += sum(self.factor**2 * min(self.native_side, h) * min(self.native_side, w) for h, w in sizes)
-        return total * len(self.networks)
+        return (total + sum(part.n_pixels() for part in self._parts)) * len(self.networks)
 
     def _degraded_details(self, table: EvaluationTable) -> dict[str, list[Detail]]:
         """Add the degraded slices to the table; what is to be drawn of them, by sheet."""
@@ -208,6 +226,8 @@ class SplitEvaluation:
                 **structure_figures(image, reference, self.factor),
             }
             table.add({**about, "row": row}, figures, radial_power(image).numpy())
+        for part in self._parts:
+            part.see(volume, case.number, {row: image for row, (image, _) in images.items()})
         # What was super-resolved is shown as it is, and not interpolated.
         source = functional.interpolate(volume.intensity.forward(case.low), scale_factor=self.factor, mode="nearest")
         return {"source": source, **{row: image for row, (image, _) in images.items() if row not in ("lr", "bspline")}}
@@ -222,7 +242,7 @@ class SplitEvaluation:
         draw_spectrum(table.spectrum_ratio, self.factor, folder / "spectrum.png")
         pictures = {"Power over the original's power": data_uri(folder / "spectrum.png")}
         for name, title in _SHEETS.items():
-            if sheets[name]:
+            if sheets.get(name):
                 draw_details(sheets[name], folder / f"{name}.png")
                 pictures[title] = data_uri(folder / f"{name}.png")
         return pictures
