@@ -9,32 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from monai.data import MetaTensor
-from torch import Tensor
 
 from monai_ldmsr.geometry import Factors, VolumeGeometry
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.io.written_files import FileCheck
+from monai_ldmsr.report import TrustSummary
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import SourceProjection
+from monai_ldmsr.uncertainty import ResultMap
 
 __all__ = ["CaseOutput", "ComputedCase", "ResultMap", "WrittenOutput"]
-
-
-@dataclass(frozen=True, eq=False)
-class ResultMap:
-    """A number for each voxel of the result, or of the source, that is no image of the patient.
-
-    Args:
-        kind: ``expected_error``, half the width of the interval that holds the truth; ``trusted``, 1 where the error is
-            expected within the tolerance, else 0; or ``contradiction``, what the network made less what was measured,
-            before the projection.
-        values: (1, I, J, K) in the source's unit, or 0 and 1.
-        factors: how many times finer its grid is than the source's.
-    """
-
-    kind: str
-    values: Tensor
-    factors: Factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +37,7 @@ class ComputedCase:
         times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
         file_name: name of the volume file that is made of it; empty for what follows from case and source.
         maps: what is known of each voxel beside its value.
+        trust: how far the result is to be trusted; None where that is not known.
     """
 
     name: str
@@ -66,6 +51,7 @@ class ComputedCase:
     times: tuple[float, float, float]
     file_name: str = ""
     maps: tuple[ResultMap, ...] = ()
+    trust: TrustSummary | None = None
 
     @cached_property
     def geometry(self) -> VolumeGeometry:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FACTORS", "MAX_NOISE", "MODALITIES"]
+__all__ = ["FACTORS", "MAPS", "MAX_NOISE", "MODALITIES"]
 
 #: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS: Final = (2, 3, 4)
 
 #: DICOM's terms for the modalities that the models were trained on.
 MODALITIES: Final = ("CT", "MR", "PT")
+
+#: Which maps a result has beside its image: the expected error, and what the network contradicted.
+MAPS: Final = ("none", "error", "all")
 
 #: Standard deviation, in grey levels of 255, beyond which noise counts as this much.
 MAX_NOISE: Final = 40.0

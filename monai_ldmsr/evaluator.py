@@ -31,7 +31,7 @@ from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.source_size import SourceSize, known_size, source_size
 from monai_ldmsr.needs import MemoryBudget
 from monai_ldmsr.networks import SliceNetwork
-from monai_ldmsr.networks.interface import on_device
+from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_summary import CaseResult, RunSummary
@@ -155,6 +155,7 @@ class SeriesEvaluator:
         transfer_syntax: likewise.
         dicom_form: likewise.
         outputs: what is made of each case beside images and report.
+        maps: whether errors are expected, too: any of ``choices.MAPS`` but ``none``.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.
@@ -176,6 +177,7 @@ class SeriesEvaluator:
         transfer_syntax: str = "explicit",
         dicom_form: str = "classic",
         outputs: Sequence[CaseOutput] = (),
+        maps: str = "none",
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -184,6 +186,7 @@ class SeriesEvaluator:
         self.output_dir = Path(output_dir)
         header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax, dicom_form)
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
+        self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())
         self.memory = MemoryBudget()
         self._device_is_free = threading.Lock()
@@ -295,8 +298,9 @@ class SeriesEvaluator:
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
-            data["pred"] = inferer(volume, network, *known)[0]
+            data |= self._inferred(inferer, volume, network, known)
         described = {**self.network.describe(*known), **getattr(inferer, "describe", dict)()}
+        data |= {"image_noise": known[1], "pred_described": described}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described
 
@@ -313,10 +317,19 @@ class SeriesEvaluator:
         known = (data["source"].modality, volume_noise(volume))
         middle = volume[..., volume.shape[-1] // 2, None]
         # What is only done once, such as a GPU's start or the choice of kernels for this size, is not measured.
-        inferer(middle, self.network, *known)
+        self._inferred(inferer, middle, self.network, known)
         start = time.perf_counter()
-        result = inferer(middle, self.network, *known)
+        result = self._inferred(inferer, middle, self.network, known)["pred"]
         return read_s / volume.numel(), (time.perf_counter() - start) / result.numel()
+
+    def _inferred(
+        self, inferer: Inferer, volume: Tensor, network: SliceNetwork, known: tuple[str, float]
+    ) -> dict[str, Tensor]:
+        """The result, and where they are wanted and known the errors that are expected, in model range."""
+        if self._expects_errors and isinstance(inferer, VolumeInferer) and isinstance(network, EstimatingNetwork):
+            result, error = inferer.estimate(volume, network, *known)
+            return {"pred": result[0], "pred_error": error[0]}
+        return {"pred": inferer(volume, network, *known)[0]}
 
     def _bounded(self, source: AnySource | DicomSeries | VolumeFile) -> Inferer:
         """The inferer, with as many slices at once as the memory allows."""
@@ -361,6 +374,16 @@ class _CountedNetwork:
 
     def __call__(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
         result = self.network(slices, modality, noise)
-        self.done += len(slices)
-        self.progress(self.done, self.n_slices)
+        self._count(len(slices))
         return result
+
+    def estimates(self, slices: Tensor, *known: Any) -> list[tuple[Tensor, Tensor]]:
+        """See ``EstimatingNetwork``; only asked where the network is one."""
+        assert isinstance(self.network, EstimatingNetwork)
+        result = self.network.estimates(slices, *known)
+        self._count(len(slices))
+        return result
+
+    def _count(self, n_slices: int) -> None:
+        self.done += n_slices
+        self.progress(self.done, self.n_slices)

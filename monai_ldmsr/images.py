@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,7 +71,7 @@ def super_resolve_image(
     plain, place = _plain(image), _place(image, affine, spacing_mm)
     is_array = isinstance(plain, np.ndarray)
     source = array_volume(plain, place, limits) if is_array else image_volume(plain, limits)
-    evaluator = open_evaluator(None, Path(), chosen)
+    evaluator = open_evaluator(None, Path(), replace(chosen, maps="none"))
     with unwrapped():
         data, _, _ = evaluator.compute(source, progress)
     for warning in data["source"].warnings:

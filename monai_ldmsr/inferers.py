@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.networks import SliceNetwork
+from monai_ldmsr.networks.interface import EstimatingNetwork
 from monai_ldmsr.number_settings import whole_number
 
 __all__ = ["VolumeInferer"]
@@ -66,25 +68,47 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         Raises:
             SettingsError: a slice that the network made is not of the size that its factors say.
         """
+        return self._fill(inputs, network, lambda slices: (network(slices, *args, **kwargs),))[0]
+
+    def estimate(self, inputs: Tensor, network: EstimatingNetwork, *args: Any) -> tuple[Tensor, Tensor]:
+        """Super-resolve as a call does, and expect the error of each voxel, in one pass.
+
+        Returns:
+            The result, and its expected absolute error in model range; both as a call returns it.
+
+        Raises:
+            SettingsError: see a call.
+        """
+        result, error = self._fill(inputs, network, lambda slices: network.estimates(slices, *args)[0])
+        return result, error
+
+    def _fill(
+        self, inputs: Tensor, network: SliceNetwork, call: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Volumes of what ``call`` makes of batches of slices."""
         # (K, 1, I, J) view: a batch of slices is then a plain range.
         slices = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0].movedim(-1, 0)
         fine = _grid(inputs).upsampled(network.factors.whole)
         with torch.no_grad():
-            first = network(slices[:1].to(self.device), *args, **kwargs).to(slices.device)
+            made = [one.to(slices.device) for one in call(slices[:1].to(self.device))]
+            first = made[0]
             if (*first.shape[2:], len(slices)) != fine.shape:
                 raise SettingsError(
                     f"The network made a slice of {tuple(first.shape[2:])} of one of {tuple(slices.shape[2:])}, but "
                     f"says that its factor is {network.factors}."
                 )
-            result = torch.empty((len(slices), *first.shape[1:]), dtype=first.dtype, device=slices.device)
-            result[0] = first[0]
+            results = [torch.empty((len(slices), *one.shape[1:]), dtype=one.dtype, device=one.device) for one in made]
+            for result, one in zip(results, made, strict=True):
+                result[0] = one[0]
             batch = max(1, min(self.batch_size, self.max_batch_pixels // first[0].numel()))
             for start in range(1, len(slices), batch):
                 stop = min(start + batch, len(slices))
-                result[start:stop] = network(slices[start:stop].to(self.device), *args, **kwargs)
-        volume = result.movedim(0, -1)[None]
-        is_placed = isinstance(inputs, MetaTensor)
-        return MetaTensor(volume, affine=torch.from_numpy(fine.affine.copy())) if is_placed else volume
+                for result, one in zip(results, call(slices[start:stop].to(self.device)), strict=True):
+                    result[start:stop] = one
+        volumes = tuple(result.movedim(0, -1)[None] for result in results)
+        if not isinstance(inputs, MetaTensor):
+            return volumes
+        return tuple(MetaTensor(one, affine=torch.from_numpy(fine.affine.copy())) for one in volumes)
 
 
 def _grid(volume: Tensor) -> VolumeGeometry:

@@ -121,6 +121,7 @@ class ReportOutput:
             versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
             definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
+            trust=case.trust,
             warnings=_warnings(case, metrics), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
@@ -142,6 +143,8 @@ def _warnings(case: ComputedCase, metrics: MetricSummary) -> tuple[str, ...]:
     found = [*(metrics.flat_tissue.warnings if metrics.flat_tissue else ()), *source.warnings]
     if isinstance(source, DicomSeries):
         found += lost_meaning(source.headers, source.modality)
+    if case.trust is not None:
+        found += [one for one in (*case.trust.warnings, case.trust.alarm) if one]
     if n_bounded > _MANY_BOUNDED * n_voxels:
         found.append(
             f"The network set {100 * n_bounded / n_voxels:.2g} % of voxels to values that the source around them rules "

@@ -83,7 +83,7 @@ class ResultWriter:
 
         Args:
             data: what MONAI's dictionary transforms leave: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit,
-                ``image_intensity`` and ``pred_projection``; and ``maps`` where there are some.
+                ``image_intensity`` and ``pred_projection``; and where there are some, ``maps`` and ``pred_trust``.
             name: name of the folder.
             output_dir: parent of the case's folder.
             times: see :class:`~monai_ldmsr.case.ComputedCase`.
@@ -109,6 +109,7 @@ class ResultWriter:
             times=times,
             file_name=self.file_name,
             maps=tuple(data.get("maps", ())),
+            trust=data.get("pred_trust"),
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}

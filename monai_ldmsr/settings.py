@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.choices import FACTORS, MAX_NOISE, MODALITIES
+from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MODALITIES
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
@@ -42,7 +42,8 @@ class Setting:
     Args:
         help: what it does, as a full phrase, with its range or its values where there are some.
         read: makes its value of what a user, a config or a client gave; takes name and value, raises ``SettingsError``.
-        changes: voxels, the headers of DICOM results, what of the computer is used to make them, or none of these.
+        changes: voxels, the headers of DICOM results or what is written beside them,
+            what of the computer is used to make them, or none of these.
         choices: all its values, where they can be listed.
         usual: what is taken where it is not given, in words.
         word: the name of its option and among clients of MONAI Label, where it is another one; "" for no option.
@@ -128,6 +129,22 @@ class WorkSettings:
         one_of(MODALITIES),
         choices=MODALITIES,
         usual="what the source says",
+    )
+    maps: str = setting(
+        "error",
+        "maps beside the image: error is half the width of the interval that holds each voxel's true value; all is "
+        "that, and what the network contradicted of the source",
+        one_of(MAPS),
+        changes="headers",
+        choices=MAPS,
+    )
+    tolerance: float | None = setting(
+        None,
+        "error that is tolerated, in the source's unit (HU in CT): voxels that are expected to err by no more are "
+        "marked as trusted",
+        partial(real_number, low=0.0),
+        changes="headers",
+        usual="no such mask",
     )
     device: str | None = setting(
         None,

@@ -48,7 +48,9 @@ def nearest_bundle(parent: Path) -> Path:
 
 
 class NearestNeighbour(SuperResolver):
-    """What describes itself as the network does, and repeats pixels."""
+    """What describes itself as the network does, and repeats pixels; it knows no errors."""
+
+    estimates = None  # type: ignore[assignment]
 
     def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
         rows, columns = self.factors.in_plane

@@ -28,7 +28,7 @@ LAYERS = [
     {"degradation", "noise_level"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"settings"},
-    {"bundle_config", "consistency", "reference", "run_summary"},
+    {"bundle_config", "consistency", "reference", "run_summary", "uncertainty"},
     {"transforms", "inferers"},
     {"training", "assessment", "source_table", "case", "needs"},
     {"image_output", "evaluation"},

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monai_ldmsr.evaluation.figures import foreground
 from monai_ldmsr.evaluation.progress import EvaluationSteps
 from monai_ldmsr.evaluation.trust_part import TrustPart
 from monai_ldmsr.evaluation.volumes import MIN_SIDE
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.metrics.native import cut_tile, flattest_tiles
-from monai_ldmsr.metrics.sharpness import to_grey8
+from monai_ldmsr.metrics.sharpness import foreground, to_grey8
 from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["SliceCoherence"]

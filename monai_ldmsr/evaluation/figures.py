@@ -7,18 +7,23 @@ import math
 import torch
 from monai.metrics import MultiScaleSSIMMetric, PSNRMetric, RMSEMetric, SSIMMetric
 from torch import Tensor
-from torch.nn import functional
 
-from monai_ldmsr.metrics.sharpness import METRICS, fft_sharpness, laplacian_variance, slice_figures, to_grey8
+from monai_ldmsr.metrics.sharpness import (
+    FOREGROUND_GREY,
+    FOREGROUND_WINDOW,
+    METRICS,
+    fft_sharpness,
+    foreground,
+    laplacian_variance,
+    slice_figures,
+    to_grey8,
+)
 from monai_ldmsr.metrics.structure import N_RINGS, ring_numbers
 
-__all__ = ["FIGURE_DEFINITIONS", "FIGURE_GOALS", "FREQUENCIES", "foreground", "measure", "radial_power"]
+__all__ = ["FIGURE_DEFINITIONS", "FIGURE_GOALS", "FREQUENCIES", "measure", "radial_power"]
 
 #: Below this side the five scales of MS-SSIM do not fit its 11-pixel window.
 _MS_SSIM_MIN_SIDE = 176
-
-#: Grey level above which the smoothed original counts as foreground, and the side of the smoothing window.
-_FOREGROUND_GREY, _SMOOTHING = 20.0, 9
 
 #: Middle of each ring in cycles a pixel, up to Nyquist.
 FREQUENCIES = tuple((n + 0.5) / (2 * N_RINGS) for n in range(N_RINGS))
@@ -40,7 +45,7 @@ FIGURE_DEFINITIONS: dict[str, str] = {
     "nrmse": "Root mean squared error (MONAI RMSEMetric) divided by the original's range (its greatest minus its least "
     "grey level).",
     "laplacian_variance_foreground": "Laplacian variance over the foreground alone: where the original, averaged over "
-    f"{_SMOOTHING}x{_SMOOTHING} pixels, lies above grey level {_FOREGROUND_GREY:g}.",
+    f"{FOREGROUND_WINDOW}x{FOREGROUND_WINDOW} pixels, lies above grey level {FOREGROUND_GREY:g}.",
     "fft_foreground": "FFT score averaged over the same foreground.",
     "laplacian_variance_minus_hr": "Laplacian variance minus that of the original, slice by slice.",
     "fft_minus_hr": "FFT score minus that of the original, slice by slice.",
@@ -90,12 +95,6 @@ def measure(image: Tensor, reference: Tensor) -> dict[str, float]:
         "laplacian_variance_minus_hr": sharp["laplacian_variance"] - float(laplacian_variance(truth)),
         "fft_minus_hr": sharp["fft"] - float(fft_sharpness(truth)),
     }
-
-
-def foreground(reference: Tensor) -> Tensor:
-    """Where there is a body: (1, 1, H, W) bool from grey levels."""
-    smooth = functional.avg_pool2d(reference, _SMOOTHING, stride=1, padding=_SMOOTHING // 2, count_include_pad=False)
-    return smooth > _FOREGROUND_GREY
 
 
 def radial_power(image: Tensor) -> Tensor:

@@ -20,11 +20,14 @@ from torch import Tensor
 from monai_ldmsr.errors import SettingsError
 
 __all__ = [
+    "FOREGROUND_GREY",
+    "FOREGROUND_WINDOW",
     "METRICS",
     "FFTSharpnessMetric",
     "LaplacianVarianceMetric",
     "SliceMetric",
     "fft_sharpness",
+    "foreground",
     "laplacian_variance",
     "slice_figures",
     "to_grey8",
@@ -36,6 +39,17 @@ _FFT_FLOOR_GREY = 1e-6
 
 #: The half-width of the zeroed square, and the image size at which it is meant.
 _FFT_HALF_WIDTH, _FFT_IMAGE_SIZE = 60, 256
+
+
+#: Grey level above which a smoothed slice counts as foreground, and the side of the smoothing window.
+FOREGROUND_GREY, FOREGROUND_WINDOW = 20.0, 9
+
+
+def foreground(grey: Tensor) -> Tensor:
+    """Where there is a body: (B, 1, H, W) bool from grey levels."""
+    side = FOREGROUND_WINDOW
+    smooth = F.avg_pool2d(grey, side, stride=1, padding=side // 2, count_include_pad=False)
+    return smooth > FOREGROUND_GREY
 
 
 def to_grey8(image: Tensor, low: float, high: float) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 
-__all__ = ["SliceModule", "SliceNetwork", "count_parameters", "on_device"]
+__all__ = ["EstimatingNetwork", "SliceModule", "SliceNetwork", "count_parameters", "on_device"]
 
 
 class SliceNetwork(Protocol):
@@ -56,6 +56,31 @@ class SliceNetwork(Protocol):
         Returns:
             Every number that changes the result, by name. ``seed`` (where noise is drawn) and
             ``evaluations_per_slice`` (1 where it is missing) have places of their own; the others are settings.
+        """
+
+
+@runtime_checkable
+class EstimatingNetwork(SliceNetwork, Protocol):
+    """A slice network that also knows how far each pixel may be wrong, without running again."""
+
+    def estimates(
+        self,
+        slices: Tensor,
+        modality: str | None = None,
+        noise: float | None = None,
+        dials: Sequence[float] | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Super-resolve, and expect the error.
+
+        Args:
+            slices: as for a call of the network.
+            modality: likewise.
+            noise: likewise.
+            dials: details (0 to 1) that slices are wanted at; None takes that of a call alone.
+
+        Returns:
+            For each dial the slices, equal to a call's in every bit, and their expected absolute errors in model range,
+            both (B, 1, f h, f w).
         """
 
 

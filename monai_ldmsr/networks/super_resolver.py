@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +113,33 @@ class SuperResolver(SliceModule):
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
         return mean + detail * (sample - mean)
+
+    def estimates(
+        self,
+        slices: Tensor,
+        modality: str | None = None,
+        noise: float | None = None,
+        dials: Sequence[float] | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Slices and their expected errors, see ``EstimatingNetwork``.
+
+        Between mean and sample the error is that of the mean, and the distance from it, which is known: their squares
+        add up.
+        """
+        details = [self._dial(modality)] if dials is None else dials
+        with_sample = max(map(self._evaluations, details)) > 1
+        self.check(slices, noise, with_sample)
+        mean, log_scale, sample = self.predict(slices, noise, True, with_sample)
+        if mean is None or log_scale is None:
+            raise RuntimeError("The mean was asked for.")
+        found = []
+        for detail in details:
+            if sample is None or self._evaluations(detail) == 1:
+                found.append((mean, log_scale.exp()))
+            else:
+                step = detail * (sample - mean)
+                found.append((mean + step if detail < 1.0 else sample, torch.hypot(log_scale.exp(), step)))
+        return found
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""

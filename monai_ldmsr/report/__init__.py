@@ -19,6 +19,7 @@ from monai_ldmsr.report.sr_report import (
     SourceSummary,
     SRReport,
 )
+from monai_ldmsr.report.trust import Contradiction, ExpectedError, TrustSummary
 
 if TYPE_CHECKING:
     from monai_ldmsr.report.figures import SlicePanel
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = [
     "RESEARCH_NOTICE",
     "Agreement",
+    "Contradiction",
     "DegradationSummary",
+    "ExpectedError",
     "FlatTissue",
     "MetricSummary",
     "ModelSummary",
@@ -38,6 +41,7 @@ __all__ = [
     "Sharpness",
     "SlicePanel",
     "SourceSummary",
+    "TrustSummary",
     "render_html",
 ]
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.report.trust import TrustSummary
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
@@ -263,6 +264,7 @@ class SRReport:
         duration_s: wall time.
         factors: the same along i, j and k (DICOM columns, rows, slices).
         outputs: what was made of the case, beside the report.
+        trust: expected errors, and what the network contradicted; None where nothing is known.
         warnings: what the reader must know before trusting the result, in whole sentences.
         created: ISO 8601 in UTC; now by default.
         research_notice: always `RESEARCH_NOTICE`.
@@ -288,6 +290,7 @@ class SRReport:
     metrics: MetricSummary
     definitions: Mapping[str, str]
     duration_s: PhaseDurations
+    trust: TrustSummary | None = None
     warnings: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     outputs: tuple[OutputSummary, ...] = ()

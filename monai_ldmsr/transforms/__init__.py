@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         source_of,
         volume_of,
     )
+    from monai_ldmsr.transforms.trust import AddResultMapsd
 
 __all__ = [
+    "AddResultMapsd",
     "IntensityMap",
     "ProjectOntoSourced",
     "ReadSourced",

@@ -119,12 +119,16 @@ class SourceProjection:
         overshoot: share in use, see :func:`~monai_ldmsr.consistency.neighbourhood_range`.
         disagreement: root mean square difference before, in the source's unit.
         n_bounded: voxels that the network had set outside of what the source around them allows.
+        rms: the same difference slice by slice.
+        residual: (1, I, J, K) what the network made, degraded again, less what was measured; None unless it was kept.
     """
 
     settings: Mapping[str, Any]
     overshoot: float
     disagreement: float
     n_bounded: int
+    rms: tuple[float, ...] = ()
+    residual: Tensor | None = None
 
 
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -138,6 +142,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         weight: see :func:`project_volume`.
         operator: see :func:`project_volume`.
         overshoot: see :func:`project_volume`.
+        maps: keeps the residual where they are ``all``.
 
     Raises:
         SettingsError: a number is outside its range.
@@ -150,12 +155,13 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         weight: float = 1.0,
         operator: str = "area",
         overshoot: float | None = None,
+        maps: str = "none",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.factor = Factors.of(factor).in_plane
         self.weight = real_number("consistency", weight, 0.0, 1.0)
-        self.operator = operator
+        self.operator, self.maps = operator, maps
         given = None if overshoot is None else real_number("overshoot", overshoot, 0.0)
         self.overshoot = overshoot_share(self.factor) if given is None else given
         self._settings = {"consistency": self.weight, "operator": operator, "overshoot": given}
@@ -166,10 +172,15 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         source = result["source"]
         volume, limits, step = volume_of(source), possible_range(source), negligible_step(source)
         for key in self.key_iterator(result):
+            residual = torch.empty_like(plain(volume)) if self.maps == "all" else None
+            by_slice: list[float] = []
             rms, n_bounded = project_volume(
-                result[key], volume, self.factor, self.weight, self.operator, self.overshoot, limits, step
+                result[key], volume, self.factor, self.weight, self.operator, self.overshoot, limits, step,
+                by_slice, residual,
+            )  # fmt: skip
+            result[f"{key}_projection"] = SourceProjection(
+                self._settings, self.overshoot, rms, n_bounded, tuple(by_slice), residual
             )
-            result[f"{key}_projection"] = SourceProjection(self._settings, self.overshoot, rms, n_bounded)
         return result
 
 
@@ -182,6 +193,8 @@ def project_volume(
     overshoot: float | None = None,
     value_range: tuple[float, float] = (-math.inf, math.inf),
     tolerance: float = 0.0,
+    by_slice: list[float] | None = None,
+    residual: Tensor | None = None,
 ) -> tuple[float, int]:
     """Make a volume agree with its source when degraded again, and stay near its values, in place, slice by slice.
 
@@ -194,6 +207,8 @@ def project_volume(
         overshoot: see :func:`~monai_ldmsr.consistency.neighbourhood_range`; None takes that of real images.
         value_range: least and greatest value of all voxels, see :func:`possible_range`.
         tolerance: voxels that the bounds move by no more than this are not counted.
+        by_slice: gets the root mean square disagreement of each slice.
+        residual: (1, I, J, K), gets what the network made, degraded again, less the source.
 
     Returns:
         Root mean square disagreement of result and source as the network left it, in the source's unit; and the number
@@ -201,9 +216,15 @@ def project_volume(
     """
     degrade, square, n_bounded = DegradationOperator(operator, factor), 0.0, 0
     share = overshoot_share(factor) if overshoot is None else overshoot
-    for measured, image in zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True):
+    for k, (measured, image) in enumerate(zip(plain(source).unbind(dim=-1), plain(result).unbind(dim=-1), strict=True)):
         batch, target = image[None], measured[None].to(image.device)
-        square += float((target - degrade(batch)).square().mean())
+        missing = target - degrade(batch)
+        mean_square = float(missing.square().mean())
+        square += mean_square
+        if by_slice is not None:
+            by_slice.append(mean_square**0.5)
+        if residual is not None:
+            residual[..., k] = -missing[0]
         low, high = (end.clamp(*value_range) for end in neighbourhood_range(target, share))
         n_bounded += project_within(batch, target, degrade, low, high, weight, tolerance)
     return float((square / source.shape[-1]) ** 0.5), n_bounded
