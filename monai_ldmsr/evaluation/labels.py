@@ -43,6 +43,7 @@ _LABELS = {
     "comb": "Comb",
     "overshoot": "Overshoot",
     "flagged": "Share of patches flagged by sFRC",
+    "outside": "Share of voxels outside the interval",
     "region_error": "Error of region means, %",
     "contrast_kept": "Contrast of lesions kept",
     "size_kept": "Size of lesions kept",

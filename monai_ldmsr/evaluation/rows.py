@@ -16,7 +16,7 @@ from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.source import project_volume
 
-__all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "super_resolved"]
+__all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "projected", "super_resolved"]
 
 #: What each row is, for those who read the table alone.
 ROW_DEFINITIONS: dict[str, str] = {
@@ -91,6 +91,13 @@ def super_resolved(
         found = network(scaled, volume.modality, known)
     else:
         found = inferer(stack, network, volume.modality, known)[0].permute(3, 0, 1, 2)
+    return projected(found, source, volume, operator, consistency)
+
+
+def projected(
+    found: Tensor, source: Tensor, volume: TrainingVolume, operator: DegradationOperator, consistency: float = 1.0
+) -> Tensor:
+    """What a network made, (B, 1, f h, f w) in model range, in the source's unit and onto the source."""
     result = volume.intensity.inverse(found.to(source.device))
     is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
     limits = (0.0 if is_magnitude else -math.inf, math.inf)

@@ -30,6 +30,7 @@ from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
 from monai_ldmsr.networks.interface import on_device
 from monai_ldmsr.storage import make_writable
 from monai_ldmsr.training.volumes import FloatImage, TrainingVolume
+from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["NativeEvaluation", "SplitEvaluation"]
 
@@ -76,6 +77,7 @@ class SplitEvaluation:
             factor x factor times the pixels of a degraded one, and takes as much longer.
         native_side: greatest side, in source pixels, of the middle part of those slices that is measured.
         trust: measure how far results can be trusted, too, see :mod:`monai_ldmsr.evaluation.trust`.
+        calibration: calibration of the intervals whose share of voxels outside is measured with it.
 
     Raises:
         SettingsError: there is no such operator, or the noise or a number of slices is outside its range.
@@ -95,6 +97,7 @@ class SplitEvaluation:
     native_slices_per_volume: int = 1
     native_side: int = 256
     trust: bool = False
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         self._degrade = DegradationOperator(self.operator, self.factor)
@@ -114,7 +117,7 @@ class SplitEvaluation:
         if not self.trust:
             return []
         given = (self.networks, self._degrade, self.slices_per_volume, self.consistency, self.device, self.seed)
-        return trust_parts(self.volumes, *given)
+        return trust_parts(self.volumes, *given, self.calibration)
 
     @property
     def settings(self) -> dict[str, Any]:

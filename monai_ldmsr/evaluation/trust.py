@@ -3,10 +3,11 @@
 ==================  ====================================================================================================
 key                 what it holds
 ==================  ====================================================================================================
-``parts``           by name (``sfrc``, ``regions``, ``lesions``, ``coherence``, ``uptake``, and ``native``: slices as
-                    scanned): ``title``, ``explanation``, ``columns``; ``rows`` (all patients) and ``by_modality``, each
-                    of rows, of columns, of ``mean``, ``sd``, ``n`` and ``ci95``; ``sfrc`` also a ``curve`` (share
-                    flagged by threshold, by modality and row), ``lesions`` also ``by_diameter`` and ``by_contrast``
+``parts``           by name (``sfrc``, ``intervals``, ``regions``, ``lesions``, ``coherence``, ``uptake``, and
+                    ``native``: slices as scanned): ``title``, ``explanation``, ``columns``; ``rows`` (all patients) and
+                    ``by_modality``, each of rows, of columns, of ``mean``, ``sd``, ``n`` and ``ci95``; ``sfrc`` also a
+                    ``curve`` (share flagged by threshold, by modality and row), ``lesions`` also ``by_diameter`` and
+                    ``by_contrast``
 ``definitions``     of each column, and of ``rows``
 ``goals``           what each column should be
 ``settings``        every number that changes the result
@@ -25,6 +26,7 @@ import torch
 
 from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.evaluation.coherence import SliceCoherence
+from monai_ldmsr.evaluation.intervals import IntervalCoverage
 from monai_ldmsr.evaluation.lesions import LesionTest
 from monai_ldmsr.evaluation.rows import ROW_DEFINITIONS
 from monai_ldmsr.evaluation.slice_trust import RegionMeans, ScannedCorrelation
@@ -34,11 +36,19 @@ from monai_ldmsr.evaluation.uptake import HotSpotUptake
 from monai_ldmsr.metrics.native import NATIVE_DEFINITIONS, NATIVE_GOALS
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.training.volumes import TrainingVolume
+from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["PARTS", "trust_figures", "trust_parts"]
 
 #: All parts, in the order of the page.
-PARTS: tuple[type[TrustPart], ...] = (ScannedCorrelation, RegionMeans, LesionTest, SliceCoherence, HotSpotUptake)
+PARTS: tuple[type[TrustPart], ...] = (
+    ScannedCorrelation,
+    IntervalCoverage,
+    RegionMeans,
+    LesionTest,
+    SliceCoherence,
+    HotSpotUptake,
+)
 
 
 def trust_parts(
@@ -49,9 +59,11 @@ def trust_parts(
     consistency: float = 1.0,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    calibration: Calibration | None = None,
 ) -> list[TrustPart]:
     """All parts, of which nothing is measured yet; arguments as those of :class:`TrustPart`."""
-    return [part(volumes, networks, operator, slices_per_volume, consistency, device, seed) for part in PARTS]
+    given = (volumes, networks, operator, slices_per_volume, consistency, device, seed, calibration)
+    return [part(*given) for part in PARTS]
 
 
 def trust_figures(parts: Sequence[TrustPart], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from monai_ldmsr.evaluation.summaries import Record, summarised_groups
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import SliceNetwork, upsample_bicubic
 from monai_ldmsr.training.volumes import TrainingVolume
+from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["TrustPart"]
 
@@ -33,6 +34,7 @@ class TrustPart:
         consistency: weight of the networks' projection onto the source.
         device: where the networks run.
         seed: seed of whatever is drawn, and of the bootstrap.
+        calibration: calibration of intervals of the networks that expect errors; None takes the nominal width.
     """
 
     #: Key in ``trust.json``, title and explanation on the page.
@@ -51,6 +53,7 @@ class TrustPart:
     consistency: float = 1.0
     device: str | torch.device = "cpu"
     seed: int = 0
+    calibration: Calibration | None = None
     records: list[Record] = field(default_factory=list, init=False)
 
     @property

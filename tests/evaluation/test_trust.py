@@ -18,9 +18,11 @@ from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
 from monai_ldmsr.evaluation.bumps import count_bumps, with_noise
 from monai_ldmsr.evaluation.coherence import SliceCoherence
 from monai_ldmsr.evaluation.duration import EvaluationCost
+from monai_ldmsr.evaluation.intervals import IntervalCoverage
 from monai_ldmsr.evaluation.labels import goal_phrase, label, mark
 from monai_ldmsr.evaluation.lesions import DIAMETERS, LesionTest, disc, half_height_width, lesion_figures
 from monai_ldmsr.evaluation.progress import EvaluationSteps
+from monai_ldmsr.evaluation.rows import projected
 from monai_ldmsr.evaluation.slice_trust import RegionMeans, ScannedCorrelation
 from monai_ldmsr.evaluation.split_evaluation import SplitEvaluation
 from monai_ldmsr.evaluation.trust import PARTS
@@ -29,6 +31,7 @@ from monai_ldmsr.evaluation.volumes import measured_slices
 from monai_ldmsr.networks import upsample_bicubic
 from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.transforms.intensity import fit_intensity_map
+from monai_ldmsr.uncertainty import CalibratedGroup, Calibration
 
 AREA = DegradationOperator("area", 2)
 SILENT = EvaluationSteps((), 0, None)
@@ -222,6 +225,40 @@ def test_means_of_regions_are_compared() -> None:
     assert shifted["net"] == pytest.approx(100 * 20 / source.slices[0].std(), rel=0.05)
 
 
+class Expecting(Bicubic):
+    """Expects the same error everywhere, in model range."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__(2)
+        self.error = error
+
+    def estimates(self, slices: Tensor, *call: object) -> list[tuple[Tensor, Tensor]]:
+        made = self(slices, *call)
+        return [(made, torch.full_like(made, self.error))]
+
+
+@pytest.mark.parametrize("multiplier", [None, 1.0])
+def test_the_share_outside_of_intervals_is_that_of_their_width(multiplier: float | None) -> None:
+    """By hand, in the middle of the slice; rows without intervals are left out."""
+    source = volume([noisy(240)])
+    networks = {"net": Expecting(0.01), "sure": Expecting(1e-6), "careful": Expecting(9.0), "other": Bicubic(2)}
+    group = CalibratedGroup(20, {"2": {"0": multiplier or 0}}, {}, {}, {})
+    calibration = Calibration("", {}, {"all": group}, {}) if multiplier else None
+    part = IntervalCoverage([source], networks, AREA, 1, 0.0, calibration=calibration)
+    part.run(SILENT)
+    found = {record["row"]: record["outside"] for record in part.records}
+    assert list(found) == ["net", "sure", "careful"]
+    assert found["sure"] > 0.95
+    assert found["careful"] == 0
+    high = torch.from_numpy(source.slices[0])[None, None, 24:216, 24:216]
+    plain = upsample_bicubic(source.intensity.forward(AREA(high)), 2)
+    result = projected(plain, AREA(high), source, AREA, 0.0)
+    half = 0.01 * (multiplier or math.log(10)) * (source.intensity.values[-1] - source.intensity.values[0]) / 2
+    body = source.intensity.forward(high) > -0.8
+    assert found["net"] == pytest.approx(float(((result - high).abs() > half)[body].double().mean()), abs=0.02)
+    assert 0.002 < found["net"] < 0.9
+
+
 def test_every_figure_of_trust_has_words() -> None:
     columns = [name for part in PARTS for name in part.definitions]
     assert len(columns) == len(set(columns))
@@ -265,7 +302,9 @@ def test_time_for_trust_is_kept() -> None:
     cost = EvaluationCost(1.0, 1e-6, 2)
     volumes = [volume([noisy(seed=k) for k in range(3)])]
     with_trust, without = (cost.seconds(volumes, 2, 0, trust) for trust in (True, False))
-    assert with_trust > without + 0.99 * 1.3e-6 * (len(measured_slices(volumes[0], 2)) * 5 * 48**2 + 3 * 128**2)
+    assert with_trust > without + 0.99 * 1.3e-6 * (
+        len(measured_slices(volumes[0], 2)) * (5 * 48**2 + 128**2) + 3 * 128**2
+    )
 
 
 @pytest.mark.slow
