@@ -81,8 +81,8 @@ class LesionTest(TrustPart):
         "height, over the same of the originals.",
         "size_kept": "Full width at half height of the mean radial profile of that difference, over the original's; "
         f"where {_LEAST_CONTRAST:g} of the contrast is kept.",
-        "detectability": "Area under the ROC curve of a matched filter (the lesion minus the mean of the tissue within "
-        "twice its radius) between places with lesions and all places without one, of the same diameter.",
+        "detectability": "Area under the ROC curve of a matched filter (the lesion minus the mean of itself and of the "
+        "tissue up to a source pixel around it) between places with lesions and all without one, of the same diameter.",
         "lost": f"Share of the lesions seen in the original that are not seen in the result. Seen: score above the "
         f"{100 * _SEEN:.0f}th percentile of the row's places without lesions, of the same diameter.",
         "bumps": "Blobs as wide as half a source pixel, or a whole one, beyond 3 standard deviations of the original "
@@ -115,7 +115,7 @@ class LesionTest(TrustPart):
                 for n, (diameter, contrast) in enumerate(site.lesions):
                     figures = lesion_figures(image[n + 1, 0] - image[0, 0], site.discs[n], site.amplitudes[n])
                     about = {"diameter": diameter, "contrast": contrast, "lesion": (site.volume.name, site.number, n)}
-                    scores = _scores(image[n + 1, 0], image[0, 0], site, n)
+                    scores = _scores(image[n + 1, 0], image[0, 0], site, n, self.factor)
                     self.add(site.volume, site.number, row, {**about, **figures, **scores, "bumps": math.nan})
         _judge([record for record in self.records if "diameter" in record])
 
@@ -241,11 +241,11 @@ def half_height_width(image: Tensor, shape: Tensor) -> float:
     return 2 * float(radius[n - 1] + share * (radius[n] - radius[n - 1]))
 
 
-def _scores(image: Tensor, plain: Tensor, site: LesionSite, n: int) -> dict[str, float]:
+def _scores(image: Tensor, plain: Tensor, site: LesionSite, n: int, factor: int) -> dict[str, float]:
     """Contrasts that a matched filter finds with and without the lesion, in units of the place's own deviation."""
     shape = site.discs[n]
     rows, columns = shape.shape
-    near = disc((rows, columns), _centre(shape), 2 * 2 * math.sqrt(float(shape.sum()) / math.pi)) > 0.5
+    near = disc((rows, columns), _centre(shape), 2 * (math.sqrt(float(shape.sum()) / math.pi) + factor)) > 0.5
     template = torch.where(near, shape - shape[near].mean(), 0.0)
     template = template * (math.copysign(1.0, site.amplitudes[n]) / float((template * shape).sum()) / site.sigma)
     return {

@@ -30,7 +30,7 @@ class HotSpotUptake(TrustPart):
     title: ClassVar[str] = "Uptake in PET"
     explanation: ClassVar[str] = (
         "Hot spots of degraded PET slices over the original's. The greatest pixel depends on the size of pixels and on "
-        "noise; peak and mean do not. The PET here is small crops: a check of the path, not of a PET model."
+        "noise; peak and mean do so less."
     )
     definitions: ClassVar[Mapping[str, str]] = {
         "uptake": f"Mean over 3x3 source pixels around a hot spot (a local maximum of the degraded slice of {_LEAST:g} "

@@ -199,7 +199,7 @@ def test_a_folder_without_manifest_gives_the_whole_table(
     assert low < sharp
     assert table["spectrum_ratio"]["hr"] == pytest.approx([1.0] * len(FREQUENCIES))
     page = (out / "table.html").read_text()
-    assert page.count("data:image/png;base64") == 4
+    assert page.count("data:image/png;base64") == 6
     assert [page.count(f"<h2>{title}</h2>") for title in ("Structure", "Slices as scanned")] == [1, 1]
     assert (out / "failures.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in page + json.dumps(table)
