@@ -13,6 +13,7 @@ from monai_ldmsr.image_output import BundleModel, HeaderTexts, ImageOutput
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.io.derived_series import is_of_another_source
 from monai_ldmsr.io.written_files import FileCheck, FileMark, verified_files
+from monai_ldmsr.map_output import map_outputs
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import SRReport
 from monai_ldmsr.report_output import ReportOutput
@@ -68,7 +69,7 @@ class ResultWriter:
     ) -> None:
         self.network = network
         self._settings = dict(settings)
-        self.outputs: list[CaseOutput] = [ImageOutput(model, device, texts), *outputs]
+        self.outputs: list[CaseOutput] = [ImageOutput(model, device, texts), *map_outputs(), *outputs]
         self.report = ReportOutput(model, network, device, texts.created)
 
     def write(
@@ -114,7 +115,7 @@ class ResultWriter:
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}
         with partial_folder(output_dir / name, lambda folder: files.update(verified_files(folder, checks))) as folder:
-            outputs = [output.write(case, folder) for output in self.outputs]
+            outputs = [one for output in self.outputs if (one := output.write(case, folder)).files]
             reported = self.report.write(case, folder, outputs)
             for one in (*outputs, reported):
                 checks.update(one.files)

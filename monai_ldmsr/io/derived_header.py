@@ -40,7 +40,15 @@ from monai_ldmsr.io.patient_position import set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
 from monai_ldmsr.io.value_meaning import carry_private_scales
 
-__all__ = ["Derivation", "SharedHeader", "derived_header", "named_uid", "shared_header"]
+__all__ = [
+    "RESEARCH_MARK",
+    "Derivation",
+    "SharedHeader",
+    "derived_header",
+    "fine_position",
+    "named_uid",
+    "shared_header",
+]
 
 RESEARCH_MARK = "Research only, not for diagnosis."
 
@@ -312,12 +320,18 @@ def _set_geometry(header: Dataset, source: Dataset, factors: Factors) -> None:
     column index, then of the growing row index. The first centre moves by (1/factor - 1)/2 source pixels along each.
     """
     between_rows, between_columns = (float(value) for value in source.PixelSpacing)
+    header.PixelSpacing = [_ds(between_rows / factors.j), _ds(between_columns / factors.i)]
+    header.ImagePositionPatient = [_ds(value) for value in fine_position(source, factors)]
+
+
+def fine_position(source: Dataset, factors: Factors) -> list[float]:
+    """Place of the first pixel (LPS, mm) where the pixels of a source image are so many times finer."""
+    between_rows, between_columns = (float(value) for value in source.PixelSpacing)
     cosines = [float(value) for value in source.ImageOrientationPatient]
     moved_columns = (1.0 / factors.i - 1.0) / 2.0 * between_columns
     moved_rows = (1.0 / factors.j - 1.0) / 2.0 * between_rows
-    header.PixelSpacing = [_ds(between_rows / factors.j), _ds(between_columns / factors.i)]
-    header.ImagePositionPatient = [
-        _ds(float(position) + moved_columns * along_row + moved_rows * along_column)
+    return [
+        float(position) + moved_columns * along_row + moved_rows * along_column
         for position, along_row, along_column in zip(source.ImagePositionPatient, cosines[:3], cosines[3:], strict=True)
     ]
 

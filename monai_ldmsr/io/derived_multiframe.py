@@ -6,8 +6,6 @@ those that are written where nobody asks for one object, under the same UIDs.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -66,11 +64,9 @@ def multiframe_object(
     Raises:
         OutputError: highdicom cannot make one object of them.
     """
-    logger, first = logging.getLogger("highdicom"), images[0]
-    was_disabled, logger.disabled = logger.disabled, True
+    first = images[0]
     try:
-        with quiet_pydicom(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # highdicom quotes names of patients
+        with quiet_pydicom():
             found: Dataset = _FORMS[modality](
                 list(images),
                 series_instance_uid=series_uid,
@@ -83,8 +79,6 @@ def multiframe_object(
             "The series lacks what an enhanced multi-frame object needs, so it is not written. Choose "
             "dicom form classic."
         ) from None
-    finally:
-        logger.disabled = was_disabled
     for keyword in _KEPT:
         if keyword in first:
             found[keyword] = first[keyword]

@@ -107,7 +107,7 @@ class _Quiet:
             self._restored.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             # By level, which the loggers below inherit: those of the decoders quote what they cannot decode.
-            for logger in (logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")):
+            for logger in (logging.getLogger(name) for name in ("pydicom", "highdicom", "pylibjpeg", "openjpeg")):
                 self._restored.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.CRITICAL + 1)
 
@@ -123,7 +123,7 @@ _quiet = _Quiet()
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines from the console: they may quote values of the patient."""
+    """Keep warnings and log lines of pydicom and highdicom from the console: they may quote values of the patient."""
     _quiet.begin()
     try:
         yield

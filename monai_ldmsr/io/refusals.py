@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError
 
-__all__ = ["label_map", "no_grey_values", "phase_image"]
+__all__ = ["label_map", "no_grey_values", "own_map", "phase_image"]
 
 
 def label_map(sign: str) -> SkippedSourceError:
@@ -30,4 +30,11 @@ def no_grey_values(sign: str) -> SkippedSourceError:
     return SkippedSourceError(
         f"The file's values are no grey values of an image: {sign}. Give the image that they were made from.",
         ReasonCode.NO_GREY_VALUES,
+    )
+
+
+def own_map() -> SkippedSourceError:
+    """Error for a map that this software wrote beside a result."""
+    return SkippedSourceError(
+        "A map that monai_ldmsr wrote beside a result is no image, and is not super-resolved.", ReasonCode.OWN_RESULT
     )

@@ -29,12 +29,13 @@ from monai_ldmsr.io.formats import (
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
-from monai_ldmsr.io.refusals import label_map
+from monai_ldmsr.io.refusals import label_map, own_map
 from monai_ldmsr.io.sidecar import modality_term, read_sidecar, unknown_modality
 from monai_ldmsr.io.stored_values import scaled_values, stored_values, value_range
 from monai_ldmsr.io.value_kind import label_warnings
 
 __all__ = [
+    "MAP_MARK",
     "NiftiVolume",
     "VolumeFile",
     "copy_volume_file",
@@ -46,6 +47,9 @@ __all__ = [
     "write_empty_labels",
     "write_volume_file",
 ]
+
+#: By this the description of a file begins that is no image but lies beside one.
+MAP_MARK = "No image but a map of monai_ldmsr"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +170,8 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
 
     Raises:
         CorruptSourceError: ``UNREADABLE_FILE`` when damaged, ``NOT_FINITE`` when it holds NaN or Inf.
-        SkippedSourceError: ``LABEL_MAP``, ``NO_GREY_VALUES`` or ``PHASE_IMAGE``; ``NOT_AN_IMAGE`` for half of a pair of
-            ``.hdr`` and ``.img``.
+        SkippedSourceError: ``LABEL_MAP``, ``NO_GREY_VALUES``, ``PHASE_IMAGE`` or ``OWN_RESULT``; ``NOT_AN_IMAGE`` for
+            half of a pair of ``.hdr`` and ``.img``.
         SourceError: ``NO_SUCH_SOURCE``, ``NOT_AN_IMAGE`` (another extension), ``UNSUPPORTED_DIMENSIONS``
             (several volumes), ``UNSUPPORTED_PIXELS`` (colour, complex), ``TOO_LARGE``, ``SINGULAR_GEOMETRY``,
             ``NO_GEOMETRY`` (unit of length not known), ``BAD_RESCALE`` (scaling that is no number) or
@@ -181,6 +185,8 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
         raise SourceError("The volume file does not exist. Check the path.", ReasonCode.NO_SUCH_SOURCE)
     sidecar = read_sidecar(path)
     read = _read(source if isinstance(source, NiftiVolume) else path, extension, limits)
+    if any(text.startswith(MAP_MARK) for text in read.texts):
+        raise own_map()
     warnings = [*sidecar.warnings, *label_warnings(path, read.raw, read.texts)]
     said = sidecar.modality or modality_term(read.modality)
     if said in ("SEG", "RTSTRUCT"):

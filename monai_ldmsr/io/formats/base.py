@@ -156,12 +156,15 @@ class VolumeFormat(ABC):
         client_extensions: those of them that clients of a server may ask for.
         counts_volumes: whether a file may hold several volumes, each of which becomes a case.
         pair: endings of a header and of the file beside it with its voxels, where they may be two, but for any ``.gz``.
+        map_extension: extension of the file that holds a map beside a result of the format: compressed, one file, with
+            a place for the description.
     """
 
     extensions: tuple[str, ...]
     client_extensions: tuple[str, ...] = ()
     counts_volumes: bool = False
     pair: tuple[str, str] | None = None
+    map_extension: str = ".nii.gz"
 
     @abstractmethod
     def inspect(self, path: Path, limits: ReadLimits) -> InspectedFile:

@@ -145,9 +145,11 @@ class ItkFormat(VolumeFormat):
         return ItkFile(path, limits, self)
 
     def write(self, result: StoredResult, path: Path) -> None:
-        """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`; there is no place for the description."""
+        """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`."""
+        image = itk_image(result.array, result.geometry)
+        image.SetMetaData("description", result.description)
         with _quiet_itk():
-            sitk.WriteImage(itk_image(result.array, result.geometry), str(path), useCompression=True)
+            sitk.WriteImage(image, str(path), useCompression=True)
 
     def voxels_name(self, path: Path, limits: ReadLimits, name: str) -> str:
         """See :class:`~monai_ldmsr.io.formats.base.VolumeFormat`."""

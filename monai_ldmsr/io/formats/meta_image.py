@@ -46,6 +46,7 @@ class MetaImageFormat(ItkFormat):
     """MetaImage, by ITK."""
 
     extensions = (".mha", ".mhd")
+    map_extension = ".mha"
     image_io = "MetaImageIO"
 
     def _lines(self, path: Path, limits: ReadLimits) -> TextHeader:

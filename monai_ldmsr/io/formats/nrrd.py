@@ -48,6 +48,7 @@ class NrrdFormat(ItkFormat):
     """NRRD, by ITK."""
 
     extensions = (".nrrd", ".nhdr")
+    map_extension = ".nrrd"
     client_extensions = (".nrrd",)
     image_io = "NrrdImageIO"
 

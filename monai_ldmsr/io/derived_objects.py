@@ -1,0 +1,257 @@
+"""What the DICOM objects beside a derived series share: its maps, its mask and its measurements, by highdicom.
+
+They belong to the study of the derived images, of whose attributes alone they are made: what those keep of a patient,
+these keep, and nothing else. UIDs follow from the derived series and from the object's content.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from io import SEEK_END, BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from highdicom import (
+    AlgorithmIdentificationSequence,
+    PixelMeasuresSequence,
+    PlaneOrientationSequence,
+    PlanePositionSequence,
+)
+from highdicom.sr import CodedConcept
+from pydicom import Dataset, FileMetaDataset, dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.filebase import DicomIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.sr.codedict import codes
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ParametricMapStorage
+
+from monai_ldmsr.errors import LdmsrError, OutputError
+from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.derived_header import fine_position, named_uid
+from monai_ldmsr.io.dicom_header import quiet_pydicom
+from monai_ldmsr.io.enhanced_multiframe import FrameHeader
+from monai_ldmsr.storage import output_errors, synced_file
+
+__all__ = [
+    "ObjectKind",
+    "algorithm",
+    "as_sources",
+    "derived_images",
+    "identity",
+    "own_concept",
+    "places",
+    "quietly_made",
+    "unit_code",
+    "write_deflated",
+]
+
+#: Coding scheme of the concepts that no standard one has.
+_SCHEME = "99LDMSR"
+
+#: UCUM's code of a source's unit (PS3.16 CID 84 for PET's), and its meaning; what is not here, such as MR, has no unit.
+_UNITS = {
+    "HU": ("[hnsf'U]", "Hounsfield unit"),
+    "BQML": ("Bq/ml", "Becquerels/milliliter"),
+    "CNTS": ("{counts}", "Counts"),
+    "CPS": ("{counts}/s", "Counts per second"),
+    "PROPCNTS": ("{propcounts}", "Proportional to counts"),
+    "PROPCPS": ("{propcounts}/s", "Proportional to counts per second"),
+    "GML": ("g/ml", "grams/milliliter"),
+    "MLML": ("ml/ml", "milliliter/milliliter"),
+    "MLG": ("ml/g", "milliliter/gram"),
+    "UMOLML": ("umol/ml", "micromole/milliliter"),
+    "MGMINML": ("mg/min/ml", "milligrams/minute/milliliter"),
+    "UMOLMINML": ("umol/min/ml", "micromole/minute/milliliter"),
+    "MLMING": ("ml/min/g", "milliliter/minute/gram"),
+    "MLMINML": ("ml/min/ml", "milliliter/minute/milliliter"),
+    "1CM": ("/cm", "/centimeter"),
+    "CM2": ("cm2", "Centimeter**2"),
+    "PCNT": ("%", "Percent"),
+}
+
+_MAX_DESCRIPTION, _MAX_INTEGER_STRING = 64, 2**31 - 1
+
+#: Higher levels take six times as long for a sixth less.
+_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class ObjectKind:
+    """One kind of object beside a derived series.
+
+    Args:
+        name: the kind in one word for UIDs.
+        place: number behind the Series Number of the derived series, from 1 to 9.
+        words: what it is, in front of the derived series' description.
+    """
+
+    name: str
+    place: int
+    words: str
+
+
+def own_concept(value: str, meaning: str) -> CodedConcept:
+    """A concept that no standard coding scheme has."""
+    return CodedConcept(value, _SCHEME, meaning)
+
+
+def unit_code(unit: str) -> CodedConcept:
+    """UCUM's code of a source's unit."""
+    if unit not in _UNITS:
+        return CodedConcept.from_code(codes.UCUM.NoUnits)
+    value, meaning = _UNITS[unit]
+    return CodedConcept(value, "UCUM", meaning)
+
+
+def derived_images(folder: Path) -> list[Dataset]:
+    """Headers of the images of a derived series, in the order of their names."""
+    with quiet_pydicom():
+        images: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("*.dcm"))]
+    for image in images:
+        if "SpacingBetweenSlices" in image:  # which is below 0 in some sources, and is theirs elsewhere
+            del image.SpacingBetweenSlices
+    return images
+
+
+def as_sources(images: Sequence[Dataset], headers: Sequence[Dataset]) -> list[Dataset]:
+    """What an object on the source's grid refers to: the source's images, which have the study and patient of these.
+
+    The derived images themselves where either are frames of one object.
+
+    Args:
+        images: headers of the derived series.
+        headers: headers of the source in the same order.
+    """
+    if len(images) != len(headers) or any(isinstance(header, FrameHeader) for header in headers):
+        return list(images)
+    found = []
+    for image, header in zip(images, headers, strict=True):
+        one = deepcopy(image)
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
+            setattr(one, keyword, header.get(keyword) or image[keyword].value)
+        for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient"):
+            setattr(one, keyword, header[keyword].value)
+        found.append(one)
+    return found
+
+
+def identity(images: Sequence[Dataset], kind: ObjectKind, content: str, number: int = 1) -> dict[str, Any]:
+    """Arguments of highdicom's objects that say what an object is and who made it.
+
+    Args:
+        images: headers of the derived series.
+        kind: what is made of it.
+        content: digest of what the object holds.
+        number: number of the object, where there are several.
+    """
+    first = images[0]
+    series = str(first.SeriesInstanceUID)
+    series_number = 10 * int(first.SeriesNumber) + kind.place
+    equipment = first.ContributingEquipmentSequence[-1]
+    return {
+        "series_instance_uid": named_uid(f"{kind.name} series", series, content),
+        "series_number": min(series_number, _MAX_INTEGER_STRING),
+        "sop_instance_uid": named_uid(kind.name, series, content, str(number)),
+        "instance_number": number,
+        "manufacturer": equipment.Manufacturer,
+        "manufacturer_model_name": equipment.ManufacturerModelName,
+        "software_versions": equipment.SoftwareVersions,
+        "device_serial_number": equipment.DeviceUID,
+        "series_description": f"{kind.words} {first.SeriesDescription}"[:_MAX_DESCRIPTION].strip(),
+    }
+
+
+def algorithm(images: Sequence[Dataset]) -> AlgorithmIdentificationSequence:
+    """The method that made the derived images, with the identity of its weights."""
+    equipment = images[0].ContributingEquipmentSequence[-1]
+    return AlgorithmIdentificationSequence(
+        name=f"{equipment.Manufacturer} {equipment.ManufacturerModelName}",
+        family=codes.DCM.ArtificialIntelligence,
+        version=str(equipment.SoftwareVersions),
+        source=str(equipment.Manufacturer),
+        parameters={"weights": str(equipment.DeviceUID)},
+    )
+
+
+def places(headers: Sequence[Dataset], factors: Factors, apart_mm: float) -> dict[str, Any]:
+    """Arguments of highdicom's images that say where frames lie: one for each source image, finer by ``factors``."""
+    first = headers[0]
+    between_rows, between_columns = (float(value) for value in first.PixelSpacing)
+    return {
+        "pixel_measures": PixelMeasuresSequence(
+            (between_rows / factors.j, between_columns / factors.i),
+            slice_thickness=float(first.get("SliceThickness") or apart_mm),
+            spacing_between_slices=apart_mm,
+        ),
+        "plane_orientation": PlaneOrientationSequence("PATIENT", [float(x) for x in first.ImageOrientationPatient]),
+        "plane_positions": [PlanePositionSequence("PATIENT", fine_position(one, factors)) for one in headers],
+    }
+
+
+@contextmanager
+def quietly_made(what: str) -> Iterator[None]:
+    """Around calls of highdicom, whose errors quote names of patients.
+
+    Raises:
+        OutputError: it cannot make the object.
+    """
+    try:
+        with quiet_pydicom():
+            yield
+    except (LdmsrError, MemoryError):
+        raise
+    except Exception:
+        raise OutputError(f"The {what} cannot be made of the derived series, so no result is written.") from None
+
+
+def write_deflated(
+    made: Dataset, images: Sequence[Dataset], path: Path, floats: Sequence[npt.NDArray[np.float32]] = ()
+) -> None:
+    """Mark an object as what the derived images are marked as, and write it, deflated.
+
+    Args:
+        made: the object, without the pixels that are given beside it.
+        images: headers of the derived series.
+        path: file to write.
+        floats: its frames, which are stored as 32-bit floats one after the other; they need not be in memory at once.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    first = images[0]
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime"):
+        made[keyword] = first[keyword]
+    made.SeriesDate, made.SeriesTime = first.ContentDate, first.ContentTime
+    if made.SOPClassUID == ParametricMapStorage and "Laterality" not in made:
+        made.Laterality = None
+    made.ContributingEquipmentSequence = first.ContributingEquipmentSequence
+    meta = FileMetaDataset()
+    meta.update(first.file_meta)
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = made.SOPClassUID, made.SOPInstanceUID
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    beginning, plain = BytesIO(b"\0" * 128 + b"DICM"), BytesIO()
+    beginning.seek(0, SEEK_END)
+    write_file_meta_info(DicomIO(beginning), meta)
+    writer = DicomIO(plain)
+    writer.is_little_endian, writer.is_implicit_VR = True, False
+    write_dataset(writer, made)
+    if floats:  # the last of all elements
+        n_bytes = 4 * sum(frame.size for frame in floats)
+        plain.write(struct.pack("<HH2s2xI", *divmod(tag_for_keyword("FloatPixelData") or 0, 2**16), b"OF", n_bytes))
+    deflater = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
+    with output_errors(f"Object {path.name}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with synced_file(path) as file:
+            file.write(beginning.getvalue())
+            n_bytes = file.write(deflater.compress(plain.getbuffer()))
+            for frame in floats:
+                n_bytes += file.write(deflater.compress(frame.astype("<f4", order="C", copy=False).data))
+            n_bytes += file.write(deflater.flush())
+            file.write(b"\0" * (n_bytes % 2))

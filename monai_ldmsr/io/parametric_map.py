@@ -1,0 +1,149 @@
+"""Write a number for each voxel of a result, or of its source, as a float Parametric Map beside the derived series."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from highdicom import VOILUTTransformation
+from highdicom.pm import ParametricMap, RealWorldValueMapping
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+
+from monai_ldmsr.errors import OutputError
+from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.derived_header import RESEARCH_MARK
+from monai_ldmsr.io.derived_objects import (
+    ObjectKind,
+    as_sources,
+    identity,
+    places,
+    quietly_made,
+    unit_code,
+    write_deflated,
+)
+from monai_ldmsr.io.dicom_series import DicomSeries
+
+__all__ = ["rounded", "write_parametric_map"]
+
+#: Bits of a value behind its first one that are kept: what is known of an error is far less exact, and files become a
+#: fourth as large.
+_KEPT_BITS, _MANTISSA_BITS = 6, 23
+
+#: Of pixels in one object, whose length has 32 bits.
+_MOST_BYTES = 2**32 - 2
+
+#: Share of the values below the white of the window.
+_SHOWN = 99.5
+
+
+def rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values rounded away from 0 to 7 significant bits, by a 64th at most, so that they compress: no error shrinks.
+
+    Example:
+        >>> rounded(np.array([0.1, -100.3, 0.0, 64.0], np.float32)).tolist()
+        [0.1015625, -101.0, 0.0, 64.0]
+    """
+    rest = (1 << (_MANTISSA_BITS - _KEPT_BITS)) - 1
+    bits = np.asarray(values, np.float32, order="C").view(np.uint32)
+    return ((bits + np.uint32(rest)) & np.uint32(~rest & 0xFFFFFFFF)).view(np.float32)
+
+
+class _Frames(Sequence[npt.NDArray[np.float32]]):
+    """Slices of a volume (I, J, K) as (rows, columns), rounded when they are asked for."""
+
+    def __init__(self, values: npt.NDArray[np.float32]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return int(self._values.shape[2])
+
+    def __getitem__(self, k: Any) -> Any:
+        if isinstance(k, slice):
+            return _Frames(self._values[:, :, k])
+        if not 0 <= k < len(self):
+            raise IndexError
+        return rounded(self._values[:, :, k].T)
+
+
+def write_parametric_map(
+    series: DicomSeries,
+    images: Sequence[Dataset],
+    values: npt.NDArray[np.float32],
+    factors: Factors,
+    kind: ObjectKind,
+    quantity: CodedConcept,
+    path: Path,
+) -> list[Path]:
+    """Write ``values`` as one object of a frame for each slice; as several, where one cannot be so long.
+
+    Args:
+        series: the source.
+        images: headers of the derived series, to which the object refers; and to the source, where it has its grid.
+        values: (I, J, K) in the source's unit, on its grid made finer by ``factors``.
+        factors: how many times finer the grid is than the source's.
+        kind: what it is.
+        quantity: the same, coded.
+        path: file to write; others get a number behind its name.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: a value is not finite, or an object cannot be made or written.
+    """
+    if not all(np.isfinite(values[:, :, k]).all() for k in range(values.shape[2])):
+        raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
+    frames, references = _Frames(values), list(images)
+    if factors == Factors(1, 1, 1):
+        references = as_sources(images, series.headers)
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(frame.data)
+    # Mapping and window are those of the whole volume in each object of it.
+    low, high, shown = float(rounded(values.min())), float(rounded(values.max())), _shown(values)
+    mapping = RealWorldValueMapping(
+        kind.name.upper()[:16], quantity.meaning, unit_code(series.unit), (low, high), slope=1.0, intercept=0.0,
+        quantity_definition=quantity,
+    )  # fmt: skip
+    window = VOILUTTransformation(0.0 if low < 0 else shown / 2, 2 * shown if low < 0 else shown)
+    placed = places(series.headers, factors, series.geometry.spacing_mm[2])
+    step, paths = max(1, _MOST_BYTES // frames[0].nbytes), []
+    for number, start in enumerate(range(0, len(frames), step), start=1):
+        own = slice(start, start + step)
+        with quietly_made(kind.words.lower()):
+            # Of one pixel, so that highdicom makes no copies of the voxels: they follow when the file is written.
+            made = ParametricMap(
+                references,
+                np.zeros((len(frames[own]), 1, 1), np.float32),
+                **identity(images, kind, digest.hexdigest(), number),
+                contains_recognizable_visual_features=False,
+                real_world_value_mappings=[mapping],
+                voi_lut_transformations=[window],
+                content_description=f"{kind.words}. {RESEARCH_MARK}"[:64],
+                content_label=kind.name.upper()[:16],
+                further_source_images=list(images) if references[0] is not images[0] else None,
+                **{**placed, "plane_positions": placed["plane_positions"][own]},
+            )
+            del made.FloatPixelData
+            made.Rows, made.Columns = frames[0].shape
+            for one in (item for group in made.PerFrameFunctionalGroupsSequence for item in _sources_of(group)):
+                one.SpatialLocationsPreserved = "YES"
+            paths.append(path if number == 1 else path.with_stem(f"{path.stem}{number}"))
+            write_deflated(made, images, paths[-1], frames[own])
+    return paths
+
+
+def _sources_of(frame: Dataset) -> Iterator[Dataset]:
+    for derivation in frame.get("DerivationImageSequence", []):
+        yield from derivation.SourceImageSequence
+
+
+def _shown(values: npt.NDArray[np.float32]) -> float:
+    """What is white, of a few slices: less than the greatest value, which is that of a few voxels."""
+    few = np.abs(values[:, :, :: max(1, values.shape[2] // 16)])
+    return float(np.percentile(few, _SHOWN)) or float(few.max()) or 1.0
