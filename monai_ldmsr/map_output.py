@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.io import DicomSeries
 from monai_ldmsr.io.derived_objects import ObjectKind, derived_images, own_concept
+from monai_ldmsr.io.image_kind import MAPS_FOLDER
 from monai_ldmsr.io.map_files import map_file_name, write_map_file
 from monai_ldmsr.io.parametric_map import write_parametric_map
 from monai_ldmsr.io.trust_mask import write_trust_mask
@@ -62,7 +63,7 @@ class MapOutput:
             path = folder / map_file_name(name if case.file_name else f"{case.name}_{name}", result)
             write_map_file(source, values, found.factors, path, is_mask)
             return WrittenOutput(self.words, {path.name: check_volume})
-        path = folder / "maps" / f"{name}.dcm"
+        path = folder / MAPS_FOLDER / f"{name}.dcm"
         images = derived_images(folder / "dicom")
         concept = own_concept(self.kind.upper(), self._meaning)
         if is_mask:

@@ -13,8 +13,10 @@ from monai_ldmsr.io import AnySource
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.formats import is_voxels_alone, stem, volume_extension, voxels_beside
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
+from monai_ldmsr.io.map_files import map_file_name
 from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.tree import check_apart
+from monai_ldmsr.map_output import MAP_FILES
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
@@ -78,9 +80,12 @@ class ResultFile:
             summary = work(folder)
             places = {path: self._place(path.name) for path in (folder / case).glob("*")}
             self._check_free(places.values(), case)
+            earlier = self._earlier_maps(case)
             with output_errors(f"The result '{self.path.name}'"):
                 # The file itself last: where it is, all of it is.
                 move(*sorted(places.items(), key=lambda pair: pair[1].name == self.path.name))
+                for path in earlier - set(places.values()):
+                    path.unlink(missing_ok=True)
         return replace(summary, cases=tuple(map(self._renamed, summary.cases)))
 
     def _place(self, name: str) -> Path:
@@ -102,11 +107,21 @@ class ResultFile:
             )
 
     def _is_earlier_result(self, case: str) -> bool:
+        return self._earlier_outputs(case) is not None
+
+    def _earlier_outputs(self, case: str) -> set[str] | None:
+        """What an earlier result of the same source had beside its report; None where there is none."""
         try:
             said = json.loads(self._place(_REPORT).read_text(encoding="utf-8"))
-            return bool(said["case"] == case and said["research_notice"] == RESEARCH_NOTICE)
+            is_earlier = said["case"] == case and said["research_notice"] == RESEARCH_NOTICE
+            return {str(one["kind"]) for one in said["outputs"]} if is_earlier else None
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return None
+
+    def _earlier_maps(self, case: str) -> set[Path]:
+        """Files of the maps of an earlier result, which do not belong to the next one."""
+        kinds = (self._earlier_outputs(case) or set()) & MAP_FILES.keys()
+        return {self._place(map_file_name(MAP_FILES[kind], self.path)) for kind in kinds}
 
 
 def searched(

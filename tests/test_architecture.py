@@ -31,7 +31,7 @@ LAYERS = [
     {"bundle_config", "consistency", "reference", "run_summary", "uncertainty"},
     {"transforms", "inferers"},
     {"training", "assessment", "source_table", "case", "needs"},
-    {"image_output", "evaluation"},
+    {"image_output", "map_output", "evaluation"},
     {"report_output"},
     {"result_writer"},
     {"evaluator"},

@@ -46,6 +46,11 @@ def add_send_option(parser: Parser) -> None:
         metavar="PEER",
         help="send each result to AET@HOST:PORT (C-STORE) or http(s)://HOST/PATH (STOW); may be given several times",
     )
+    parser.add_argument(
+        "--send-maps",
+        action="store_true",
+        help="send each result's maps, trust mask and measurements too, not its images alone",
+    )
 
 
 def add_listening_options(parser: Parser, port_help: str) -> None:
@@ -104,4 +109,4 @@ def deliveries_of(arguments: argparse.Namespace) -> list[Delivery]:
     from monai_ldmsr.pacs.sending import parse_destination
 
     caller = caller_of(arguments)
-    return [parse_destination(text, caller) for text in dict.fromkeys(arguments.send)]
+    return [parse_destination(text, caller, arguments.send_maps) for text in dict.fromkeys(arguments.send)]

@@ -13,10 +13,21 @@ from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.io.dicom_header import CLASSIC, modality_of, number_list, sop_class, text
 from monai_ldmsr.io.refusals import phase_image
 
-__all__ = ["CUT_SHORT", "LOCALIZER", "complex_component", "named_components", "named_localizer", "skip_reason"]
+__all__ = [
+    "CUT_SHORT",
+    "LOCALIZER",
+    "MAPS_FOLDER",
+    "complex_component",
+    "named_components",
+    "named_localizer",
+    "skip_reason",
+]
 
 #: Manufacturer in Contributing Equipment Sequence of the series that this package writes.
 OWN_MANUFACTURER = "monai_ldmsr"
+
+#: Folder of maps, mask and measurements within that of a DICOM result.
+MAPS_FOLDER = "maps"
 
 CUT_SHORT = "A DICOM file is cut short within its header. Fetch it again."
 LOCALIZER = "A localizer (scout) is for planning and is not super-resolved."

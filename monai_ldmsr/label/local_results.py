@@ -99,7 +99,7 @@ class LocalResults:
 
     def _store(self, inferred: Inferred, name: str, extension: str, record: dict[str, Any]) -> None:
         page = self._studies / record["report_page"]
-        (written,) = inferred.folder.glob(f"*{extension}")
+        (written,) = inferred.folder.glob(f"*_sr{extension}")
         others = [
             other for other in self._datastore.get_image_info(record["source"]).get(_RESULTS, []) if other != name
         ]

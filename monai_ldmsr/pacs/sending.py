@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pydicom
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from monai_ldmsr.batch import Delivery, DeliveryOutcome
 from monai_ldmsr.errors import LdmsrError, OutputError, PeerError, ReasonCode
 from monai_ldmsr.io.dicom_header import quiet_pydicom, read_header, sop_class, sop_instance
+from monai_ldmsr.io.image_kind import MAPS_FOLDER
 from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES
 from monai_ldmsr.pacs.dicomweb import DicomwebClient
 from monai_ldmsr.pacs.dimse import Association, association, build_context, connection_lost, failure_of, status_of
@@ -33,32 +34,36 @@ _STORED = frozenset((_SUCCESS, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)))
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 #: What results may be written in; a PACS that takes them not compressed gets them as they were before.
-_LOSSLESS = tuple(TRANSFER_SYNTAXES.values())
+_LOSSLESS = (*TRANSFER_SYNTAXES.values(), DeflatedExplicitVRLittleEndian)
 
 #: What another attempt may cure; every other reason is the same next time.
 _PASSING = (ReasonCode.PACS_UNREACHABLE, ReasonCode.PACS_OUT_OF_RESOURCES, ReasonCode.PACS_REJECTED)
 
 
-def parse_destination(text: str, caller: Caller = DEFAULT_CALLER) -> Delivery:
+def parse_destination(text: str, caller: Caller = DEFAULT_CALLER, with_maps: bool = False) -> Delivery:
     """Where results go.
 
     Args:
         text: ``AET@HOST:PORT`` (C-STORE) or ``http(s)://HOST/PATH`` (STOW).
         caller: how we present ourselves.
+        with_maps: send a result's maps, mask and measurements too.
 
     Raises:
         SettingsError: the text is neither, or certificates cannot be used.
     """
     peer = parse_peer(text)
-    return StoreDelivery(peer, caller) if isinstance(peer, DicomPeer) else StowDelivery(peer, caller)
+    if isinstance(peer, DicomPeer):
+        return StoreDelivery(peer, caller, with_maps)
+    return StowDelivery(peer, caller, with_maps)
 
 
 class _PacsDelivery(ABC):
     """What both ways share: counts, and turns whatever goes wrong into an outcome."""
 
-    def __init__(self, peer: DicomPeer | DicomwebPeer, caller: Caller) -> None:
+    def __init__(self, peer: DicomPeer | DicomwebPeer, caller: Caller, with_maps: bool) -> None:
         self.name = str(peer)
         self._caller = caller
+        self._with_maps = with_maps
 
     @abstractmethod
     def _statuses(self, paths: Sequence[Path]) -> Generator[int, None, None]:
@@ -69,7 +74,7 @@ class _PacsDelivery(ABC):
         paths: list[Path] = []
         found: list[int] = []
         try:
-            paths = sorted(images_below(folder))
+            paths = sorted(images_below(folder, self._with_maps))
             if not paths:
                 raise PeerError("The result holds no DICOM image to send.", ReasonCode.NOT_AN_IMAGE)
             with closing(self._statuses(paths)) as statuses:
@@ -89,10 +94,10 @@ class _PacsDelivery(ABC):
 
 
 class StoreDelivery(_PacsDelivery):
-    """Sends by C-STORE; ``peer`` and ``caller`` as in :func:`parse_destination`."""
+    """Sends by C-STORE; ``caller`` and ``with_maps`` as in :func:`parse_destination`."""
 
-    def __init__(self, peer: DicomPeer, caller: Caller) -> None:
-        super().__init__(peer, caller)
+    def __init__(self, peer: DicomPeer, caller: Caller, with_maps: bool = False) -> None:
+        super().__init__(peer, caller, with_maps)
         self._peer = peer
         if caller.dicom_tls:
             caller.tls.client_context()  # certificates that cannot be used are reported at once
@@ -123,6 +128,8 @@ class StoreDelivery(_PacsDelivery):
                 )
             if own.is_compressed and own not in accepted:
                 image.decompress(generate_instance_uid=False)
+            elif own.is_deflated and own not in accepted:
+                image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             try:
                 status = status_of(established.send_c_store(image))
             except RuntimeError:  # the association ended since the last image
@@ -133,10 +140,10 @@ class StoreDelivery(_PacsDelivery):
 
 
 class StowDelivery(_PacsDelivery):
-    """Sends by STOW-RS; ``peer`` and ``caller`` as in :func:`parse_destination`."""
+    """Sends by STOW-RS; ``caller`` and ``with_maps`` as in :func:`parse_destination`."""
 
-    def __init__(self, peer: DicomwebPeer, caller: Caller) -> None:
-        super().__init__(peer, caller)
+    def __init__(self, peer: DicomwebPeer, caller: Caller, with_maps: bool = False) -> None:
+        super().__init__(peer, caller, with_maps)
         self._peer = peer
         DicomwebClient(peer, caller)  # certificates that cannot be used are reported at once
 
@@ -163,9 +170,12 @@ def _refuse_warnings(statuses: Sequence[int]) -> None:
         )
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """The DICOM files of a result folder."""
-    return (path for path in folder.rglob("*.dcm") if path.is_file() and not path.name.startswith("."))
+def images_below(folder: Path, with_maps: bool = False) -> Iterator[Path]:
+    """The DICOM files of a result folder; those of its maps, mask and measurements only where they are asked for."""
+    for path in folder.rglob("*.dcm"):
+        is_map = path.parent == folder / MAPS_FOLDER
+        if path.is_file() and not path.name.startswith(".") and (with_maps or not is_map):
+            yield path
 
 
 def instance_uid(path: Path) -> str:

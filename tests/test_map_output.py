@@ -1,0 +1,201 @@
+"""Maps beside results: by readers other than the package's, in their place, and nothing of them super-resolved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from case_maps import mapped_bundle, write_with_maps
+from dicom_fixtures import MARKER, MARKER_ID, make_series
+from dicom_validators import has_validators, run_dciodvfy
+from pydicom.uid import ExplicitVRLittleEndian
+
+from monai_ldmsr.cli import main
+from monai_ldmsr.io.parametric_map import rounded
+from monai_ldmsr.pacs.sending import images_below
+
+NAMES = ("error", "trusted", "contradiction")
+UNITS = {"CT": "[hnsf'U]", "MR": "1", "PT": "Bq/ml"}
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mapped_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def frame_values(image: pydicom.Dataset) -> np.ndarray:
+    """(frames, rows, columns), whatever pydicom makes of pixels."""
+    if "FloatPixelData" not in image:
+        return image.pixel_array.reshape(-1, image.Rows, image.Columns)
+    return np.frombuffer(image.FloatPixelData, "<f4").reshape(-1, image.Rows, image.Columns)
+
+
+def test_rounding_never_makes_an_error_smaller() -> None:
+    values = np.random.default_rng(0).normal(0, 100, 10_000).astype(np.float32)
+    found = rounded(values)
+    assert (np.abs(found) >= np.abs(values)).all()
+    assert (np.abs(found - values) <= np.abs(values) / 64).all()
+    assert (np.sign(found) == np.sign(values)).all()
+    assert (rounded(found) == found).all()
+    assert (found.view(np.uint32) % 2**17 == 0).all()
+
+
+@pytest.mark.parametrize("form", ["classic", "enhanced"])
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_maps_are_dicom_objects_in_the_place_of_their_voxels(
+    tmp_path: Path, mapped: Path, heard: Callable[[], str], modality: str, form: str
+) -> None:
+    make_series(tmp_path / "in", modality, (24, 20, 3), PatientName=MARKER, PatientID=MARKER_ID)
+    data, written, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped, dicom_form=form)
+    assert MARKER not in heard()
+    assert {f"maps/{name}.dcm" for name in NAMES} < written.files.keys()
+    expected = dict(zip(NAMES, (one.values for one in data["maps"]), strict=True))
+    derived = [pydicom.dcmread(path) for path in sorted((folder / "dicom").glob("*.dcm"))]
+    sources = {image.SOPInstanceUID: image for image in map(pydicom.dcmread, (tmp_path / "in").glob("*.dcm"))}
+    for name in NAMES:
+        image = pydicom.dcmread(folder / "maps" / f"{name}.dcm")
+        (shared,), frames = image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence
+        values = expected[name][0].numpy().transpose(2, 1, 0)
+        assert frame_values(image).shape == values.shape
+        # Frames may stand in another order than slices: each by the place that it says.
+        places = [tuple(map(float, frame.PlanePositionSequence[0].ImagePositionPatient)) for frame in frames]
+        of_source = sorted(sources.values(), key=lambda one: float(one.ImagePositionPatient[2]))
+        spacing = np.array(of_source[0].PixelSpacing, float)
+        shift = 0 if name == "contradiction" else -spacing[::-1] / 4
+        found = [frame_values(image)[k] for k in np.argsort([place[2] for place in places])]
+        ordered = sorted(places, key=lambda place: place[2])
+        for one, place in zip(of_source, ordered, strict=True):
+            position, cosines = np.array(one.ImagePositionPatient, float), np.array(one.ImageOrientationPatient, float)
+            moved = np.zeros(3) if name == "contradiction" else cosines[:3] * shift[0] + cosines[3:] * shift[1]
+            np.testing.assert_allclose(place, position + moved, atol=1e-4)
+        ascending = (
+            data["source"].headers[0].ImagePositionPatient[2] <= data["source"].headers[-1].ImagePositionPatient[2]
+        )
+        values = values if ascending else values[::-1]
+        np.testing.assert_array_equal(np.stack(found), values > 0 if name == "trusted" else rounded(values))
+        step = 1 if name == "contradiction" else 2
+        np.testing.assert_allclose(np.array(shared.PixelMeasuresSequence[0].PixelSpacing, float), spacing / step)
+        assert (image.PatientName, image.PatientID) == (derived[0].PatientName, MARKER_ID)
+        assert (image.StudyInstanceUID, image.FrameOfReferenceUID) == (
+            derived[0].StudyInstanceUID,
+            derived[0].FrameOfReferenceUID,
+        )
+        assert image.ContentQualification == "RESEARCH"
+        assert "Research only" in image.ContentDescription
+        assert image.ContributingEquipmentSequence[-1] == derived[0].ContributingEquipmentSequence[-1]
+        own_of_patient = {one.keyword for one in image if one.tag.group == 0x0010}
+        assert own_of_patient <= {one.keyword for one in derived[0] if one.tag.group == 0x0010}
+        referred = {
+            item.ReferencedSOPInstanceUID
+            for series in image.ReferencedSeriesSequence
+            for item in series.ReferencedInstanceSequence
+        }
+        assert referred >= {one.SOPInstanceUID for one in derived}
+        assert (referred >= sources.keys()) == (name == "contradiction" and form == "classic")
+        if name != "trusted":
+            (mapping,) = shared.RealWorldValueMappingSequence
+            assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == UNITS[modality]
+            assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+
+
+@pytest.mark.skipif(not has_validators(), reason="dicom3tools is missing")
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_objects_are_valid(tmp_path: Path, mapped: Path, modality: str) -> None:
+    """By dciodvfy, which does not inflate."""
+    make_series(tmp_path / "in", modality, (24, 20, 3))
+    _, _, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped)
+    for path in (folder / "maps").glob("*.dcm"):
+        image = pydicom.dcmread(path)
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.save_as(tmp_path / path.name)
+        assert run_dciodvfy(tmp_path / path.name) == set()
+
+
+def test_the_same_input_gives_the_same_bytes_and_other_maps_other_uids(tmp_path: Path, mapped: Path) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 3))
+    folders = []
+    for name in ("a", "b"):
+        created = "2026-01-31T12:00:00+00:00"
+        folders.append(write_with_maps(tmp_path / "in", tmp_path / name, mapped, created=created)[2])
+    for name in NAMES:
+        first, second = ((folder / "maps" / f"{name}.dcm").read_bytes() for folder in folders)
+        assert first == second
+    uids = {pydicom.dcmread(path).SOPInstanceUID for path in (folders[0] / "maps").glob("*.dcm")}
+    assert len(uids) == 3
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz"])
+def test_maps_of_volume_files_are_volume_files(tmp_path: Path, mapped: Path, extension: str) -> None:
+    values = np.random.default_rng(1).normal(100, 30, (14, 12, 5)).astype(np.float32)
+    affine = np.array([[0.0, -1.2, 0.0, 5], [0.9, 0.0, 0.0, -7], [0.0, 0.0, 3.0, 9], [0, 0, 0, 1]])
+    (tmp_path / "in").mkdir()
+    place = tmp_path / "in" / f"head{extension}"
+    if extension in (".nrrd", ".nhdr", ".mha", ".mhd"):
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "head.nii")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "head.nii")), str(place))
+    else:
+        kind = {".hdr": nibabel.Nifti1Pair, ".mgz": nibabel.MGHImage}.get(extension, nibabel.Nifti1Image)
+        nibabel.save(kind(values, affine), place)
+    data, _, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped)
+    own = {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}.get(extension, ".nii.gz")
+    for name, made in zip(NAMES, (one.values for one in data["maps"]), strict=True):
+        image = SimpleITK.ReadImage(str(folder / f"{folder.name}_{name}{own}"))
+        expected = made[0].numpy() if name == "trusted" else rounded(made[0].numpy())
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image).T, expected)
+        assert image.GetPixelIDTypeAsString() == ("8-bit unsigned integer" if name == "trusted" else "32-bit float")
+        step = 1 if name == "contradiction" else 2
+        corner = affine @ (-0.5, -0.5, 0, 1) * (-1, -1, 1, 1)
+        found = image.TransformContinuousIndexToPhysicalPoint((-0.5, -0.5, 0))
+        np.testing.assert_allclose(found, corner[:3], atol=1e-4)
+        np.testing.assert_allclose(image.GetSpacing(), (0.9 / step, 1.2 / step, 3), rtol=1e-5)
+
+
+def test_maps_found_as_input_are_skipped_with_a_reason(tmp_path: Path, mapped: Path) -> None:
+    make_series(tmp_path / "in" / "dicom", "CT", (24, 20, 3))
+    nibabel.save(nibabel.Nifti1Image(np.arange(600.0).reshape(10, 12, 5), np.eye(4)), tmp_path / "in" / "a.nii")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "in" / "a.nii")), str(tmp_path / "in" / "b.nrrd"))
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "in" / "a.nii")), str(tmp_path / "in" / "c.mha"))
+    assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--bundle", str(mapped)]) == 0
+    (tmp_path / "again").mkdir()
+    found = [*(tmp_path / "out").glob("*/maps/*.dcm")]
+    found += [path for name in NAMES for path in (tmp_path / "out").glob(f"*/*_{name}.*")]
+    assert len(found) == 12
+    for n, path in enumerate(found):  # away from all that lies beside them
+        shutil.copy(path, tmp_path / "again" / f"{n}{''.join(path.suffixes[-2:])}")
+    main(["run", str(tmp_path / "again"), str(tmp_path / "none"), "--bundle", str(mapped)])
+    cases = json.loads((tmp_path / "none" / "summary.json").read_text())["series"]
+    assert {(case["status"], case["reason"]) for case in cases} == {("skipped", "OWN_RESULT")}
+    assert len(cases) == 12
+
+
+def test_a_single_file_has_its_maps_beside_it_and_they_go_with_it(tmp_path: Path, mapped: Path, bundle: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.arange(600.0).reshape(10, 12, 5), np.eye(4)), tmp_path / "a.nii.gz")
+    target = tmp_path / "out" / "b.nii.gz"
+    target.parent.mkdir()
+    command = ["run", str(tmp_path / "a.nii.gz"), str(target), "--bundle"]
+    (target.parent / "b_error.nii.gz").write_bytes(b"somebody's")
+    assert main([*command, str(mapped)]) != 0
+    assert (target.parent / "b_error.nii.gz").read_bytes() == b"somebody's"
+    assert not target.exists()
+    assert main([*command, str(mapped), "--overwrite"]) == 0
+    maps = {f"b_{name}.nii.gz" for name in NAMES}
+    beside = {"b.nii.gz", "b_report.html", "b_report.json"}
+    assert {path.name for path in target.parent.iterdir()} == beside | maps
+    assert main([*command, str(mapped)]) == 0
+    assert main([*command, str(bundle)]) == 0, "the next result has none"
+    assert {path.name for path in target.parent.iterdir()} == beside
+
+
+def test_maps_are_sent_where_they_are_asked_for(tmp_path: Path, mapped: Path) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 3))
+    folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped)[2]
+    usual, all_ = set(images_below(folder)), set(images_below(folder, with_maps=True))
+    assert usual == set((folder / "dicom").iterdir())
+    assert all_ - usual == set((folder / "maps").iterdir())
