@@ -231,6 +231,8 @@ def write_deflated(
     made.SeriesDate, made.SeriesTime = first.ContentDate, first.ContentTime
     if made.SOPClassUID == ParametricMapStorage and "Laterality" not in made:
         made.Laterality = None
+    for item in (*made.get("DimensionOrganizationSequence", ()), *made.get("DimensionIndexSequence", ())):
+        item.DimensionOrganizationUID = named_uid("dimensions", str(made.SOPInstanceUID))
     made.ContributingEquipmentSequence = first.ContributingEquipmentSequence
     meta = FileMetaDataset()
     meta.update(first.file_meta)

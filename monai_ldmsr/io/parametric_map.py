@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from highdicom import VOILUTTransformation
+from highdicom import PlanePositionSequence, VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
@@ -56,18 +56,14 @@ def rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class _Frames(Sequence[npt.NDArray[np.float32]]):
     """Slices of a volume (I, J, K) as (rows, columns), rounded when they are asked for."""
 
-    def __init__(self, values: npt.NDArray[np.float32]) -> None:
-        self._values = values
+    def __init__(self, values: npt.NDArray[np.float32], order: Sequence[int]) -> None:
+        self._values, self._order = values, order
 
     def __len__(self) -> int:
-        return int(self._values.shape[2])
+        return len(self._order)
 
-    def __getitem__(self, k: Any) -> Any:
-        if isinstance(k, slice):
-            return _Frames(self._values[:, :, k])
-        if not 0 <= k < len(self):
-            raise IndexError
-        return rounded(self._values[:, :, k].T)
+    def __getitem__(self, n: Any) -> Any:
+        return rounded(self._values[:, :, self._order[n]].T)
 
 
 def write_parametric_map(
@@ -98,7 +94,7 @@ def write_parametric_map(
     """
     if not all(np.isfinite(values[:, :, k]).all() for k in range(values.shape[2])):
         raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
-    frames, references = _Frames(values), list(images)
+    frames, references = _Frames(values, range(values.shape[2])), list(images)
     if factors == Factors(1, 1, 1):
         references = as_sources(images, series.headers)
     digest = hashlib.sha256()
@@ -114,12 +110,12 @@ def write_parametric_map(
     placed = places(series.headers, factors, series.geometry.spacing_mm[2])
     step, paths = max(1, _MOST_BYTES // frames[0].nbytes), []
     for number, start in enumerate(range(0, len(frames), step), start=1):
-        own = slice(start, start + step)
+        positions = placed["plane_positions"][start : start + step]
         with quietly_made(kind.words.lower()):
             # Of one pixel, so that highdicom makes no copies of the voxels: they follow when the file is written.
             made = ParametricMap(
                 references,
-                np.zeros((len(frames[own]), 1, 1), np.float32),
+                np.zeros((len(positions), 1, 1), np.float32),
                 **identity(images, kind, digest.hexdigest(), number),
                 contains_recognizable_visual_features=False,
                 real_world_value_mappings=[mapping],
@@ -127,20 +123,31 @@ def write_parametric_map(
                 content_description=f"{kind.words}. {RESEARCH_MARK}"[:64],
                 content_label=kind.name.upper()[:16],
                 further_source_images=list(images) if references[0] is not images[0] else None,
-                **{**placed, "plane_positions": placed["plane_positions"][own]},
+                **{**placed, "plane_positions": positions},
             )
+            order = [start + k for k in _order(made, positions)]
             del made.FloatPixelData
             made.Rows, made.Columns = frames[0].shape
-            for one in (item for group in made.PerFrameFunctionalGroupsSequence for item in _sources_of(group)):
-                one.SpatialLocationsPreserved = "YES"
+            for item in _sources_of(made):
+                item.SpatialLocationsPreserved = "YES"
             paths.append(path if number == 1 else path.with_stem(f"{path.stem}{number}"))
-            write_deflated(made, images, paths[-1], frames[own])
+            write_deflated(made, images, paths[-1], _Frames(values, order))
     return paths
 
 
-def _sources_of(frame: Dataset) -> Iterator[Dataset]:
-    for derivation in frame.get("DerivationImageSequence", []):
-        yield from derivation.SourceImageSequence
+def _order(made: Dataset, positions: Sequence[PlanePositionSequence]) -> list[int]:
+    """Which of the given positions each frame has: highdicom sorts them."""
+    given = [tuple(one[0].ImagePositionPatient) for one in positions]
+    return [
+        given.index(tuple(frame.PlanePositionSequence[0].ImagePositionPatient))
+        for frame in made.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _sources_of(made: Dataset) -> Iterator[Dataset]:
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        for derivation in frame.get("DerivationImageSequence", []):
+            yield from derivation.SourceImageSequence
 
 
 def _shown(values: npt.NDArray[np.float32]) -> float:
