@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.io import DicomSeries
-from monai_ldmsr.io.derived_objects import ObjectKind, derived_images, own_concept
+from monai_ldmsr.io.derived_objects import DerivedImages, ObjectKind, own_concept
 from monai_ldmsr.io.image_kind import MAPS_FOLDER
 from monai_ldmsr.io.map_files import map_file_name, write_map_file
 from monai_ldmsr.io.parametric_map import write_parametric_map
@@ -64,7 +64,7 @@ class MapOutput:
             write_map_file(source, values, found.factors, path, is_mask)
             return WrittenOutput(self.words, {path.name: check_volume})
         path = folder / MAPS_FOLDER / f"{name}.dcm"
-        images = derived_images(folder / "dicom")
+        images = DerivedImages.below(folder / "dicom")
         concept = own_concept(self.kind.upper(), self._meaning)
         if is_mask:
             write_trust_mask(source, images, values > 0, found.factors, self._object, concept, self._meaning, path)

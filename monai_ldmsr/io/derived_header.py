@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import cast
 
 from highdicom.sr import CodedConcept
-from pydicom import DataElement, Dataset
-from pydicom.charset import convert_encodings, default_encoding
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -30,9 +26,10 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import STR_VR, DSfloat, format_number_as_ds
+from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.copied_attributes import copied
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
 from monai_ldmsr.io.dicom_header import CLASSIC, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
@@ -66,8 +63,8 @@ _LOSSY_METHODS = {
     HTJ2K: "ISO_15444_15",
 }
 
-#: Lengths that the value representations ST and DS allow.
-_MAX_DERIVATION, _MAX_DECIMAL = 1024, 16
+#: Length that the value representation ST allows.
+_MAX_DERIVATION = 1024
 
 
 @dataclass(frozen=True)
@@ -185,7 +182,7 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
 
     Rows, Columns, PET rescale, pixel extremes and Pixel Data are still to be set.
     """
-    header = _copied(source, kept_keywords(shared.modality))
+    header = copied(source, kept_keywords(shared.modality))
     for keyword, module in empty_when_missing(shared.modality):
         if keyword not in header and (not module or any(other in header for other in module)):
             setattr(header, keyword, [] if dictionary_VR(keyword) == "SQ" else None)
@@ -202,59 +199,6 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
         header.PatientPosition = source.PatientPosition
     header.HighBit = int(header.BitsStored) - 1
     return header
-
-
-def _copied(source: Dataset, keywords: frozenset[str] | None = None) -> Dataset:
-    """Copy the elements named by ``keywords``; without, all but private ones (for an item of a sequence)."""
-    tags = source.keys() if keywords is None else (Tag(keyword) for keyword in keywords)
-    target = Dataset()
-    for tag in sorted(tag for tag in tags if tag in source and not tag.is_private):
-        target[tag] = _copied_element(source, tag)
-    # Raw elements are written byte by byte only where the data set claims to be read in the written encoding.
-    character_set = target.get("SpecificCharacterSet")
-    encoding = convert_encodings(character_set) if character_set else default_encoding
-    target.set_original_encoding(is_implicit_vr=False, is_little_endian=True, character_encoding=encoding)
-    return target
-
-
-def _copied_element(source: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
-    """Copy one element: strings as the bytes that were read, sequences item by item."""
-    element = cast("DataElement | RawDataElement", source.get_item(tag))
-    is_unknown = element.VR in (None, "UN") and dictionary_has_tag(tag)
-    vr = dictionary_VR(tag) if is_unknown else element.VR
-    if vr == "DS":
-        return _raw(tag, vr, _decimal_string(element))
-    if isinstance(element, RawDataElement) and vr in STR_VR and isinstance(element.value, bytes):
-        return _raw(tag, vr, element.value)
-    element = source[tag]
-    if element.VR == "SQ":
-        return DataElement(tag, "SQ", [_copied(item) for item in element.value])
-    return DataElement(tag, element.VR, element.value)
-
-
-def _raw(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
-    """Element whose ``value`` is written as it is, padded to even length."""
-    value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
-    return RawDataElement(tag, vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
-
-
-def _decimal_string(element: DataElement | RawDataElement) -> bytes:
-    """Bytes of a DS element, each number cut to the 16 characters that DS allows."""
-    if isinstance(element, RawDataElement):
-        stored = element.value or b""
-    else:
-        values = element.value if isinstance(element.value, MultiValue) else [element.value]
-        stored = "\\".join("" if value is None else str(value) for value in values).encode("ascii")
-    return b"\\".join(_short_decimal(number) for number in stored.split(b"\\"))
-
-
-def _short_decimal(number: bytes) -> bytes:
-    if len(number.strip(b" \0")) <= _MAX_DECIMAL:
-        return number
-    try:
-        return format_number_as_ds(float(number)).encode("ascii")
-    except ValueError:  # no number: left for the validator to find, as in the source
-        return number
 
 
 def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHeader) -> None:
@@ -353,12 +297,12 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
         reference.PurposeOfReferenceCodeSequence = [purpose]
         header.SourceImageSequence = [reference]
     header.DerivationCodeSequence = [
-        *(_copied(item) for item in source.get("DerivationCodeSequence") or []),
+        *(copied(item) for item in source.get("DerivationCodeSequence") or []),
         CodedConcept("113085", "DCM", "Spatial resampling"),
     ]
     header.DerivationDescription = _derivation_description(source, derivation)
     header.ContributingEquipmentSequence = [
-        *(_copied(item) for item in source.get("ContributingEquipmentSequence") or []),
+        *(copied(item) for item in source.get("ContributingEquipmentSequence") or []),
         _equipment(derivation),
     ]
     header.ImageComments = "\n".join(filter(None, [RESEARCH_MARK, _text(source, "ImageComments")]))

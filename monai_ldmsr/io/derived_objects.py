@@ -26,24 +26,27 @@ from highdicom import (
 )
 from highdicom.sr import CodedConcept
 from pydicom import Dataset, FileMetaDataset, dcmread
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import tag_for_keyword
 from pydicom.filebase import DicomIO
-from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.filewriter import correct_ambiguous_vr, write_dataset, write_file_meta_info
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ParametricMapStorage
 
 from monai_ldmsr.errors import LdmsrError, OutputError
 from monai_ldmsr.geometry import Factors
+from monai_ldmsr.io.copied_attributes import copied
+from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, Fate
 from monai_ldmsr.io.derived_header import fine_position, named_uid
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.storage import output_errors, synced_file
 
 __all__ = [
+    "DerivedImages",
     "ObjectKind",
     "algorithm",
     "as_sources",
-    "derived_images",
     "identity",
     "own_concept",
     "places",
@@ -75,6 +78,17 @@ _UNITS = {
     "CM2": ("cm2", "Centimeter**2"),
     "PCNT": ("%", "Percent"),
 }
+
+_MODULES = ("Patient", "Clinical Trial Subject", "General Study", "Patient Study", "Clinical Trial Study")
+
+#: Attributes that a derived image takes over of patient and study, and in which characters; what highdicom asks for.
+_PERSONAL = frozenset(
+    rule.keyword for rule in ATTRIBUTE_RULES if rule.fate is Fate.KEPT and rule.module in _MODULES
+) | {"SpecificCharacterSet"}
+_NEEDED = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
 
 _MAX_DESCRIPTION, _MAX_INTEGER_STRING = 64, 2**31 - 1
 
@@ -110,29 +124,54 @@ def unit_code(unit: str) -> CodedConcept:
     return CodedConcept(value, "UCUM", meaning)
 
 
-def derived_images(folder: Path) -> list[Dataset]:
-    """Headers of the images of a derived series, in the order of their names."""
-    with quiet_pydicom():
-        images: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("*.dcm"))]
-    for image in images:
-        if "SpacingBetweenSlices" in image:  # which is below 0 in some sources, and is theirs elsewhere
-            del image.SpacingBetweenSlices
-    return images
+@dataclass(frozen=True)
+class DerivedImages:
+    """What objects beside a derived series are made of.
+
+    Args:
+        headers: headers of its images in the order of their names, without anything of patient and study, which
+            highdicom would want to be as the standard has it.
+        personal: that, as the first image has it.
+    """
+
+    headers: tuple[Dataset, ...]
+    personal: Dataset
+
+    @classmethod
+    def below(cls, folder: Path) -> DerivedImages:
+        """Read them."""
+        with quiet_pydicom():
+            headers = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("*.dcm"))]
+            personal = copied(headers[0], _PERSONAL)
+            for header in headers:
+                for keyword in _PERSONAL - {"StudyInstanceUID"}:
+                    if keyword in header:
+                        del header[keyword]
+                for keyword in _NEEDED:
+                    setattr(header, keyword, None)
+                if "SpacingBetweenSlices" in header:  # which is below 0 in some sources
+                    del header.SpacingBetweenSlices
+        return cls(tuple(headers), personal)
+
+    @property
+    def first(self) -> Dataset:
+        """The first of them."""
+        return self.headers[0]
 
 
-def as_sources(images: Sequence[Dataset], headers: Sequence[Dataset]) -> list[Dataset]:
+def as_sources(images: DerivedImages, headers: Sequence[Dataset]) -> list[Dataset]:
     """What an object on the source's grid refers to: the source's images, which have the study and patient of these.
 
     The derived images themselves where either are frames of one object.
 
     Args:
-        images: headers of the derived series.
+        images: the derived images.
         headers: headers of the source in the same order.
     """
-    if len(images) != len(headers) or any(isinstance(header, FrameHeader) for header in headers):
-        return list(images)
+    if len(images.headers) != len(headers) or any(isinstance(header, FrameHeader) for header in headers):
+        return list(images.headers)
     found = []
-    for image, header in zip(images, headers, strict=True):
+    for image, header in zip(images.headers, headers, strict=True):
         one = deepcopy(image)
         for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
             setattr(one, keyword, header.get(keyword) or image[keyword].value)
@@ -142,16 +181,16 @@ def as_sources(images: Sequence[Dataset], headers: Sequence[Dataset]) -> list[Da
     return found
 
 
-def identity(images: Sequence[Dataset], kind: ObjectKind, content: str, number: int = 1) -> dict[str, Any]:
+def identity(images: DerivedImages, kind: ObjectKind, content: str, number: int = 1) -> dict[str, Any]:
     """Arguments of highdicom's objects that say what an object is and who made it.
 
     Args:
-        images: headers of the derived series.
+        images: the derived images.
         kind: what is made of it.
         content: digest of what the object holds.
         number: number of the object, where there are several.
     """
-    first = images[0]
+    first = images.first
     series = str(first.SeriesInstanceUID)
     series_number = 10 * int(first.SeriesNumber) + kind.place
     equipment = first.ContributingEquipmentSequence[-1]
@@ -168,9 +207,9 @@ def identity(images: Sequence[Dataset], kind: ObjectKind, content: str, number: 
     }
 
 
-def algorithm(images: Sequence[Dataset]) -> AlgorithmIdentificationSequence:
+def algorithm(images: DerivedImages) -> AlgorithmIdentificationSequence:
     """The method that made the derived images, with the identity of its weights."""
-    equipment = images[0].ContributingEquipmentSequence[-1]
+    equipment = images.first.ContributingEquipmentSequence[-1]
     return AlgorithmIdentificationSequence(
         name=f"{equipment.Manufacturer} {equipment.ManufacturerModelName}",
         family=codes.DCM.ArtificialIntelligence,
@@ -212,20 +251,20 @@ def quietly_made(what: str) -> Iterator[None]:
 
 
 def write_deflated(
-    made: Dataset, images: Sequence[Dataset], path: Path, floats: Sequence[npt.NDArray[np.float32]] = ()
+    made: Dataset, images: DerivedImages, path: Path, floats: Sequence[npt.NDArray[np.float32]] = ()
 ) -> None:
     """Mark an object as what the derived images are marked as, and write it, deflated.
 
     Args:
         made: the object, without the pixels that are given beside it.
-        images: headers of the derived series.
+        images: the derived images.
         path: file to write.
         floats: its frames, which are stored as 32-bit floats one after the other; they need not be in memory at once.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    first = images[0]
+    first = images.first
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime"):
         made[keyword] = first[keyword]
     made.SeriesDate, made.SeriesTime = first.ContentDate, first.ContentTime
@@ -233,6 +272,10 @@ def write_deflated(
         made.Laterality = None
     for item in (*made.get("DimensionOrganizationSequence", ()), *made.get("DimensionIndexSequence", ())):
         item.DimensionOrganizationUID = named_uid("dimensions", str(made.SOPInstanceUID))
+    for element in images.personal.elements():
+        made[element.tag] = element
+    character_set = images.personal.get("SpecificCharacterSet")
+    made.set_original_encoding(False, True, convert_encodings(character_set) if character_set else default_encoding)
     made.ContributingEquipmentSequence = first.ContributingEquipmentSequence
     meta = FileMetaDataset()
     meta.update(first.file_meta)
@@ -243,7 +286,7 @@ def write_deflated(
     write_file_meta_info(DicomIO(beginning), meta)
     writer = DicomIO(plain)
     writer.is_little_endian, writer.is_implicit_VR = True, False
-    write_dataset(writer, made)
+    write_dataset(writer, correct_ambiguous_vr(made, True))
     if floats:  # the last of all elements
         n_bytes = 4 * sum(frame.size for frame in floats)
         plain.write(struct.pack("<HH2s2xI", *divmod(tag_for_keyword("FloatPixelData") or 0, 2**16), b"OF", n_bytes))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.dicom_series import DicomSeries
-from monai_ldmsr.io.formats import format_of
+from monai_ldmsr.io.formats import FORMATS, format_of
 from monai_ldmsr.io.other_format import in_format_of
 from monai_ldmsr.io.parametric_map import rounded
 from monai_ldmsr.io.volume_file import MAP_MARK, VolumeFile, write_volume_file
@@ -23,12 +23,11 @@ _DESCRIPTION = f"{MAP_MARK}. For research only, not for diagnosis."
 def map_file_name(name: str, result: PurePath) -> str:
     """Name of the file of a map beside a result's file.
 
-    Example:
-        >>> map_file_name("error", PurePath("b_sr.mhd")), map_file_name("b_error", PurePath("b.nii"))
-        ('error.mha', 'b_error.nii.gz')
+    Args:
+        name: its name without an extension.
+        result: the result's file; of what is none, the usual format is taken.
     """
-    found = format_of(result)
-    return f"{name}{found.map_extension if found else '.nii.gz'}"
+    return f"{name}{(format_of(result) or FORMATS[0]).map_extension}"
 
 
 def write_map_file(

@@ -18,6 +18,7 @@ from monai_ldmsr.errors import OutputError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.derived_header import RESEARCH_MARK
 from monai_ldmsr.io.derived_objects import (
+    DerivedImages,
     ObjectKind,
     as_sources,
     identity,
@@ -68,7 +69,7 @@ class _Frames(Sequence[npt.NDArray[np.float32]]):
 
 def write_parametric_map(
     series: DicomSeries,
-    images: Sequence[Dataset],
+    images: DerivedImages,
     values: npt.NDArray[np.float32],
     factors: Factors,
     kind: ObjectKind,
@@ -79,7 +80,7 @@ def write_parametric_map(
 
     Args:
         series: the source.
-        images: headers of the derived series, to which the object refers; and to the source, where it has its grid.
+        images: the derived images, to which the object refers; and to the source, where it has its grid.
         values: (I, J, K) in the source's unit, on its grid made finer by ``factors``.
         factors: how many times finer the grid is than the source's.
         kind: what it is.
@@ -94,7 +95,7 @@ def write_parametric_map(
     """
     if not all(np.isfinite(values[:, :, k]).all() for k in range(values.shape[2])):
         raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
-    frames, references = _Frames(values, range(values.shape[2])), list(images)
+    frames, references = _Frames(values, range(values.shape[2])), list(images.headers)
     if factors == Factors(1, 1, 1):
         references = as_sources(images, series.headers)
     digest = hashlib.sha256()
@@ -122,7 +123,7 @@ def write_parametric_map(
                 voi_lut_transformations=[window],
                 content_description=f"{kind.words}. {RESEARCH_MARK}"[:64],
                 content_label=kind.name.upper()[:16],
-                further_source_images=list(images) if references[0] is not images[0] else None,
+                further_source_images=list(images.headers) if references[0] is not images.first else None,
                 **{**placed, "plane_positions": positions},
             )
             order = [start + k for k in _order(made, positions)]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from highdicom.seg import Segmentation, SegmentDescription
 from highdicom.sr import CodedConcept
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.derived_header import RESEARCH_MARK
-from monai_ldmsr.io.derived_objects import ObjectKind, algorithm, identity, places, quietly_made, write_deflated
+from monai_ldmsr.io.derived_objects import (
+    DerivedImages,
+    ObjectKind,
+    algorithm,
+    identity,
+    places,
+    quietly_made,
+    write_deflated,
+)
 from monai_ldmsr.io.dicom_series import DicomSeries
 
 __all__ = ["write_trust_mask"]
@@ -26,7 +32,7 @@ _COLOUR = (43803, 20565, 42420)
 
 def write_trust_mask(
     series: DicomSeries,
-    images: Sequence[Dataset],
+    images: DerivedImages,
     trusted: npt.NDArray[np.bool_],
     factors: Factors,
     kind: ObjectKind,
@@ -38,7 +44,7 @@ def write_trust_mask(
 
     Args:
         series: the source.
-        images: headers of the derived series, to which the object refers.
+        images: the derived images, to which the object refers.
         trusted: (I, J, K) on the source's grid made finer by ``factors``.
         factors: how many times finer the grid is than the source's.
         kind: what it is.
@@ -54,7 +60,7 @@ def write_trust_mask(
         segment = SegmentDescription(1, label, codes.SCT.Tissue, concept, "AUTOMATIC", algorithm(images))
         segment.RecommendedDisplayCIELabValue = list(_COLOUR)
         made = Segmentation(
-            list(images),
+            list(images.headers),
             frames,
             "BINARY",
             [segment],
