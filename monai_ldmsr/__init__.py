@@ -11,6 +11,7 @@ from monai_ldmsr._version import __version__
 from monai_ldmsr.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from monai_ldmsr.calibration import calibrate, measure_coverage
     from monai_ldmsr.errors import LdmsrError
     from monai_ldmsr.geometry import VolumeGeometry
     from monai_ldmsr.image_output import derivation_of
@@ -31,11 +32,13 @@ __all__ = [
     "VolumeGeometry",
     "VolumeInferer",
     "__version__",
+    "calibrate",
     "derivation_of",
     "find_dicom_series",
     "fit_intensity_map",
     "import_generative",
     "load_super_resolver",
+    "measure_coverage",
     "possible_range",
     "project_volume",
     "read_dicom_series",

@@ -20,17 +20,22 @@ __all__ = ["MemoryBudget", "check_disk", "disk_bytes", "free_bytes", "memory_byt
 #: and 7.0), on a CPU.
 _LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 800, 8, 8
 
+#: The same of what maps hold beside: an error and whether it is trusted for each voxel of the result, and what was
+#: contradicted for each of the source.
+_MAPS = {"none": (0, 0), "error": (0, 5), "all": (4, 5)}
+
 #: Pixels of pictures in a report, as so many slices of the result, of about a byte each; and its text.
 _PANELS, _REPORT_BYTES = 9, 2**17
 
 
-def memory_bytes(size: SourceSize, factor: int, n_slices: int = 1) -> int:
+def memory_bytes(size: SourceSize, factor: int, n_slices: int = 1, maps: str = "error") -> int:
     """Main memory that a process needs for one series of which ``n_slices`` are computed at once on a CPU."""
-    return _LOADED + _held(size, factor) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
+    return _LOADED + _held(size, factor, maps) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
 
 
-def _held(size: SourceSize, factor: int) -> int:
-    return size.voxels * (_PER_SOURCE_VOXEL + factor**2 * _PER_RESULT_VOXEL)
+def _held(size: SourceSize, factor: int, maps: str) -> int:
+    of_source, of_result = _MAPS[maps]
+    return size.voxels * (_PER_SOURCE_VOXEL + of_source + factor**2 * (_PER_RESULT_VOXEL + of_result))
 
 
 def _slice_pixels(size: SourceSize, factor: int) -> int:
@@ -95,10 +100,11 @@ class MemoryBudget:
 
     Args:
         n_bytes: how much there is; None for no limit.
+        maps: which maps each series has, one of ``choices.MAPS``.
     """
 
-    def __init__(self, n_bytes: int | None = None) -> None:
-        self.n_bytes = n_bytes
+    def __init__(self, n_bytes: int | None = None, maps: str = "error") -> None:
+        self.n_bytes, self.maps = n_bytes, maps
         self._held = 0
         self._changed = threading.Condition()
 
@@ -110,14 +116,14 @@ class MemoryBudget:
         """
         if self.n_bytes is None:
             return None
-        needed = memory_bytes(size, factor)
+        needed = memory_bytes(size, factor, maps=self.maps)
         if needed > self.n_bytes:
             raise SourceError(
                 f"The series needs about {spoken_bytes(needed)} of memory at factor {factor}, and --memory allows "
                 f"{spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller factor.",
                 ReasonCode.MEMORY_LIMIT,
             )
-        left = self.n_bytes - _LOADED - _held(size, factor)
+        left = self.n_bytes - _LOADED - _held(size, factor, self.maps)
         return max(1, left // (_slice_pixels(size, factor) * _PER_BATCH_PIXEL or 1))
 
     @contextmanager
@@ -126,7 +132,7 @@ class MemoryBudget:
         if self.n_bytes is None:
             yield
             return
-        held, needed = _held(size, factor), memory_bytes(size, factor)
+        held, needed = _held(size, factor, self.maps), memory_bytes(size, factor, maps=self.maps)
         with self._changed:
             self._changed.wait_for(lambda: not self._held or self._held + needed <= self.n_bytes)  # type: ignore[operator]
             self._held += held

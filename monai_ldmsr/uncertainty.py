@@ -25,10 +25,10 @@ from monai_ldmsr.geometry import Factors
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
-    "ALL_PATIENTS",
     "CALIBRATION_FILE",
     "COVERAGE",
     "NOMINAL",
+    "POOLED",
     "CalibratedGroup",
     "Calibration",
     "ResultMap",
@@ -46,8 +46,8 @@ COVERAGE = 0.9
 #: the network was trained for.
 NOMINAL = -math.log(1 - COVERAGE)
 
-#: Name of the group of all patients.
-ALL_PATIENTS = "all"
+#: Name of the group of modalities that have too few patients for a group each.
+POOLED = "pooled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,30 +98,32 @@ def controlled(losses: npt.ArrayLike, alpha: float, bound: float = 1.0) -> int |
 
 @dataclass(frozen=True)
 class CalibratedGroup:
-    """What was chosen on some patients: of one modality, or all.
+    """What was chosen on some patients: of one modality, or of several.
 
     Args:
+        modalities: what they show.
         n_patients: how many.
         multipliers: by factor and dial, half the width of the interval over the expected error.
         coverage: by factor, share of the foreground's voxels of these patients that intervals held, mean over them.
         trust: by factor, pairs (tolerance, greatest expected error of a trusted voxel), ascending, both over the span
             of the volume's intensities.
-        alarms: by factor, contradiction of a slice over the source's noise above which it is an alarm.
+        alarms: by factor and dial, contradiction of a slice over the source's noise above which it is an alarm.
     """
 
+    modalities: Sequence[str]
     n_patients: int
     multipliers: Mapping[str, Mapping[str, float]]
     coverage: Mapping[str, float]
     trust: Mapping[str, Sequence[tuple[float, float]]]
-    alarms: Mapping[str, float]
+    alarms: Mapping[str, Mapping[str, float]]
 
     def multiplier(self, factor: float, dial: float) -> float | None:
         """Half the width over the expected error, between dials by a line; None where the factor was not calibrated."""
-        known = self.multipliers.get(f"{factor:g}")
-        if known is None:
-            return None
-        dials, values = zip(*sorted((float(at), value) for at, value in known.items()), strict=True)
-        return float(np.interp(dial, dials, values))
+        return _at_dial(self.multipliers.get(f"{factor:g}"), dial)
+
+    def alarm(self, factor: float, dial: float) -> float | None:
+        """Contradiction over the source's noise above which a slice is an alarm; likewise."""
+        return _at_dial(self.alarms.get(f"{factor:g}"), dial)
 
     def trusted_error(self, factor: float, tolerance: float) -> float | None:
         """Greatest expected error of a trusted voxel, over the span of intensities as the tolerance is.
@@ -139,6 +141,13 @@ class CalibratedGroup:
         return min(error / at for at, error in near) * min(tolerance, known[-1][0])
 
 
+def _at_dial(known: Mapping[str, float] | None, dial: float) -> float | None:
+    if known is None:
+        return None
+    dials, values = zip(*sorted((float(at), value) for at, value in known.items()), strict=True)
+    return float(np.interp(dial, dials, values))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Intervals, masks and alarms of one model's weights.
@@ -146,7 +155,7 @@ class Calibration:
     Args:
         weights_sha256: hash of the weights.
         settings: settings of calls that it holds for.
-        groups: by modality, and all patients together.
+        groups: by modality, and pooled for those that have too few patients.
         about: how it was made.
     """
 
@@ -155,10 +164,9 @@ class Calibration:
     groups: Mapping[str, CalibratedGroup]
     about: Mapping[str, Any]
 
-    def group(self, modality: str) -> tuple[str, CalibratedGroup]:
-        """Name and content of the group that a modality belongs to."""
-        name = modality if modality in self.groups else ALL_PATIENTS
-        return name, self.groups[name]
+    def group(self, modality: str) -> CalibratedGroup:
+        """The group that a modality belongs to."""
+        return self.groups[modality if modality in self.groups else POOLED]
 
     def other_settings(self, settings: Mapping[str, Any]) -> list[str]:
         """Names of settings that are not those it was made with."""
@@ -201,7 +209,7 @@ def load_calibration(path: str | Path, weights_sha256: str) -> Calibration | Non
         given = json.loads(text)
         groups = {name: CalibratedGroup(**group) for name, group in given.pop("groups").items()}
         found = Calibration(**given, groups=groups)
-        found.group(ALL_PATIENTS)
+        found.group(POOLED)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(
             f"The bundle's {CALIBRATION_FILE} is damaged. Install the bundle again, run ldmsr calibrate, or remove it."

@@ -123,7 +123,7 @@ def _planned(
     }
     try:
         size = source_size(one.source, limits)
-        n_slices = MemoryBudget(settings.memory).slices_at_once(size, factor) or _USUAL_BATCH
+        n_slices = MemoryBudget(settings.memory, settings.maps).slices_at_once(size, factor) or _USUAL_BATCH
     except LdmsrError as error:
         return PlannedCase.of_error(error, **said)
     if earlier is not None:
@@ -135,7 +135,7 @@ def _planned(
         size=size,
         source=one.source,
         disk_bytes=disk_bytes(size, factor) - taken_bytes(output_dir / one.name),
-        memory_bytes=memory_bytes(size, factor, min(usual, n_slices)),
+        memory_bytes=memory_bytes(size, factor, min(usual, n_slices), settings.maps),
     )
 
 

@@ -187,7 +187,7 @@ def open_evaluator(
     )
     with unwrapped():
         evaluator: SeriesEvaluator = workflow.evaluator
-    evaluator.memory = MemoryBudget(use["memory"])
+    evaluator.memory = MemoryBudget(use["memory"], settings.maps)
     return evaluator
 
 

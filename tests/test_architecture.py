@@ -37,7 +37,7 @@ LAYERS = [
     {"evaluator"},
     {"result_file", "work_plan"},
     {"workflow"},
-    {"batch", "images"},
+    {"batch", "calibration", "images"},
     {"pacs"},
     {"label"},
     {"cli"},

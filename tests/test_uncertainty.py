@@ -64,9 +64,14 @@ def test_a_choice_promises_what_safer_ones_keep() -> None:
 
 
 GROUP = CalibratedGroup(
-    20, {"2": {"0": 2.0, "0.5": 3.0, "1": 5.0}}, {"2": 0.91}, {"2": [(0.01, 0.004), (0.02, 0.01)]}, {"2": 3.0}
+    ["CT"],
+    20,
+    {"2": {"0": 2.0, "0.5": 3.0, "1": 5.0}},
+    {"2": 0.91},
+    {"2": [(0.01, 0.004), (0.02, 0.01)]},
+    {"2": {"0": 3.0}},
 )
-CALIBRATION = Calibration("ab" * 32, {"operator": "area"}, {"all": GROUP}, {"bound": 0.25})
+CALIBRATION = Calibration("ab" * 32, {"operator": "area"}, {"pooled": GROUP}, {"bound": 0.25})
 
 
 def test_between_dials_and_tolerances() -> None:
@@ -87,8 +92,8 @@ def test_a_calibration_comes_back_and_belongs_to_its_weights(tmp_path: Path) -> 
     found = load_calibration(path, "ab" * 32)
     assert found is not None
     assert found.digest == CALIBRATION.digest
-    assert found.group("CT") == ("all", found.groups["all"])
-    assert found.groups["all"].trusted_error(2, 0.015) == pytest.approx(0.4 * 0.015)
+    assert found.group("CT") is found.groups["pooled"]
+    assert found.groups["pooled"].trusted_error(2, 0.015) == pytest.approx(0.4 * 0.015)
     assert found.other_settings({"operator": "kspace"}) == ["operator"]
     found.write(path)
     assert path.read_bytes() == first

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from monai_ldmsr._version import __version__
 from monai_ldmsr.cli import (
     batch,
+    calibrate,
     completion,
     evaluate,
     fetch,
@@ -42,6 +43,7 @@ latent diffusion model, and write derived DICOM series (or the same file format)
   ldmsr label --studies DIR
   ldmsr evaluate DATA out --factor 4
   ldmsr train DATA out --budget 2h
+  ldmsr calibrate DATA
   ldmsr pack DATA PACKED --megabytes 100
   ldmsr import-generative OLD.pt NEW.pt --network CONFIG
   ldmsr info
@@ -107,6 +109,19 @@ def command_parser() -> Parser:
     )
     parser.add_argument("--log-time", action="store_true", help="begin each line of the log with the time in UTC")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (run, batch, fetch, serve, label, evaluate, train, pack, import_generative, info, completion):
+    for command in (
+        run,
+        batch,
+        fetch,
+        serve,
+        label,
+        evaluate,
+        train,
+        calibrate,
+        pack,
+        import_generative,
+        info,
+        completion,
+    ):
         command.add(commands)
     return parser

@@ -74,8 +74,9 @@ class IntervalCoverage(TrustPart):
         """Half the width of an interval over the expected error."""
         if self.calibration is None:
             return NOMINAL
-        _, group = self.calibration.group(modality)
-        found = group.multiplier(self.factor, network.describe(modality).get("detail") or 0.0)
+        found = self.calibration.group(modality).multiplier(
+            self.factor, network.describe(modality).get("detail") or 0.0
+        )
         return NOMINAL if found is None else found
 
     def _middles(self, volume: TrainingVolume) -> Iterator[tuple[int, Tensor]]:

@@ -95,12 +95,26 @@ def super_resolved(
 
 
 def projected(
-    found: Tensor, source: Tensor, volume: TrainingVolume, operator: DegradationOperator, consistency: float = 1.0
+    found: Tensor,
+    source: Tensor,
+    volume: TrainingVolume,
+    operator: DegradationOperator,
+    consistency: float = 1.0,
+    by_slice: list[float] | None = None,
 ) -> Tensor:
-    """What a network made, (B, 1, f h, f w) in model range, in the source's unit and onto the source."""
+    """What a network made, (B, 1, f h, f w) in model range, in the source's unit and onto the source.
+
+    Args:
+        found: what a network made.
+        source: (B, 1, h, w) in the source's unit.
+        volume: what the slices are of.
+        operator: assumed degradation.
+        consistency: weight of the projection.
+        by_slice: gets how far each slice contradicted the source before.
+    """
     result = volume.intensity.inverse(found.to(source.device))
     is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
     limits = (0.0 if is_magnitude else -math.inf, math.inf)
     fine, coarse = (image.permute(1, 2, 3, 0) for image in (result, source))
-    project_volume(fine, coarse, operator.factor, consistency, operator.name, value_range=limits)
+    project_volume(fine, coarse, operator.factor, consistency, operator.name, value_range=limits, by_slice=by_slice)
     return result

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
+from monai_ldmsr.uncertainty import CALIBRATION_FILE
 
 __all__ = ["OWN_BUNDLE", "OwnBundle", "check_name"]
 
@@ -37,7 +38,8 @@ has checked them, and no figure of the bundle whose configs they use (`{origin}`
 {about}
 
 The dial's defaults (`default_detail` in `configs/inference.yaml`) are those of `{origin}`, not chosen for these
-weights.
+weights. Nor are expected errors calibrated for them: `ldmsr calibrate DATA --bundle {name}` does that, on patients of
+the calibration split.
 
 ## Figures on the test split
 
@@ -92,6 +94,9 @@ class OwnBundle:
                 for name in weights
             }
             self._write_metadata({**self._metadata(self.source), **self._own(hashes, earlier), **hashes})
+            if earlier.get("weights_sha256") != hashes.get("weights_sha256"):
+                # What was promised of other weights does not hold for these.
+                (self.target / "models" / CALIBRATION_FILE).unlink(missing_ok=True)
             replace_text(
                 self.target / "docs" / "data_license.txt", f"Licence and origin of the training data: {_UNKNOWN}.\n"
             )

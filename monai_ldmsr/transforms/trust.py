@@ -18,7 +18,7 @@ from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.report import Contradiction, ExpectedError, TrustSummary
 from monai_ldmsr.transforms.intensity import IntensityMap
 from monai_ldmsr.transforms.source import SourceProjection, plain
-from monai_ldmsr.uncertainty import ALL_PATIENTS, COVERAGE, NOMINAL, Calibration, ResultMap
+from monai_ldmsr.uncertainty import COVERAGE, NOMINAL, Calibration, ResultMap
 
 __all__ = ["AddResultMapsd", "error_in_unit", "noise_in_unit"]
 
@@ -168,24 +168,24 @@ class _CaseCalibration:
             self.said = "none: this bundle has no calibration"
             self.statement = f"Not calibrated, since {self.said[6:]}. {_NOT_CLAIMED}"
             return
-        name, self._group = calibration.group(modality)
+        self._group = calibration.group(modality)
         others = calibration.other_settings({**described, **projected})
         multiplier = self._group.multiplier(self._factor, self.dial or 0.0)
         self.multiplier = NOMINAL if multiplier is None else multiplier
         self.is_calibrated = multiplier is not None and not others
-        whose = "all modalities" if name == ALL_PATIENTS else name
+        whose = " and ".join(self._group.modalities)
         self.said = f"{calibration.digest}: {self._group.n_patients} patients of {whose}"
         if not self.is_calibrated:
             why = f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}"
             self.statement = f"Not calibrated: the bundle's calibration {why}. {_NOT_CLAIMED}"
             return
-        self.alarm = self._group.alarms.get(f"{self._factor:g}")
+        self.alarm = self._group.alarm(self._factor, self.dial or 0.0)
         bound, n = calibration.about["bound"], self._group.n_patients
         self.statement = (
             f"Calibrated on {n} patients of {whose}, none of whom was trained on. Of the body's voxels of a patient "
             f"like these, {COVERAGE:.0%} are expected to lie within the interval, as a mean over patients, where one "
             f"with more than {bound:.0%} outside counts as {bound:.0%}. It does not hold for each patient, region or "
-            "edge."
+            "edge, and the source's own noise, which is kept, counts as true."
         )
 
     def trusted_error(self, tolerance: float, intensity: IntensityMap) -> float:

@@ -242,8 +242,8 @@ def test_the_share_outside_of_intervals_is_that_of_their_width(multiplier: float
     """By hand, in the middle of the slice; rows without intervals are left out."""
     source = volume([noisy(240)])
     networks = {"net": Expecting(0.01), "sure": Expecting(1e-6), "careful": Expecting(9.0), "other": Bicubic(2)}
-    group = CalibratedGroup(20, {"2": {"0": multiplier or 0}}, {}, {}, {})
-    calibration = Calibration("", {}, {"all": group}, {}) if multiplier else None
+    group = CalibratedGroup(["CT"], 20, {"2": {"0": multiplier or 0}}, {}, {}, {})
+    calibration = Calibration("", {}, {"pooled": group}, {}) if multiplier else None
     part = IntervalCoverage([source], networks, AREA, 1, 0.0, calibration=calibration)
     part.run(SILENT)
     found = {record["row"]: record["outside"] for record in part.records}

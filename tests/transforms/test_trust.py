@@ -29,8 +29,10 @@ from monai_ldmsr.transforms import (
 from monai_ldmsr.transforms.trust import error_in_unit
 from monai_ldmsr.uncertainty import NOMINAL, CalibratedGroup, Calibration
 
-GROUP = CalibratedGroup(9, {"2": {"0": 4.0}}, {"2": 0.9}, {"2": [(0.01, 0.004), (1.0, 0.4)]}, {"2": 0.01})
-CALIBRATION = Calibration("", {"operator": "area", "consistency": 1.0}, {"all": GROUP}, {"bound": 0.25})
+GROUP = CalibratedGroup(
+    ["MR", "PT"], 9, {"2": {"0": 4.0}}, {"2": 0.9}, {"2": [(0.01, 0.004), (1.0, 0.4)]}, {"2": {"0": 0.01}}
+)
+CALIBRATION = Calibration("", {"operator": "area", "consistency": 1.0}, {"pooled": GROUP}, {"bound": 0.25})
 
 
 @pytest.mark.parametrize("detail", [0.0, 0.4, 1.0])
@@ -88,7 +90,7 @@ def test_half_widths_masks_and_what_is_said_of_them() -> None:
     trust = data["pred_trust"]
     assert width.is_calibrated
     assert trust.expected_error.is_calibrated
-    assert "9 patients of all modalities" in trust.expected_error.statement
+    assert "9 patients of MR and PT" in trust.expected_error.statement
     assert 0 < trust.expected_error.share_trusted < 1
     assert trust.expected_error.half_width_median == pytest.approx(4 * trust.expected_error.median)
     assert trust.contradiction.alarms == ()  # repeated pixels agree with the source
@@ -100,7 +102,7 @@ def test_half_widths_masks_and_what_is_said_of_them() -> None:
     [
         (None, "has no calibration"),
         (replace(CALIBRATION, settings={"operator": "kspace"}), "another operator"),
-        (replace(CALIBRATION, groups={"all": replace(GROUP, multipliers={})}), "no factor 2"),
+        (replace(CALIBRATION, groups={"pooled": replace(GROUP, multipliers={})}), "no factor 2"),
     ],
 )
 def test_without_a_fitting_calibration_nothing_is_claimed(calibration: Calibration | None, said: str) -> None:
@@ -109,7 +111,7 @@ def test_without_a_fitting_calibration_nothing_is_claimed(calibration: Calibrati
     assert "no coverage is claimed" in trust.expected_error.statement
     assert not trust.expected_error.is_calibrated
     assert trust.expected_error.half_width_median == pytest.approx(
-        trust.expected_error.median * (4.0 if calibration and calibration.groups["all"].multipliers else NOMINAL)
+        trust.expected_error.median * (4.0 if calibration and calibration.groups["pooled"].multipliers else NOMINAL)
     )
     assert trust.contradiction.alarm_level is None
 

@@ -1,0 +1,143 @@
+"""Calibrate a bundle's expected errors on patients, and measure on others what that promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, find_bundle
+from monai_ldmsr.choices import FACTORS
+from monai_ldmsr.errors import SettingsError, WeightsError
+from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, coverage_figures
+from monai_ldmsr.evaluation.coverage import NOISE_GREY, CoverageMeasurement
+from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
+from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
+from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
+from monai_ldmsr.training.training_data import open_dataset
+from monai_ldmsr.uncertainty import CALIBRATION_FILE, Calibration, load_calibration
+from monai_ldmsr.workflow import load_super_resolver
+
+__all__ = ["calibrate", "measure_coverage"]
+
+#: Settings of a call that a calibration holds for, whatever their value; its dial is measured, its noise too.
+_OPEN = ("detail", "noise", "seed", "evaluations_per_slice")
+
+Table = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def calibrate(
+    dataset_dir: str | Path,
+    *,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    split_file: str | Path | None = None,
+    slices_per_patient: int = 2,
+    modality: str | None = None,
+    device: str | None = None,
+    limits: ReadLimits | None = None,
+    progress: EvaluationProgress | None = None,
+) -> tuple[Calibration, Table]:
+    """Choose intervals, masks and alarms on the calibration split, and write them beside the bundle's weights.
+
+    Args:
+        dataset_dir: see :func:`~monai_ldmsr.workflow.train`.
+        bundle: name or folder of the bundle; a run with its weights uses the calibration from then on.
+        split_file: list of splits, as :func:`~monai_ldmsr.workflow.train` takes it.
+        slices_per_patient: slices of each patient that are measured.
+        modality: modality of volume files that do not say it.
+        device: torch device; None takes the CPU.
+        limits: the largest volume that is read.
+        progress: called as each slice begins.
+
+    Returns:
+        The calibration, and how often the intervals held on the patients that it was made on.
+
+    Raises:
+        SettingsError: the network expects no errors, or there are too few patients.
+        SourceError: nothing can be read or measured.
+        OutputError: the bundle's folder cannot be written.
+    """
+    found, sha256, settings = _measured(
+        dataset_dir, "calibration", bundle, split_file, slices_per_patient, modality, device, limits, progress
+    )
+    about = {"slices_per_patient": slices_per_patient, "noise_grey": list(NOISE_GREY)}
+    calibration = calibration_of(found, sha256, settings, about)
+    calibration.write(_place(bundle))
+    return calibration, coverage_figures(found, calibration)
+
+
+def measure_coverage(
+    dataset_dir: str | Path,
+    *,
+    bundle: str | Path = DEFAULT_BUNDLE,
+    split: str = "test",
+    split_file: str | Path | None = None,
+    slices_per_patient: int = 2,
+    modality: str | None = None,
+    device: str | None = None,
+    limits: ReadLimits | None = None,
+    progress: EvaluationProgress | None = None,
+) -> Table:
+    """How often the intervals of a calibrated bundle hold on patients of another split, by modality, factor and dial.
+
+    Args:
+        dataset_dir: see :func:`calibrate`, as the other arguments.
+        bundle: likewise; it must have a calibration.
+        split: the split.
+        split_file: list of splits.
+        slices_per_patient: slices of each patient that are measured.
+        modality: modality of volume files that do not say it.
+        device: torch device; None takes the CPU.
+        limits: the largest volume that is read.
+        progress: called as each slice begins.
+
+    Raises:
+        WeightsError: the bundle has no calibration, or one of other weights.
+        SettingsError: see :func:`calibrate`.
+        SourceError: likewise.
+    """
+    _, model = load_super_resolver(bundle)
+    calibration = load_calibration(_place(bundle), model.weights_sha256)
+    if calibration is None:
+        raise WeightsError("The bundle has no calibration, so nothing was promised. Run ldmsr calibrate DATA first.")
+    found, _, _ = _measured(
+        dataset_dir, split, bundle, split_file, slices_per_patient, modality, device, limits, progress
+    )
+    return coverage_figures(found, calibration)
+
+
+def _place(bundle: str | Path) -> Path:
+    return find_bundle(bundle) / "models" / CALIBRATION_FILE
+
+
+def _measured(
+    dataset_dir: str | Path,
+    split: str,
+    bundle: str | Path,
+    split_file: str | Path | None,
+    slices_per_patient: int,
+    modality: str | None,
+    device: str | None,
+    limits: ReadLimits | None,
+    progress: EvaluationProgress | None,
+) -> tuple[dict[int, FactorCounts], str, dict[str, Any]]:
+    """Counts by factor, and hash and settings of what was measured."""
+    if slices_per_patient < 1:
+        raise SettingsError(f"slices_per_patient is {slices_per_patient}; give 1 or more.")
+    measurements: list[CoverageMeasurement] = []
+    networks = {factor: load_super_resolver(bundle, factor=factor) for factor in FACTORS}
+    named = None if split_file is None else Path(split_file)
+    data = open_dataset(Path(dataset_dir), Path(), named, limits)
+    for factor, (network, _) in networks.items():
+        if not isinstance(network, EstimatingNetwork):
+            raise SettingsError("The network of this bundle expects no errors, so there is nothing to calibrate.")
+        volumes = load_evaluation_volumes(data, split, modality, limits)
+        network = on_device(network, device or "cpu")
+        measurements.append(CoverageMeasurement(volumes, network, factor, slices_per_patient, device=device or "cpu"))
+    steps = EvaluationSteps(volumes, sum(one.n_pixels() for one in measurements), progress)
+    found: dict[int, FactorCounts] = {one.factor: one.run(steps) for one in measurements}
+    steps.end()
+    network, model = networks[FACTORS[0]]
+    settings = {name: value for name, value in network.describe().items() if name not in _OPEN}
+    return found, model.weights_sha256, {**settings, "consistency": 1.0, "overshoot": None}
