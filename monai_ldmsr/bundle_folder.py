@@ -12,6 +12,7 @@ from monai_ldmsr.errors import SettingsError, WeightsError
 
 __all__ = [
     "BASELINES",
+    "CALIBRATION_FILE",
     "DEFAULT_BUNDLE",
     "BundleInfo",
     "available_bundles",
@@ -23,6 +24,9 @@ __all__ = [
 
 #: Names of the bundles of the latent diffusion model and of SRResNet and SRGAN.
 DEFAULT_BUNDLE, BASELINES = "ldm_sr", "srgan_sr"
+
+#: Name of a bundle's calibration, beside its weights.
+CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True)

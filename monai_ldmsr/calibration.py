@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE, find_bundle
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE, DEFAULT_BUNDLE, find_bundle
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, coverage_figures
@@ -16,7 +16,7 @@ from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.training.training_data import open_dataset
-from monai_ldmsr.uncertainty import CALIBRATION_FILE, Calibration, load_calibration
+from monai_ldmsr.uncertainty import Calibration, load_calibration
 from monai_ldmsr.workflow import load_super_resolver
 
 __all__ = ["calibrate", "measure_coverage"]

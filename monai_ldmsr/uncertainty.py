@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
-    "CALIBRATION_FILE",
     "COVERAGE",
     "NOMINAL",
     "POOLED",
@@ -35,9 +35,6 @@ __all__ = [
     "controlled",
     "load_calibration",
 ]
-
-#: Name of a bundle's calibration, beside its weights.
-CALIBRATION_FILE = "calibration.json"
 
 #: Share of voxels that the interval is meant to hold.
 COVERAGE = 0.9

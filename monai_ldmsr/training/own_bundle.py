@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
-from monai_ldmsr.uncertainty import CALIBRATION_FILE
 
 __all__ = ["OWN_BUNDLE", "OwnBundle", "check_name"]
 
