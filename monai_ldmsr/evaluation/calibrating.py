@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -70,31 +71,35 @@ def calibration_of(
 def coverage_figures(
     found: Mapping[int, FactorCounts], calibration: Calibration
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """What a calibration promised, and what became of it: figures by modality, and factor and dial.
+    """What a calibration promised, and what became of it: figures by modality (and ``all``), and factor and dial.
 
     Figures are means over patients: ``foreground``, ``edges`` and ``all`` are shares of voxels within the interval,
     ``least`` is that of the foreground of the worst patient, ``spearman`` the correlation of error and expected error.
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for modality in _modalities(found.values()):
-        rows = table[modality] = {}
+    modalities = _modalities(found.values())
+    for name, members in [*((one, [one]) for one in modalities), ("all", modalities)]:
+        table[name] = {}
         for factor, counts in found.items():
-            group = calibration.group(modality)
             for dial in DIALS:
-                multiplier = group.multiplier(factor, dial)
-                chosen = [one for (m, _, d), one in counts.items() if (m, d) == (modality, dial)]
-                if multiplier is None or not chosen:
-                    continue
-                place = int(np.searchsorted(MULTIPLIERS, multiplier * (1 - 1e-9)))
-                inside = {name: [1 - float(one.outside(name)[place]) for one in chosen] for name in REGIONS}
-                rows[f"x{factor} dial {dial:g}"] = {
-                    "patients": len(chosen),
-                    **{name: float(np.mean(values)) for name, values in inside.items()},
-                    "least": min(inside["foreground"]),
-                    "multiplier": multiplier,
-                    "spearman": float(np.mean([np.mean(one.ranks) for one in chosen if one.ranks])),
-                }
+                patients = [
+                    _patient_figures(one, multiplier)
+                    for (m, _, d), one in counts.items()
+                    if m in members and d == dial
+                    if (multiplier := calibration.group(m).multiplier(factor, dial)) is not None
+                ]
+                if patients:
+                    means = {key: float(np.nanmean([one[key] for one in patients])) for key in patients[0]}
+                    least = min(one["foreground"] for one in patients)
+                    table[name][f"x{factor} dial {dial:g}"] = {"patients": len(patients), **means, "least": least}
     return table
+
+
+def _patient_figures(counts: CoverageCounts, multiplier: float) -> dict[str, float]:
+    place = int(np.searchsorted(MULTIPLIERS, multiplier * (1 - 1e-9)))
+    inside = {name: 1 - float(counts.outside(name)[place]) for name in REGIONS}
+    rank = float(np.mean(counts.ranks)) if counts.ranks else math.nan
+    return {**inside, "multiplier": multiplier, "spearman": rank}
 
 
 def _modalities(found: Iterable[FactorCounts]) -> list[str]:
