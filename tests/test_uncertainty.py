@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.errors import ReasonCode, WeightsError
+from monai_ldmsr.training.own_bundle import OwnBundle
 from monai_ldmsr.uncertainty import CalibratedGroup, Calibration, controlled, load_calibration
 
 GRID = np.geomspace(0.1, 40, 400)
@@ -111,3 +113,18 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(json.dumps({"weights_sha256": "", "settings": {}, "about": {}, "groups": {"CT": {}}}))
     with pytest.raises(WeightsError, match="damaged"):
         load_calibration(path, "ab" * 32)
+
+
+def test_other_weights_leave_no_calibration_behind(tmp_path: Path) -> None:
+    own = OwnBundle(find_bundle("ldm_sr"), tmp_path / "mine", ["made of zeros"])
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"first")
+    own.write({"model": weights})
+    path = tmp_path / "mine" / "models" / "calibration.json"
+    assert not path.exists()  # that of the bundle whose configs it has is of other weights
+    CALIBRATION.write(path)
+    own.write({"model": weights})
+    assert path.exists()
+    weights.write_bytes(b"second")
+    own.write({"model": weights})
+    assert not path.exists()
