@@ -181,7 +181,12 @@ def patient_of(image: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
 
 
 def slice_panels(
-    source: MetaTensor, result: MetaTensor, factors: Factors, intensity: IntensityMap, modality: str
+    source: MetaTensor,
+    result: MetaTensor,
+    factors: Factors,
+    intensity: IntensityMap,
+    modality: str,
+    maps: Mapping[str, Tensor] | None = None,
 ) -> list[SlicePanel]:
     """A few slices as source, bicubic and result at one window, oriented (rows, columns).
 
@@ -191,6 +196,7 @@ def slice_panels(
         factors: factors of super-resolution.
         intensity: the volume's map.
         modality: DICOM's term.
+        maps: ``expected_error`` and ``trusted`` on the result's grid, where there are such.
     """
     window = display_window(source, intensity, modality)
     spacing = np.linalg.norm(result.affine.numpy()[:3, :3], axis=0)
@@ -206,6 +212,7 @@ def slice_panels(
             window=window,
             spacing_mm=(float(spacing[1]), float(spacing[0])),
             details=_details(measured, intensity, factors, modality),
+            **{name: _rows_columns(one[None, ..., k]) for name, one in (maps or {}).items()},
         )
         panels.append(panel)
     return panels

@@ -154,6 +154,7 @@ class SeriesEvaluator:
         series_description: likewise.
         transfer_syntax: likewise.
         dicom_form: likewise.
+        structured_report: whether figures are written as a Structured Report beside each DICOM result.
         outputs: what is made of each case beside images and report.
         maps: whether errors are expected, too: any of ``choices.MAPS`` but ``none``.
 
@@ -176,6 +177,7 @@ class SeriesEvaluator:
         series_description: str | None = None,
         transfer_syntax: str = "explicit",
         dicom_form: str = "classic",
+        structured_report: bool = False,
         outputs: Sequence[CaseOutput] = (),
         maps: str = "none",
     ) -> None:
@@ -184,7 +186,9 @@ class SeriesEvaluator:
         self.inferer = inferer
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
-        header = HeaderTexts(moment(created), series_number, series_description, transfer_syntax, dicom_form)
+        header = HeaderTexts(
+            moment(created), series_number, series_description, transfer_syntax, dicom_form, structured_report
+        )
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
         self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())

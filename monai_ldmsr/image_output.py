@@ -53,6 +53,7 @@ class HeaderTexts:
         series_description: likewise.
         transfer_syntax: likewise.
         dicom_form: likewise.
+        structured_report: whether figures are written as a Structured Report, too.
 
     Raises:
         SettingsError: one of them cannot be written.
@@ -63,6 +64,7 @@ class HeaderTexts:
     series_description: str | None = None
     transfer_syntax: str = "explicit"
     dicom_form: str = "classic"
+    structured_report: bool = False
 
     def __post_init__(self) -> None:
         checked(vars(self))

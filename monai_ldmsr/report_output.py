@@ -19,8 +19,11 @@ from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.image_output import BundleModel
 from monai_ldmsr.io import DicomSeries, VolumeFile
+from monai_ldmsr.io.derived_objects import DerivedImages
+from monai_ldmsr.io.image_kind import MAPS_FOLDER
+from monai_ldmsr.io.measurement_report import Figure, write_measurements
 from monai_ldmsr.io.value_meaning import lost_meaning
-from monai_ldmsr.io.written_files import check_json, check_text
+from monai_ldmsr.io.written_files import FileCheck, check_document, check_json, check_text
 from monai_ldmsr.metrics.native import FLAT_DEFINITIONS
 from monai_ldmsr.metrics.sharpness import METRICS
 from monai_ldmsr.networks import SliceNetwork
@@ -64,16 +67,25 @@ class ReportOutput:
         network: what super-resolved; gives the number of weights.
         device: where the network runs.
         created: time at which it says that it was made, with its time zone; now when None.
+        is_structured: whether a DICOM result gets its figures as a Structured Report, too.
     """
 
-    def __init__(self, model: BundleModel, network: SliceNetwork, device: str, created: datetime | None = None) -> None:
+    def __init__(
+        self,
+        model: BundleModel,
+        network: SliceNetwork,
+        device: str,
+        created: datetime | None = None,
+        is_structured: bool = False,
+    ) -> None:
         self.model = model
         self.network = network
         self.device = device
         self.created = created
+        self.is_structured = is_structured
 
     def write(self, case: ComputedCase, folder: Path, before: Sequence[WrittenOutput] = ()) -> WrittenReport:
-        """Write ``report.json`` and ``report.html``.
+        """Write ``report.json`` and ``report.html``, and before them ``maps/measurements.dcm`` where it is asked for.
 
         Args:
             case: what was computed.
@@ -85,10 +97,17 @@ class ReportOutput:
         """
         source = volume_of(case.source, hide_padding=False)
         report = self._report(case, source, before)
-        panels = slice_panels(source, case.result, case.factors, case.intensity, case.source.modality)
+        maps = {one.kind: one.values for one in case.maps if one.factors == case.factors}
+        panels = slice_panels(source, case.result, case.factors, case.intensity, case.source.modality, maps)
+        files: dict[str, FileCheck] = {"report.json": check_json, "report.html": check_text}
+        if self.is_structured and isinstance(case.source, DicomSeries) and not case.file_name:
+            path = folder / MAPS_FOLDER / "measurements.dcm"
+            write_measurements(DerivedImages.below(folder / "dicom"), figures_of(report), path)
+            report = replace(report, outputs=(*report.outputs, OutputSummary("structured report", 1)))
+            files[path.relative_to(folder).as_posix()] = check_document
         report.write_json(folder / "report.json")
         (folder / "report.html").write_text(render_html(report, panels), encoding="utf-8")
-        return WrittenReport("report", {"report.json": check_json, "report.html": check_text}, report=report)
+        return WrittenReport("report", files, report=report)
 
     def _report(self, case: ComputedCase, volume: MetaTensor, before: Sequence[WrittenOutput]) -> SRReport:
         source, projection = case.source, case.projection
@@ -125,6 +144,40 @@ class ReportOutput:
             warnings=_warnings(case, metrics), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
+
+
+def figures_of(report: SRReport) -> list[Figure]:
+    """Those of a report that its Structured Report has; none that was not measured."""
+    unit, metrics, trust = report.unit, report.metrics, report.trust
+    error = trust.expected_error if trust else None
+    flat = metrics.flat_tissue
+    found: list[tuple[str, str, float | None, str]] = [
+        ("LAPLACE_BICUBIC", "Laplacian variance of bicubic interpolation", metrics.bicubic.laplacian_variance, ""),
+        ("LAPLACE_RESULT", "Laplacian variance of the result", metrics.result.laplacian_variance, ""),
+        ("DISAGREEMENT", "Mean absolute difference from the source", metrics.agreement.mean_abs, unit),
+        ("NOISE_SOURCE", "Noise in flat tissue of the source", flat.noise_source if flat else None, unit),
+        ("NOISE_RESULT", "Noise in flat tissue of the result", flat.noise_result if flat else None, unit),
+    ]
+    if error is not None:
+        share = None if error.share_trusted is None else 100 * error.share_trusted
+        known = "calibrated" if error.is_calibrated else "not calibrated"
+        found += [
+            ("EXPECTED_ERROR", f"Median half width of the interval ({known})", error.half_width_median, unit),
+            ("EXPECTED_ERR_P95", f"95th percentile of the half width ({known})", error.half_width_p95, unit),
+            ("SHARE_TRUSTED", "Share of voxels that are trusted at the tolerance", share, "%"),
+            ("TOLERANCE", "Error that is tolerated", error.tolerance, unit),
+        ]
+    if trust is not None:
+        found += [
+            (
+                "CONTRADICTION",
+                "Greatest contradiction of a slice, RMS",
+                max(trust.contradiction.rms, default=None),
+                unit,
+            ),
+            ("SLICES_ALARMED", "Slices contradicted above the alarm level", float(len(trust.contradiction.alarms)), ""),
+        ]
+    return [Figure(*one[:2], one[2], one[3]) for one in found if one[2] is not None]
 
 
 def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[str, Any]:

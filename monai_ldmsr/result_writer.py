@@ -70,7 +70,7 @@ class ResultWriter:
         self.network = network
         self._settings = dict(settings)
         self.outputs: list[CaseOutput] = [ImageOutput(model, device, texts), *map_outputs(), *outputs]
-        self.report = ReportOutput(model, network, device, texts.created)
+        self.report = ReportOutput(model, network, device, texts.created, texts.structured_report)
 
     def write(
         self,

@@ -220,6 +220,13 @@ class WorkSettings:
         choices=("classic", "enhanced"),
     )
 
+    structured_report: bool = setting(
+        False,
+        "write a Structured Report (TID 1500) with the report's figures beside each DICOM result",
+        one_of((False, True)),
+        changes="headers",
+    )
+
     def changing(self, *what: str) -> dict[str, Any]:
         """Those that change voxels or headers, as ``Setting.changes`` has it, by name."""
         names = [name for name, (one, _) in described(type(self)).items() if one.changes in what]

@@ -13,7 +13,7 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.source_choice import source_words
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, disk_bytes, memory_bytes, taken_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, taken_bytes
 from monai_ldmsr.outcome import Outcome
 from monai_ldmsr.settings import WorkSettings
 
@@ -134,7 +134,8 @@ def _planned(
         **said,
         size=size,
         source=one.source,
-        disk_bytes=disk_bytes(size, factor) - taken_bytes(output_dir / one.name),
+        disk_bytes=disk_bytes(size, factor, map_bytes(settings.maps, settings.tolerance, factor))
+        - taken_bytes(output_dir / one.name),
         memory_bytes=memory_bytes(size, factor, min(usual, n_slices), settings.maps),
     )
 

@@ -103,7 +103,7 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.needs import check_disk  # where a training has no readers of images
+    from monai_ldmsr.needs import check_disk, map_bytes  # where a training has no readers of images
     from monai_ldmsr.result_file import searched
     from monai_ldmsr.source_table import SourceTable
 
@@ -113,7 +113,8 @@ def super_resolve(
     folder = target.parent if file else target
     table = SourceTable(None if sources_csv is True else Path(sources_csv), folder) if sources_csv else None
 
-    check_disk(sources.sizes(), folder, chosen.factor)
+    per_voxel = map_bytes(chosen.maps, chosen.tolerance, chosen.factor)
+    check_disk(sources.sizes(), folder, chosen.factor, per_voxel)
 
     def work(place: Path) -> RunSummary:
         evaluator = open_evaluator(None, place, chosen)

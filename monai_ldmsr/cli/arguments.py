@@ -139,7 +139,10 @@ def add_setting_options(parser: Parser, *names: str, **defaults: Any) -> None:
             values = "{" + ",".join(map(str, one.choices)) + "}"
             metavar = values if one.choices else (one.word or name).rpartition("_")[2].upper()
             text = phrase(replace(one, choices=()), default).replace("%", "%%")
-            parser.add_argument(flag, dest=name, default=default, metavar=metavar, help=text)
+            if default is False:
+                parser.add_argument(flag, dest=name, action="store_true", help=one.help)
+            else:
+                parser.add_argument(flag, dest=name, default=default, metavar=metavar, help=text)
 
 
 def add_naming_options(parser: Parser) -> None:

@@ -21,6 +21,7 @@ from monai_ldmsr.errors import SettingsError
 
 __all__ = [
     "DIFFERENCE_COLOURS",
+    "ERROR_COLOURS",
     "Detail",
     "DetailBox",
     "DetailFigures",
@@ -35,6 +36,15 @@ ByteImage = npt.NDArray[np.uint8]
 
 #: Diverging, dark where nothing changed, distinguished by colour-blind readers: lower is blue, higher is orange.
 DIFFERENCE_COLOURS = ("#8fd0ff", "#1f6fb5", "#0d0f12", "#b5541a", "#ffc48a")
+
+#: Perceptually uniform (matplotlib's inferno): dark where little error is expected.
+ERROR_COLOURS = (
+    *("#000004", "#1b0c41", "#4a0c6b", "#781c6d", "#a52c60"),
+    *("#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4"),
+)
+
+#: Of the line around what is trusted, which the error's colours have not.
+_OUTLINE = (110, 231, 160)
 
 #: Colour limits hold this share of the differences, so that a few extreme pixels do not darken the rest.
 _DIFFERENCE_PERCENTILE = 99.5
@@ -98,6 +108,8 @@ class SlicePanel:
         window: ``(low, high)`` intensities shown as black and white in all three.
         spacing_mm: spacing of the result: distance between rows, and between columns.
         details: what is shown enlarged.
+        expected_error: ``(rows, columns)``, where it is known.
+        trusted: ``(rows, columns)``, above 0 where the error is expected within the tolerance; where that is known.
 
     Raises:
         SettingsError: when the three differ in shape, are not finite, or window or spacing are impossible.
@@ -116,6 +128,8 @@ class SlicePanel:
     window: tuple[float, float]
     spacing_mm: tuple[float, float]
     details: tuple[Detail, ...] = ()
+    expected_error: FloatImage | None = None
+    trusted: FloatImage | None = None
 
     def __post_init__(self) -> None:
         shapes = {image.shape for image in (self.source, self.bicubic, self.result)}
@@ -172,6 +186,8 @@ class PanelFigures:
         difference: data URI of result minus bicubic; where several pixels became one, the greatest difference of them.
         difference_limit: intensity of the outermost colours; values beyond share them.
         details: what is shown enlarged.
+        error: data URI of the expected error, with a line around what is trusted; empty where it is not known.
+        error_limit: intensity of the brightest colour; values beyond share it.
     """
 
     k: int
@@ -183,6 +199,8 @@ class PanelFigures:
     difference: str
     difference_limit: float
     details: tuple[DetailFigures, ...]
+    error: str = ""
+    error_limit: float = 0.0
 
 
 def draw_panel(panel: SlicePanel) -> PanelFigures:
@@ -192,6 +210,8 @@ def draw_panel(panel: SlicePanel) -> PanelFigures:
     shown = reduced_shape((rows, columns))
     enlarged = max(1, _COMFORTABLE_PX // columns) if shown == (rows, columns) else 0
     limit = difference_limit(panel.difference)
+    error = panel.expected_error
+    error_limit = 0.0 if error is None else difference_limit(error)
     return PanelFigures(
         k=panel.k,
         shape=(rows, columns),
@@ -202,7 +222,22 @@ def draw_panel(panel: SlicePanel) -> PanelFigures:
         difference=_png_uri(_difference_image(_strongest(panel.difference, shown), limit)),
         difference_limit=limit,
         details=tuple(_draw_detail(images, detail, panel.spacing_mm) for detail in panel.details),
+        error=""
+        if panel.expected_error is None
+        else _error_uri(panel.expected_error, panel.trusted, shown, error_limit),
+        error_limit=error_limit,
     )
+
+
+def _error_uri(error: FloatImage, trusted: FloatImage | None, shape: tuple[int, int], limit: float) -> str:
+    """The expected error, the greatest of pixels that became one; a line lies within what is trusted."""
+    index = np.rint(np.clip(_strongest(error, shape) / limit, 0, 1) * 255).astype(np.uint8)
+    colours = _palette(ERROR_COLOURS, 256)[index]
+    if trusted is not None:
+        inside = np.pad(_strongest(-(trusted > 0).astype(np.float32), shape) < 0, 1, mode="edge")
+        within = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        colours[inside[1:-1, 1:-1] & ~within] = _OUTLINE
+    return _png_uri(Image.fromarray(colours))
 
 
 def _draw_detail(images: Mapping[str, FloatImage], detail: Detail, spacing_mm: tuple[float, float]) -> DetailFigures:
@@ -302,12 +337,17 @@ def _difference_image(difference: FloatImage, limit: float) -> Image.Image:
     """Colour ``-limit..limit`` with an odd palette, so that zero has a colour of its own."""
     half = 127
     index = np.rint((np.clip(difference / limit, -1, 1) + 1) * half).astype(np.uint8)
-    anchors = np.array([[int(colour[n : n + 2], 16) for n in (1, 3, 5)] for colour in DIFFERENCE_COLOURS])
-    position = np.linspace(0, 2 * half, len(anchors))
-    palette = np.stack([np.interp(np.arange(2 * half + 1), position, channel) for channel in anchors.T], 1)
     image = Image.fromarray(index)
-    image.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    image.putpalette(_palette(DIFFERENCE_COLOURS, 2 * half + 1).tobytes())
     return image
+
+
+def _palette(colours: tuple[str, ...], n: int) -> ByteImage:
+    """``n`` colours (n, 3) from the first to the last of some."""
+    anchors = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in colours])
+    position = np.linspace(0, n - 1, len(anchors))
+    found = np.stack([np.interp(np.arange(n), position, channel) for channel in anchors.T], 1)
+    return np.asarray(np.rint(found), np.uint8)
 
 
 def _png_uri(image: Image.Image) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from monai_ldmsr.geometry import VolumeGeometry
-from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, SlicePanel, draw_panel
+from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, ERROR_COLOURS, SlicePanel, draw_panel
 from monai_ldmsr.report.sr_report import (
     NOISIER,
     PATTERN,
@@ -65,6 +65,9 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
         geometry_rows=geometry_rows(report),
         figures=[draw_panel(panel) for panel in panels],
         difference_colours=DIFFERENCE_COLOURS,
+        error_colours=ERROR_COLOURS,
+        trust_rows=trust_rows(report),
+        bars=contradiction_bars(report),
     )
 
 
@@ -305,6 +308,42 @@ def flat_rows(report: SRReport) -> list[tuple[str, str, str]]:
             f"{PATTERN} there is a warning.",
         ),
     ]
+
+
+def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
+    """Word how far the result is to be trusted: name, value, and what it means; none where nothing is known."""
+    if report.trust is None:
+        return []
+    unit, error, found = _unit(report.metrics.agreement), report.trust.expected_error, report.trust.contradiction
+    rows = []
+    if error is not None:
+        half = number(error.half_width_median, f"{unit}, 95th percentile {number(error.half_width_p95, unit)}")
+        rows.append(("Expected error", f"\u00b1 {half}", "Median half width of the interval, within the body."))
+    if error is not None and error.share_trusted is not None:
+        share = fixed(100 * error.share_trusted, 1, "%")
+        meaning = f"Share of the body's voxels that are expected to err by at most {number(error.tolerance, unit)}."
+        rows.append(("Trusted", share, meaning))
+    if found.rms:
+        level = None if found.alarm_level is None else found.alarm_level * found.noise
+        alarm = "There is no alarm level without calibration." if level is None else (
+            f"Alarm above {number(level, unit)}: {_count(len(found.alarms), 'slice')} of {len(found.rms)}."
+        )  # fmt: skip
+        meaning = f"How far the network alone strayed from what was measured, before that was corrected. {alarm}"
+        rows.append(("Contradicted, worst slice", number(max(found.rms), unit), meaning))
+    if report.trust.dial is not None:
+        rows.append(("Dial (detail)", plain(report.trust.dial), "0: the mean, truest; 1: a sample, least certain."))
+    return rows
+
+
+def contradiction_bars(report: SRReport) -> dict[str, Any] | None:
+    """A bar for each slice, in percent of the chart's height, and where the alarm level lies; None without slices."""
+    found = report.trust.contradiction if report.trust else None
+    if found is None or len(found.rms) < 2:
+        return None
+    level = 0.0 if found.alarm_level is None else found.alarm_level * found.noise
+    greatest = max(*found.rms, level) or 1.0
+    bars = [(round(100 * rms / greatest, 2), k in found.alarms) for k, rms in enumerate(found.rms)]
+    return {"bars": bars, "level": round(100 * level / greatest, 2), "greatest": greatest}
 
 
 def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
