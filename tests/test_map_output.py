@@ -104,7 +104,8 @@ def test_maps_are_dicom_objects_in_the_place_of_their_voxels(
 def test_objects_are_valid(tmp_path: Path, mapped: Path, modality: str) -> None:
     """By dciodvfy, which does not inflate."""
     make_series(tmp_path / "in", modality, (24, 20, 3))
-    _, _, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped)
+    _, _, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped, structured_report=True)
+    assert len(list((folder / "maps").iterdir())) == 4
     for path in (folder / "maps").glob("*.dcm"):
         image = pydicom.dcmread(path)
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -193,3 +194,38 @@ def test_maps_are_sent_where_they_are_asked_for(tmp_path: Path, mapped: Path) ->
     usual, all_ = set(images_below(folder)), set(images_below(folder, with_maps=True))
     assert usual == set((folder / "dicom").iterdir())
     assert all_ - usual == set((folder / "maps").iterdir())
+
+
+def numbers_in(report: pydicom.Dataset) -> dict[str, tuple[float, str]]:
+    """Each measurement of a Structured Report with its unit, by its code."""
+    found: dict[str, tuple[float, str]] = {}
+    items = [report]
+    while items:
+        item = items.pop()
+        items += item.get("ContentSequence", [])
+        if item.get("ValueType") == "NUM":
+            (value,) = item.MeasuredValueSequence
+            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            found[item.ConceptNameCodeSequence[0].CodeValue] = float(value.NumericValue), unit
+    return found
+
+
+def test_a_structured_report_has_the_figures_of_the_report(tmp_path: Path, mapped: Path) -> None:
+    make_series(tmp_path / "in", "CT", (64, 60, 3), PatientName=MARKER, PatientID=MARKER_ID)
+    _, written, folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped, structured_report=True)
+    report = pydicom.dcmread(folder / "maps" / "measurements.dcm")
+    metrics, found = written.report.metrics, numbers_in(report)
+    assert found["LAPLACE_RESULT"][0] == pytest.approx(metrics.result.laplacian_variance, rel=1e-5)
+    assert found["DISAGREEMENT"] == (pytest.approx(metrics.agreement.mean_abs, rel=1e-5, abs=1e-9), "[hnsf'U]")
+    assert report.PatientID == MARKER_ID
+    derived = {pydicom.dcmread(path).SOPInstanceUID for path in (folder / "dicom").glob("*.dcm")}
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert {one.ReferencedSOPInstanceUID for one in study.ReferencedSeriesSequence[0].ReferencedSOPSequence} == derived
+    assert ("structured report", 1) in [(one.kind, one.n_files) for one in written.report.outputs]
+    assert "maps/measurements.dcm" in written.files
+
+
+def test_without_the_option_there_is_no_structured_report(tmp_path: Path, bundle: Path) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 3))
+    folder = write_with_maps(tmp_path / "in", tmp_path / "out", bundle)[2]
+    assert {path.name for path in folder.iterdir()} == {"dicom", "report.html", "report.json"}

@@ -17,7 +17,9 @@ from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.report import (
     RESEARCH_NOTICE,
     Agreement,
+    Contradiction,
     DegradationSummary,
+    ExpectedError,
     FlatTissue,
     MetricSummary,
     ModelSummary,
@@ -27,6 +29,7 @@ from monai_ldmsr.report import (
     SlicePanel,
     SourceSummary,
     SRReport,
+    TrustSummary,
     render_html,
 )
 from monai_ldmsr.report.figures import Detail, DetailBox, draw_panel, find_edges
@@ -332,3 +335,39 @@ def test_equal_images_give_a_dark_difference():
     figures = draw_panel(panel(source=flat, bicubic=flat, result=flat))
     assert figures.difference_limit > 0
     assert len(np.unique(np.asarray(pixels(figures.difference)))) == 1
+
+
+def trust(**changes):
+    error = ExpectedError(3.0, 9.0, 6.5, 21.0, 0.9, True, "Calibrated on 20 patients of <all> modalities.", 20.0, 0.875)
+    strayed = Contradiction((2.0, 8.0, 4.0), 2.0, 3.0, (1,))
+    return TrustSummary(**{"expected_error": error, "contradiction": strayed, "dial": 0.5, **changes})
+
+
+def test_the_page_says_and_shows_where_it_guessed():
+    error = np.linspace(0, 30, 96 * 128).reshape(96, 128)
+    trusted = np.zeros((96, 128))
+    trusted[:40, :50] = 1
+    drawn = draw_panel(panel(expected_error=error, trusted=trusted))
+    image = np.asarray(pixels(drawn.error))
+    assert image.shape == (96, 128, 3)
+    assert 29 < drawn.error_limit <= 30
+    outline = (image == (110, 231, 160)).all(axis=2)
+    expected = np.zeros_like(outline)
+    expected[39, :50] = expected[:40, 49] = True
+    assert (outline == expected).all()
+    brightness = image.astype(float).sum(axis=2)[60:, 0]
+    assert (np.diff(brightness) >= -1).all(), "the larger the error, the brighter"
+    page = render_html(report(trust=trust()), [panel(expected_error=error, trusted=trusted)])
+    for words in ("Where it guessed", "&lt;all&gt;", "87.5", "8.00", "of 3.", "at most 20.0"):
+        assert words in page
+    assert page.count('<i style="height:') == 3
+    assert page.count('class="alarm"') == 1
+    assert re.search(r"<b style=.bottom:75(\.0)?%", page), "the alarm level is three quarters of the greatest"
+
+
+def test_a_page_without_maps_shows_none():
+    page = render_html(report(), [panel()])
+    assert "Where it guessed" not in page
+    alone = render_html(report(trust=trust(expected_error=None)), [panel()])
+    assert "The expected error of each voxel is not known" in alone
+    assert "v-error" not in alone.partition("<body>")[2]
