@@ -37,6 +37,7 @@ class ComputedCase:
         times: clock (``time.perf_counter``) at the start, after reading, after super-resolution.
         file_name: name of the volume file that is made of it; empty for what follows from case and source.
         maps: what is known of each voxel beside its value.
+        outside: in what the source is unlike what the model was trained for, in words.
         trust: how far the result is to be trusted; None where that is not known.
     """
 
@@ -51,6 +52,7 @@ class ComputedCase:
     times: tuple[float, float, float]
     file_name: str = ""
     maps: tuple[ResultMap, ...] = ()
+    outside: tuple[str, ...] = ()
     trust: TrustSummary | None = None
 
     @cached_property

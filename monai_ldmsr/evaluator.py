@@ -33,6 +33,7 @@ from monai_ldmsr.needs import MemoryBudget
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
+from monai_ldmsr.range_check import RangeCheck
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
@@ -157,6 +158,7 @@ class SeriesEvaluator:
         structured_report: whether figures are written as a Structured Report beside each DICOM result.
         outputs: what is made of each case beside images and report.
         maps: whether errors are expected, too: any of ``choices.MAPS`` but ``none``.
+        range_check: refuses what the model was not trained for; None refuses nothing.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.
@@ -180,6 +182,7 @@ class SeriesEvaluator:
         structured_report: bool = False,
         outputs: Sequence[CaseOutput] = (),
         maps: str = "none",
+        range_check: RangeCheck | None = None,
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -190,6 +193,7 @@ class SeriesEvaluator:
             moment(created), series_number, series_description, transfer_syntax, dicom_form, structured_report
         )
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
+        self.range_check = range_check
         self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())
         self.memory = MemoryBudget()
@@ -302,8 +306,9 @@ class SeriesEvaluator:
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
+            forced = self._checked(data)
             data |= self._inferred(inferer, volume, network, known)
-        described = {**self.network.describe(*known), **getattr(inferer, "describe", dict)()}
+        described = {**forced, **self.network.describe(*known), **getattr(inferer, "describe", dict)()}
         data |= {"image_noise": known[1], "pred_described": described}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described
@@ -325,6 +330,13 @@ class SeriesEvaluator:
         start = time.perf_counter()
         result = self._inferred(inferer, middle, self.network, known)["pred"]
         return read_s / volume.numel(), (time.perf_counter() - start) / result.numel()
+
+    def _checked(self, data: dict[str, Any]) -> dict[str, str]:
+        """Refuse what lies outside; add what the report says of it; and what was overridden, for the headers, too."""
+        if self.range_check is None:
+            return {}
+        data["outside"], overridden = self.range_check(data["source"], data["image"], data["image_intensity"])
+        return {"outside_of_training": overridden} if overridden else {}
 
     def _inferred(
         self, inferer: Inferer, volume: Tensor, network: SliceNetwork, known: tuple[str, float]

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_ldmsr.errors import SettingsError
 
-__all__ = ["BYTE_SUFFIXES", "byte_count", "real_number", "said", "whole_number"]
+__all__ = ["BYTE_SUFFIXES", "byte_count", "real_number", "said", "whole_number", "yes_or_no"]
 
 #: What a number of bytes may end in.
 BYTE_SUFFIXES: dict[str, int] = {suffix: 2 ** (10 * n) for n, suffix in enumerate(("", *"KMGT"))}
@@ -53,6 +53,23 @@ def whole_number(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> 
         most = "or more" if high >= 2**63 - 1 else f"to {high}"
         raise SettingsError(f"{name} is {said(value)}; give a whole number, {low} {most}.")
     return int(number)
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """A truth value, which may be given as text or as 0 or 1.
+
+    Raises:
+        SettingsError: it is none.
+
+    Example:
+        >>> yes_or_no("force", "true"), yes_or_no("force", 0)
+        (True, False)
+    """
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    found = known.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
+    if found is None:
+        raise SettingsError(f"{name} is {said(value)}; give true or false.")
+    return found
 
 
 def byte_count(name: str, value: Any) -> int:

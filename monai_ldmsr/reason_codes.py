@@ -76,6 +76,12 @@ class ReasonCode(str, Enum):
         "A series that this software made.",
         "Use the series that it was made from.",
     )
+    OUT_OF_RANGE = (
+        "OUT_OF_RANGE",
+        "The image lies outside of what the model was trained for: a phantom, a photograph, another kind of image, one "
+        "that was cut to a window, interpolated or super-resolved before, or pixels of a size that it has not seen.",
+        "Give the images as they were scanned, or use --force, which marks the result; and do not trust it.",
+    )
     NO_GEOMETRY = (
         "NO_GEOMETRY",
         "Position, orientation or spacing is missing, impossible, contradictory or in an unknown unit in at least one "

@@ -193,7 +193,7 @@ def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[st
 
 def _warnings(case: ComputedCase, metrics: MetricSummary) -> tuple[str, ...]:
     source, n_bounded, n_voxels = case.source, case.projection.n_bounded, case.result.numel()
-    found = [*(metrics.flat_tissue.warnings if metrics.flat_tissue else ()), *source.warnings]
+    found = [*case.outside, *(metrics.flat_tissue.warnings if metrics.flat_tissue else ()), *source.warnings]
     if isinstance(source, DicomSeries):
         found += lost_meaning(source.headers, source.modality)
     if case.trust is not None:

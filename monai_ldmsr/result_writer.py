@@ -110,6 +110,7 @@ class ResultWriter:
             times=times,
             file_name=self.file_name,
             maps=tuple(data.get("maps", ())),
+            outside=tuple(data.get("outside", ())),
             trust=data.get("pred_trust"),
         )
         checks: dict[str, FileCheck] = {}

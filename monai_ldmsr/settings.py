@@ -23,7 +23,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
 from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES, checked_syntax
-from monai_ldmsr.number_settings import byte_count, real_number, said, whole_number
+from monai_ldmsr.number_settings import byte_count, real_number, said, whole_number, yes_or_no
 from monai_ldmsr.operators import OPERATORS
 
 __all__ = ["Setting", "WorkSettings", "checked", "described", "one_of", "phrase", "setting", "takes_settings"]
@@ -145,6 +145,11 @@ class WorkSettings:
         partial(real_number, low=0.0),
         changes="headers",
         usual="no such mask",
+    )
+    force: bool = setting(
+        False,
+        "super-resolve what lies outside of what the model was trained for, too; report and DICOM headers say so",
+        yes_or_no,
     )
     device: str | None = setting(
         None,

@@ -11,6 +11,7 @@ import torch
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SourceError
 from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.metrics.latent import high_frequency_share
 from monai_ldmsr.settings import checked
 from monai_ldmsr.training.packed import is_packed, load_packed
 from monai_ldmsr.training.training_data import TrainingData
@@ -20,7 +21,7 @@ from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
 if TYPE_CHECKING:
     from monai_ldmsr.training.discovery import DatasetEntry
 
-__all__ = ["high_frequency_share", "load_training_volumes"]
+__all__ = ["load_training_volumes"]
 
 #: A volume whose share of power above half Nyquist is lower was interpolated: it would teach blur.
 MIN_HIGH_FREQUENCY_SHARE = 2e-3
@@ -87,22 +88,6 @@ def _load(dataset: TrainingData, split: str, halve_interpolated: bool, modality:
     return usable
 
 
-def high_frequency_share(image: FloatImage) -> float:
-    """Share of a slice's spectral power (mean removed) above half of Nyquist, 0 to 1.
-
-    Example:
-        >>> import numpy as np
-        >>> checkers = np.indices((32, 32)).sum(axis=0) % 2
-        >>> round(high_frequency_share(checkers.astype(np.float32)), 3)
-        1.0
-    """
-    window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
-    power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
-    rows, columns = (np.fft.fftfreq(n)[:, None] for n in image.shape)
-    high = np.hypot(rows, columns.T) > 0.25
-    return float(power[high].sum() / max(power.sum(), 1e-30))
-
-
 def _load_volume(
     entry: DatasetEntry, modality: str | None, halve_interpolated: bool, limits: ReadLimits
 ) -> TrainingVolume | None:
@@ -126,7 +111,8 @@ def _load_volume(
     halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
-    return TrainingVolume(entry.name, source.modality, entry.subject, tuple(slices), intensity, halved)
+    rows, columns, _ = (spacing * (2 if halved else 1) for spacing in source.geometry.spacing_mm)
+    return TrainingVolume(entry.name, source.modality, entry.subject, tuple(slices), intensity, halved, (rows, columns))
 
 
 def _is_interpolated(slices: list[FloatImage], intensity: IntensityMap) -> bool:
