@@ -388,15 +388,22 @@ class _CountedNetwork:
         self.factors, self.describe = network.factors, network.describe
         self.done = 0
 
-    def __call__(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
-        result = self.network(slices, modality, noise)
+    @property
+    def takes_places(self) -> bool:
+        """As the network does."""
+        return getattr(self.network, "takes_places", False)
+
+    def __call__(
+        self, slices: Tensor, modality: str | None = None, noise: float | None = None, **places: Any
+    ) -> Tensor:
+        result = self.network(slices, modality, noise, **places)
         self._count(len(slices))
         return result
 
-    def estimates(self, slices: Tensor, *known: Any) -> list[tuple[Tensor, Tensor]]:
+    def estimates(self, slices: Tensor, *known: Any, **places: Any) -> list[tuple[Tensor, Tensor]]:
         """See ``EstimatingNetwork``; only asked where the network is one."""
         assert isinstance(self.network, EstimatingNetwork)
-        result = self.network.estimates(slices, *known)
+        result = self.network.estimates(slices, *known, **places)
         self._count(len(slices))
         return result
 

@@ -58,7 +58,8 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
 
         Args:
             inputs: (1, 1, I, J, K) volume; slices lie across the last axis.
-            network: (B, 1, I, J) to (B, 1, fI, fJ), which has ``factors``.
+            network: (B, 1, I, J) to (B, 1, fI, fJ), which has ``factors``; where it has ``takes_places``, it is told by
+                ``places_mm`` how far each slice is from the first.
             args: passed to the network: modality and noise.
             kwargs: passed to the network.
 
@@ -68,7 +69,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         Raises:
             SettingsError: a slice that the network made is not of the size that its factors say.
         """
-        return self._fill(inputs, network, lambda slices: (network(slices, *args, **kwargs),))[0]
+        return self._fill(inputs, network, lambda slices, places: (network(slices, *args, **{**kwargs, **places}),))[0]
 
     def estimate(self, inputs: Tensor, network: EstimatingNetwork, *args: Any) -> tuple[Tensor, Tensor]:
         """Super-resolve as a call does, and expect the error of each voxel, in one pass.
@@ -79,18 +80,27 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         Raises:
             SettingsError: see a call.
         """
-        result, error = self._fill(inputs, network, lambda slices: network.estimates(slices, *args)[0])
+        result, error = self._fill(
+            inputs, network, lambda slices, places: network.estimates(slices, *args, **places)[0]
+        )
         return result, error
 
     def _fill(
-        self, inputs: Tensor, network: SliceNetwork, call: Callable[[Tensor], tuple[Tensor, ...]]
+        self, inputs: Tensor, network: SliceNetwork, call: Callable[[Tensor, Any], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """Volumes of what ``call`` makes of batches of slices."""
+        """Volumes of what ``call`` makes of batches of slices, and of where they lie if the network takes that."""
         # (K, 1, I, J) view: a batch of slices is then a plain range.
         slices = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0].movedim(-1, 0)
-        fine = _grid(inputs).upsampled(network.factors.whole)
+        grid = _grid(inputs)
+        fine, gap_mm = grid.upsampled(network.factors.whole), grid.spacing_mm[2]
+
+        def made_of(start: int, stop: int) -> tuple[Tensor, ...]:
+            places_mm = [k * gap_mm for k in range(start, stop)]
+            places = {"places_mm": places_mm} if getattr(network, "takes_places", False) else {}
+            return call(slices[start:stop].to(self.device), places)
+
         with torch.no_grad():
-            made = [one.to(slices.device) for one in call(slices[:1].to(self.device))]
+            made = [one.to(slices.device) for one in made_of(0, 1)]
             first = made[0]
             if (*first.shape[2:], len(slices)) != fine.shape:
                 raise SettingsError(
@@ -103,7 +113,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
             batch = max(1, min(self.batch_size, self.max_batch_pixels // first[0].numel()))
             for start in range(1, len(slices), batch):
                 stop = min(start + batch, len(slices))
-                for result, one in zip(results, call(slices[start:stop].to(self.device)), strict=True):
+                for result, one in zip(results, made_of(start, stop), strict=True):
                     result[start:stop] = one
         volumes = tuple(result.movedim(0, -1)[None] for result in results)
         if not isinstance(inputs, MetaTensor):

@@ -79,20 +79,23 @@ class RangeCheck:
 
     @torch.inference_mode()
     def _figures(self, source: DicomSeries | VolumeFile, scaled: Tensor, intensity: IntensityMap) -> VolumeFigures:
-        spacing_mm = source.geometry.spacing_mm[:2]
+        rows, columns, gap = source.geometry.spacing_mm
         places = spread_slices(scaled.shape[-1], N_SLICES)
         slices = [intensity.inverse(plain(scaled)[None, ..., k]) for k in places]
+        places_mm = [k * gap for k in places]
         device = next(self.network.parameters()).device
 
         def encode(image: Tensor) -> Tensor:
             return self.network.generator.codec.encode(image.to(device))
 
-        given_back = given_back_db(self.network, slices, intensity, source.modality)
-        return volume_figures(slices, intensity, source.modality, spacing_mm, encode, given_back)
+        given_back = given_back_db(self.network, slices, intensity, source.modality, places_mm[len(slices) // 2])
+        return volume_figures(slices, intensity, source.modality, (rows, columns), encode, given_back)
 
 
 @torch.inference_mode()
-def given_back_db(network: SuperResolver, slices: Sequence[Tensor], intensity: IntensityMap, modality: str) -> float:
+def given_back_db(
+    network: SuperResolver, slices: Sequence[Tensor], intensity: IntensityMap, modality: str, place_mm: float = 0.0
+) -> float:
     """By how much better than bicubic the network gives back the middle one of some slices, averaged over blocks.
 
     What the network made itself it gives back nearly exactly. Over its factors, and dials of 0, 0.5 and 1; 0 for slices
@@ -103,35 +106,37 @@ def given_back_db(network: SuperResolver, slices: Sequence[Tensor], intensity: I
         slices: (1, 1, h, w) in the source's unit.
         intensity: the volume's map to model range.
         modality: DICOM's term.
+        place_mm: how far the middle one is from the first slice of its volume.
     """
     if min(slices[0].shape[-2:]) < _LEAST_SIDE:
         return 0.0
     found = []
     for factor in FACTORS:
-        gain = _gain_db(network, factor, slices, intensity, modality, _FIRST_SIDE, (0.0,))
+        resolver = SuperResolver(network.generator, network.sampler, factor, modality=modality, seed=network.seed)
+        resolver.correlation_mm = network.correlation_mm
+        gain = _gain_db(resolver, slices, intensity, _FIRST_SIDE, (0.0,), place_mm)
         if gain > _FIRST_DB:  # a sample is given back only by the noise of a whole slice
-            gain = _gain_db(network, factor, slices, intensity, modality, _MOST_SIDE, _DIALS)
+            gain = _gain_db(resolver, slices, intensity, _MOST_SIDE, _DIALS, place_mm)
         found.append(gain)
     return max(found)
 
 
 def _gain_db(
-    network: SuperResolver,
-    factor: int,
+    resolver: SuperResolver,
     slices: Sequence[Tensor],
     intensity: IntensityMap,
-    modality: str,
     side: int,
     dials: Sequence[float],
+    place_mm: float,
 ) -> float:
     """By how many dB the best dial brings the middle slice back better than bicubic."""
+    factor = round(resolver.factors.i)
     height, width = (min(n, side) // factor * factor for n in slices[0].shape[-2:])
     sources = [AreaOperator(factor)(image[..., :height, :width]) for image in slices]
     goal, low = slices[len(slices) // 2][..., :height, :width], sources[len(slices) // 2]
     noise = volume_noise(intensity.forward(torch.stack(sources, dim=-1)[0]))
-    device = next(network.parameters()).device
-    resolver = SuperResolver(network.generator, network.sampler, factor, modality=modality, seed=network.seed)
-    mean, _, sample = resolver.predict(intensity.forward(low).to(device), noise, with_sample=max(dials) > 0)
+    scaled = intensity.forward(low).to(next(resolver.parameters()).device)
+    mean, _, sample = resolver.predict(scaled, noise, with_sample=max(dials) > 0, places_mm=[place_mm])
     assert mean is not None
 
     def error(image: Tensor) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import SimpleITK as sitk  # noqa: N813  # as SimpleITK's own documentation
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,7 +16,7 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.volumes import TrainingVolume
-from monai_ldmsr.transforms.source import project_volume
+from monai_ldmsr.transforms.source import plain, project_volume
 
 __all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "projected", "super_resolved"]
 
@@ -90,7 +92,9 @@ def super_resolved(
     if inferer is None:
         found = network(scaled, volume.modality, known)
     else:
-        found = inferer(stack, network, volume.modality, known)[0].permute(3, 0, 1, 2)
+        affine = None if volume.spacing_mm is None else np.diag([*volume.spacing_mm, 1.0])
+        placed = MetaTensor(stack, affine=torch.eye(4) if affine is None else torch.from_numpy(affine))
+        found = plain(inferer(placed, network, volume.modality, known))[0].permute(3, 0, 1, 2)
     return projected(found, source, volume, operator, consistency)
 
 

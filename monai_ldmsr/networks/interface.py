@@ -69,6 +69,7 @@ class EstimatingNetwork(SliceNetwork, Protocol):
         modality: str | None = None,
         noise: float | None = None,
         dials: Sequence[float] | None = None,
+        places_mm: Sequence[float] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """Super-resolve, and expect the error.
 
@@ -77,6 +78,8 @@ class EstimatingNetwork(SliceNetwork, Protocol):
             modality: likewise.
             noise: likewise.
             dials: details (0 to 1) that slices are wanted at; None takes that of a call alone.
+            places_mm: how far each slice is from the first one of its volume; only where the network has a true
+                ``takes_places``.
 
         Returns:
             For each dial the slices, equal to a call's in every bit, and their expected absolute errors in model range,

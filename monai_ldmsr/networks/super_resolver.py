@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
+
+#: Fields that a seed may have before they become another seed's.
+_SEEDS = 1_000_003
 
 __all__ = ["SuperResolver", "padding", "upsample_bicubic"]
 
@@ -42,9 +46,9 @@ class SuperResolver(SliceModule):
     """Conditional latent diffusion super-resolution of single slices; a ``SliceNetwork``.
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
-    that samples are made of depends on the seed and the slice's size alone and is the same for each slice, so that a
-    slice's result does not depend on its batch, and neighbouring slices do not flicker (fully correlated noise; compare
-    ISCS, 2602.04162).
+    that samples are made of depends on the seed, the slice's size and its place along the volume alone, so that a
+    slice's result does not depend on its batch. Neighbouring slices have noise that is correlated by their distance
+    (compare ISCS, arXiv 2602.04162): it neither flickers nor stands still while one scrolls.
 
     Args:
         generator: the networks.
@@ -59,6 +63,10 @@ class SuperResolver(SliceModule):
             was measured; None takes what a call says, and where it says nothing, estimates it slice by slice.
         seed: seed of the noise that samples are made of.
         margin: pixels of padding on each side at least, on the target grid.
+        correlation_mm: slices that are twice as far apart have independent noise; ``inf``: all have the same.
+
+    Attributes:
+        takes_places: calls may say where slices lie.
 
     Raises:
         SettingsError: when an argument is outside its range.
@@ -76,6 +84,7 @@ class SuperResolver(SliceModule):
         noise: float | None = None,
         seed: int = 0,
         margin: int = 16,
+        correlation_mm: float = 2.0,
     ) -> None:
         super().__init__()
         self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
@@ -91,8 +100,13 @@ class SuperResolver(SliceModule):
         self._modality = modality
         self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
         self.margin = margin
+        if not correlation_mm > 0:
+            raise SettingsError(f"correlation_mm is {correlation_mm}; give a distance above 0, or inf.")
+        self.correlation_mm = float(correlation_mm)
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    takes_places = True
 
     # A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
     # Label's own app for bundles, must find the same names here.
@@ -104,12 +118,25 @@ class SuperResolver(SliceModule):
         """Load weights of the generator."""
         return self.generator.load_state_dict(state_dict, strict, assign)
 
-    def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
-        """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``."""
+    def forward(
+        self,
+        slices: Tensor,
+        modality: str | None = None,
+        noise: float | None = None,
+        places_mm: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``.
+
+        Args:
+            slices: as there.
+            modality: likewise.
+            noise: likewise.
+            places_mm: how far each slice is from the first one of its volume; None for slices of volumes of their own.
+        """
         detail = self._dial(modality)
         with_sample = self._evaluations(detail) > 1
         self.check(slices, noise, with_sample)
-        mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample)
+        mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample, places_mm)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
         return mean + detail * (sample - mean)
@@ -120,6 +147,7 @@ class SuperResolver(SliceModule):
         modality: str | None = None,
         noise: float | None = None,
         dials: Sequence[float] | None = None,
+        places_mm: Sequence[float] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """Slices and their expected errors, see ``EstimatingNetwork``.
 
@@ -129,7 +157,7 @@ class SuperResolver(SliceModule):
         details = [self._dial(modality)] if dials is None else dials
         with_sample = max(map(self._evaluations, details)) > 1
         self.check(slices, noise, with_sample)
-        mean, log_scale, sample = self.predict(slices, noise, True, with_sample)
+        mean, log_scale, sample = self.predict(slices, noise, True, with_sample, places_mm)
         if mean is None or log_scale is None:
             raise RuntimeError("The mean was asked for.")
         found = []
@@ -146,6 +174,7 @@ class SuperResolver(SliceModule):
         detail, known = self._dial(modality), self._known_noise(noise)
         return {
             **self.sampler.describe(),
+            "correlation_mm": self.correlation_mm,
             "detail": detail,
             "noise": None if known is None else round(known, 3),
             "operator": self.operator,
@@ -154,14 +183,21 @@ class SuperResolver(SliceModule):
         }
 
     def predict(
-        self, slices: Tensor, noise: float | None = None, with_mean: bool = True, with_sample: bool = True
+        self,
+        slices: Tensor,
+        noise: float | None = None,
+        with_mean: bool = True,
+        with_sample: bool = True,
+        places_mm: Sequence[float] | None = None,
     ) -> Prediction:
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
         upsampled = upsample_bicubic(slices, self.factors.in_plane)
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
-        drawn = (self.sampler, *self._draw(padded)) if with_sample else (None, None, None)
+        drawn = (
+            (self.sampler, *self._draw(padded, places_mm or [0.0] * len(slices))) if with_sample else (None, None, None)
+        )
         prediction = self.generator(padded, self._degradation(slices, noise), *drawn, with_mean)
         inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
@@ -181,14 +217,26 @@ class SuperResolver(SliceModule):
     def _known_noise(self, measured: float | None) -> float | None:
         return measured if self._noise is None else self._noise
 
-    def _draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The same standard normal fields for each slice, drawn on the CPU so that every device sees the same."""
-        generator = torch.Generator().manual_seed(self.seed)
+    def _draw(self, image: Tensor, places_mm: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """A standard normal field for each slice, drawn on the CPU so that every device sees the same.
+
+        Between two fields, ``correlation_mm`` apart, lies a mixture of both that is standard normal, too.
+        """
         block = self.generator.codec.block
-        shapes = ((block**2, image.shape[-2] // block, image.shape[-1] // block), image.shape[1:])
-        latent, pixels = (
-            torch.randn((1, *shape), generator=generator).to(image).expand(len(image), *shape) for shape in shapes
-        )
+        shapes = [(block**2, image.shape[-2] // block, image.shape[-1] // block), tuple(image.shape[1:])]
+
+        @lru_cache(maxsize=2)
+        def field(number: int) -> list[Tensor]:
+            generator = torch.Generator().manual_seed((self.seed * _SEEDS + number) % 2**63)
+            return [torch.randn(shape, generator=generator) for shape in shapes]
+
+        drawn = []
+        for place in places_mm:
+            number, share = divmod(place / self.correlation_mm, 1.0)
+            angle = share * math.pi / 2
+            fields = zip(field(int(number)), field(int(number) + 1) if share else field(int(number)), strict=True)
+            drawn.append([a * math.cos(angle) + b * math.sin(angle) if share else a for a, b in fields])
+        latent, pixels = (torch.stack([one[n] for one in drawn]).to(image) for n in range(2))
         return latent, pixels
 
     def _degradation(self, slices: Tensor, measured_noise: float | None) -> Tensor:

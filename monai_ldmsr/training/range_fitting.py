@@ -40,7 +40,7 @@ def fit_training_range(
 
 
 def _figures(volume: TrainingVolume, encode: Callable[[Tensor], Tensor]) -> VolumeFigures:
-    spacing = volume.spacing_mm or (float("nan"),) * 2
+    spacing = (float("nan"),) * 2 if volume.spacing_mm is None else volume.spacing_mm[:2]
     slices = [torch.from_numpy(image)[None, None] for image in volume.slices]
     return volume_figures(slices, volume.intensity, volume.modality, spacing, encode)
 

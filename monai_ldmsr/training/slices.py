@@ -111,8 +111,9 @@ def _load_volume(
     halved = halve_interpolated and bool(slices) and _is_interpolated(slices, intensity)
     if halved:
         slices = [_halve(s) for s in slices]
-    rows, columns, _ = (spacing * (2 if halved else 1) for spacing in source.geometry.spacing_mm)
-    return TrainingVolume(entry.name, source.modality, entry.subject, tuple(slices), intensity, halved, (rows, columns))
+    rows, columns, gap = source.geometry.spacing_mm
+    spacing_mm = (2 * rows, 2 * columns, gap) if halved else (rows, columns, gap)
+    return TrainingVolume(entry.name, source.modality, entry.subject, tuple(slices), intensity, halved, spacing_mm)
 
 
 def _is_interpolated(slices: list[FloatImage], intensity: IntensityMap) -> bool:

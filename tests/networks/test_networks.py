@@ -292,6 +292,51 @@ def test_noise_is_estimated_once_a_volume_or_given() -> None:
     assert volume_noise(volume[..., 4:]) == pytest.approx(16.0, rel=0.2)
 
 
+def test_noise_of_slices_is_correlated_by_their_distance() -> None:
+    """Standard normal at each place; beyond twice the distance nothing is left in common; the same for each batch."""
+    resolver, image = make_resolver(correlation_mm=2.0), torch.zeros(1, 1, 96, 96)
+    places = [0.0, 0.5, 1.0, 2.0, 3.0, 4.5]
+    latent, pixels = resolver._draw(image, places)
+    assert latent.shape == (6, 16, 24, 24)
+    assert pixels.shape == (6, 1, 96, 96)
+    for fields in (latent, pixels):
+        flat = fields.flatten(1)
+        assert flat.std(dim=1).tolist() == pytest.approx([1.0] * 6, abs=0.05)
+        common = torch.corrcoef(flat)[0]
+        angles = [min(place / 2, 2.0) * math.pi / 2 for place in places]
+        expected = [math.cos(angle) if angle < math.pi / 2 else 0.0 for angle in angles]
+        assert common.tolist() == pytest.approx(expected, abs=0.06)
+    for n, place in enumerate(places):
+        alone = resolver._draw(image, [place])
+        assert torch.equal(alone[0][0], latent[n])
+        assert torch.equal(alone[1][0], pixels[n])
+    frozen, _ = make_resolver(correlation_mm=math.inf)._draw(image, places)
+    assert torch.equal(frozen, frozen[:1].expand_as(frozen))
+    with pytest.raises(SettingsError, match="correlation_mm"):
+        make_resolver(correlation_mm=0.0)
+
+
+def test_a_volume_tells_its_slices_where_they_lie() -> None:
+    """Whatever the batch; by the distance of slices of the affine; and networks that do not care are not told."""
+    from monai.data import MetaTensor
+
+    resolver = make_resolver()
+    volume = torch.rand(1, 1, 12, 20, 1).expand(1, 1, 12, 20, 5).contiguous()
+    affine = torch.diag(torch.tensor([0.5, 0.5, 3.0, 1.0], dtype=torch.float64))
+    placed = MetaTensor(volume, affine=affine)
+    results = [VolumeInferer(batch_size=n)(placed, resolver) for n in (1, 2, 5)]
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], atol=1e-5, rtol=0)
+    with torch.no_grad():
+        third = resolver(volume[..., 2], places_mm=[6.0])
+        estimated, _ = VolumeInferer().estimate(placed, resolver)
+    torch.testing.assert_close(results[0].as_tensor()[..., 2], third, atol=1e-5, rtol=0)
+    torch.testing.assert_close(estimated.as_tensor(), results[0].as_tensor(), atol=1e-5, rtol=0)
+    assert float((results[0][..., 4] - results[0][..., 0]).abs().mean()) > 1e-3, "the same noise stands still"
+    same = VolumeInferer()(placed, make_resolver(correlation_mm=math.inf))
+    torch.testing.assert_close(same[..., 4], same[..., 0], atol=1e-5, rtol=0)
+
+
 def test_volume_inferer_agrees_with_slices_and_monai() -> None:
     from monai.data import MetaTensor
     from monai.inferers import SliceInferer

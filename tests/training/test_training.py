@@ -17,10 +17,10 @@ from places import BUNDLES
 from volume_files import textured, write_manifest
 
 from monai_ldmsr.errors import TrainingError
+from monai_ldmsr.metrics.latent import high_frequency_share
 from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
 from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import TimeBudget, check_codec
-from monai_ldmsr.metrics.latent import high_frequency_share
 
 CONFIGS = BUNDLES / "ldm_sr" / "configs"
 SPLITS = {"a": "train", "b": "train", "c": "test"}
