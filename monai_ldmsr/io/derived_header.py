@@ -144,8 +144,9 @@ def shared_header(
     stored = first.get("SeriesNumber")
     source_number = None if stored in (None, "") else int(stored)
     number = result_number(source_number, int(factors.i), place, derivation.series_number)
+    is_forced = "outside_of_training" in derivation.settings
     description = result_description(
-        _text(first, "SeriesDescription"), str(factors), label, derivation.series_description
+        _text(first, "SeriesDescription"), str(factors), label, derivation.series_description, is_forced
     )
     # What is written under a UID stays the same; the usual number and text follow from the source.
     is_usual = not place and derivation.series_number is None and derivation.series_description is None

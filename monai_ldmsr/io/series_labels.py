@@ -119,22 +119,27 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
     return result
 
 
-def result_description(source: str, factor: str | int, label: str = "", given: str | None = None) -> str:
+def result_description(
+    source: str, factor: str | int, label: str = "", given: str | None = None, forced: bool = False
+) -> str:
     """Series Description of a result, of at most 64 characters; what distinguishes volumes is never cut.
 
     Args:
         source: Series Description of the source.
         factor: factor of super-resolution.
         label: what distinguishes the volume from others of its series.
-        given: text that the user gave, in place of all but the label.
+        given: text that the user gave, in place of all but the label and that it was forced.
+        forced: whether the source lies outside of what the model was trained for.
 
     Example:
         >>> result_description("t2_tse", 2, "TE 4.6 ms")
         'SR x2 (research) TE 4.6 ms t2_tse'
     """
+    if forced and given is not None:
+        label = f"forced {label}".strip()
     if given is not None:
         return f"{given[: _MAX_DESCRIPTION - len(label) - 1].strip()} {label}".strip() if label else given.strip()
-    words = (f"SR x{factor} (research)", label, source)
+    words = (f"SR x{factor} (research{', forced' if forced else ''})", label, source)
     return " ".join(filter(None, words))[:_MAX_DESCRIPTION].strip()
 
 

@@ -1,0 +1,56 @@
+"""What the model was not trained for: refused by command and Python, or forced and marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from dicom_fixtures import make_series
+
+from monai_ldmsr import super_resolve, super_resolve_image
+from monai_ldmsr.cli import main
+from monai_ldmsr.errors import SourceError
+
+
+def micrograph(folder: Path) -> Path:
+    """A DICOM series whose pixels have 0.02 mm."""
+    make_series(folder, "MR", shape=(40, 48, 2), PixelSpacing=[0.02, 0.02])
+    return folder
+
+
+def test_a_volume_outside_is_a_listed_failure_with_value_and_range(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["run", str(micrograph(tmp_path / "in")), str(tmp_path / "out"), "--device", "cpu"])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    (case,) = summary["series"]
+    assert code == 2
+    assert case["reason"] == "OUT_OF_RANGE"
+    assert "its pixels have 0.02 mm (0.43 to 1.6)" in case["message"]
+    assert "--force" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+
+
+def test_force_marks_report_and_series(tmp_path: Path) -> None:
+    super_resolve(micrograph(tmp_path / "in"), tmp_path / "out", device="cpu", force=True)
+    (report,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/report.json"))
+    assert report["warnings"][0].startswith("FORCED: the volume lies outside of what the model was trained for")
+    assert "0.02 mm" in report["settings"]["outside_of_training"]
+    images = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").glob("*/dicom/*.dcm"))]
+    assert len(images) == 2
+    for image in images:
+        assert "outside_of_training=its pixels have 0.02 mm" in image.DerivationDescription
+        assert "forced" in image.SeriesDescription
+
+
+def test_an_image_in_memory_is_refused_and_forced_alike(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(  # type: ignore[attr-defined, no-untyped-call]
+        np.random.default_rng(0).integers(0, 900, (40, 40, 2)).astype(np.int16), np.diag([0.02, 0.02, 3.0, 1.0])
+    )
+    with pytest.raises(SourceError, match=r"0\.02 mm"):
+        super_resolve_image(image, modality="MR", device="cpu")
+    assert super_resolve_image(image, modality="MR", device="cpu", force=True).shape == (80, 80, 2)
