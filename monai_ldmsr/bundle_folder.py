@@ -14,6 +14,7 @@ __all__ = [
     "BASELINES",
     "CALIBRATION_FILE",
     "DEFAULT_BUNDLE",
+    "RANGE_FILE",
     "BundleInfo",
     "available_bundles",
     "bundle_info",
@@ -27,6 +28,9 @@ DEFAULT_BUNDLE, BASELINES = "ldm_sr", "srgan_sr"
 
 #: Name of a bundle's calibration, beside its weights.
 CALIBRATION_FILE = "calibration.json"
+
+#: Name of what its weights were trained for, likewise.
+RANGE_FILE = "training_range.json"
 
 
 @dataclass(frozen=True)

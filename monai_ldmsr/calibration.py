@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.bundle_folder import CALIBRATION_FILE, DEFAULT_BUNDLE, find_bundle
+import torch
+
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE, DEFAULT_BUNDLE, RANGE_FILE, find_bundle
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, coverage_figures
@@ -14,8 +16,11 @@ from monai_ldmsr.evaluation.coverage import NOISE_GREY, CoverageMeasurement
 from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.io.limits import ReadLimits
+from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
-from monai_ldmsr.training.training_data import open_dataset
+from monai_ldmsr.training.range_fitting import fit_training_range
+from monai_ldmsr.training.slices import load_training_volumes
+from monai_ldmsr.training.training_data import TrainingData, open_dataset
 from monai_ldmsr.uncertainty import Calibration, load_calibration
 from monai_ldmsr.workflow import load_super_resolver
 
@@ -39,6 +44,9 @@ def calibrate(
     progress: EvaluationProgress | None = None,
 ) -> tuple[Calibration, Table]:
     """Choose intervals, masks and alarms on the calibration split, and write them beside the bundle's weights.
+
+    What the weights were trained for, which other volumes are refused by, is taken from the training split and written
+    beside them, too.
 
     Args:
         dataset_dir: see :func:`~monai_ldmsr.workflow.train`.
@@ -64,6 +72,8 @@ def calibrate(
     about = {"slices_per_patient": slices_per_patient, "noise_grey": list(NOISE_GREY)}
     calibration = calibration_of(found, sha256, settings, about)
     calibration.write(_place(bundle))
+    named = None if split_file is None else Path(split_file)
+    _write_training_range(open_dataset(Path(dataset_dir), Path(), named, limits), bundle, modality, device)
     return calibration, coverage_figures(found, calibration)
 
 
@@ -105,6 +115,17 @@ def measure_coverage(
         dataset_dir, split, bundle, split_file, slices_per_patient, modality, device, limits, progress
     )
     return coverage_figures(found, calibration)
+
+
+@torch.inference_mode()
+def _write_training_range(data: TrainingData, bundle: str | Path, modality: str | None, device: str | None) -> None:
+    network, model = load_super_resolver(bundle)
+    if not isinstance(network, SuperResolver):
+        return
+    encode = on_device(network, device or "cpu").generator.codec.encode
+    volumes = load_training_volumes(data, "train", halve_interpolated=False, modality=modality)
+    found = fit_training_range(volumes, lambda image: encode(image.to(device or "cpu")), model.weights_sha256)
+    found.write(_place(bundle).with_name(RANGE_FILE))
 
 
 def _place(bundle: str | Path) -> Path:

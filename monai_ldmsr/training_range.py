@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from monai_ldmsr.bundle_folder import RANGE_FILE
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.latent import high_frequency_share, latent_figures
@@ -28,7 +29,6 @@ from monai_ldmsr.transforms.intensity import IntensityMap
 
 __all__ = [
     "N_SLICES",
-    "RANGE_FILE",
     "Finding",
     "LatentRange",
     "ModalityRange",
@@ -37,9 +37,6 @@ __all__ = [
     "load_training_range",
     "volume_figures",
 ]
-
-#: Name of a bundle's training range, beside its weights.
-RANGE_FILE = "training_range.json"
 
 #: CT that is cut above this many HU has lost metal, as usual, and was not cut to a window.
 _METAL_HU = 2900.0

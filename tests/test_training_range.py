@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monai_ldmsr.bundle_folder import RANGE_FILE
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.metrics.latent import N_LATENT_FIGURES, high_frequency_share, latent_figures
 from monai_ldmsr.networks.latent_codec import block_dct_basis
 from monai_ldmsr.training.range_fitting import fit_latents, fit_training_range
 from monai_ldmsr.training.volumes import TrainingVolume
 from monai_ldmsr.training_range import (
-    RANGE_FILE,
     LatentRange,
     ModalityRange,
     TrainingRange,

@@ -32,7 +32,8 @@ def add(commands: Commands) -> None:
         "Degrade slices of the calibration split of DATA by 2, 3 and 4, with noise and without, super-resolve them, "
         "and choose how wide intervals must be to hold 90 % of the voxels of new patients, which expected errors may "
         "be trusted at a tolerance, and which contradiction of the source is an alarm. Writes models/calibration.json "
-        "into the bundle, for its weights alone. With --test nothing is written: it measures what the calibration "
+        "into the bundle, for its weights alone, and models/training_range.json, what the training split is like: "
+        "volumes unlike that are refused. With --test nothing is written: it measures what the calibration "
         "promised, on the patients of the test split. Both print the share of voxels within the interval, as means "
         "over patients.",
     )

@@ -35,16 +35,16 @@ def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Te
         >>> describe_degradation(torch.tensor([[4.0, 1.0]]), torch.tensor([0]), torch.tensor([3.0]))
         tensor([[1., 0., 1., 0., 0., 1.]])
     """
-    seen_as = _planes(operator.device)[operator.to(torch.long)]
+    seen_as = _planes(tuple(one.plane for one in OPERATORS.values()), operator.device)[operator.to(torch.long)]
     planes = functional.one_hot(seen_as, CONDITIONS - 3).to(factors)
     return torch.cat([factors.log2() / 2, planes, (1 + noise)[:, None].log2() / 2], dim=1)
 
 
 @lru_cache(maxsize=16)
-def _planes(device: torch.device) -> Tensor:
+def _planes(by_place: tuple[int, ...], device: torch.device) -> Tensor:
     """Planes by place, kept on a device: nothing may be copied to it while an iteration is recorded."""
     with torch.inference_mode(False):
-        return torch.tensor([one.plane for one in OPERATORS.values()], device=device)
+        return torch.tensor(by_place, device=device)
 
 
 class ConditionalUNet(nn.Module):
