@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -35,35 +34,11 @@ from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.range_check import RangeCheck
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
+from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunShare
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
 
 __all__ = ["Progress", "RunProgress", "SeriesEvaluator", "SourceDataset"]
-
-
-@dataclass(frozen=True)
-class RunProgress:
-    """How far a run is.
-
-    Args:
-        case: name of the case that is worked on.
-        number: its number, from 1.
-        n_cases: number of cases.
-        done: number of its slices that are computed.
-        n_slices: number of its slices.
-        share: share of the whole run that is computed, by pixels of results.
-    """
-
-    case: str
-    number: int
-    n_cases: int
-    done: int
-    n_slices: int
-    share: float
-
-
-#: Called after each batch of slices.
-Progress = Callable[[RunProgress], None]
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
@@ -220,7 +195,7 @@ class SeriesEvaluator:
         rows = [] if table is None else source_rows(found, self.dataset.skipped, self.dataset.root, self.dataset.limits)
         if table is not None:
             table.write(rows, self.summary)
-        share = _Share([0 if size is None else size.voxels for size in self.dataset.sizes().values()])
+        share = RunShare([0 if size is None else size.voxels for size in self.dataset.sizes().values()])
         for n, one in enumerate(found, start=1):
             log.info("%d of %d: %s", n, len(found), one.name)
             count = None if progress is None else partial(share.count, progress, one.name, n)
@@ -302,7 +277,7 @@ class SeriesEvaluator:
         read = time.perf_counter()
         volume = data["image"][None]
         known = (data["source"].modality, volume_noise(volume))
-        network = self.network if progress is None else _CountedNetwork(self.network, volume.shape[-1], progress)
+        network = self.network if progress is None else CountedNetwork(self.network, volume.shape[-1], progress)
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
@@ -362,51 +337,3 @@ class SeriesEvaluator:
         if isinstance(source, DicomSeries | VolumeFile):
             return SourceSize(source.geometry.shape, source.voxels.itemsize)
         return source_size(source, self.dataset.limits)
-
-
-class _Share:
-    """How much of a run is computed; what fails is taken out of it."""
-
-    def __init__(self, voxels: list[int]) -> None:
-        self._left, self._done = voxels, 0.0
-
-    def count(self, progress: Progress, case: str, number: int, done: int, n_slices: int) -> None:
-        here = self._left[number - 1] * done / n_slices
-        share = (self._done + here) / max(1, self._done + sum(self._left))
-        progress(RunProgress(case, number, len(self._left), done, n_slices, share))
-
-    def end(self, number: int, is_done: bool) -> None:
-        self._done += self._left[number - 1] if is_done else 0
-        self._left[number - 1] = 0
-
-
-class _CountedNetwork:
-    """A slice network that reports how many slices it has done."""
-
-    def __init__(self, network: SliceNetwork, n_slices: int, progress: Callable[[int, int], None]) -> None:
-        self.network, self.n_slices, self.progress = network, n_slices, progress
-        self.factors, self.describe = network.factors, network.describe
-        self.done = 0
-
-    @property
-    def takes_places(self) -> bool:
-        """As the network does."""
-        return getattr(self.network, "takes_places", False)
-
-    def __call__(
-        self, slices: Tensor, modality: str | None = None, noise: float | None = None, **places: Any
-    ) -> Tensor:
-        result = self.network(slices, modality, noise, **places)
-        self._count(len(slices))
-        return result
-
-    def estimates(self, slices: Tensor, *known: Any, **places: Any) -> list[tuple[Tensor, Tensor]]:
-        """See ``EstimatingNetwork``; only asked where the network is one."""
-        assert isinstance(self.network, EstimatingNetwork)
-        result = self.network.estimates(slices, *known, **places)
-        self._count(len(slices))
-        return result
-
-    def _count(self, n_slices: int) -> None:
-        self.done += n_slices
-        self.progress(self.done, self.n_slices)

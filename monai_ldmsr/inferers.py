@@ -58,8 +58,8 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
 
         Args:
             inputs: (1, 1, I, J, K) volume; slices lie across the last axis.
-            network: (B, 1, I, J) to (B, 1, fI, fJ), which has ``factors``; where it has ``takes_places``, it is told by
-                ``places_mm`` how far each slice is from the first.
+            network: (B, 1, I, J) to (B, 1, fI, fJ), which has ``factors``; where it has ``takes_places``, it gets
+                ``places_mm``, how far each slice is from the first.
             args: passed to the network: modality and noise.
             kwargs: passed to the network.
 

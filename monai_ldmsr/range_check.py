@@ -35,7 +35,7 @@ class RangeCheck:
     """Refuse volumes that are unlike those that the model was trained on.
 
     Args:
-        training_range: of the weights; None refuses nothing, and says so.
+        training_range: what the weights were trained for; None refuses nothing, and says so.
         network: the network that volumes are for; its codec sees them.
         force: refuse nothing.
     """

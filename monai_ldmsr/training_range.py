@@ -73,7 +73,7 @@ class VolumeFigures:
     """What is compared with the training's.
 
     Args:
-        spacing_mm: of rows and columns.
+        spacing_mm: spacing of rows and columns.
         noise_grey: standard deviation of noise, grey levels of 255.
         saturated_share: share of voxels that have the greatest value, where that can be a cut.
         fine_share: share of power above half of Nyquist, median over slices.
@@ -96,7 +96,7 @@ class LatentRange:
     """Latents of training patients, each counted alike.
 
     Args:
-        mean: of each figure.
+        mean: mean of each figure.
         precision: inverse of their covariance.
         left_out: 99th percentile of distances of patients by the statistics of the others.
         refuses: whether distances can refuse a volume; not where only small cut-outs were trained on.
@@ -242,7 +242,7 @@ def volume_figures(
         slices: (1, 1, h, w) in the source's unit; at most eight, evenly spread, are looked at.
         intensity: the volume's map to model range.
         modality: DICOM's term.
-        spacing_mm: of rows and columns.
+        spacing_mm: spacing of rows and columns.
         encode: see :func:`~monai_ldmsr.metrics.latent.latent_figures`.
         given_back: see :func:`~monai_ldmsr.range_check.given_back_db`.
     """

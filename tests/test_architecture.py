@@ -28,7 +28,7 @@ LAYERS = [
     {"degradation", "noise_level"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"settings"},
-    {"bundle_config", "consistency", "reference", "run_summary", "uncertainty"},
+    {"bundle_config", "consistency", "reference", "run_progress", "run_summary", "uncertainty"},
     {"transforms", "inferers"},
     {"training_range"},
     {"training", "assessment", "range_check", "source_table", "case", "needs"},

@@ -196,7 +196,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
         _ALL,
         "General Series",
         "SeriesDescription",
-        "begins with 'SR x2 (research)' or '(research, forced)' and what tells volumes apart, 64 letters; or as given",
+        "begins with 'SR x2 (research)' or '(research, forced)' and what distinguishes volumes, 64 letters; or given",
     ),
     (Fate.NEW, _CT_MR, "General Series", "SeriesDate SeriesTime", "when the result was made"),
     (Fate.NEW, _ALL, "SOP Common", "InstanceCreationDate InstanceCreationTime", "when the result was made"),

@@ -29,7 +29,7 @@ def fit_training_range(
     """Figures of all modalities.
 
     Args:
-        volumes: of the training patients, as scanned (nothing halved for being smooth).
+        volumes: volumes of the training patients, as scanned (nothing halved for being smooth).
         encode: see :func:`~monai_ldmsr.metrics.latent.latent_figures`.
         weights_sha256: hash of the weights that were trained on them.
     """

@@ -30,7 +30,7 @@ class TrainingVolume:
         slices: two-dimensional float32 images in the source's unit.
         intensity: the volume's map to model range.
         halved: whether the slices were averaged 2x2, being interpolated.
-        spacing_mm: of rows, columns and slices; None where it is not known, as of packed volumes.
+        spacing_mm: spacing of rows, columns and slices; None where it is not known, as of packed volumes.
     """
 
     name: str
