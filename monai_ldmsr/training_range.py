@@ -273,11 +273,13 @@ def load_training_range(path: str | Path, weights_sha256: str) -> TrainingRange 
 
     Args:
         path: the file.
-        weights_sha256: hash of the weights that it must belong to.
+        weights_sha256: hash of the weights that it must belong to; empty where none were loaded, which have none.
 
     Raises:
         WeightsError: it is damaged, or was made for other weights.
     """
+    if not weights_sha256:
+        return None
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:

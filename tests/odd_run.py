@@ -51,8 +51,11 @@ class NearestNeighbour(SuperResolver):
     """What describes itself as the network does, and repeats pixels; it knows no errors."""
 
     estimates = None  # type: ignore[assignment]
+    takes_places = False
 
-    def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, slices: Tensor, modality: str | None = None, noise: float | None = None
+    ) -> Tensor:
         rows, columns = self.factors.in_plane
         return slices.repeat_interleave(int(rows), -2).repeat_interleave(int(columns), -1)
 
