@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from monai_ldmsr.bundle_folder import RANGE_FILE
+from monai_ldmsr.choices import MODALITIES
 from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.latent import high_frequency_share, latent_figures
@@ -214,7 +215,7 @@ class TrainingRange:
         """What is outside, of the modality; where that is not known, of the one that it is nearest to."""
         if modality in self.modalities:
             return self.modalities[modality].findings(volume)
-        if modality in ("CT", "MR", "PT"):
+        if modality in MODALITIES:
             return [Finding(f"its modality is {modality} ({', '.join(self.modalities)})", True)]
         of_each = [one.findings(volume) for one in self.modalities.values()]
         return min(of_each, key=lambda found: (sum(one.refuses for one in found), len(found)), default=[])

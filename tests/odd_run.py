@@ -41,8 +41,17 @@ def nearest_bundle(parent: Path) -> Path:
     parts = yaml.safe_load(config.read_text())
     parts["generator"] = {"_target_": "torch.nn.Identity"}
     parts["network_def"]["_target_"] = "odd_run.NearestNeighbour"
+    parts["range_check"] = None
     parts["loaded_sha256"] = "@_meta_::weights_sha256"
-    unused = ("latent_channels", "denoiser_channels", "denoiser_blocks", "codec", "denoiser", "weights")
+    unused = (
+        "latent_channels",
+        "denoiser_channels",
+        "denoiser_blocks",
+        "codec",
+        "denoiser",
+        "weights",
+        "training_range",
+    )
     config.write_text(yaml.safe_dump({key: part for key, part in parts.items() if key not in unused}, sort_keys=False))
     return folder
 
