@@ -33,8 +33,8 @@ _LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 8
 #: contradicted for each of the source.
 _MAPS = {"none": (0, 0), "error": (0, 5), "all": (4, 5)}
 
-#: Bytes on disk of a voxel of each map (measured on CT and MR: 0.94 and 0.96, 0.01, and 2 for noise).
-_PER_ERROR, _PER_MASK, _PER_CONTRADICTION = 1.0, 0.05, 2.0
+#: Bytes on disk of a voxel of each map (measured on CT, MR and PET: up to 1.5, 0.02 and 2).
+_PER_ERROR, _PER_MASK, _PER_CONTRADICTION = 1.5, 0.05, 2.0
 
 #: Pixels of pictures in a report, as so many slices of the result, of about a byte each; and its text.
 _PANELS, _REPORT_BYTES = 12, 2**17
