@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,12 +15,14 @@ import pytest
 import SimpleITK
 from case_maps import mapped_bundle, write_with_maps
 from dicom_fixtures import MARKER, MARKER_ID, make_series
+from dicom_peers import scp
 from dicom_validators import has_validators, run_dciodvfy
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pynetdicom import evt
 
 from monai_ldmsr.cli import main
 from monai_ldmsr.io.parametric_map import rounded
-from monai_ldmsr.pacs.sending import images_below
+from monai_ldmsr.pacs.sending import images_below, parse_destination
 
 ORIENTATION = "ImageOrientationPatient"
 NAMES = ("error", "trusted", "contradiction")
@@ -229,3 +232,27 @@ def test_without_the_option_there_is_no_structured_report(tmp_path: Path, bundle
     make_series(tmp_path / "in", "CT", (24, 20, 3))
     folder = write_with_maps(tmp_path / "in", tmp_path / "out", bundle)[2]
     assert {path.name for path in folder.iterdir()} == {"dicom", "report.html", "report.json"}
+
+
+@pytest.mark.parametrize("takes_deflated", [True, False])
+def test_maps_reach_a_pacs_whole_in_a_form_that_it_takes(tmp_path: Path, mapped: Path, takes_deflated: bool) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 3))
+    folder = write_with_maps(tmp_path / "in", tmp_path / "out", mapped, structured_report=True)[2]
+    taken: dict[str, pydicom.Dataset] = {}
+
+    def store(event: Any) -> int:
+        image = event.dataset
+        image.file_meta = event.file_meta
+        taken[image.SOPInstanceUID] = image
+        return 0
+
+    syntaxes = [ExplicitVRLittleEndian, *([DeflatedExplicitVRLittleEndian] if takes_deflated else [])]
+    with scp([(evt.EVT_C_STORE, store)], syntaxes=syntaxes) as peer:
+        outcome = parse_destination(str(peer), with_maps=True).deliver(folder)
+    assert outcome.complete
+    assert outcome.n_instances == 3 + 4
+    for path in (folder / "maps").iterdir():
+        own = pydicom.dcmread(path)
+        other = taken[own.SOPInstanceUID]
+        assert other.file_meta.TransferSyntaxUID == syntaxes[-1]
+        assert not [element for element in own if other[element.tag] != element]
