@@ -11,13 +11,14 @@ import torch
 from monai_ldmsr.bundle_folder import CALIBRATION_FILE, DEFAULT_BUNDLE, RANGE_FILE, find_bundle
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError, WeightsError
-from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, coverage_figures
+from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, check_patients, coverage_figures
 from monai_ldmsr.evaluation.coverage import NOISE_GREY, CoverageMeasurement
 from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.networks import SuperResolver
+from monai_ldmsr.networks import LatentGenerator, SuperResolver
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
+from monai_ldmsr.training.packed import is_packed, lacks_split
 from monai_ldmsr.training.range_fitting import fit_training_range
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.training_data import TrainingData, open_dataset
@@ -120,7 +121,11 @@ def measure_coverage(
 @torch.inference_mode()
 def _write_training_range(data: TrainingData, bundle: str | Path, modality: str | None, device: str | None) -> None:
     network, model = load_super_resolver(bundle)
-    if not isinstance(network, SuperResolver):
+    try:
+        has_split = not lacks_split(data, "train") and (is_packed(data) or bool(data.entries("train")))
+    except SettingsError:
+        has_split = False
+    if not (has_split and isinstance(network, SuperResolver) and isinstance(network.generator, LatentGenerator)):
         return
     encode = on_device(network, device or "cpu").generator.codec.encode
     volumes = load_training_volumes(data, "train", halve_interpolated=False, modality=modality)
@@ -154,6 +159,8 @@ def _measured(
         if not isinstance(network, EstimatingNetwork):
             raise SettingsError("The network of this bundle expects no errors, so there is nothing to calibrate.")
         volumes = load_evaluation_volumes(data, split, modality, limits)
+        if split == "calibration":
+            check_patients(len({volume.subject for volume in volumes}))
         network = on_device(network, device or "cpu")
         measurements.append(CoverageMeasurement(volumes, network, factor, slices_per_patient, device=device or "cpu"))
     steps = EvaluationSteps(volumes, sum(one.n_pixels() for one in measurements), progress)

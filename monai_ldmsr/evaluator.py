@@ -308,6 +308,7 @@ class SeriesEvaluator:
 
     def _checked(self, data: dict[str, Any]) -> dict[str, str]:
         """Refuse what lies outside; add what the report says of it; and what was overridden, for the headers, too."""
+        data["outside"] = ()
         if self.range_check is None:
             return {}
         data["outside"], overridden = self.range_check(data["source"], data["image"], data["image_intensity"])

@@ -26,6 +26,10 @@ __all__ = ["METHOD", "BundleModel", "HeaderTexts", "ImageOutput", "derivation_of
 METHOD = "Conditional latent diffusion super-resolution of each slice"
 
 
+#: Of volume files whose source was super-resolved with ``force``; headers hold 79 characters.
+_FORCED_NOTICE = "FORCED outside of its training. By an algorithm; research, not for diagnosis."
+
+
 @dataclass(frozen=True)
 class BundleModel:
     """Identity of a bundle's weights.
@@ -114,7 +118,8 @@ class ImageOutput:
             source = in_format_of(PurePath(case.file_name), source)
         if isinstance(source, VolumeFile):
             path = folder / (case.file_name or f"{case.name}_sr{source.extension}")
-            n_clipped = write_volume_file(source, voxels, case.factors, path, RESEARCH_NOTICE)
+            notice = _FORCED_NOTICE if "outside_of_training" in case.settings else RESEARCH_NOTICE
+            n_clipped = write_volume_file(source, voxels, case.factors, path, notice)
             return WrittenOutput("volume file", {path.name: check_volume}, n_clipped)
         # Devices round differently, so each has UIDs of its own.
         settings = {**case.settings, "device": self.device.split(":")[0]}

@@ -52,12 +52,13 @@ def super_resolve_image(
 
     Returns:
         An image of the same kind with ``factor`` times the rows and columns between the same outer faces. Integers stay
-        of their type, rounded and clipped; floats become float32. What a report would warn of is logged.
+        of their type, rounded and clipped; floats become float32. What a report would warn of is logged,
+        as what is forced is; ``maps`` and ``tolerance`` are for results in files.
 
     Raises:
         SettingsError: an argument is outside what is possible, or no image of a known kind was given.
-        SourceError: ``UNSUPPORTED_DIMENSIONS``, ``UNSUPPORTED_PIXELS``, ``NOT_FINITE``, ``TOO_LARGE`` or
-            ``SINGULAR_GEOMETRY``.
+        SourceError: ``UNSUPPORTED_DIMENSIONS``, ``UNSUPPORTED_PIXELS``, ``NOT_FINITE``, ``TOO_LARGE``,
+            ``SINGULAR_GEOMETRY``, or ``OUT_OF_RANGE`` without ``force``.
         WeightsError: the weights are missing or altered.
 
     Example:
@@ -74,7 +75,7 @@ def super_resolve_image(
     evaluator = open_evaluator(None, Path(), replace(chosen, maps="none"))
     with unwrapped():
         data, _, _ = evaluator.compute(source, progress)
-    for warning in data["source"].warnings:
+    for warning in (*data["outside"], *data["source"].warnings):
         logging.getLogger(__name__).warning("%s", warning)
     result: Any = result_image(plain, data["pred"].as_tensor()[0].numpy(), source, evaluator.network.factors)
     if isinstance(image, Tensor) or place is not None:

@@ -26,7 +26,11 @@ _KINDS = {
         ObjectKind("expected_error", 1, "Expected error"),
         "Half width of the interval that holds the true value",
     ),
-    "trusted": ("trust mask", ObjectKind("trusted", 2, "Trusted"), "Expected to err within the tolerance"),
+    "trusted": (
+        "trust mask",
+        ObjectKind("trusted", 2, "Trusted"),
+        "At most one in ten errs by more than the tolerance",
+    ),
     "contradiction": (
         "contradiction map",
         ObjectKind("contradiction", 3, "Contradicted"),

@@ -140,8 +140,8 @@ class WorkSettings:
     )
     tolerance: float | None = setting(
         None,
-        "error that is tolerated, in the source's unit (HU in CT): voxels that are expected to err by no more are "
-        "marked as trusted",
+        "error that is tolerated, in the source's unit (HU in CT): voxels of the body are marked as trusted so "
+        "that one in ten of them errs by more",
         partial(real_number, low=0.0),
         changes="headers",
         usual="no such mask",

@@ -158,8 +158,9 @@ class ModalityRange:
         if volume.is_8_bit:
             found.append(Finding("its values are those of an 8-bit export, not of a scanner", False))
         if volume.given_back_db > _GIVEN_BACK_DB:
-            text = "it was super-resolved before: averaged, this model gives it back within "
-            found.append(Finding(f"{text}{volume.given_back_db:.0f} dB better than bicubic", True))
+            text = "it was super-resolved by this model before: averaged, it comes back "
+            limit = f"({_GIVEN_BACK_DB:.0f} dB at most)"
+            found.append(Finding(f"{text}{volume.given_back_db:.0f} dB nearer than by bicubic {limit}", True))
         return [one for one in found if one is not None]
 
     def _spacing(self, spacing_mm: tuple[float, float]) -> Finding | None:
@@ -181,8 +182,8 @@ class ModalityRange:
         )
         if share <= near:
             return None
-        text = f"{100 * share:.2g} % of its voxels have the greatest value ({100 * near:.2g} % at most): it was cut"
-        return Finding(f"{text} to a window", share > far)
+        text = f"{100 * share:.3g} % of its voxels have the greatest value ({100 * near:.2g} % at most): it was cut"
+        return Finding(f"{text} to a window, or shows nothing", share > far)
 
     def _latents(self, latents: npt.NDArray[np.float64]) -> Finding | None:
         if self.latents is None:
@@ -191,7 +192,9 @@ class ModalityRange:
         if away <= usual:
             return None
         refuses = self.latents.refuses and away > _FOREIGN * self.latents.left_out
-        text = f"its structure is unlike that of the images trained on (distance {away:.2f}, usually up to {usual:.2f})"
+        limit = f", at most {_FOREIGN * self.latents.left_out:.2f}" if self.latents.refuses else ""
+        said = f"distance {away:.2f} (usually up to {usual:.2f}{limit})"
+        text = f"its structure is unlike that of the images trained on: {said}"
         return Finding(text, refuses)
 
 

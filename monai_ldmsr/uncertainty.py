@@ -53,7 +53,7 @@ class ResultMap:
 
     Args:
         kind: ``expected_error``, half the width of the interval that holds the truth, 0 where there is padding;
-            ``trusted``, 1 where the error is expected within the tolerance, else 0; or ``contradiction``, what the
+            ``trusted``, 1 where the body may be trusted to a tolerance, else 0; or ``contradiction``, what the
             network made, degraded again, less what was measured, before the projection.
         values: (1, I, J, K) in the source's unit, or 0 and 1.
         factors: how many times finer its grid is than the source's.

@@ -123,7 +123,7 @@ def test_an_ordinary_volume_is_within() -> None:
         ({"saturated_share": 0.02}, "cut to a window", True),
         ({"is_8_bit": True}, "8-bit", False),
         ({"given_back_db": 7.0}, "", False),
-        ({"given_back_db": 20.0}, "super-resolved before", True),
+        ({"given_back_db": 20.0}, "super-resolved by this model before", True),
     ],
 )
 def test_what_is_outside_is_said_with_value_and_range(change: dict[str, object], word: str, refuses: bool) -> None:

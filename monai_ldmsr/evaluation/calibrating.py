@@ -13,7 +13,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.evaluation.coverage import DIALS, MULTIPLIERS, REGIONS, THRESHOLDS, TOLERANCES, CoverageCounts
 from monai_ldmsr.uncertainty import COVERAGE, POOLED, CalibratedGroup, Calibration, controlled
 
-__all__ = ["FactorCounts", "calibration_of", "coverage_figures"]
+__all__ = ["FactorCounts", "calibration_of", "check_patients", "coverage_figures"]
 
 #: Counts by modality, patient and dial.
 FactorCounts = Mapping[tuple[str, str, float], CoverageCounts]
@@ -27,6 +27,20 @@ _WRONG = 0.1
 
 #: With fewer patients nothing can be promised at that share, however small their losses.
 _LEAST_PATIENTS = 9
+
+
+def check_patients(n_patients: int) -> None:
+    """Whether so many patients are enough.
+
+    Raises:
+        SettingsError: they are too few.
+    """
+    if n_patients < _LEAST_PATIENTS:
+        raise SettingsError(
+            f"Patients of the calibration split that can be measured: {n_patients}. To promise {COVERAGE:.0%}, "
+            f"{_LEAST_PATIENTS} at least are needed. Give more volumes, or a list of splits (--split) that has more "
+            "patients in it; without a calibration, no coverage is claimed."
+        )
 
 
 def calibration_of(
@@ -46,11 +60,7 @@ def calibration_of(
     patients = {modality: set(_patients(found.values(), modality)) for modality in _modalities(found.values())}
     counts = {modality: len(names) for modality, names in sorted(patients.items())}
     n_all = sum(counts.values())
-    if n_all < _LEAST_PATIENTS:
-        raise SettingsError(
-            f"The data have {n_all} patients to calibrate on, but {_LEAST_PATIENTS} at least are needed to promise "
-            f"{COVERAGE:.0%}. Give more patients; without a calibration, no coverage is claimed."
-        )
+    check_patients(n_all)
     groups = {name: _group(found, [name]) for name, n in counts.items() if n >= _LEAST_PATIENTS}
     few = [name for name in counts if name not in groups]
     # With too few of them together, all are pooled.

@@ -321,7 +321,10 @@ def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
         rows.append(("Expected error", f"\u00b1 {half}", "Median half width of the interval, within the body."))
     if error is not None and error.share_trusted is not None:
         share = fixed(100 * error.share_trusted, 1, "%")
-        meaning = f"Share of the body's voxels that are expected to err by at most {number(error.tolerance, unit)}."
+        meaning = (
+            f"Share of the body's voxels that are chosen so that at most one in ten of them errs by more than "
+            f"{number(error.tolerance, unit)}, as a mean over patients. Its threshold is not that of the interval."
+        )
         rows.append(("Trusted", share, meaning))
     if found.rms:
         level = None if found.alarm_level is None else found.alarm_level * found.noise

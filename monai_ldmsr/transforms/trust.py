@@ -125,9 +125,9 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
                 inside = repeat_blocks(padded, self.factors.in_plane)[0] == 0
                 expected, body = expected * inside, body & inside
             if masked:
-                trusted = (expected <= limit) & (expected > 0)
+                trusted = (expected <= limit) & (expected > 0) & body
                 mask[..., k] = trusted
-                n_trusted += int((trusted & body).sum())
+                n_trusted += int(trusted.sum())
             n_body += int(body.sum())
             samples.append(expected[body][k % step :: step])
             error.copy_(expected * found.multiplier)
@@ -169,14 +169,19 @@ class _CaseCalibration:
             self.statement = f"Not calibrated, since {self.said[6:]}. {_NOT_CLAIMED}"
             return
         self._group = calibration.group(modality)
+        is_forced = "outside_of_training" in described
         others = calibration.other_settings({**described, **projected})
         multiplier = self._group.multiplier(self._factor, self.dial or 0.0)
         self.multiplier = NOMINAL if multiplier is None else multiplier
-        self.is_calibrated = multiplier is not None and not others
+        self.is_calibrated = multiplier is not None and not others and not is_forced
         whose = " and ".join(self._group.modalities)
         self.said = f"{calibration.digest}: {self._group.n_patients} patients of {whose}"
         if not self.is_calibrated:
-            why = f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}"
+            why = (
+                "holds for volumes like those of the training alone"
+                if is_forced
+                else (f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}")
+            )
             self.statement = f"Not calibrated: the bundle's calibration {why}. {_NOT_CLAIMED}"
             return
         self.alarm = self._group.alarm(self._factor, self.dial or 0.0)

@@ -45,7 +45,7 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
 
 def run(source: Path, output: Path) -> list[tuple[str, str]]:
     """Run the command and return status and reason of each source."""
-    main(["--log-level", "debug", "run", str(source), str(output), "--steps", "1", "--device", "cpu"])
+    main(["--log-level", "debug", "run", str(source), str(output), "--steps", "1", "--device", "cpu", "--force"])
     summary = json.loads((output / "summary.json").read_text())
     return sorted((entry["status"], entry["reason"]) for entry in summary["series"])
 
@@ -103,7 +103,7 @@ def test_a_failing_run_tells_nothing(
         raise error from RuntimeError("MARKER")
 
     target = {
-        "network": (SuperResolver, "forward"),
+        "network": (SuperResolver, "predict"),
         "disk": (derived_series, "dcmwrite"),
         "write": (derived_series, "derived_header"),
         "page": (report_output, "render_html"),

@@ -358,7 +358,7 @@ def test_the_page_says_and_shows_where_it_guessed():
     brightness = image.astype(float).sum(axis=2)[60:, 0]
     assert (np.diff(brightness) >= -1).all(), "the larger the error, the brighter"
     page = render_html(report(trust=trust()), [panel(expected_error=error, trusted=trusted)])
-    for words in ("Where it guessed", "&lt;all&gt;", "87.5", "8.00", "of 3.", "at most 20.0"):
+    for words in ("Where it guessed", "&lt;all&gt;", "87.5", "8.00", "of 3.", "by more than 20.0"):
         assert words in page
     assert page.count('<i style="height:') == 3
     assert page.count('class="alarm"') == 1
