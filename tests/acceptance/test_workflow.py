@@ -30,7 +30,7 @@ from monai_ldmsr.workflow import load_super_resolver
 
 BUNDLE = ROOT / "bundles" / "ldm_sr"
 SHAPE = (40, 48, 3)
-FAST = {"num_inference_steps": 1, "device": "cpu"}
+FAST = {"num_inference_steps": 1, "device": "cpu", "force": True}  # made images are none that it was trained on
 
 #: The three spacings differ, the axes are oblique, and j runs backwards.
 _COSINES = np.array(oblique_orientation())
@@ -152,7 +152,7 @@ def test_the_result_agrees_with_its_source_under_the_assumed_operator(tmp_path: 
     from monai_ldmsr.degradation import DegradationOperator
 
     voxels = make_nifti(tmp_path / "v.nii").astype(np.float32)
-    command = ["run", str(tmp_path / "v.nii"), str(tmp_path / "out"), "--operator", operator, "--steps", "1"]
+    command = ["run", str(tmp_path / "v.nii"), str(tmp_path / "out"), "--operator", operator, "--steps", "1", "--force"]
     assert main([*command, "--device", "cpu"]) == 0
     result = np.asarray(nibabel.load(next(tmp_path.glob("out/v-*/*_sr.nii"))).dataobj, np.float32)
     degraded = DegradationOperator(operator, 2)(torch.from_numpy(result.transpose(2, 0, 1)[:, None].copy()))
@@ -191,7 +191,7 @@ def test_readme_lines_equal_the_bundle(tmp_path: Path, monkeypatch: pytest.Monke
     make_series(tmp_path / "sample_data" / "dicom" / "mr_t1_sagittal", "MR", SHAPE)
     monkeypatch.chdir(tmp_path)
     exec(code.group(1), {})
-    summary = super_resolve(tmp_path / "sample_data", tmp_path / "by_bundle", factor=2, device="cpu")
+    summary = super_resolve(tmp_path / "sample_data", tmp_path / "by_bundle", factor=2, device="cpu", force=True)
     theirs = read_images(tmp_path / "by_bundle" / summary.cases[0].case / "dicom")
     ours = read_images(tmp_path / "output" / "by_hand")
     assert len(ours) == SHAPE[2]
@@ -211,7 +211,7 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
     arguments = ["--dataset_dir", str(source / "volume.nii.gz"), "--output_dir", str(tmp_path / "out")]
     done = run_bundle(
         "run", "--config_file", "bundles/ldm_sr/configs/inference.yaml", *arguments,
-        "--factor", "2", "--num_inference_steps", "1", "--seed", "0", "--device", "cpu",
+        "--factor", "2", "--num_inference_steps", "1", "--seed", "0", "--device", "cpu", "--force", "true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     here, there = (
@@ -225,7 +225,7 @@ def test_bundle_run_equals_the_function(mixed: tuple[Path, Path, RunSummary], tm
 
 def test_cli_speaks_plain_lines_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     make_nifti(tmp_path / "volume.nii")
-    assert main(["run", str(tmp_path / "volume.nii"), str(tmp_path / "out"), "--steps", "1"]) == 0
+    assert main(["run", str(tmp_path / "volume.nii"), str(tmp_path / "out"), "--steps", "1", "--force"]) == 0
     out, err = capsys.readouterr()
     assert "done     volume" in out
     assert "report.html" in out
@@ -249,7 +249,7 @@ def test_cli_help_and_info(capsys: pytest.CaptureFixture) -> None:
 
 def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def run(*arguments: object) -> int:
-        return main(["run", *map(str, arguments), "--steps", "1"])
+        return main(["run", *map(str, arguments), "--steps", "1", "--force"])
 
     empty, junk, broken, both = (tmp_path / name for name in ("empty", "junk", "broken", "both"))
     for folder in (empty, junk):

@@ -544,7 +544,9 @@ def test_independent_readers_find_the_result_where_the_frames_were(tmp_path: Pat
 
 def test_the_whole_way_with_the_shipped_weights(tmp_path: Path) -> None:
     made = make_enhanced(tmp_path / "source" / "a.dcm", "CT", (40, 48, 2), n_volumes=2)
-    summary = super_resolve(tmp_path / "source", tmp_path / "result", factor=2, num_inference_steps=1, device="cpu")
+    summary = super_resolve(
+        tmp_path / "source", tmp_path / "result", factor=2, num_inference_steps=1, device="cpu", force=True
+    )
     assert summary.exit_code == 0
     reports = [json.loads(path.read_text()) for path in tmp_path.glob("result/*/report.json")]
     assert [report["source"]["n_images"] for report in reports] == [2, 2]
