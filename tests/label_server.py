@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import requests
 from orthanc_server import free_port
-from places import ROOT
+from places import BUNDLES, ROOT
 
 ENVIRONMENT = ROOT / ".venv-label"
 READY_WITHIN_S = 120.0
@@ -59,7 +59,8 @@ class LabelServer:
         self.folder, self.studies, self.port = folder, studies, free_port()
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True)
-        self._command = command or ["ldmsr", "label", "--app-dir", str(folder / "app")]
+        bundle = ["--bundle", str(unrestricted_bundle(folder))]
+        self._command = command or ["ldmsr", "label", "--app-dir", str(folder / "app"), *bundle]
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.client = slicer_client_module().MONAILabelClient(self.url, str(folder / "client"))
@@ -154,11 +155,22 @@ class LabelServer:
         return response.status_code, reason
 
 
+def unrestricted_bundle(place: Path) -> Path:
+    """The shipped bundle beside a folder, without what refuses images that are made for tests."""
+    folder = place.parent / f"{place.name} bundle" / "ldm_sr"
+    if not folder.exists():
+        shutil.copytree(BUNDLES / "ldm_sr" / "configs", folder / "configs")
+        (folder / "models").mkdir()
+        for name in ("model.pt", "calibration.json"):
+            (folder / "models" / name).symlink_to(BUNDLES / "ldm_sr" / "models" / name)
+    return folder
+
+
 def super_resolved_here(source: Path, output: Path, **settings: Any) -> Path:
     """Result folder of the same image by this environment's own command."""
     from monai_ldmsr import super_resolve
 
-    summary = super_resolve(source, output, device="cpu", **settings)
+    summary = super_resolve(source, output, device="cpu", bundle=unrestricted_bundle(output), **settings)
     assert summary.exit_code == 0
     return output / summary.cases[0].case
 

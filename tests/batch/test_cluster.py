@@ -207,7 +207,7 @@ def slowly(task: UnitTask) -> CaseResult:
 
 
 def tasks_of(source: Path, output: Path) -> list[UnitTask]:
-    settings = WorkSettings(num_inference_steps=1, device="cpu")
+    settings = WorkSettings(num_inference_steps=1, device="cpu", force=True)
     series, _ = find_dicom_series(source)
     return [UnitTask(item.case, item, output, settings) for item in series]
 

@@ -42,7 +42,7 @@ def test_a_batch_by_jobs(slurm: SlurmServer, tmp_path: Path) -> None:
     output = tmp_path / "out"
     workers = open_slurm(OPTIONS, output)
     try:
-        settings = WorkSettings(num_inference_steps=1, device="cpu")
+        settings = WorkSettings(num_inference_steps=1, device="cpu", force=True)
         batch = Batch(output, settings, workers.executor, workers.capacity)
         batch.search(tmp_path / "in")
         summary = batch.run()
