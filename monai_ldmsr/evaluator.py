@@ -37,6 +37,7 @@ from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunShare
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.source_table import SourceTable, source_rows
+from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["Progress", "RunProgress", "SeriesEvaluator", "SourceDataset"]
 
@@ -134,6 +135,7 @@ class SeriesEvaluator:
         outputs: what is made of each case beside images and report.
         maps: whether errors are expected, too: any of ``choices.MAPS`` but ``none``.
         range_check: refuses what the model was not trained for; None refuses nothing.
+        calibration: calibration of the weights, for the transforms that make maps; None where there is none.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.
@@ -158,6 +160,7 @@ class SeriesEvaluator:
         outputs: Sequence[CaseOutput] = (),
         maps: str = "none",
         range_check: RangeCheck | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -168,7 +171,7 @@ class SeriesEvaluator:
             moment(created), series_number, series_description, transfer_syntax, dicom_form, structured_report
         )
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
-        self.range_check = range_check
+        self.range_check, self.calibration = range_check, calibration
         self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())
         self.memory = MemoryBudget()
@@ -284,7 +287,7 @@ class SeriesEvaluator:
             forced = self._checked(data)
             data |= self._inferred(inferer, volume, network, known)
         described = {**forced, **self.network.describe(*known), **getattr(inferer, "describe", dict)()}
-        data |= {"image_noise": known[1], "pred_described": described}
+        data |= {"image_noise": known[1], "pred_described": described, "calibration": self.calibration}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described
 

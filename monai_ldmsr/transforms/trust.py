@@ -64,7 +64,7 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         factor: super-resolution factor.
         maps: which maps, one of ``choices.MAPS``.
         tolerance: error that is tolerated, in the source's unit; None makes no mask of trusted voxels.
-        calibration: calibration of the weights; None where there is none.
+        calibration: calibration of the weights; None takes ``calibration`` of the data, where there is one.
         orig_key: whose map of intensities is taken.
     """
 
@@ -88,7 +88,8 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         for key in self.key_iterator(result):
             described = result.get(f"{key}_described", {})
             projection: SourceProjection = result[f"{key}_projection"]
-            found = _CaseCalibration(self, result["source"].modality, described, projection.settings)
+            given = self.calibration or result.get("calibration")
+            found = _CaseCalibration(self, given, result["source"].modality, described, projection.settings)
             intensity: IntensityMap = result[f"{self.orig_key}_intensity"]
             maps: list[ResultMap] = []
             expected = None
@@ -158,10 +159,15 @@ class _CaseCalibration:
     """What a calibration says of one case."""
 
     def __init__(
-        self, of: AddResultMapsd, modality: str, described: Mapping[str, Any], projected: Mapping[str, Any]
+        self,
+        of: AddResultMapsd,
+        calibration: Calibration | None,
+        modality: str,
+        described: Mapping[str, Any],
+        projected: Mapping[str, Any],
     ) -> None:
         self.dial = described.get("detail")
-        self._factor, calibration = max(of.factors.in_plane), of.calibration
+        self._factor = max(of.factors.in_plane)
         self.alarm: float | None = None
         self.multiplier, self.is_calibrated, self._group = NOMINAL, False, None
         if calibration is None:
