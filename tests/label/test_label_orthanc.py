@@ -73,7 +73,9 @@ def test_the_derived_series_lies_beside_its_source(
     assert len(found) == SHAPE[2] == record["series"][0]["n_images"]
 
     case = super_resolved_here(folder, tmp_path / "out", factor=2, seed=4)
-    expected = sorted((pydicom.dcmread(path) for path in case.rglob("*.dcm")), key=lambda one: int(one.InstanceNumber))
+    expected = sorted(
+        (pydicom.dcmread(path) for path in case.glob("dicom/*.dcm")), key=lambda one: int(one.InstanceNumber)
+    )
     for stored, wanted in zip(found, expected, strict=True):
         assert stored.SOPInstanceUID == wanted.SOPInstanceUID
         assert stored.StudyInstanceUID == record["study"]
