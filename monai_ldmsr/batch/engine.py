@@ -21,7 +21,7 @@ from monai_ldmsr.batch.overview import overview_rows, write_overview
 from monai_ldmsr.batch.processing import UnitTask
 from monai_ldmsr.batch.search_memory import SearchMemory
 from monai_ldmsr.batch.work_queue import QueuedUnit, WorkQueue
-from monai_ldmsr.bundle_folder import CALIBRATION_FILE, bundle_info
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE, RANGE_FILE, bundle_info
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
@@ -374,8 +374,8 @@ def settings_fingerprint(settings: WorkSettings) -> str:
     said = settings.changing("voxels", "headers")
     said["device"] = (settings.device or "").split(":")[0]  # which GPU it was makes no difference
     said["config"] = hashlib.sha256((info.folder / "configs" / "inference.yaml").read_bytes()).hexdigest()
-    calibrated = (info.folder / "models").glob(CALIBRATION_FILE)
-    said["calibration"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in calibrated]
+    for name in (CALIBRATION_FILE, RANGE_FILE):
+        said[name] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (info.folder / "models").glob(name)]
     said |= {"weights": info.weights_sha256, "bundle": info.version, "version": __version__}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
