@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from monai_ldmsr.errors import SettingsError, WeightsError
 
@@ -19,6 +21,7 @@ __all__ = [
     "available_bundles",
     "bundle_info",
     "find_bundle",
+    "read_beside_weights",
     "running_bundle",
     "weights_sha256",
 ]
@@ -95,6 +98,52 @@ def _bundle_roots() -> list[Path]:
     checkout = Path(__file__).resolve().parents[1] / "bundles"
     installed = [Path(root) / "share" / "monai_ldmsr" / "bundles" for root in (sysconfig.get_path("data"), sys.prefix)]
     return [checkout, *installed]
+
+
+class _OfWeights(Protocol):
+    @property
+    def weights_sha256(self) -> str: ...
+
+
+Found = TypeVar("Found", bound=_OfWeights)
+
+
+def read_beside_weights(
+    path: str | Path, weights_sha256: str, read: Callable[[dict[str, Any]], Found], without: str
+) -> Found | None:
+    """What ``ldmsr calibrate`` wrote beside a bundle's weights, for these alone; None where there is no such file.
+
+    Args:
+        path: the file, a JSON object.
+        weights_sha256: hash of the weights that it must belong to; empty where none were loaded, which have none.
+        read: makes of its content what it says; raises ``ValueError``, ``TypeError``, ``KeyError`` or
+            ``AttributeError`` where that is damaged.
+        without: what becomes of a bundle that has none, for the message.
+
+    Raises:
+        WeightsError: it is damaged, or was made for other weights.
+    """
+    if not weights_sha256:
+        return None
+    name = Path(path).name
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    try:
+        found = read(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"The bundle's {name} is damaged. Install the bundle again, run ldmsr calibrate, or remove it."
+        ) from error
+    if found.weights_sha256 != weights_sha256:
+        raise WeightsError(
+            f"The bundle's {name} was made for weights {found.weights_sha256[:12]}, but the bundle has "
+            f"{weights_sha256[:12]}. Run ldmsr calibrate, or remove the file: then {without}."
+        )
+    return found
 
 
 def weights_sha256(folder: Path, weights: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,12 +15,13 @@ from monai_ldmsr.evaluation.coverage import NOISE_GREY, CoverageMeasurement
 from monai_ldmsr.evaluation.progress import EvaluationProgress, EvaluationSteps
 from monai_ldmsr.evaluation.volumes import load_evaluation_volumes
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.networks import LatentGenerator, SuperResolver
+from monai_ldmsr.networks import LatentGenerator, SliceNetwork, SuperResolver
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.training.packed import is_packed, lacks_split
 from monai_ldmsr.training.range_fitting import fit_training_range
 from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.training_data import TrainingData, open_dataset
+from monai_ldmsr.training_range import TrainingRange
 from monai_ldmsr.uncertainty import Calibration, load_calibration
 from monai_ldmsr.workflow import load_super_resolver
 
@@ -67,14 +67,16 @@ def calibrate(
         SourceError: nothing can be read or measured.
         OutputError: the bundle's folder cannot be written.
     """
-    found, sha256, settings = _measured(
-        dataset_dir, "calibration", bundle, split_file, slices_per_patient, modality, device, limits, progress
-    )
+    data = _opened(dataset_dir, split_file, limits)
+    found, network, sha256 = _measured(data, "calibration", bundle, slices_per_patient, modality, device, progress)
+    settings = {name: value for name, value in network.describe().items() if name not in _OPEN}
+    settings |= {"consistency": 1.0, "overshoot": None}
     about = {"slices_per_patient": slices_per_patient, "noise_grey": list(NOISE_GREY)}
     calibration = calibration_of(found, sha256, settings, about)
     calibration.write(_place(bundle))
-    named = None if split_file is None else Path(split_file)
-    _write_training_range(open_dataset(Path(dataset_dir), Path(), named, limits), bundle, modality, device)
+    training_range = _training_range(data, network, sha256, modality, device or "cpu")
+    if training_range is not None:
+        training_range.write(_place(bundle).with_name(RANGE_FILE))
     return calibration, coverage_figures(found, calibration)
 
 
@@ -112,25 +114,29 @@ def measure_coverage(
     calibration = load_calibration(_place(bundle), model.weights_sha256)
     if calibration is None:
         raise WeightsError("The bundle has no calibration, so nothing was promised. Run ldmsr calibrate DATA first.")
-    found, _, _ = _measured(
-        dataset_dir, split, bundle, split_file, slices_per_patient, modality, device, limits, progress
-    )
+    data = _opened(dataset_dir, split_file, limits)
+    found, _, _ = _measured(data, split, bundle, slices_per_patient, modality, device, progress)
     return coverage_figures(found, calibration)
 
 
 @torch.inference_mode()
-def _write_training_range(data: TrainingData, bundle: str | Path, modality: str | None, device: str | None) -> None:
-    network, model = load_super_resolver(bundle)
+def _training_range(
+    data: TrainingData, network: SliceNetwork, sha256: str, modality: str | None, device: str
+) -> TrainingRange | None:
+    """What the network, on its device, was trained for; None where that cannot be seen."""
     try:
         has_split = not lacks_split(data, "train") and (is_packed(data) or bool(data.entries("train")))
     except SettingsError:
         has_split = False
     if not (has_split and isinstance(network, SuperResolver) and isinstance(network.generator, LatentGenerator)):
-        return
-    encode = on_device(network, device or "cpu").generator.codec.encode
+        return None
+    encode = network.generator.codec.encode
     volumes = load_training_volumes(data, "train", halve_interpolated=False, modality=modality)
-    found = fit_training_range(volumes, lambda image: encode(image.to(device or "cpu")), model.weights_sha256)
-    found.write(_place(bundle).with_name(RANGE_FILE))
+    return fit_training_range(volumes, lambda image: encode(image.to(device)), sha256)
+
+
+def _opened(dataset_dir: str | Path, split_file: str | Path | None, limits: ReadLimits | None) -> TrainingData:
+    return open_dataset(Path(dataset_dir), Path(), None if split_file is None else Path(split_file), limits)
 
 
 def _place(bundle: str | Path) -> Path:
@@ -138,27 +144,23 @@ def _place(bundle: str | Path) -> Path:
 
 
 def _measured(
-    dataset_dir: str | Path,
+    data: TrainingData,
     split: str,
     bundle: str | Path,
-    split_file: str | Path | None,
     slices_per_patient: int,
     modality: str | None,
     device: str | None,
-    limits: ReadLimits | None,
     progress: EvaluationProgress | None,
-) -> tuple[dict[int, FactorCounts], str, dict[str, Any]]:
-    """Counts by factor, and hash and settings of what was measured."""
+) -> tuple[dict[int, FactorCounts], SliceNetwork, str]:
+    """Counts by factor, the network of the least on its device, and the hash of its weights."""
     if slices_per_patient < 1:
         raise SettingsError(f"slices_per_patient is {slices_per_patient}; give 1 or more.")
     measurements: list[CoverageMeasurement] = []
     networks = {factor: load_super_resolver(bundle, factor=factor) for factor in FACTORS}
-    named = None if split_file is None else Path(split_file)
-    data = open_dataset(Path(dataset_dir), Path(), named, limits)
     for factor, (network, _) in networks.items():
         if not isinstance(network, EstimatingNetwork):
             raise SettingsError("The network of this bundle expects no errors, so there is nothing to calibrate.")
-        volumes = load_evaluation_volumes(data, split, modality, limits)
+        volumes = load_evaluation_volumes(data, split, modality)
         if split == "calibration":
             check_patients(len({volume.subject for volume in volumes}))
         network = on_device(network, device or "cpu")
@@ -167,5 +169,4 @@ def _measured(
     found: dict[int, FactorCounts] = {one.factor: one.run(steps) for one in measurements}
     steps.end()
     network, model = networks[FACTORS[0]]
-    settings = {name: value for name, value in network.describe().items() if name not in _OPEN}
-    return found, model.weights_sha256, {**settings, "consistency": 1.0, "overshoot": None}
+    return found, network, model.weights_sha256

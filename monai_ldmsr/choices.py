@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FACTORS", "MAPS", "MAX_NOISE", "MODALITIES"]
+__all__ = ["FACTORS", "FORCED", "MAPS", "MAX_NOISE", "MODALITIES"]
 
 #: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS: Final = (2, 3, 4)
@@ -14,6 +14,9 @@ MODALITIES: Final = ("CT", "MR", "PT")
 
 #: Which maps a result has beside its image: the expected error, and what the network contradicted.
 MAPS: Final = ("none", "error", "all")
+
+#: Setting of a result that says in what its source lies outside of the training, where that was overridden.
+FORCED: Final = "outside_of_training"
 
 #: Standard deviation, in grey levels of 255, beyond which noise counts as this much.
 MAX_NOISE: Final = 40.0

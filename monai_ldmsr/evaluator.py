@@ -19,6 +19,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from monai_ldmsr.case import CaseOutput
+from monai_ldmsr.choices import FORCED
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, moment
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import AnySource, DicomSeries, ReadLimits, SkippedItem, VolumeFile
@@ -315,7 +316,7 @@ class SeriesEvaluator:
         if self.range_check is None:
             return {}
         data["outside"], overridden = self.range_check(data["source"], data["image"], data["image_intensity"])
-        return {"outside_of_training": overridden} if overridden else {}
+        return {FORCED: overridden} if overridden else {}
 
     def _inferred(
         self, inferer: Inferer, volume: Tensor, network: SliceNetwork, known: tuple[str, float]

@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.case import ComputedCase, WrittenOutput
+from monai_ldmsr.choices import FORCED
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io import Derivation, VolumeFile, write_derived_series, write_volume_file
@@ -118,7 +119,7 @@ class ImageOutput:
             source = in_format_of(PurePath(case.file_name), source)
         if isinstance(source, VolumeFile):
             path = folder / (case.file_name or f"{case.name}_sr{source.extension}")
-            notice = _FORCED_NOTICE if "outside_of_training" in case.settings else RESEARCH_NOTICE
+            notice = _FORCED_NOTICE if FORCED in case.settings else RESEARCH_NOTICE
             n_clipped = write_volume_file(source, voxels, case.factors, path, notice)
             return WrittenOutput("volume file", {path.name: check_volume}, n_clipped)
         # Devices round differently, so each has UIDs of its own.

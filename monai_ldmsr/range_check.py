@@ -112,8 +112,14 @@ def given_back_db(
         return 0.0
     found = []
     for factor in FACTORS:
-        resolver = SuperResolver(network.generator, network.sampler, factor, modality=modality, seed=network.seed)
-        resolver.correlation_mm = network.correlation_mm
+        resolver = SuperResolver(
+            network.generator,
+            network.sampler,
+            factor,
+            modality=modality,
+            seed=network.seed,
+            correlation_mm=network.correlation_mm,
+        )
         gain = _gain_db(resolver, slices, intensity, _FIRST_SIDE, (0.0,), place_mm)
         if gain > _FIRST_DB:  # a sample is given back only by the noise of a whole slice
             gain = _gain_db(resolver, slices, intensity, _MOST_SIDE, _DIALS, place_mm)

@@ -12,16 +12,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from monai_ldmsr.bundle_folder import RANGE_FILE
+from monai_ldmsr.bundle_folder import read_beside_weights
 from monai_ldmsr.choices import MODALITIES
-from monai_ldmsr.errors import WeightsError
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.latent import high_frequency_share, latent_figures
 from monai_ldmsr.noise_level import volume_noise
@@ -282,28 +281,12 @@ def load_training_range(path: str | Path, weights_sha256: str) -> TrainingRange 
     Raises:
         WeightsError: it is damaged, or was made for other weights.
     """
-    if not weights_sha256:
-        return None
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    try:
-        given = json.loads(text)
-        modalities = {name: _read_modality(one) for name, one in given["modalities"].items()}
-        found = TrainingRange(str(given["weights_sha256"]), modalities)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(
-            f"The bundle's {RANGE_FILE} is damaged. Install the bundle again, run ldmsr calibrate, or remove it."
-        ) from error
-    if found.weights_sha256 != weights_sha256:
-        raise WeightsError(
-            f"The bundle's {RANGE_FILE} was made for weights {found.weights_sha256[:12]}, but the bundle has "
-            f"{weights_sha256[:12]}. Run ldmsr calibrate, or remove the file: then nothing is refused by it."
-        )
-    return found
+    return read_beside_weights(path, weights_sha256, _read, "nothing is refused by it")
+
+
+def _read(given: dict[str, Any]) -> TrainingRange:
+    modalities = {name: _read_modality(one) for name, one in given["modalities"].items()}
+    return TrainingRange(str(given["weights_sha256"]), modalities)
 
 
 def _read_modality(given: Mapping[str, object]) -> ModalityRange:

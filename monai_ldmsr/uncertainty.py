@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from monai_ldmsr.bundle_folder import CALIBRATION_FILE
-from monai_ldmsr.errors import WeightsError
+from monai_ldmsr.bundle_folder import read_beside_weights
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.storage import replace_text
 
@@ -196,26 +195,11 @@ def load_calibration(path: str | Path, weights_sha256: str) -> Calibration | Non
     Raises:
         WeightsError: it is damaged, or was made for other weights.
     """
-    if not weights_sha256:
-        return None
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    try:
-        given = json.loads(text)
-        groups = {name: CalibratedGroup(**group) for name, group in given.pop("groups").items()}
-        found = Calibration(**given, groups=groups)
-        found.group(POOLED)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(
-            f"The bundle's {CALIBRATION_FILE} is damaged. Install the bundle again, run ldmsr calibrate, or remove it."
-        ) from error
-    if found.weights_sha256 != weights_sha256:
-        raise WeightsError(
-            f"The bundle's {CALIBRATION_FILE} was made for weights {found.weights_sha256[:12]}, but the bundle has "
-            f"{weights_sha256[:12]}. Run ldmsr calibrate, or remove the file: then no coverage is claimed."
-        )
+    return read_beside_weights(path, weights_sha256, _read, "no coverage is claimed")
+
+
+def _read(given: dict[str, Any]) -> Calibration:
+    groups = {name: CalibratedGroup(**group) for name, group in given.pop("groups").items()}
+    found = Calibration(**given, groups=groups)
+    found.group(POOLED)
     return found

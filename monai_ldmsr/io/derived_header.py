@@ -28,6 +28,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DSfloat
 
+from monai_ldmsr.choices import FORCED
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.copied_attributes import copied
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
@@ -144,7 +145,7 @@ def shared_header(
     stored = first.get("SeriesNumber")
     source_number = None if stored in (None, "") else int(stored)
     number = result_number(source_number, int(factors.i), place, derivation.series_number)
-    is_forced = "outside_of_training" in derivation.settings
+    is_forced = FORCED in derivation.settings
     description = result_description(
         _text(first, "SeriesDescription"), str(factors), label, derivation.series_description, is_forced
     )

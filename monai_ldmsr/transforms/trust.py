@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_ldmsr.choices import FORCED
 from monai_ldmsr.degradation import Factor, repeat_blocks
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.metrics.sharpness import foreground, to_grey8
@@ -175,7 +176,7 @@ class _CaseCalibration:
             self.statement = f"Not calibrated, since {self.said[6:]}. {_NOT_CLAIMED}"
             return
         self._group = calibration.group(modality)
-        is_forced = "outside_of_training" in described
+        is_forced = FORCED in described
         others = calibration.other_settings({**described, **projected})
         multiplier = self._group.multiplier(self._factor, self.dial or 0.0)
         self.multiplier = NOMINAL if multiplier is None else multiplier
