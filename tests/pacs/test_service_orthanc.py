@@ -46,7 +46,7 @@ def pacs() -> Iterator[OrthancServer]:
 def serving(folder: Path, port: int, pacs: OrthancServer) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "monai_ldmsr", "--log-level", "info", "serve", str(folder / "out")]
     command += ["--port", str(port), "--address", "127.0.0.1", "--allow", pacs.aet, "--allow", "STORESCU"]
-    command += ["--send", pacs.peer, "--stable-age", "0.5", "--steps", "1", "--device", "cpu"]
+    command += ["--send", pacs.peer, "--stable-age", "0.5", "--steps", "1", "--device", "cpu", "--force"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("a") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
         try:
