@@ -54,7 +54,9 @@ def main() -> None:
     networks = {
         "srresnet": load_network(arguments.baselines, "srresnet", factor=arguments.factor),
         "srgan": load_network(arguments.baselines, factor=arguments.factor),
+        "ldm_mean": load_network(arguments.bundle, factor=arguments.factor, detail=0.0),
         "ldm": load_network(arguments.bundle, factor=arguments.factor),
+        "ldm_sample": load_network(arguments.bundle, factor=arguments.factor, detail=1.0),
     }
     found = [measure(path, networks, arguments.factor) for path in t1_brains(arguments.data, arguments.split)]
     if not found:
@@ -112,9 +114,23 @@ def segment(stack: torch.Tensor, affine: npt.NDArray[np.float64]) -> npt.NDArray
     inside = np.asarray(mask.dataobj) > 0
     box = tuple(slice(max(0, ends.min() - 2), ends.max() + 3) for ends in np.nonzero(inside))
     tissue = np.where(inside, np.asarray(brain.dataobj), 0)[box]
-    _, labels, _ = TissueClassifierHMRF(verbose=False).classify(tissue, 3, _BETA, max_iter=_ITERATIONS)
+    _, labels, _ = TissueClassifierHMRF(verbose=False).classify(tissue, len(TISSUES), _BETA, max_iter=_ITERATIONS)
     result = np.zeros(voxels.shape, np.uint8)
-    result[box] = np.where(inside[box], labels, 0)
+    result[box] = np.where(inside[box], by_brightness(labels, tissue), 0)
+    return result
+
+
+def by_brightness(labels: npt.NDArray[Any], voxels: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
+    """Number labels other than 0 anew from 1 up, the darkest first: so are :data:`TISSUES` in T1.
+
+    Example:
+        >>> by_brightness(np.array([0, 3, 3, 1]), np.array([9.0, 2.0, 4.0, 5.0]))
+        array([0, 1, 1, 2], dtype=uint8)
+    """
+    order = sorted(set(np.unique(labels)) - {0}, key=lambda label: voxels[labels == label].mean())
+    result = np.zeros(labels.shape, np.uint8)
+    for rank, label in enumerate(order, start=1):
+        result[labels == label] = rank
     return result
 
 

@@ -20,10 +20,18 @@ from monai.utils import BundlePropertyConfig
 
 from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, causes
-from monai_ldmsr.settings import WorkSettings, checked, described
+from monai_ldmsr.settings import WorkSettings, check_maps, checked, described
 from monai_ldmsr.storage import replaced_files
 
-__all__ = ["check_config", "checked_for_config", "config_keys", "merge_configs", "open_workflow", "unwrapped"]
+__all__ = [
+    "changed_settings",
+    "check_config",
+    "checked_for_config",
+    "config_keys",
+    "merge_configs",
+    "open_workflow",
+    "unwrapped",
+]
 
 #: Keys that MONAI reads though nothing refers to them.
 _MONAI_KEYS = {"run", "initialize", "finalize", "imports", "_meta_", "save_execute_config"}
@@ -32,6 +40,23 @@ _MONAI_KEYS = {"run", "initialize", "finalize", "imports", "_meta_", "save_execu
 def config_keys(bundle: str | Path) -> set[str]:
     """Keys of a bundle's config: those of ``WorkSettings`` that are among them are the settings of its network."""
     return set(ConfigParser.load_config_file(find_bundle(bundle) / "configs" / "inference.yaml"))
+
+
+def changed_settings(bundle: str | Path, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which settings differ from what ``inference.yaml`` of a bundle's folder says; for configs.
+
+    Args:
+        bundle: the bundle's folder.
+        given: settings as they are used, by their top-level keys.
+
+    Returns:
+        By name, what is ``used`` and what is the ``bundle``'s own.
+    """
+    file = Path(bundle) / "configs" / "inference.yaml"
+    own = ConfigParser.load_config_file(file) if file.is_file() else {}
+    plain = {name: own[name] for name in given if name in own and not str(own[name]).startswith(("$", "@", "%"))}
+    used, usual = checked({name: given[name] for name in plain}), checked(plain)
+    return {name: {"used": used[name], "bundle": usual[name]} for name in plain if used[name] != usual[name]}
 
 
 def merge_configs(configs: Path, name: str, *overlays: str) -> None:
@@ -90,6 +115,7 @@ def check_config() -> None:
     try:
         _refuse_unused(config, workflow.config_root_path)
         checked_for_config({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
+        check_maps(config.get("maps", "error"), config.get("tolerance"))
     except SettingsError as error:
         raise SystemExit(f"{error} [{error.reason.value}]") from None
 

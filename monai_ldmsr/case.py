@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ class ComputedCase:
         maps: what is known of each voxel beside its value.
         outside: in what the source is unlike what the model was trained for, in words.
         trust: how far the result is to be trusted; None where that is not known.
+        changed: settings that differ from the bundle's own: of each, what is ``used`` and what is the ``bundle``'s.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ComputedCase:
     maps: tuple[ResultMap, ...] = ()
     outside: tuple[str, ...] = ()
     trust: TrustSummary | None = None
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def geometry(self) -> VolumeGeometry:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -137,6 +138,7 @@ class SeriesEvaluator:
         maps: whether errors are expected, too: any of ``choices.MAPS`` but ``none``.
         range_check: refuses what the model was not trained for; None refuses nothing.
         calibration: calibration of the weights, for the transforms that make maps; None where there is none.
+        changed: see :func:`~monai_ldmsr.bundle_config.changed_settings`; report and headers say so.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.
@@ -162,6 +164,7 @@ class SeriesEvaluator:
         maps: str = "none",
         range_check: RangeCheck | None = None,
         calibration: Calibration | None = None,
+        changed: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -171,7 +174,7 @@ class SeriesEvaluator:
         header = HeaderTexts(
             moment(created), series_number, series_description, transfer_syntax, dicom_form, structured_report
         )
-        self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs)
+        self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs, changed)
         self.range_check, self.calibration = range_check, calibration
         self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())

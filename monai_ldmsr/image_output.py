@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePath
@@ -21,7 +21,16 @@ from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.settings import checked
 
-__all__ = ["METHOD", "BundleModel", "HeaderTexts", "ImageOutput", "derivation_of", "moment", "source_date"]
+__all__ = [
+    "METHOD",
+    "BundleModel",
+    "HeaderTexts",
+    "ImageOutput",
+    "derivation_of",
+    "moment",
+    "notice_of",
+    "source_date",
+]
 
 #: How the result was made, in words for the DICOM header and the report.
 METHOD = "Conditional latent diffusion super-resolution of each slice"
@@ -75,13 +84,23 @@ class HeaderTexts:
         checked(vars(self))
 
 
+def notice_of(settings: Mapping[str, Any]) -> str:
+    """What headers of volumes say of a result of these settings, in at most 79 characters."""
+    return _FORCED_NOTICE if FORCED in settings else RESEARCH_NOTICE
+
+
 def derivation_of(model: BundleModel, network: SliceNetwork, settings: Mapping[str, Any] | None = None) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
-    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, HeaderTexts())
+    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, HeaderTexts(), ())
 
 
 def _derivation(
-    model: BundleModel, factors: Factors, seed: int | None, settings: Mapping[str, Any], texts: HeaderTexts
+    model: BundleModel,
+    factors: Factors,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    texts: HeaderTexts,
+    changed: Iterable[str],
 ) -> Derivation:
     return Derivation(
         factor=factors,
@@ -95,6 +114,7 @@ def _derivation(
         series_description=texts.series_description,
         transfer_syntax=texts.transfer_syntax,
         dicom_form=texts.dicom_form,
+        changed=tuple(sorted(changed)),
     )
 
 
@@ -119,12 +139,12 @@ class ImageOutput:
             source = in_format_of(PurePath(case.file_name), source)
         if isinstance(source, VolumeFile):
             path = folder / (case.file_name or f"{case.name}_sr{source.extension}")
-            notice = _FORCED_NOTICE if FORCED in case.settings else RESEARCH_NOTICE
-            n_clipped = write_volume_file(source, voxels, case.factors, path, notice)
+            n_clipped = write_volume_file(source, voxels, case.factors, path, notice_of(case.settings))
             return WrittenOutput("volume file", {path.name: check_volume}, n_clipped)
         # Devices round differently, so each has UIDs of its own.
         settings = {**case.settings, "device": self.device.split(":")[0]}
-        derivation = _derivation(self.model, case.factors, case.described.get("seed"), settings, self.texts)
+        seed = case.described.get("seed")
+        derivation = _derivation(self.model, case.factors, seed, settings, self.texts, case.changed)
         written = write_derived_series(source, voxels, folder / "dicom", derivation)
         files = {path.relative_to(folder).as_posix(): check_pixels for path in written.paths}
         return WrittenOutput("image series", files, written.n_clipped, written.series_instance_uid)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_ldmsr.bundle_config import unwrapped
 from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.image_output import notice_of
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.memory_images import array_volume, image_volume, result_image
 from monai_ldmsr.settings import WorkSettings, takes_settings
@@ -38,7 +39,8 @@ def super_resolve_image(
 ) -> Image:
     """Super-resolve an image in memory, as :func:`~monai_ldmsr.super_resolve` does a file with the same voxels.
 
-    Results are for research only, not for diagnosis; an image has no place to say so.
+    Results are for research only, not for diagnosis; headers of nibabel, SimpleITK (``ITK_FileNotes``) and MONAI
+    (``description``) say so, an array or plain tensor has no place for it.
 
     Args:
         image: nibabel's or SimpleITK's image, MONAI's ``MetaTensor`` (1, I, J, K), or an array or tensor (I, J, K), of
@@ -72,16 +74,19 @@ def super_resolve_image(
     plain, place = _plain(image), _place(image, affine, spacing_mm)
     is_array = isinstance(plain, np.ndarray)
     source = array_volume(plain, place, limits) if is_array else image_volume(plain, limits)
-    evaluator = open_evaluator(None, Path(), replace(chosen, maps="none"))
+    evaluator = open_evaluator(None, Path(), replace(chosen, maps="none", tolerance=None))
     with unwrapped():
-        data, _, _ = evaluator.compute(source, progress)
+        data, _, described = evaluator.compute(source, progress)
     for warning in (*data["outside"], *data["source"].warnings):
         logging.getLogger(__name__).warning("%s", warning)
-    result: Any = result_image(plain, data["pred"].as_tensor()[0].numpy(), source, evaluator.network.factors)
+    voxels, notice = data["pred"].as_tensor()[0].numpy(), notice_of(described)
+    result: Any = result_image(plain, voxels, source, evaluator.network.factors, notice)
     if isinstance(image, Tensor) or place is not None:
         tensor = torch.from_numpy(np.ascontiguousarray(result))
         tensor = tensor[None] if getattr(image, "ndim", 0) == 4 else tensor
-        result = tensor if place is None else MetaTensor(tensor, affine=data["pred"].affine)
+        result = (
+            tensor if place is None else MetaTensor(tensor, affine=data["pred"].affine, meta={"description": notice})
+        )
     found: Image = result
     return found
 

@@ -139,7 +139,7 @@ class ReportOutput:
                                count_parameters(self.network), case.described.get("evaluations_per_slice", 1)),
             versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
-            definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]),
+            definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]), changed=case.changed,
             trust=case.trust,
             warnings=_warnings(case, metrics), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip

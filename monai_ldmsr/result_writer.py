@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from monai_ldmsr.case import CaseOutput, ComputedCase
@@ -51,6 +52,7 @@ class ResultWriter:
         device: where the network runs.
         texts: what the user sets in headers.
         outputs: what is made of each case beside the images and the report.
+        changed: settings that differ from the bundle's own: of each, what is ``used`` and what is the ``bundle``'s.
 
     Attributes:
         file_name: name of the volume file that is made of a case; empty for what follows from case and source.
@@ -66,9 +68,10 @@ class ResultWriter:
         device: str,
         texts: HeaderTexts,
         outputs: Sequence[CaseOutput] = (),
+        changed: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.network = network
-        self._settings = dict(settings)
+        self._settings, self._changed = dict(settings), dict(changed)
         self.outputs: list[CaseOutput] = [ImageOutput(model, device, texts), *map_outputs(), *outputs]
         self.report = ReportOutput(model, network, device, texts.created, texts.structured_report)
 
@@ -112,6 +115,7 @@ class ResultWriter:
             maps=tuple(data.get("maps", ())),
             outside=tuple(data.get("outside", ())),
             trust=data.get("pred_trust"),
+            changed=self._changed,
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}

@@ -26,7 +26,17 @@ from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES, checked_syntax
 from monai_ldmsr.number_settings import byte_count, real_number, said, whole_number, yes_or_no
 from monai_ldmsr.operators import OPERATORS
 
-__all__ = ["Setting", "WorkSettings", "checked", "described", "one_of", "phrase", "setting", "takes_settings"]
+__all__ = [
+    "Setting",
+    "WorkSettings",
+    "check_maps",
+    "checked",
+    "described",
+    "one_of",
+    "phrase",
+    "setting",
+    "takes_settings",
+]
 
 #: What stands for the settings in the docstring of a function that takes them.
 _SETTINGS_LINE = "    settings: all of ``WorkSettings``."
@@ -240,6 +250,17 @@ class WorkSettings:
     def __post_init__(self) -> None:
         for name, value in checked(vars(self), type(self)).items():
             object.__setattr__(self, name, value)
+        check_maps(self.maps, self.tolerance)
+
+
+def check_maps(maps: str, tolerance: float | None) -> None:
+    """Refuse a tolerance where there is no expected error to compare it with.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if maps == "none" and tolerance is not None:
+        raise SettingsError("tolerance marks voxels by their expected error; it does not go with maps none.")
 
 
 def checked(given: Mapping[str, Any], settings: type = WorkSettings) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import monai_ldmsr
 from monai_ldmsr import super_resolve, super_resolve_image
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.inferers import VolumeInferer
+from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.transforms import ProjectOntoSourced, RestorePaddingd, ScaleFromModelRanged, ScaleToModelRanged
 
 SHAPE = (24, 20, 3)
@@ -56,6 +57,9 @@ def test_nibabel_and_simpleitk_images_are_as_their_files(
     image = super_resolve_image(sitk.ReadImage(str(path)), bundle=bundle, device="cpu", modality="MR")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(other))
     assert image.GetPixelID() == other.GetPixelID()
+    assert (
+        bytes(found.header["descrip"]).rstrip(b"\0").decode() == RESEARCH_NOTICE == image.GetMetaData("ITK_FileNotes")
+    )
     for name in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
         assert getattr(image, name)() == pytest.approx(getattr(other, name)(), abs=1e-6)
 
@@ -98,6 +102,7 @@ def test_arrays_and_tensors(bundle: Path) -> None:
     placed: Any = super_resolve_image(voxels, affine=AFFINE, **settings)
     assert isinstance(placed, MetaTensor)
     np.testing.assert_array_equal(placed.numpy(), found)
+    assert placed.meta["description"] == RESEARCH_NOTICE
     image: Any = super_resolve_image(nib.Nifti1Image(voxels, AFFINE), **settings)
     np.testing.assert_allclose(placed.affine.numpy(), image.affine, atol=1e-5)
     spaced: Any = super_resolve_image(torch.from_numpy(voxels), spacing_mm=(0.9, 0.7, 2.5), **settings)

@@ -20,6 +20,7 @@ from monai_ldmsr.label import options
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.operators import OPERATORS
 from monai_ldmsr.settings import WorkSettings, checked, described, setting
+from monai_ldmsr.transforms import AddResultMapsd
 
 PACKAGE = Path(monai_ldmsr.__file__).parent
 
@@ -85,3 +86,11 @@ def test_no_list_of_choices_is_typed_twice(path: Path) -> None:
             values = [item.value for item in node.elts if isinstance(item, ast.Constant)]
             said = tuple(str(value) for value in values if value not in ("", None))
             assert said not in lists, f"{path.name}:{node.lineno} repeats {said}"
+
+
+def test_a_tolerance_without_maps_is_refused() -> None:
+    """By every way in: there is nothing to compare it with."""
+    with pytest.raises(SettingsError, match="does not go with maps none"):
+        WorkSettings(maps="none", tolerance=5.0)
+    with pytest.raises(SettingsError, match="does not go with maps none"):
+        AddResultMapsd("pred", 2, maps="none", tolerance=5.0)

@@ -39,7 +39,10 @@ def print_plan(plan: WorkPlan, folder: Path) -> int:
         print(f"estimated: {seconds} in all, {spoken_bytes(memory)} of memory for the largest, {space}")
         if disk > free:
             return 7
-    print("Nothing was written. Damage, label maps and positions that do not fit are found when a source is read.")
+    print(
+        "Nothing was written. Damage, label maps, positions that do not fit and what lies outside of the training are "
+        "found when a source is read."
+    )
     return exit_code(plan.cases)
 
 

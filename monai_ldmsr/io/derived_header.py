@@ -84,6 +84,7 @@ class Derivation:
         series_description: Series Description of the result, without what distinguishes volumes; None: the usual.
         transfer_syntax: in which of ``TRANSFER_SYNTAXES`` it is written; has no part in the UIDs.
         dicom_form: ``classic``, an object for each slice, or ``enhanced``, one for all of them.
+        changed: names of settings that differ from the bundle's own.
     """
 
     factor: Factors | int
@@ -97,6 +98,7 @@ class Derivation:
     series_description: str | None = None
     transfer_syntax: str = "explicit"
     dicom_form: str = "classic"
+    changed: tuple[str, ...] = ()
 
     @property
     def factors(self) -> Factors:
@@ -160,6 +162,7 @@ def shared_header(
             [str(factors), derivation.method, derivation.software_version],
             derivation.seed,
             *(() if is_usual else (number, description)),
+            *derivation.changed,
         ]
     )
     return SharedHeader(
@@ -330,7 +333,9 @@ def _derivation_description(source: Dataset, derivation: Derivation) -> str:
         f"weights sha256 {derivation.weights_sha256}"
     )
     step = step if derivation.seed is None else f"{step}; seed {derivation.seed}"
-    step = f"{step}; {settings}. {RESEARCH_MARK}" if settings else f"{step}. {RESEARCH_MARK}"
+    step = f"{step}; {settings}" if settings else step
+    step = f"{step}; not the bundle's own: {', '.join(derivation.changed)}" if derivation.changed else step
+    step = f"{step}. {RESEARCH_MARK}"
     step = step.encode("ascii", "replace").decode("ascii")[:_MAX_DERIVATION]
     earlier = _text(source, "DerivationDescription")[: max(0, _MAX_DERIVATION - len(step) - 1)]
     return f"{earlier}\n{step}" if earlier else step

@@ -23,6 +23,9 @@ from monai_ldmsr.io.volume_file import VolumeFile, volume_from
 
 __all__ = ["array_volume", "image_volume", "result_image"]
 
+#: Key under which ITK writes NIfTI's description.
+_NOTES = "ITK_FileNotes"
+
 
 def image_volume(image: Any, limits: ReadLimits = DEFAULT_LIMITS) -> VolumeFile:
     """What an image holds, and where.
@@ -92,7 +95,9 @@ def array_volume(
     return volume_from(ReadVolume(raw, place, storage, ()), warnings=label_warnings(Path("image"), raw, ()))
 
 
-def result_image(image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile, factors: Factors) -> Any:
+def result_image(
+    image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile, factors: Factors, notice: str = ""
+) -> Any:
     """The result as an image of the source's kind and type: integers are rounded and clipped, floats become float32.
 
     Args:
@@ -100,6 +105,7 @@ def result_image(image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile
         voxels: (f I, f' J, f" K) in the source's unit.
         source: :func:`image_volume` or :func:`array_volume` of the image.
         factors: how many times finer they are along I, J and K.
+        notice: what the header says of it, where there is one.
 
     Raises:
         SettingsError: a voxel is not finite.
@@ -108,8 +114,12 @@ def result_image(image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile
     array = stored if source.header.n_dimensions == 3 else stored[:, :, 0]
     geometry = source.geometry.upsampled(factors.whole)
     if isinstance(image, SpatialImage):
-        return _nibabel_image(image, array, geometry)
-    return itk_image(array, geometry) if isinstance(image, sitk.Image) else array
+        return _nibabel_image(image, array, geometry, notice)
+    if not isinstance(image, sitk.Image):
+        return array
+    result = itk_image(array, geometry)
+    result.SetMetaData(_NOTES, notice)
+    return result
 
 
 def _nibabel_affine(image: SpatialImage) -> npt.NDArray[np.float64]:
@@ -122,12 +132,14 @@ def _mm_per_unit(image: SpatialImage) -> float:
     return MM_PER_UNIT.get(units()[0], 1.0) if units else 1.0
 
 
-def _nibabel_image(image: SpatialImage, array: npt.NDArray[Any], geometry: VolumeGeometry) -> SpatialImage:
+def _nibabel_image(image: SpatialImage, array: npt.NDArray[Any], geometry: VolumeGeometry, notice: str) -> SpatialImage:
     """Of the same class in the same unit, and with the codes of its sform and qform; no other field is taken over."""
     header = type(image.header)()
     header.set_data_dtype(array.dtype)
     unit = _mm_per_unit(image)
     result = type(image)(array, np.diag([*[1 / unit] * 3, 1.0]) @ geometry.affine, header)
+    if "descrip" in result.header:
+        result.header["descrip"] = notice
     if isinstance(image.header, nib.Nifti1Header):
         result.header.set_xyzt_units(image.header.get_xyzt_units()[0])
         for name in ("sform", "qform"):

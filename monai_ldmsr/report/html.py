@@ -130,6 +130,14 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
 
 
+def _part(share: float) -> str:
+    """Word a share in percent; all and none are said only of all and none."""
+    percent = 100 * share
+    if 0 < percent < 0.05:
+        return f"below {fixed(0.1, 1, '%')}"
+    return f"above {fixed(99.9, 1, '%')}" if 99.95 <= percent < 100 else fixed(percent, 1, "%")
+
+
 def _typeset(digits: str, unit: str = "") -> str:
     """Set the true minus, thin spaces between groups of digits, and the unit where no line can break."""
     return digits.replace(",", "\u202f").replace("-", "\u2212") + (_NBSP + unit if unit else "")
@@ -178,7 +186,15 @@ def findings(report: SRReport) -> list[str]:
         sentences.append(_noise_finding(report.metrics.flat_tissue, _unit(agreement)))
     if agreement.mean_abs is not None:
         sentences.append(_agreement_finding(agreement, agreement.mean_abs))
+    if report.changed:
+        named = (f"{name.replace('_', ' ')} {_word(one['used'])} (the bundle: {_word(one['bundle'])})"
+                 for name, one in report.changed.items())  # fmt: skip
+        sentences.append(f"Settings that differ from the bundle's own: {'; '.join(named)}.")
     return sentences
+
+
+def _word(value: Any) -> str:
+    return "automatic" if value is None else plain(value)
 
 
 def _noise_finding(flat: FlatTissue, unit: str) -> str:
@@ -320,7 +336,7 @@ def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
         half = number(error.half_width_median, f"{unit}, 95th percentile {number(error.half_width_p95, unit)}")
         rows.append(("Expected error", f"\u00b1 {half}", "Median half width of the interval, within the body."))
     if error is not None and error.share_trusted is not None:
-        share = fixed(100 * error.share_trusted, 1, "%")
+        share = _part(error.share_trusted)
         meaning = (
             f"Share of the body's voxels that are chosen so that at most one in ten of them errs by more than "
             f"{number(error.tolerance, unit)}, as a mean over patients. Its threshold is not that of the interval."

@@ -264,6 +264,7 @@ class SRReport:
         duration_s: wall time.
         factors: the same along i, j and k (DICOM columns, rows, slices).
         outputs: what was made of the case, beside the report.
+        changed: settings that differ from the bundle's own: of each, what is ``used`` and what is the ``bundle``'s.
         trust: expected errors, and what the network contradicted; None where nothing is known.
         warnings: what the reader must know before trusting the result, in whole sentences.
         created: ISO 8601 in UTC; now by default.
@@ -290,6 +291,7 @@ class SRReport:
     metrics: MetricSummary
     definitions: Mapping[str, str]
     duration_s: PhaseDurations
+    changed: Mapping[str, Any] = field(default_factory=dict)
     trust: TrustSummary | None = None
     warnings: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()

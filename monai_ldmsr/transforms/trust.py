@@ -17,6 +17,7 @@ from monai_ldmsr.geometry import Factors
 from monai_ldmsr.metrics.sharpness import foreground, to_grey8
 from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.report import Contradiction, ExpectedError, TrustSummary
+from monai_ldmsr.settings import check_maps
 from monai_ldmsr.transforms.intensity import IntensityMap
 from monai_ldmsr.transforms.source import SourceProjection, plain
 from monai_ldmsr.uncertainty import COVERAGE, NOMINAL, Calibration, ResultMap
@@ -67,6 +68,9 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         tolerance: error that is tolerated, in the source's unit; None makes no mask of trusted voxels.
         calibration: calibration of the weights; None takes ``calibration`` of the data, where there is one.
         orig_key: whose map of intensities is taken.
+
+    Raises:
+        SettingsError: a tolerance is given, and no maps are made.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        check_maps(maps, tolerance)
         self.factors = Factors.of(factor)
         self.maps, self.tolerance, self.calibration, self.orig_key = maps, tolerance, calibration, orig_key
 

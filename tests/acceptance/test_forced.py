@@ -47,10 +47,37 @@ def test_force_marks_report_and_series(tmp_path: Path) -> None:
         assert "forced" in image.SeriesDescription
 
 
+def test_settings_other_than_the_bundles_stand_in_report_page_and_headers(tmp_path: Path) -> None:
+    source = micrograph(tmp_path / "in")
+    uids = set()
+    for name, more in (("usual", {}), ("other", {"noise": 3, "consistency": 0.5}), ("same", {"consistency": 1.0})):
+        super_resolve(source, tmp_path / name, device="cpu", force=True, **more)
+        (folder,) = (path.parent for path in (tmp_path / name).glob("*/report.json"))
+        report, page = json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
+        header = pydicom.dcmread(next((folder / "dicom").iterdir()))
+        uids.add(header.SeriesInstanceUID)
+        assert report["changed"].pop("force") == {"used": True, "bundle": False}
+        if name == "other":
+            assert report["changed"] == {
+                "noise": {"used": 3.0, "bundle": None},
+                "consistency": {"used": 0.5, "bundle": 1.0},
+            }
+            assert (
+                "noise 3 (the bundle: automatic); consistency 0.5 (the bundle: 1); force yes (the bundle: no)" in page
+            )
+            assert "not the bundle's own: consistency, force, noise. Research only" in header.DerivationDescription
+        else:
+            assert report["changed"] == {}
+            assert "not the bundle's own: force. Research only" in header.DerivationDescription
+    assert len(uids) == 2
+
+
 def test_an_image_in_memory_is_refused_and_forced_alike(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(  # type: ignore[attr-defined, no-untyped-call]
         np.random.default_rng(0).integers(0, 900, (40, 40, 2)).astype(np.int16), np.diag([0.02, 0.02, 3.0, 1.0])
     )
     with pytest.raises(SourceError, match=r"0\.02 mm"):
         super_resolve_image(image, modality="MR", device="cpu")
-    assert super_resolve_image(image, modality="MR", device="cpu", force=True).shape == (80, 80, 2)
+    forced = super_resolve_image(image, modality="MR", device="cpu", force=True)
+    assert forced.shape == (80, 80, 2)
+    assert b"FORCED" in bytes(forced.header["descrip"])
