@@ -35,7 +35,7 @@ servers:
 
 # The tests that need these, a viewer or MONAI Label, away from any network; what is not installed is left out.
 test-servers: $(VENV)/.test
-	.ci/isolated $(BIN)/python -m pytest -m "label or orthanc or slurm or viewer"
+	OMP_NUM_THREADS=1 .ci/isolated $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "label or orthanc or slurm or viewer"
 
 # MONAI Label, in an environment of its own: its requirements and those of the tests do not go together.
 LABEL := .venv-label

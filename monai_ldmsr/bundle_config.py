@@ -47,16 +47,24 @@ def changed_settings(bundle: str | Path, given: Mapping[str, Any]) -> dict[str, 
 
     Args:
         bundle: the bundle's folder.
-        given: settings as they are used, by their top-level keys.
+        given: settings as they are used, by their top-level keys. Where ``default_x`` gives values by modality, they
+            stand for an ``x`` of None.
 
     Returns:
-        By name, what is ``used`` and what is the ``bundle``'s own.
+        By name, what is ``used`` and what is the ``bundle``'s own: a value, or values by modality.
     """
     file = Path(bundle) / "configs" / "inference.yaml"
     own = ConfigParser.load_config_file(file) if file.is_file() else {}
     plain = {name: own[name] for name in given if name in own and not str(own[name]).startswith(("$", "@", "%"))}
     used, usual = checked({name: given[name] for name in plain}), checked(plain)
-    return {name: {"used": used[name], "bundle": usual[name]} for name in plain if used[name] != usual[name]}
+    found = {}
+    for name in (one for one in plain if one.removeprefix("default_") not in plain.keys() - {one}):
+        now, own_value = (
+            values.get(f"default_{name}") if values[name] is None else values[name] for values in (used, usual)
+        )
+        if now != own_value:
+            found[name] = {"used": now, "bundle": own_value}
+    return found
 
 
 def merge_configs(configs: Path, name: str, *overlays: str) -> None:

@@ -35,6 +35,7 @@ from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.range_check import RangeCheck
+from monai_ldmsr.report import FORCED_WARNING
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunShare
 from monai_ldmsr.run_summary import CaseResult, RunSummary
@@ -237,6 +238,7 @@ class SeriesEvaluator:
             return CaseResult.of_error(error, case=case, duration_s=time.perf_counter() - start)
         return CaseResult(
             "done",
+            message=next((one for one in written.report.warnings if one.startswith(FORCED_WARNING)), ""),
             case=case,
             warnings=written.report.warnings,
             series_uid=written.series_uid,

@@ -36,7 +36,7 @@ class Outcome:
         status: ``done``, ``skipped`` (nothing for this software) or ``failed`` (refused, damaged, or an error); of
             what has not ended ``queued``, ``running`` or ``pending``.
         reason: code of :class:`~monai_ldmsr.errors.ReasonCode`, empty when done.
-        message: one sentence for a person; no patient attribute, no path.
+        message: one sentence for a person; no patient attribute, no path. When done, what was forced.
         corrupt: whether the source's bytes are damaged.
     """
 

@@ -15,6 +15,7 @@ from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.networks import SuperResolver, upsample_bicubic
 from monai_ldmsr.noise_level import volume_noise
+from monai_ldmsr.report import FORCED_WARNING
 from monai_ldmsr.training_range import N_SLICES, TrainingRange, VolumeFigures, volume_figures
 from monai_ldmsr.transforms.intensity import IntensityMap
 from monai_ldmsr.transforms.source import plain, project_volume
@@ -68,13 +69,15 @@ class RangeCheck:
         if far and not self.force:
             raise SourceError(
                 f"The volume lies outside of what the model was trained for (in brackets): {'; '.join(far)}. "
-                "Super-resolve it with --force, and do not trust the result.",
+                "Super-resolve it with --force (in Python force=True), and do not trust the result.",
                 ReasonCode.OUT_OF_RANGE,
             )
         near = [one.text for one in findings if not one.refuses]
         said = [f"The volume is unusual for the model (usual in brackets): {'; '.join(near)}."] if near else []
         if far:
-            said.insert(0, f"FORCED: the volume lies outside of what the model was trained for: {'; '.join(far)}.")
+            said.insert(
+                0, f"{FORCED_WARNING} the volume lies outside of what the model was trained for: {'; '.join(far)}."
+            )
         return tuple(said), "; ".join(far)
 
     @torch.inference_mode()

@@ -115,7 +115,7 @@ class ResultWriter:
             maps=tuple(data.get("maps", ())),
             outside=tuple(data.get("outside", ())),
             trust=data.get("pred_trust"),
-            changed=self._changed,
+            changed=_changed_for(data["source"].modality, self._changed),
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}
@@ -125,6 +125,18 @@ class ResultWriter:
             for one in (*outputs, reported):
                 checks.update(one.files)
         return WrittenCase(reported.report, files, outputs[0].series_uid)
+
+
+def _changed_for(modality: str, changed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What differs for a modality: of values by modality its own; of one that is not among them the least."""
+    own = {
+        name: {
+            key: value.get(modality, min(value.values())) if isinstance(value, Mapping) else value
+            for key, value in one.items()
+        }
+        for name, one in changed.items()
+    }
+    return {name: one for name, one in own.items() if one["used"] != one["bundle"]}
 
 
 def _refuse_outside(output_dir: Path, case: str) -> None:

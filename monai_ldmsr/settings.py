@@ -152,7 +152,7 @@ class WorkSettings:
         None,
         "error that is tolerated, in the source's unit (HU in CT): voxels of the body are marked as trusted so "
         "that one in ten of them errs by more",
-        partial(real_number, low=0.0),
+        partial(real_number, low=1e-9),
         changes="headers",
         usual="no such mask",
     )

@@ -14,7 +14,7 @@ from monai_ldmsr import settings, super_resolve
 from monai_ldmsr.batch.engine import settings_fingerprint
 from monai_ldmsr.bundle_folder import BundleInfo, available_bundles
 from monai_ldmsr.choices import FACTORS, MODALITIES
-from monai_ldmsr.cli import arguments
+from monai_ldmsr.cli import arguments, main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.label import options
 from monai_ldmsr.number_settings import real_number
@@ -94,3 +94,10 @@ def test_a_tolerance_without_maps_is_refused() -> None:
         WorkSettings(maps="none", tolerance=5.0)
     with pytest.raises(SettingsError, match="does not go with maps none"):
         AddResultMapsd("pred", 2, maps="none", tolerance=5.0)
+
+
+@pytest.mark.parametrize("command", ["run", "batch"])
+def test_settings_that_do_not_go_together_leave_no_trace(command: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert main([command, str(tmp_path / "in"), str(tmp_path / "out"), "--tolerance", "5", "--maps", "none"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

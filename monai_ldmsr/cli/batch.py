@@ -61,13 +61,13 @@ def _batch(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments)
     # Imported late: `ldmsr --help` need not wait for pydicom.
-    from monai_ldmsr.batch import OutputLock
+    from monai_ldmsr.batch import OutputLock, WorkSettings
     from monai_ldmsr.cli.views import BatchView, print_failures, print_summary
     from monai_ldmsr.io.source_choice import SourceChoice
     from monai_ldmsr.io.tree import check_apart
     from monai_ldmsr.source_table import SourceTable, source_rows
 
-    source, output = arguments.source, arguments.output
+    source, output, settings = arguments.source, arguments.output, WorkSettings(**model_settings(arguments))
     check_apart(source, output)
     place = arguments.sources_csv
     table = None if place is False else SourceTable(None if place is True else place, output)
@@ -76,6 +76,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         BatchView() as view,
         opened_batch(
             arguments,
+            settings,
             lock,
             deliveries_of(arguments),
             retry=arguments.retry,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from monai_ldmsr.cli.arguments import Parser, model_settings
+from monai_ldmsr.cli.arguments import Parser
 
 if TYPE_CHECKING:
-    from monai_ldmsr.batch import Batch, Delivery, OutputLock, Workers
+    from monai_ldmsr.batch import Batch, Delivery, OutputLock, Workers, WorkSettings
 
 __all__ = ["add_cluster_options", "opened_batch"]
 
@@ -32,12 +32,17 @@ def add_cluster_options(parser: Parser) -> None:
 
 @contextmanager
 def opened_batch(
-    arguments: argparse.Namespace, lock: OutputLock, deliveries: Sequence[Delivery], **options: Any
+    arguments: argparse.Namespace,
+    settings: WorkSettings,
+    lock: OutputLock,
+    deliveries: Sequence[Delivery],
+    **options: Any,
 ) -> Iterator[Batch]:
     """Open the batch of an output folder and the workers that the arguments ask for; both are closed at the end.
 
     Args:
         arguments: the command's, with those of ``add_model_options`` and ``add_cluster_options``, and ``output``.
+        settings: how series are super-resolved; made before the output folder is touched.
         lock: a lock on the output folder.
         deliveries: where results are sent.
         options: more of :class:`~monai_ldmsr.batch.Batch`.
@@ -45,12 +50,11 @@ def opened_batch(
     Raises:
         LdmsrError: workers or batch cannot be opened.
     """
-    from monai_ldmsr.batch import Batch, WorkSettings
+    from monai_ldmsr.batch import Batch
 
     workers = _workers(arguments, lock)
     with ExitStack() as ending:
         ending.callback(workers.close)  # also where the batch cannot be opened
-        settings = WorkSettings(**model_settings(arguments))
         batch = Batch(arguments.output, settings, workers.executor, workers.capacity, deliveries, lock=lock, **options)
         ending.callback(batch.close)
         ending.callback(workers.close)  # before the batch records what is left to be done

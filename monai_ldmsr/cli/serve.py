@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, limits_of
+from monai_ldmsr.cli.arguments import Commands, Parser, add_command, add_model_options, limits_of, model_settings
 from monai_ldmsr.cli.opened_batch import add_cluster_options, opened_batch
 from monai_ldmsr.cli.pacs_arguments import (
     add_caller_options,
@@ -92,9 +92,10 @@ def serve(arguments: argparse.Namespace) -> int:
     output = arguments.output
     if arguments.alive:
         return 0 if is_alive(output) else 8
-    from monai_ldmsr.batch import OutputLock
+    from monai_ldmsr.batch import OutputLock, WorkSettings
     from monai_ldmsr.pacs.service import SeriesService
 
+    settings = WorkSettings(**model_settings(arguments))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -102,7 +103,9 @@ def serve(arguments: argparse.Namespace) -> int:
     receiver, deliveries = _receiver(arguments, inbox), deliveries_of(arguments)
     with (
         OutputLock(output) as lock,
-        opened_batch(arguments, lock, deliveries, retry=True, progress=_tell, delivery_attempts=None) as batch,
+        opened_batch(
+            arguments, settings, lock, deliveries, retry=True, progress=_tell, delivery_attempts=None
+        ) as batch,
     ):
         service = SeriesService(
             receiver,

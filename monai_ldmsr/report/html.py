@@ -131,10 +131,8 @@ def duration(seconds: float | None) -> str:
 
 
 def _part(share: float) -> str:
-    """Word a share in percent; all and none are said only of all and none."""
+    """Word a share in percent; all is said only of all."""
     percent = 100 * share
-    if 0 < percent < 0.05:
-        return f"below {fixed(0.1, 1, '%')}"
     return f"above {fixed(99.9, 1, '%')}" if 99.95 <= percent < 100 else fixed(percent, 1, "%")
 
 
@@ -144,11 +142,11 @@ def _typeset(digits: str, unit: str = "") -> str:
 
 
 def plain(value: Any) -> str:
-    """Word a setting's value: yes and no, "none", numbers rounded to 6 digits at most, lists with commas."""
+    """Word a setting's value: yes and no, "automatic" for None, numbers of 6 digits at most, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
-        return "none"
+        return "automatic"
     if isinstance(value, float):
         return _typeset(f"{value:.6g}")
     if isinstance(value, list | tuple):
@@ -187,14 +185,12 @@ def findings(report: SRReport) -> list[str]:
     if agreement.mean_abs is not None:
         sentences.append(_agreement_finding(agreement, agreement.mean_abs))
     if report.changed:
-        named = (f"{name.replace('_', ' ')} {_word(one['used'])} (the bundle: {_word(one['bundle'])})"
-                 for name, one in report.changed.items())  # fmt: skip
+        named = (
+            f"{name.replace('_', ' ')} {plain(one['used'])} (the bundle: {plain(one['bundle'])})"
+            for name, one in report.changed.items()
+        )
         sentences.append(f"Settings that differ from the bundle's own: {'; '.join(named)}.")
     return sentences
-
-
-def _word(value: Any) -> str:
-    return "automatic" if value is None else plain(value)
 
 
 def _noise_finding(flat: FlatTissue, unit: str) -> str:
@@ -310,7 +306,11 @@ def flat_rows(report: SRReport) -> list[tuple[str, str, str]]:
     plain_noise = number(flat.noise_bicubic, unit)
     ratio = f"{fixed(flat.noise_ratio, 2)} times the source's"
     return [
-        ("Noise of the source", number(flat.noise_source, unit), "Standard deviation in its flattest tissue."),
+        (
+            "Noise of the source",
+            number(flat.noise_source, unit),
+            "Standard deviation in its flattest tissue; anatomy that lies there counts, too.",
+        ),
         (
             "Noise of the result",
             number(flat.noise_result, unit),
@@ -337,14 +337,18 @@ def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
         rows.append(("Expected error", f"\u00b1 {half}", "Median half width of the interval, within the body."))
     if error is not None and error.share_trusted is not None:
         share = _part(error.share_trusted)
+        tolerated = number(error.tolerance, unit)
         meaning = (
             f"Share of the body's voxels that are chosen so that at most one in ten of them errs by more than "
-            f"{number(error.tolerance, unit)}, as a mean over patients. Its threshold is not that of the interval."
+            f"{tolerated}, as a mean over patients. Its threshold is not that of the interval."
+            if error.is_calibrated
+            else f"Share of the body's voxels whose interval reaches no further than {tolerated}. It is not "
+            "calibrated: how many of them err by more is not known."
         )
         rows.append(("Trusted", share, meaning))
     if found.rms:
-        level = None if found.alarm_level is None else found.alarm_level * found.noise
-        alarm = "There is no alarm level without calibration." if level is None else (
+        level = found.alarm_level
+        alarm = "There is no alarm level without a calibration for these settings." if level is None else (
             f"Alarm above {number(level, unit)}: {_count(len(found.alarms), 'slice')} of {len(found.rms)}."
         )  # fmt: skip
         meaning = f"How far the network alone strayed from what was measured, before that was corrected. {alarm}"
@@ -359,7 +363,7 @@ def contradiction_bars(report: SRReport) -> dict[str, Any] | None:
     found = report.trust.contradiction if report.trust else None
     if found is None or len(found.rms) < 2:
         return None
-    level = 0.0 if found.alarm_level is None else found.alarm_level * found.noise
+    level = found.alarm_level or 0.0
     greatest = max(*found.rms, level) or 1.0
     bars = [(round(100 * rms / greatest, 2), k in found.alarms) for k, rms in enumerate(found.rms)]
     return {"bars": bars, "level": round(100 * level / greatest, 2), "greatest": greatest}

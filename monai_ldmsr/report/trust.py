@@ -43,8 +43,9 @@ class Contradiction:
 
     Args:
         rms: root mean square by slice, in the source's unit.
-        noise: standard deviation of the source's noise in the same unit, as it is compared with.
-        alarm_level: multiple of that noise above which a slice is an alarm; None without calibration.
+        noise: standard deviation of the source's noise in the same unit, as the network was given it.
+        alarm_level: above which a slice is an alarm, in the same unit: a multiple of that noise; None without
+            calibration.
         alarms: slices above it, counted from 0.
     """
 
@@ -81,9 +82,9 @@ class TrustSummary:
             return ""
         named = ", ".join(str(n + 1) for n in found.alarms[:_NAMED_SLICES])
         more = ", ..." if len(found.alarms) > _NAMED_SLICES else ""
-        greatest = max(found.rms) / found.noise
+        greatest, usual = max(found.rms) / found.noise, found.alarm_level / found.noise
         return (
             f"In {len(found.alarms)} of {len(found.rms)} slices (counted from 1: {named}{more}) the network "
-            f"contradicted the source by up to {greatest:.1f} times its noise; at most {found.alarm_level:.1f} times "
+            f"contradicted the source by up to {greatest:.1f} times its noise; at most {usual:.1f} times "
             "was seen in any slice of the patients of its calibration. The result was made to agree, but look at them."
         )

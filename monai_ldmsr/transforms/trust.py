@@ -156,8 +156,9 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         )
 
 
-def _contradiction(projection: SourceProjection, noise: float, level: float | None) -> Contradiction:
-    alarms = () if level is None else tuple(k for k, rms in enumerate(projection.rms) if rms > level * noise)
+def _contradiction(projection: SourceProjection, noise: float, times: float | None) -> Contradiction:
+    level = None if times is None else times * noise
+    alarms = () if level is None else tuple(k for k, rms in enumerate(projection.rms) if rms > level)
     return Contradiction(projection.rms, noise, level, alarms)
 
 
@@ -208,7 +209,8 @@ class _CaseCalibration:
     def trusted_error(self, tolerance: float, intensity: IntensityMap) -> float:
         """Greatest expected error of a trusted voxel, in the source's unit."""
         span = intensity.values[-1] - intensity.values[0]
-        known = self._group.trusted_error(self._factor, tolerance / span) if self._group else None
+        group = self._group if self.is_calibrated else None
+        known = None if group is None else group.trusted_error(self._factor, tolerance / span)
         return tolerance / self.multiplier if known is None else known * span
 
 

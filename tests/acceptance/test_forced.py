@@ -37,6 +37,9 @@ def test_a_volume_outside_is_a_listed_failure_with_value_and_range(
 
 def test_force_marks_report_and_series(tmp_path: Path) -> None:
     super_resolve(micrograph(tmp_path / "in"), tmp_path / "out", device="cpu", force=True)
+    (case,) = json.loads((tmp_path / "out" / "summary.json").read_text())["series"]
+    assert (case["status"], case["reason"]) == ("done", "")
+    assert case["message"].startswith("FORCED: the volume lies outside")
     (report,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/report.json"))
     assert report["warnings"][0].startswith("FORCED: the volume lies outside of what the model was trained for")
     assert "0.02 mm" in report["settings"]["outside_of_training"]
@@ -50,25 +53,27 @@ def test_force_marks_report_and_series(tmp_path: Path) -> None:
 def test_settings_other_than_the_bundles_stand_in_report_page_and_headers(tmp_path: Path) -> None:
     source = micrograph(tmp_path / "in")
     uids = set()
-    for name, more in (("usual", {}), ("other", {"noise": 3, "consistency": 0.5}), ("same", {"consistency": 1.0})):
+    for name, more in (
+        ("usual", {}),
+        ("other", {"noise": 3, "consistency": 0.5}),
+        ("same", {"consistency": 1.0, "detail": 0.5}),
+    ):
         super_resolve(source, tmp_path / name, device="cpu", force=True, **more)
         (folder,) = (path.parent for path in (tmp_path / name).glob("*/report.json"))
         report, page = json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
         header = pydicom.dcmread(next((folder / "dicom").iterdir()))
         uids.add(header.SeriesInstanceUID)
-        assert report["changed"].pop("force") == {"used": True, "bundle": False}
         if name == "other":
             assert report["changed"] == {
                 "noise": {"used": 3.0, "bundle": None},
                 "consistency": {"used": 0.5, "bundle": 1.0},
             }
-            assert (
-                "noise 3 (the bundle: automatic); consistency 0.5 (the bundle: 1); force yes (the bundle: no)" in page
-            )
-            assert "not the bundle's own: consistency, force, noise. Research only" in header.DerivationDescription
+            assert "own: noise 3 (the bundle: automatic); consistency 0.5 (the bundle: 1).<" in page
+            assert "not the bundle's own: consistency, noise. Research only" in header.DerivationDescription
         else:
             assert report["changed"] == {}
-            assert "not the bundle's own: force. Research only" in header.DerivationDescription
+            assert "not the bundle's own" not in header.DerivationDescription
+            assert "Settings that differ" not in page
     assert len(uids) == 2
 
 

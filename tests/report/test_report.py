@@ -339,7 +339,7 @@ def test_equal_images_give_a_dark_difference():
 
 def trust(**changes):
     error = ExpectedError(3.0, 9.0, 6.5, 21.0, 0.9, True, "Calibrated on 20 patients of <all> modalities.", 20.0, 0.875)
-    strayed = Contradiction((2.0, 8.0, 4.0), 2.0, 3.0, (1,))
+    strayed = Contradiction((2.0, 8.0, 4.0), 2.0, 6.0, (1,))
     return TrustSummary(**{"expected_error": error, "contradiction": strayed, "dial": 0.5, **changes})
 
 
@@ -365,9 +365,23 @@ def test_the_page_says_and_shows_where_it_guessed():
     assert re.search(r"<b style=.bottom:75(\.0)?%", page), "the alarm level is three quarters of the greatest"
 
 
+def test_a_mask_promises_nothing_without_calibration():
+    """And all of the body is said to be trusted only where it is."""
+    known = trust().expected_error
+    for changes, words, missing in (
+        ({"is_calibrated": False}, "how many of them err by more is not known", "at most one in ten"),
+        ({"share_trusted": 0.9996}, "above 99.9", "100.0\u00a0%"),
+        ({"share_trusted": 1.0}, "100.0\u00a0%", "above 99.9"),
+    ):
+        page = render_html(report(trust=trust(expected_error=dataclasses.replace(known, **changes))), [panel()])
+        where = page[page.index("Where it guessed") :]
+        assert words in where
+        assert missing not in where
+
+
 def test_a_page_without_maps_shows_none():
     page = render_html(report(), [panel()])
     assert "Where it guessed" not in page
     alone = render_html(report(trust=trust(expected_error=None)), [panel()])
-    assert "The expected error of each voxel is not known" in alone
+    assert "No expected error of each voxel was asked for" in alone
     assert "v-error" not in alone.partition("<body>")[2]
