@@ -96,6 +96,13 @@ def one_of(choices: Collection[Any], read: Reader = _as_given) -> Reader:
     return chosen
 
 
+def _above_zero(name: str, value: Any) -> float:
+    number = real_number(name, value)
+    if number <= 0:
+        raise SettingsError(f"{name} is {said(value)}; give a number above 0.")
+    return number
+
+
 #: Beyond the machine's own, and so many, threads end a process rather than help it.
 _MOST_THREADS = max(64, os.cpu_count() or 1)
 
@@ -152,7 +159,7 @@ class WorkSettings:
         None,
         "error that is tolerated, in the source's unit (HU in CT): voxels of the body are marked as trusted so "
         "that one in ten of them errs by more",
-        partial(real_number, low=1e-9),
+        _above_zero,
         changes="headers",
         usual="no such mask",
     )

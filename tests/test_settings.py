@@ -92,6 +92,8 @@ def test_a_tolerance_without_maps_is_refused() -> None:
     """By every way in: there is nothing to compare it with."""
     with pytest.raises(SettingsError, match="does not go with maps none"):
         WorkSettings(maps="none", tolerance=5.0)
+    with pytest.raises(SettingsError, match="above 0"):
+        WorkSettings(tolerance=0)
     with pytest.raises(SettingsError, match="does not go with maps none"):
         AddResultMapsd("pred", 2, maps="none", tolerance=5.0)
 
