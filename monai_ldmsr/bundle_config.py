@@ -58,12 +58,14 @@ def changed_settings(bundle: str | Path, given: Mapping[str, Any]) -> dict[str, 
     plain = {name: own[name] for name in given if name in own and not str(own[name]).startswith(("$", "@", "%"))}
     used, usual = checked({name: given[name] for name in plain}), checked(plain)
     found = {}
-    for name in (one for one in plain if one.removeprefix("default_") not in plain.keys() - {one}):
-        now, own_value = (
+    for name in plain:
+        if name.startswith("default_"):
+            continue
+        now, before = (
             values.get(f"default_{name}") if values[name] is None else values[name] for values in (used, usual)
         )
-        if now != own_value:
-            found[name] = {"used": now, "bundle": own_value}
+        if now != before:
+            found[name] = {"used": now, "bundle": before}
     return found
 
 
