@@ -8,10 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from places import BUNDLES
 
 import monai_ldmsr
 from monai_ldmsr import settings, super_resolve
 from monai_ldmsr.batch.engine import settings_fingerprint
+from monai_ldmsr.bundle_config import changed_settings
 from monai_ldmsr.bundle_folder import BundleInfo, available_bundles
 from monai_ldmsr.choices import FACTORS, MODALITIES
 from monai_ldmsr.cli import arguments, main
@@ -103,3 +105,19 @@ def test_settings_that_do_not_go_together_leave_no_trace(command: str, tmp_path:
     (tmp_path / "in").mkdir()
     assert main([command, str(tmp_path / "in"), str(tmp_path / "out"), "--tolerance", "5", "--maps", "none"]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_settings_are_compared_with_the_bundles_own_by_modality() -> None:
+    """A dial that is left open is the bundle's for the modality; what is an expression there is not compared."""
+    dials = {"CT": 0.0, "MR": 0.5, "PT": 0.0}
+    given = {"detail": None, "default_detail": dials, "noise": "3", "seed": 0, "weights": "mine.pt"}
+    bundle = BUNDLES / "ldm_sr"
+    assert changed_settings(bundle, given) == {"noise": {"used": 3.0, "bundle": None}}
+    assert changed_settings(bundle, {**given, "noise": None, "detail": 0.5}) == {
+        "detail": {"used": 0.5, "bundle": dials}
+    }
+    other = {**dials, "MR": 0.3}
+    assert changed_settings(bundle, {**given, "noise": None, "default_detail": other}) == {
+        "detail": {"used": other, "bundle": dials}
+    }
+    assert changed_settings(bundle / "missing", given) == {}
