@@ -121,7 +121,7 @@ def segment(stack: torch.Tensor, affine: npt.NDArray[np.float64]) -> npt.NDArray
 
 
 def by_brightness(labels: npt.NDArray[Any], voxels: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
-    """Number labels other than 0 anew from 1 up, the darkest first: so are :data:`TISSUES` in T1.
+    """Renumber labels by mean intensity, from 1 for the darkest, as :data:`TISSUES` are in T1; 0 stays background.
 
     Example:
         >>> by_brightness(np.array([0, 3, 3, 1]), np.array([9.0, 2.0, 4.0, 5.0]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["FACTORS", "FORCED", "MAPS", "MAX_NOISE", "MODALITIES"]
+__all__ = ["FACTORS", "FORCED", "MAPS", "MAX_NOISE", "MODALITIES", "of_modality"]
 
 #: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS: Final = (2, 3, 4)
@@ -20,3 +21,13 @@ FORCED: Final = "outside_of_training"
 
 #: Standard deviation, in grey levels of 255, beyond which noise counts as this much.
 MAX_NOISE: Final = 40.0
+
+
+def of_modality(dials: Mapping[str, float], modality: str | None) -> float:
+    """Detail of a modality; of one that is not among them, or not known, the least; 1 where there are none.
+
+    Example:
+        >>> of_modality({"CT": 0.0, "MR": 0.5}, "MR"), of_modality({"CT": 0.0, "MR": 0.5}, None)
+        (0.5, 0.0)
+    """
+    return dials.get(modality or "", min(dials.values(), default=1.0))

@@ -34,8 +34,7 @@ from monai_ldmsr.needs import MemoryBudget
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
-from monai_ldmsr.range_check import RangeCheck
-from monai_ldmsr.report import FORCED_WARNING
+from monai_ldmsr.range_check import RangeCheck, forced_warning
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunShare
 from monai_ldmsr.run_summary import CaseResult, RunSummary
@@ -238,7 +237,7 @@ class SeriesEvaluator:
             return CaseResult.of_error(error, case=case, duration_s=time.perf_counter() - start)
         return CaseResult(
             "done",
-            message=next((one for one in written.report.warnings if one.startswith(FORCED_WARNING)), ""),
+            message=forced_warning(written.report.settings.get(FORCED, "")),
             case=case,
             warnings=written.report.warnings,
             series_uid=written.series_uid,

@@ -38,6 +38,12 @@ _KINDS = {
     ),
 }
 
+#: What those mean that rest on a calibration where there is none.
+_NOT_CALIBRATED = {
+    "expected_error": "Half width of a nominal interval, not calibrated",
+    "trusted": "Interval no wider than the tolerance, not calibrated",
+}
+
 
 def map_outputs() -> Iterator[MapOutput]:
     """One output for each kind of map."""
@@ -69,9 +75,10 @@ class MapOutput:
             return WrittenOutput(self.words, {path.name: check_volume})
         path = folder / MAPS_FOLDER / f"{name}.dcm"
         images = DerivedImages.below(folder / "dicom")
-        concept = own_concept(self.kind.upper(), self._meaning)
+        meaning = self._meaning if found.is_calibrated else _NOT_CALIBRATED.get(self.kind, self._meaning)
+        concept = own_concept(self.kind.upper(), meaning)
         if is_mask:
-            write_trust_mask(source, images, values > 0, found.factors, self._object, concept, self._meaning, path)
+            write_trust_mask(source, images, values > 0, found.factors, self._object, concept, meaning, path)
             paths = [path]
         else:
             paths = write_parametric_map(source, images, values, found.factors, self._object, concept, path)

@@ -15,12 +15,11 @@ from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.networks import SuperResolver, upsample_bicubic
 from monai_ldmsr.noise_level import volume_noise
-from monai_ldmsr.report import FORCED_WARNING
 from monai_ldmsr.training_range import N_SLICES, TrainingRange, VolumeFigures, volume_figures
 from monai_ldmsr.transforms.intensity import IntensityMap
 from monai_ldmsr.transforms.source import plain, project_volume
 
-__all__ = ["RangeCheck", "given_back_db"]
+__all__ = ["RangeCheck", "forced_warning", "given_back_db"]
 
 #: Dials with which an earlier result may have been made.
 _DIALS = (0.0, 0.5, 1.0)
@@ -30,6 +29,11 @@ _LEAST_SIDE, _MOST_SIDE = 32, 1024
 
 #: Side of the part that is looked at first, and by how many dB the mean alone must give it back to look further.
 _FIRST_SIDE, _FIRST_DB = 256, 3.0
+
+
+def forced_warning(outside: str) -> str:
+    """The warning of a result whose source lies outside, by its setting ``choices.FORCED``; empty without one."""
+    return f"FORCED: the volume lies outside of what the model was trained for: {outside}." if outside else ""
 
 
 class RangeCheck:
@@ -75,9 +79,7 @@ class RangeCheck:
         near = [one.text for one in findings if not one.refuses]
         said = [f"The volume is unusual for the model (usual in brackets): {'; '.join(near)}."] if near else []
         if far:
-            said.insert(
-                0, f"{FORCED_WARNING} the volume lies outside of what the model was trained for: {'; '.join(far)}."
-            )
+            said.insert(0, forced_warning("; ".join(far)))
         return tuple(said), "; ".join(far)
 
     @torch.inference_mode()

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from monai_ldmsr.case import CaseOutput, ComputedCase
+from monai_ldmsr.choices import of_modality
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, ImageOutput
 from monai_ldmsr.io import DicomSeries, VolumeFile
@@ -128,12 +129,9 @@ class ResultWriter:
 
 
 def _changed_for(modality: str, changed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What differs for a modality: of values by modality its own; of one that is not among them the least."""
+    """What differs for a modality, where values are given by modality."""
     own = {
-        name: {
-            key: value.get(modality, min(value.values())) if isinstance(value, Mapping) else value
-            for key, value in one.items()
-        }
+        name: {key: of_modality(value, modality) if isinstance(value, Mapping) else value for key, value in one.items()}
         for name, one in changed.items()
     }
     return {name: one for name, one in own.items() if one["used"] != one["bundle"]}

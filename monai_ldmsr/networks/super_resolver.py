@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.choices import MAX_NOISE
+from monai_ldmsr.choices import MAX_NOISE, of_modality
 from monai_ldmsr.degradation import Factor, factor_pair
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
@@ -207,8 +207,7 @@ class SuperResolver(SliceModule):
         """The dial as given, or that of the modality."""
         if self._detail is not None:
             return self._detail
-        term = modality or self._modality or ""
-        return self._default_detail.get(term, min(self._default_detail.values(), default=1.0))
+        return of_modality(self._default_detail, modality or self._modality)
 
     def _evaluations(self, detail: float) -> int:
         """How often the denoiser runs for each slice."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from monai_ldmsr.lazy_names import lazy_names
 from monai_ldmsr.report.sr_report import (
-    FORCED_WARNING,
     RESEARCH_NOTICE,
     Agreement,
     DegradationSummary,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from monai_ldmsr.report.html import render_html
 
 __all__ = [
-    "FORCED_WARNING",
     "RESEARCH_NOTICE",
     "Agreement",
     "Contradiction",

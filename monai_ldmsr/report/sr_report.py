@@ -20,7 +20,6 @@ from monai_ldmsr.report.trust import TrustSummary
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
-    "FORCED_WARNING",
     "RESEARCH_NOTICE",
     "Agreement",
     "DegradationSummary",
@@ -37,9 +36,6 @@ __all__ = [
 
 #: Every report carries this text; no setting removes it.
 RESEARCH_NOTICE: Final = "This result was made by an algorithm. For research only, not for diagnosis."
-
-#: How a warning begins that says what was forced.
-FORCED_WARNING: Final = "FORCED:"
 
 #: Grows when a field changes its name or meaning, so that readers of old reports notice.
 SCHEMA_VERSION: Final = 1

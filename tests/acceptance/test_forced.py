@@ -36,7 +36,7 @@ def test_a_volume_outside_is_a_listed_failure_with_value_and_range(
 
 
 def test_force_marks_report_and_series(tmp_path: Path) -> None:
-    super_resolve(micrograph(tmp_path / "in"), tmp_path / "out", device="cpu", force=True)
+    super_resolve(micrograph(tmp_path / "in"), tmp_path / "out", device="cpu", force=True, tolerance=20)
     (case,) = json.loads((tmp_path / "out" / "summary.json").read_text())["series"]
     assert (case["status"], case["reason"]) == ("done", "")
     assert case["message"].startswith("FORCED: the volume lies outside")
@@ -45,6 +45,11 @@ def test_force_marks_report_and_series(tmp_path: Path) -> None:
     assert "0.02 mm" in report["settings"]["outside_of_training"]
     images = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").glob("*/dicom/*.dcm"))]
     assert len(images) == 2
+    for name, promise in (("error", "holds the true value"), ("trusted", "At most one in ten")):
+        (path,) = (tmp_path / "out").glob(f"*/maps/{name}.dcm")
+        told = str(pydicom.dcmread(path))
+        assert "not calibrated" in told
+        assert promise not in told
     for image in images:
         assert "outside_of_training=its pixels have 0.02 mm" in image.DerivationDescription
         assert "forced" in image.SeriesDescription
