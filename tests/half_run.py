@@ -40,7 +40,8 @@ class HalfEvaluator(SeriesEvaluator):
             path = folder / f"v{source.extension}"
             write_volume_file(source, repeated(source.voxels), Factors(2, 2), path, "research only")
         grid = SimpleNamespace(shape=source.voxels.shape)
-        report = SimpleNamespace(warnings=source.warnings, result=grid, duration_s=SimpleNamespace(total=0.0))
+        duration = SimpleNamespace(total=0.0)
+        report = SimpleNamespace(warnings=source.warnings, settings={}, result=grid, duration_s=duration)
         return SimpleNamespace(report=report, series_uid="", files={})
 
 
