@@ -15,7 +15,7 @@ import numpy.typing as npt
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.number_settings import real_number
 
-__all__ = ["Factors", "VolumeGeometry", "lps_to_ras", "spread_slices"]
+__all__ = ["Factors", "ResultGrid", "SlicePlaces", "VolumeGeometry", "lps_to_ras", "spread_slices"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,6 +93,91 @@ class Factors(NamedTuple):
         """One number where slices are made finer alike in both directions, and stay as many."""
         is_plain = self.i == self.j and self.k == 1
         return f"{self.i:g}" if is_plain else "x".join(f"{value:g}" for value in self)
+
+
+class SlicePlaces(NamedTuple):
+    """Where the slices of a result lie along the stack of its source.
+
+    Args:
+        number: number of slices of the result.
+        first: place of the centre of its first slice, in slices of the source: 0 is the centre of the source's first
+            slice, 1 that of its second.
+        step: distance between two of them, in slices of the source.
+
+    Example:
+        >>> SlicePlaces.between_faces(3, 2)
+        SlicePlaces(number=6, first=-0.25, step=0.5)
+    """
+
+    number: int
+    first: float
+    step: float
+
+    @classmethod
+    def between_faces(cls, n_source: int, factor: int = 1) -> SlicePlaces:
+        """``factor`` slices for each of the source, between the same outer faces."""
+        return cls(n_source * factor, (1 / factor - 1) / 2, 1 / factor)
+
+    def of(self, k: int) -> float:
+        """Place of slice ``k`` of the result, in slices of the source."""
+        return self.first + k * self.step
+
+
+@dataclass(frozen=True)
+class ResultGrid:
+    """How the grid of a result lies on that of its source.
+
+    Args:
+        factors: how many times finer it is along i, j, k; whole along i and j.
+        slices: where its slices lie; None for ``factors.k`` of them, which is whole then, for each of the source.
+
+    Example:
+        >>> ResultGrid.of(2).shape_of((4, 6, 3)), ResultGrid.of((1, 1, 4)).shape_of((4, 6, 3))
+        ((8, 12, 3), (4, 6, 12))
+        >>> finer = ResultGrid.with_slices(1, SlicePlaces(9, -0.4, 0.35))
+        >>> finer.shape_of((4, 6, 3)), str(finer)
+        ((4, 6, 9), '1x1x2.85714')
+    """
+
+    factors: Factors
+    slices: SlicePlaces | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> ResultGrid:
+        """A grid as it is, or that of factors as ``Factors.of`` takes them."""
+        return given if isinstance(given, ResultGrid) else cls(Factors.of(given))
+
+    @classmethod
+    def with_slices(cls, in_plane: Any, slices: SlicePlaces) -> ResultGrid:
+        """The grid of factors within slices, and of slices at other places."""
+        i, j, _ = Factors.of(in_plane)
+        return cls(Factors(i, j, 1 / slices.step), slices)
+
+    @property
+    def has_own_slices(self) -> bool:
+        """Whether its slices are others than those of the source."""
+        return self.slices is not None or self.factors.k != 1
+
+    def places(self, n_source: int) -> SlicePlaces:
+        """Where its slices lie, on a source of so many.
+
+        Raises:
+            SettingsError: a factor is not whole where it must be.
+        """
+        return self.slices or SlicePlaces.between_faces(n_source, self.factors.whole[2])
+
+    def shape_of(self, source: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Voxels of the result along I, J, K.
+
+        Raises:
+            SettingsError: a factor is not whole where it must be.
+        """
+        i, j, _ = Factors(self.factors.i, self.factors.j).whole
+        return source[0] * i, source[1] * j, self.places(source[2]).number
+
+    def __str__(self) -> str:
+        """As those of the factors."""
+        return str(self.factors)
 
 
 def _plain_factor(given: Any) -> float:
@@ -184,16 +269,21 @@ class VolumeGeometry:
         """(3,) centre of voxel (0, 0, 0) in LPS."""
         return self.affine_lps[:3, 3]
 
-    def upsampled(self, factors: tuple[int, int, int]) -> VolumeGeometry:
-        """Grid with ``factors`` times the voxels along i, j, k between the same outer faces.
+    def upsampled(self, grid: ResultGrid | Factors | tuple[int, int, int]) -> VolumeGeometry:
+        """Finer grid: of whole factors, between the same outer faces; of slices at places of their own, there.
 
-        The origin moves by ``A ((1/f - 1)/2)``: voxel centres shift by half a voxel, faces stay.
+        Within slices the origin moves by ``A ((1/f - 1)/2)``: voxel centres shift by half a voxel, faces stay.
+
+        Raises:
+            SettingsError: a factor is not whole where it must be.
         """
-        inverse = 1.0 / np.asarray(factors, dtype=np.float64)
-        affine = self.affine @ np.diag([*inverse, 1.0])
-        affine[:3, 3] = self.affine[:3, 3] + self.affine[:3, :3] @ ((inverse - 1.0) / 2.0)
-        shape = (self.shape[0] * factors[0], self.shape[1] * factors[1], self.shape[2] * factors[2])
-        return VolumeGeometry(shape, affine)
+        finer = ResultGrid.of(grid)
+        slices = finer.places(self.shape[2])
+        steps = np.array([1.0 / finer.factors.i, 1.0 / finer.factors.j, slices.step])
+        first = np.array([*(steps[:2] - 1.0) / 2.0, slices.first])
+        affine = self.affine @ np.diag([*steps, 1.0])
+        affine[:3, 3] = self.affine[:3, 3] + self.affine[:3, :3] @ first
+        return VolumeGeometry(finer.shape_of(self.shape), affine)
 
     def corners_mm(self) -> FloatArray:
         """(8, 3) corners of the volume's outer faces in RAS, in index order."""

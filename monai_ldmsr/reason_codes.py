@@ -88,6 +88,31 @@ class ReasonCode(str, Enum):
         "image.",
         "Fetch the series again from where it was acquired; repair a volume file's header.",
     )
+    TOO_FEW_SLICES = (
+        "TOO_FEW_SLICES",
+        "New slices were asked for, and the volume has fewer than three, so that little is known between them.",
+        "Super-resolve it within slices alone.",
+    )
+    TARGET_SPACING = (
+        "TARGET_SPACING",
+        "New slices were asked for that lie no closer than the acquired ones, or more than eight times closer.",
+        "Give another slice spacing, or super-resolve within slices alone.",
+    )
+    IRREGULAR_SPACING = (
+        "IRREGULAR_SPACING",
+        "New slices were asked for between slices that lie unevenly, or are shifted against each other.",
+        "Resample the series evenly, or super-resolve it within slices alone.",
+    )
+    MISSING_SLICE = (
+        "MISSING_SLICE",
+        "New slices were asked for in a stack where an image is missing.",
+        "Fetch the series again, or super-resolve it within slices alone.",
+    )
+    GANTRY_TILT = (
+        "GANTRY_TILT",
+        "New slices were asked for in a stack that is tilted: its slices are not stacked along their normal.",
+        "Resample the series without tilt, or super-resolve it within slices alone.",
+    )
     SINGULAR_GEOMETRY = (
         "SINGULAR_GEOMETRY",
         "The affine of the file is not finite, or its axes do not span space.",

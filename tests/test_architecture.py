@@ -25,7 +25,7 @@ LAYERS = [
     {"errors"},
     {"number_settings", "operators", "outcome", "storage"},
     {"geometry", "bundle_folder"},
-    {"degradation", "noise_level"},
+    {"degradation", "noise_level", "slice_plan"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"settings"},
     {"bundle_config", "consistency", "reference", "run_progress", "run_summary", "uncertainty"},
@@ -64,6 +64,7 @@ TORCH_FREE = (
     "report",
     "run_summary",
     "settings",
+    "slice_plan",
     "storage",
     "work_plan",
 )

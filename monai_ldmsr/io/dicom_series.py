@@ -38,7 +38,7 @@ from monai_ldmsr.io.plausible_values import (
     plausibility_warnings,
 )
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
-from monai_ldmsr.io.slice_stack import single_slice_spacing, stack_step
+from monai_ldmsr.io.slice_stack import StackFault, single_slice_spacing, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel
 from monai_ldmsr.io.value_meaning import may_be_scale
 
@@ -75,6 +75,8 @@ class DicomSeries:
         warnings: what was unusual, for the report.
         volume: see :class:`~monai_ldmsr.io.series_grouping.SeriesFiles`.
         label: likewise.
+        slice_thickness_mm: Slice Thickness, where all headers say the same; None where they do not.
+        stack_fault: why no new slices can be made between its slices; None where they lie evenly and straight.
     """
 
     case: str
@@ -88,6 +90,8 @@ class DicomSeries:
     warnings: tuple[str, ...]
     volume: int = 0
     label: str = field(default="", repr=False)
+    slice_thickness_mm: float | None = None
+    stack_fault: StackFault | None = None
 
 
 def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEFAULT_LIMITS) -> DicomSeries:

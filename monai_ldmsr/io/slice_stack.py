@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from pydicom import Dataset
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.dicom_header import ImagePlane, length_mm
 
-__all__ = ["Stations", "single_slice_spacing", "stack_step"]
+__all__ = ["StackFault", "Stations", "single_slice_spacing", "stack_step"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,6 +31,19 @@ _GRID_TOLERANCE = 0.05
 
 #: Slices further than this part of a voxel from the straight line through their positions are reported.
 STRAIGHTNESS_TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class StackFault:
+    """Why no new slices can be made between those of a stack.
+
+    Args:
+        reason: ``IRREGULAR_SPACING``, ``MISSING_SLICE`` or ``GANTRY_TILT``.
+        message: what was found, and what to do.
+    """
+
+    reason: ReasonCode
+    message: str
 
 
 class Stations:

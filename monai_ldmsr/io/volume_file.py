@@ -31,6 +31,7 @@ from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.refusals import label_map, own_map
 from monai_ldmsr.io.sidecar import modality_term, read_sidecar, unknown_modality
+from monai_ldmsr.io.slice_stack import StackFault
 from monai_ldmsr.io.stored_values import scaled_values, stored_values, value_range
 from monai_ldmsr.io.value_kind import label_warnings
 
@@ -68,6 +69,8 @@ class VolumeFile:
         header: what :func:`write_volume_file` needs to write the same kind of file.
         extension: one of :data:`~monai_ldmsr.io.formats.EXTENSIONS`; empty for an image in memory.
         said_modality: what header and JSON file say, which may be a modality that is not worked on.
+        slice_thickness_mm: Slice Thickness, as the JSON file beside it says; None where it says nothing.
+        stack_fault: why no new slices can be made between its slices; None where they are stacked straight.
     """
 
     case: str
@@ -81,6 +84,8 @@ class VolumeFile:
     header: Storage = field(repr=False)
     extension: str
     said_modality: str = ""
+    slice_thickness_mm: float | None = None
+    stack_fault: StackFault | None = None
 
     def with_modality(self, modality: str | None) -> VolumeFile:
         """The same volume as the modality that its user knows, or with a warning where none is known.
