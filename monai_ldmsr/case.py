@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from monai.data import MetaTensor
 
-from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.geometry import Factors, ResultGrid, VolumeGeometry
 from monai_ldmsr.io import DicomSeries, VolumeFile
 from monai_ldmsr.io.written_files import FileCheck
 from monai_ldmsr.report import TrustSummary
+from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import SourceProjection
 from monai_ldmsr.uncertainty import ResultMap
@@ -40,6 +41,7 @@ class ComputedCase:
         outside: in what the source is unlike what the model was trained for, in words.
         trust: how far the result is to be trusted; None where that is not known.
         changed: settings that differ from the bundle's own: of each, what is ``used`` and what is the ``bundle``'s.
+        plan: its new slices; None where its slices are those of the source.
     """
 
     name: str
@@ -56,11 +58,17 @@ class ComputedCase:
     outside: tuple[str, ...] = ()
     trust: TrustSummary | None = None
     changed: Mapping[str, Any] = field(default_factory=dict)
+    plan: SlicePlan | None = None
+
+    @property
+    def grid(self) -> ResultGrid:
+        """How the result's grid lies on the source's."""
+        return ResultGrid.of(self.factors) if self.plan is None else self.plan.grid(self.factors.in_plane)
 
     @cached_property
     def geometry(self) -> VolumeGeometry:
         """Grid of the result."""
-        return self.source.geometry.upsampled(self.factors.whole)
+        return self.source.geometry.upsampled(self.grid)
 
 
 @dataclass(frozen=True)
