@@ -16,7 +16,8 @@ from monai_ldmsr.batch.delivery_queue import deliveries_of
 from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.errors import ReasonCode
 from monai_ldmsr.report import RESEARCH_NOTICE
-from monai_ldmsr.report.html import duration, page_environment
+from monai_ldmsr.report.html import page_environment
+from monai_ldmsr.report.numbers import duration
 from monai_ldmsr.run_summary import summary_text, write_summary
 
 __all__ = ["STATES", "OverviewRow", "overview_rows", "write_overview"]

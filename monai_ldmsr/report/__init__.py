@@ -16,6 +16,7 @@ from monai_ldmsr.report.sr_report import (
     PhaseDurations,
     ResultSummary,
     Sharpness,
+    SliceSummary,
     SourceSummary,
     SRReport,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "SRReport",
     "Sharpness",
     "SlicePanel",
+    "SliceSummary",
     "SourceSummary",
     "TrustSummary",
     "render_html",

@@ -110,6 +110,9 @@ class SlicePanel:
         details: what is shown enlarged.
         expected_error: ``(rows, columns)``, where it is known.
         trusted: ``(rows, columns)``, above 0 where the error is expected within the tolerance; where that is known.
+        title: what the page calls it; empty for a slice, which it calls by its number.
+        acquired: ``(rows, columns)``, the share (0 to 1) of each pixel of ``source`` that was acquired: the rest of it
+            is drawn black; None where all was.
 
     Raises:
         SettingsError: when the three differ in shape, are not finite, or window or spacing are impossible.
@@ -130,6 +133,8 @@ class SlicePanel:
     details: tuple[Detail, ...] = ()
     expected_error: FloatImage | None = None
     trusted: FloatImage | None = None
+    title: str = ""
+    acquired: FloatImage | None = None
 
     def __post_init__(self) -> None:
         shapes = {image.shape for image in (self.source, self.bicubic, self.result)}
@@ -188,6 +193,7 @@ class PanelFigures:
         details: what is shown enlarged.
         error: data URI of the expected error, with a line around what is trusted; empty where it is not known.
         error_limit: intensity of the brightest colour; values beyond share it.
+        title: what the page calls it; empty for a slice.
     """
 
     k: int
@@ -201,11 +207,13 @@ class PanelFigures:
     details: tuple[DetailFigures, ...]
     error: str = ""
     error_limit: float = 0.0
+    title: str = ""
 
 
 def draw_panel(panel: SlicePanel) -> PanelFigures:
     """Draw one slice: three images in one window, the difference, and each detail in a window of its own."""
     images = {"source": panel.source, "bicubic": panel.bicubic, "result": panel.result}
+    acquired = {} if panel.acquired is None else {"source": panel.acquired}
     rows, columns = panel.result.shape
     shown = reduced_shape((rows, columns))
     enlarged = max(1, _COMFORTABLE_PX // columns) if shown == (rows, columns) else 0
@@ -218,14 +226,15 @@ def draw_panel(panel: SlicePanel) -> PanelFigures:
         size_px=display_size(shown, panel.spacing_mm, max(1, enlarged)),
         enlarged=enlarged,
         window=panel.window,
-        slices={name: _slice_uri(image, shown, panel.window) for name, image in images.items()},
+        slices={name: _slice_uri(one, shown, panel.window, acquired.get(name)) for name, one in images.items()},
         difference=_png_uri(_difference_image(_strongest(panel.difference, shown), limit)),
         difference_limit=limit,
-        details=tuple(_draw_detail(images, detail, panel.spacing_mm) for detail in panel.details),
+        details=tuple(_draw_detail(images, acquired, detail, panel.spacing_mm) for detail in panel.details),
         error=""
         if panel.expected_error is None
         else _error_uri(panel.expected_error, panel.trusted, shown, error_limit),
         error_limit=error_limit,
+        title=panel.title,
     )
 
 
@@ -240,14 +249,21 @@ def _error_uri(error: FloatImage, trusted: FloatImage | None, shape: tuple[int, 
     return _png_uri(Image.fromarray(colours))
 
 
-def _draw_detail(images: Mapping[str, FloatImage], detail: Detail, spacing_mm: tuple[float, float]) -> DetailFigures:
+def _draw_detail(
+    images: Mapping[str, FloatImage],
+    acquired: Mapping[str, FloatImage],
+    detail: Detail,
+    spacing_mm: tuple[float, float],
+) -> DetailFigures:
     box, window = detail.box, detail.window
     zoom = max(1, _DETAIL_PX // max(box.rows, box.columns))
+    cut = {name: _to_grey(box.cut(image), window) for name, image in images.items()}
+    cut |= {name: _darkened(cut[name], box.cut(share)) for name, share in acquired.items()}
     return DetailFigures(
         title=detail.title,
         box=box,
         window=window,
-        images={name: _png_uri(Image.fromarray(_to_grey(box.cut(image), window))) for name, image in images.items()},
+        images={name: _png_uri(Image.fromarray(grey)) for name, grey in cut.items()},
         size_px=display_size((box.rows, box.columns), spacing_mm, zoom),
         zoom=zoom,
         size_mm=(box.rows * spacing_mm[0], box.columns * spacing_mm[1]),
@@ -280,15 +296,16 @@ def display_size(shape: tuple[int, int], spacing_mm: tuple[float, float], zoom: 
     return width, height
 
 
-def find_edges(image: FloatImage, side: int, where: npt.NDArray[np.bool_] | None = None) -> DetailBox:
-    """Find the square with most edges, the first in reading order when several have as many.
+def find_edges(image: FloatImage, side: int | tuple[int, int], where: npt.NDArray[np.bool_] | None = None) -> DetailBox:
+    """Find the square, or rectangle, with most edges, the first in reading order when several have as many.
 
     Args:
         image: (rows, columns).
-        side: side of the square in pixels.
+        side: side of the square in pixels, or those of a rectangle (rows, columns).
         where: (rows, columns), true where edges count; None for everywhere.
     """
-    rows, columns = (min(side, n) for n in image.shape)
+    sides = side if isinstance(side, tuple) else (side, side)
+    rows, columns = (min(wanted, n) for wanted, n in zip(sides, image.shape, strict=True))
     edges = np.hypot(*np.gradient(image.astype(np.float64)))
     if where is not None:
         edges = edges * where
@@ -316,12 +333,24 @@ def _to_grey(image: FloatImage, window: tuple[float, float]) -> ByteImage:
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
-def _slice_uri(image: FloatImage, shape: tuple[int, int], window: tuple[float, float]) -> str:
+def _slice_uri(
+    image: FloatImage, shape: tuple[int, int], window: tuple[float, float], acquired: FloatImage | None = None
+) -> str:
     """A slice with all its pixels, or the mean of those that became one."""
-    if image.shape == shape:
-        return _png_uri(Image.fromarray(_to_grey(image, window)))
-    reduced = Image.fromarray(image.astype(np.float32)).resize(shape[::-1], Image.Resampling.BOX)
-    return _uri(Image.fromarray(_to_grey(np.asarray(reduced), window)), "JPEG", quality=_QUALITY)
+    whole = image.shape == shape
+    grey = _to_grey(image if whole else _reduced(image, shape), window)
+    if acquired is not None:
+        grey = _darkened(grey, acquired if whole else _reduced(acquired, shape))
+    return _png_uri(Image.fromarray(grey)) if whole else _uri(Image.fromarray(grey), "JPEG", quality=_QUALITY)
+
+
+def _reduced(image: FloatImage, shape: tuple[int, int]) -> FloatImage:
+    return np.asarray(Image.fromarray(image.astype(np.float32)).resize(shape[::-1], Image.Resampling.BOX))
+
+
+def _darkened(grey: ByteImage, share: FloatImage) -> ByteImage:
+    """Grey levels of which only a share is drawn, and the rest is black."""
+    return np.rint(grey * np.clip(share, 0, 1)).astype(np.uint8)
 
 
 def _strongest(difference: FloatImage, shape: tuple[int, int]) -> FloatImage:

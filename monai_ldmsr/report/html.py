@@ -5,40 +5,29 @@ Python words and rounds what the page says; ``templates/report.html`` places it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
-from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.report.figures import DIFFERENCE_COLOURS, ERROR_COLOURS, SlicePanel, draw_panel
+from monai_ldmsr.report.grid_words import agreement_note, geometry_rows, grid_finding, headline, picture_words
+from monai_ldmsr.report.numbers import count, duration, fixed, number, percent_part, plain
 from monai_ldmsr.report.sr_report import (
     NOISIER,
     PATTERN,
     Agreement,
     FlatTissue,
     MetricSummary,
-    ResultSummary,
     Sharpness,
-    SourceSummary,
     SRReport,
 )
 
 __all__ = ["page_environment", "render_html"]
 
-#: Between a number and its unit, so that a line never breaks there.
-_NBSP = "\u00a0"
-_NOT_MEASURED = "not measured"
-
 #: A share of the range below which a difference is float32 rounding.
 _ROUNDING = 1e-6
-
-#: Corners of source and result closer than this, and than this part of a voxel, count as the same: below what any page
-#: or viewer shows.
-_SAME_PLACE_TOLERANCE_MM, _SAME_PLACE_TOLERANCE = 0.01, 0.05
 
 
 def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
@@ -60,6 +49,8 @@ def render_html(report: SRReport, panels: Sequence[SlicePanel]) -> str:
         sharpness_rows=sharpness_rows(report.metrics),
         sharpness_note=sharpness_note(report),
         agreement_rows=agreement_rows(report),
+        agreement_note=agreement_note(report),
+        picture_words=picture_words(report),
         flat_rows=flat_rows(report),
         unit=_unit(report.metrics.agreement),
         geometry_rows=geometry_rows(report),
@@ -84,102 +75,12 @@ def page_environment(package: str, undefined: type[Undefined] = StrictUndefined)
     )
 
 
-def number(value: float | None, unit: str = "", digits: int = 3) -> str:
-    r"""Round to significant digits, never into an exponent; whole numbers stay whole.
-
-    Example:
-        >>> number(0.012345), number(1234567), number(31.04159, "dB"), number(None)
-        ('0.0123', '1\u202f234\u202f567', '31.0\xa0dB', 'not measured')
-    """
-    if value is None or not math.isfinite(value):
-        return _NOT_MEASURED
-    decimals = 0
-    if value and not isinstance(value, int):
-        exponent = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])
-        decimals = max(0, digits - 1 - exponent)
-    return _typeset(f"{value:,.{decimals}f}", unit)
-
-
-def fixed(value: float | None, decimals: int, unit: str = "", sign: str = "-") -> str:
-    r"""Round to a fixed number of decimals, so that figures of a column or around 0 compare at a glance.
-
-    Example:
-        >>> fixed(39.386, 1, sign="+"), fixed(-0.00001, 2, "%")
-        ('+39.4', '0.00\xa0%')
-    """
-    if value is None or not math.isfinite(value):
-        return _NOT_MEASURED
-    rounded = round(value, decimals)
-    if rounded == 0:
-        return _typeset(f"{0:.{decimals}f}", unit)  # never "+0.00" or "-0.00"
-    return _typeset(f"{rounded:{sign},.{decimals}f}", unit)
-
-
-def duration(seconds: float | None) -> str:
-    r"""Word a duration as one reads it.
-
-    Example:
-        >>> duration(0.1234), duration(119.7), duration(None)
-        ('0.12\xa0s', '2\xa0min 0\xa0s', 'not measured')
-    """
-    if seconds is None:
-        return _NOT_MEASURED
-    if seconds < 60:
-        return number(seconds, "s", digits=2 if seconds < 10 else 3)
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}{_NBSP}min {rest}{_NBSP}s"
-
-
-def _part(share: float) -> str:
-    """Word a share in percent; all is said only of all."""
-    percent = 100 * share
-    return f"above {fixed(99.9, 1, '%')}" if 99.95 <= percent < 100 else fixed(percent, 1, "%")
-
-
-def _typeset(digits: str, unit: str = "") -> str:
-    """Set the true minus, thin spaces between groups of digits, and the unit where no line can break."""
-    return digits.replace(",", "\u202f").replace("-", "\u2212") + (_NBSP + unit if unit else "")
-
-
-def plain(value: Any) -> str:
-    """Word a setting's value: yes and no, "automatic" for None, numbers of 6 digits at most, lists with commas."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "automatic"
-    if isinstance(value, float):
-        return _typeset(f"{value:.6g}")
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value)
-    return str(value)
-
-
-def headline(report: SRReport) -> str:
-    """Say what was done, in one sentence with the two in-plane spacings."""
-    before, after = (_in_plane(grid) for grid in (report.source, report.result))
-    # The hyphen is one at which no line breaks.
-    return f"Each slice was made {report.factor} times finer in\u2011plane, from {before} to {after}."
-
-
-def _in_plane(grid: SourceSummary) -> str:
-    first, second = (f"{mm:.{_digits(grid, 2)}f}" for mm in grid.spacing_mm[:2])
-    return _product([first] if first == second else [first, second], "mm")
-
-
-def _digits(grid: SourceSummary, usual: int) -> int:
-    """Digits behind the point of a length in mm: more where voxels are smaller than 0.1 mm."""
-    return usual + max(0, -1 - math.floor(math.log10(min(grid.spacing_mm))))
-
-
-def _product(sizes: Iterable[object], unit: str = "") -> str:
-    """Word sizes along axes, with multiplication signs."""
-    return _typeset(f"{_NBSP}\u00d7{_NBSP}".join(str(size) for size in sizes), unit)
-
-
 def findings(report: SRReport) -> list[str]:
     """Say in plain sentences what became of the grid, the sharpness and the agreement with the source."""
     agreement = report.metrics.agreement
-    sentences = [_grid_finding(report.source, report.result), _sharpness_finding(report.metrics)]
+    sentences = [grid_finding(report), _sharpness_finding(report.metrics)]
+    if report.slices is not None:
+        sentences.insert(1, report.slices.text)
     if report.metrics.flat_tissue is not None:
         sentences.append(_noise_finding(report.metrics.flat_tissue, _unit(agreement)))
     if agreement.mean_abs is not None:
@@ -219,23 +120,6 @@ def _difference(value: float | None, agreement: Agreement) -> str:
     return number(value, _unit(agreement))
 
 
-def _grid_finding(source: SourceSummary, result: ResultSummary) -> str:
-    before, after = (_product(grid.shape[:2]) for grid in (source, result))
-    here, there = (VolumeGeometry(g.shape, np.array(g.affine)).corners_mm() for g in (source, result))
-    tolerance_mm = min(_SAME_PLACE_TOLERANCE_MM, _SAME_PLACE_TOLERANCE * min(result.spacing_mm))
-    same = np.abs(here - there).max() < tolerance_mm
-    place = "covers the same place" if same else "does NOT cover the same place"
-    return (
-        f"{_count(result.shape[2], 'slice')} went from {before} to {after} pixels (columns by rows), "
-        f"{fixed(result.spacing_mm[2], _digits(result, 2), 'mm')} apart. "
-        f"The result {place} in the patient as the source."
-    )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{number(n)}{_NBSP}{noun}" + ("" if n == 1 else "s")
-
-
 def _sharpness_finding(metrics: MetricSummary) -> str:
     pairs = (
         (metrics.result.laplacian_variance, metrics.bicubic.laplacian_variance),
@@ -271,9 +155,18 @@ def _sharpness_row(name: str, row: Sharpness, base: Sharpness) -> dict[str, Any]
 
 
 def sharpness_note(report: SRReport) -> str:
-    """Say how many slices the sharpness figures are means of, and how the source came to their grid."""
-    measured = f"Mean over {report.metrics.result.n_slices} of {_count(report.result.shape[2], 'slice')}"
-    return f"{measured} on the result's grid; the source is brought there by bilinear interpolation."
+    """Say what the sharpness figures are means of, and how the source came to their grid."""
+    n, change = report.metrics.result.n_slices, report.metrics.z_gradient
+    if report.slices is None:
+        measured = f"Mean over {n} of {count(report.result.shape[2], 'slice')}"
+        return f"{measured} on the result's grid; the source is brought there by bilinear interpolation."
+    measured = (
+        f"Mean over {count(n, 'plane')} that hold the axis of the stack, on the result's grid; the source is brought "
+        "there by linear interpolation."
+    )
+    if change is None:
+        return measured
+    return f"{measured} From slice to slice the result changes {fixed(change, 2)} times as much as bicubic."
 
 
 def agreement_rows(report: SRReport) -> list[tuple[str, str, str]]:
@@ -336,7 +229,7 @@ def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
         half = number(error.half_width_median, f"{unit}, 95th percentile {number(error.half_width_p95, unit)}")
         rows.append(("Expected error", f"\u00b1 {half}", "Median half width of the interval, within the body."))
     if error is not None and error.share_trusted is not None:
-        share = _part(error.share_trusted)
+        share = percent_part(error.share_trusted)
         tolerated = number(error.tolerance, unit)
         meaning = (
             f"Share of the body's voxels that are chosen so that at most one in ten of them errs by more than "
@@ -349,7 +242,7 @@ def trust_rows(report: SRReport) -> list[tuple[str, str, str]]:
     if found.rms:
         level = found.alarm_level
         alarm = "There is no alarm level without a calibration for these settings." if level is None else (
-            f"Alarm above {number(level, unit)}: {_count(len(found.alarms), 'slice')} of {len(found.rms)}."
+            f"Alarm above {number(level, unit)}: {count(len(found.alarms), 'slice')} of {len(found.rms)}."
         )  # fmt: skip
         meaning = f"How far the network alone strayed from what was measured, before that was corrected. {alarm}"
         rows.append(("Contradicted, worst slice", number(max(found.rms), unit), meaning))
@@ -367,32 +260,3 @@ def contradiction_bars(report: SRReport) -> dict[str, Any] | None:
     greatest = max(*found.rms, level) or 1.0
     bars = [(round(100 * rms / greatest, 2), k in found.alarms) for k, rms in enumerate(found.rms)]
     return {"bars": bars, "level": round(100 * level / greatest, 2), "greatest": greatest}
-
-
-def geometry_rows(report: SRReport) -> list[tuple[str, str, str]]:
-    """Word the grids of source and result side by side: name, source, result."""
-    grids = (report.source, report.result)
-    rows = {
-        "Form": [f"{grid.format}, {_count(grid.n_images, 'image')}" for grid in grids],
-        "Voxels, I by J by K": [_product(grid.shape) for grid in grids],
-        "Spacing": [_product((f"{mm:.{_digits(grid, 4)}f}" for mm in grid.spacing_mm), "mm") for grid in grids],
-        "Extent": [_extent(grid) for grid in grids],
-        "Centre of the first voxel (RAS)": [_origin(grid) for grid in grids],
-        f"Voxels bounded by the source around them (its range and {100 * report.result.overshoot:.0f}{_NBSP}% of its "
-        "contrast)": ["", _share(report.result.n_bounded, report.result)],
-        "Voxels clipped to the stored range": ["", _share(report.result.n_clipped, report.result)],
-    }
-    return [(name, source, result) for name, (source, result) in rows.items()]
-
-
-def _extent(grid: SourceSummary) -> str:
-    return _product((f"{n * mm:.{_digits(grid, 1)}f}" for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)), "mm")
-
-
-def _origin(grid: SourceSummary) -> str:
-    return ", ".join(fixed(row[3], _digits(grid, 2)) for row in grid.affine[:3]) + _NBSP + "mm"
-
-
-def _share(n_voxels: int, result: ResultSummary) -> str:
-    share = fixed(100 * n_voxels / max(1, result.n_voxels), 4, "%")
-    return f"{number(n_voxels)} of {number(result.n_voxels)} ({share})"

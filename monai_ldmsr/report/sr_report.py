@@ -17,6 +17,7 @@ import numpy as np
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.report.trust import TrustSummary
+from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ResultSummary",
     "SRReport",
     "Sharpness",
+    "SliceSummary",
     "SourceSummary",
 ]
 
@@ -81,6 +83,38 @@ class ResultSummary(SourceSummary):
     n_bounded: int
     overshoot: float
     n_voxels: int
+
+
+@dataclass(frozen=True)
+class SliceSummary:
+    """Where new slices lie along the stack of the source, and what its slices are assumed to have averaged.
+
+    Args:
+        places: ``number`` of new slices, place of the ``first`` and ``step``, in slices of the source (0 is the centre
+            of its first one).
+        spacing_mm: distance between new slices, which is their thickness, too.
+        source_spacing_mm: distance between acquired slices.
+        profile: ``"box"`` or ``"gaussian"``.
+        thickness_mm: width of that profile, at half height where it is Gaussian.
+        is_thickness_assumed: whether no header says it.
+        text: all of that in words.
+    """
+
+    places: Mapping[str, float]
+    spacing_mm: float
+    source_spacing_mm: float
+    profile: str
+    thickness_mm: float
+    is_thickness_assumed: bool
+    text: str
+
+    @classmethod
+    def of(cls, plan: SlicePlan) -> SliceSummary:
+        """That of a plan."""
+        return cls(
+            plan.places._asdict(), plan.new_spacing_mm, plan.spacing_mm, plan.profile, plan.thickness_mm,
+            plan.is_assumed, plan.words(),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -174,7 +208,7 @@ class FlatTissue:
         noise_bicubic: likewise, of bicubic interpolation.
         noise_result: likewise, of the result.
         comb: a pattern locked to the source's pixels, over the source's noise.
-        mesh: regular waves, over the source's noise.
+        mesh: regular waves, over the source's noise; None on planes along a stack, where it is not measured.
         n_tiles: places that were measured.
     """
 
@@ -182,7 +216,7 @@ class FlatTissue:
     noise_bicubic: float
     noise_result: float
     comb: float
-    mesh: float
+    mesh: float | None
     n_tiles: int
 
     @property
@@ -192,8 +226,8 @@ class FlatTissue:
 
     @property
     def pattern(self) -> float:
-        """The stronger one of both patterns."""
-        return max(self.comb, self.mesh)
+        """The stronger one of the patterns that were measured."""
+        return self.comb if self.mesh is None else max(self.comb, self.mesh)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -216,7 +250,9 @@ class FlatTissue:
 class MetricSummary:
     """Figures of the source (bilinear, on the result's grid), of bicubic interpolation, and of the result.
 
-    ``flat_tissue`` is None where there is none, or where it has no noise.
+    With new slices all of them are of planes that hold the axis of the stack, and the source is brought to them by
+    linear interpolation. ``flat_tissue`` is None where there is none, or where it has no noise. ``z_gradient`` is by
+    how much the result changes from slice to slice, over the same of bicubic interpolation; None without new slices.
     """
 
     source: Sharpness
@@ -224,6 +260,7 @@ class MetricSummary:
     result: Sharpness
     agreement: Agreement
     flat_tissue: FlatTissue | None = None
+    z_gradient: float | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +300,7 @@ class SRReport:
         definitions: one sentence on each metric, by its field's name.
         duration_s: wall time.
         factors: the same along i, j and k (DICOM columns, rows, slices).
+        slices: where new slices lie; None where slices are those of the source.
         outputs: what was made of the case, beside the report.
         changed: settings that differ from the bundle's own: of each, what is ``used`` and what is the ``bundle``'s.
         trust: expected errors, and what the network contradicted; None where nothing is known.
@@ -295,6 +333,7 @@ class SRReport:
     trust: TrustSummary | None = None
     warnings: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
+    slices: SliceSummary | None = None
     outputs: tuple[OutputSummary, ...] = ()
     created: str = field(default_factory=_now_utc)
     research_notice: str = RESEARCH_NOTICE

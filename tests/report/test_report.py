@@ -27,12 +27,14 @@ from monai_ldmsr.report import (
     ResultSummary,
     Sharpness,
     SlicePanel,
+    SliceSummary,
     SourceSummary,
     SRReport,
     TrustSummary,
     render_html,
 )
 from monai_ldmsr.report.figures import Detail, DetailBox, draw_panel, find_edges
+from monai_ldmsr.slice_plan import SliceTarget
 
 AGREEMENT = Agreement(41.25, 0.0087, 0.42, 12.5, -0.03, "HU")
 
@@ -385,3 +387,88 @@ def test_a_page_without_maps_shows_none():
     alone = render_html(report(trust=trust(expected_error=None)), [panel()])
     assert "No expected error of each voxel was asked for" in alone
     assert "v-error" not in alone.partition("<body>")[2]
+
+
+def report_of_new_slices(factor=1, thickness_mm=2.4, shift_mm=0.0, **changes):
+    """Slices 3 mm apart, 2.4 mm thick, made 0.8 mm apart."""
+    source = VolumeGeometry((64, 48, 5), np.diag([0.8, 1.0, 3.0, 1.0]))
+    plan = SliceTarget(slice_spacing=0.8).plan(source, factor, thickness_mm)
+    grid = plan.grid(factor)
+    result = source.upsampled(grid)
+    affine = result.affine.copy()
+    affine[2, 3] += shift_mm
+    return report(
+        factor=factor,
+        factors=grid.factors,
+        slices=SliceSummary.of(plan),
+        result=ResultSummary(result.shape, result.spacing_mm, affine, "DICOM", 18, 17, 23, 0.14, 61440),
+        **changes,
+    )
+
+
+def test_page_says_where_new_slices_lie_and_what_was_assumed():
+    metrics = dataclasses.replace(report().metrics, z_gradient=1.32)
+    drawn = panel(title="Coronal plane, through the middle of the body")
+    page = Page(render_html(report_of_new_slices(metrics=metrics), [drawn]))
+    assert "The stack was made 3.75 times finer along its axis, from 3.00\u00a0mm to 0.80\u00a0mm apart." in page.text
+    assert "18 slices 0.8 mm apart from 5 slices 3 mm apart, with gaps of 0.6 mm" in page.text
+    assert "Assumed slice profile: box 2.4 mm wide" in page.text
+    assert "5\u00a0slices became 18, 0.80\u00a0mm apart" in page.text
+    assert "covers the same place" in page.text
+    assert "Coronal plane, through the middle of the body" in page.text
+    assert "gaps are black" in page.text
+    assert "averaged along the stack by the assumed slice profile, against the source" in page.text
+    assert "changes 1.32 times as much as bicubic" in page.text
+    assert any("Thickness of slices" in row and "2.40" in row and "0.80" in row for row in page.rows)
+    assert not re.search(r"Slice \d+ of|each pixel drawn as a block|in\u2011plane", page.text)
+    assert all("Coronal plane" in image["alt"] for image in page.images())
+    both = Page(render_html(report_of_new_slices(2), [])).text
+    assert "and each slice was made 2 times finer in\u2011plane, from" in both
+    assert "and made coarse again (area), against" in both
+
+
+@pytest.mark.parametrize("thickness_mm", [2.4, 3.0, 4.0])
+def test_new_slices_cover_the_place_from_the_outer_face_of_acquired_ones(thickness_mm):
+    right = report_of_new_slices(thickness_mm=thickness_mm)
+    assert "result covers the same place" in Page(render_html(right, [])).text
+    moved = report_of_new_slices(thickness_mm=thickness_mm, shift_mm=0.3)
+    assert "does NOT cover the same place" in Page(render_html(moved, [])).text
+
+
+def test_json_has_places_profile_and_thickness_of_new_slices():
+    found = report_of_new_slices().to_dict()
+    assert found["factor"] == 1
+    assert found["factors"] == [1, 1, pytest.approx(3.75)]
+    slices = found["slices"]
+    assert slices["places"] == {"number": 18, "first": pytest.approx(-0.8 / 3), "step": pytest.approx(0.8 / 3)}
+    assert (slices["profile"], slices["thickness_mm"], slices["is_thickness_assumed"]) == ("box", 2.4, False)
+    assert (slices["source_spacing_mm"], slices["spacing_mm"]) == (3.0, pytest.approx(0.8))
+    assert report().to_dict()["slices"] is None
+
+
+def test_what_was_not_acquired_is_black_in_the_source_alone():
+    acquired = np.ones((96, 128))
+    acquired[10:20], acquired[30:40] = 0.0, 0.5
+    plain = draw_panel(panel())
+    gaps = draw_panel(panel(acquired=acquired))
+    before, after = (np.asarray(pixels(one.slices["source"])).astype(int) for one in (plain, gaps))
+    assert (after[10:20] == 0).all()
+    assert np.abs(after[30:40] - before[30:40] / 2).max() <= 0.5
+    assert (after[50:] == before[50:]).all()
+    assert gaps.slices["result"] == plain.slices["result"]
+    detail = np.asarray(pixels(gaps.details[0].images["source"]))
+    assert (detail[10:20] == 0).all()
+    assert detail[50:].any()
+    reduced = draw_panel(panel(2048, 1024, acquired=np.zeros((2048, 1024))))
+    assert not np.asarray(pixels(reduced.slices["source"])).any()
+
+
+def test_edges_are_found_in_a_rectangle():
+    image = np.zeros((60, 80))
+    image[40:50, 10:30:2] = 1.0
+    box = find_edges(image, (12, 30))
+    assert (box.rows, box.columns) == (12, 30)
+    assert box.row <= 40
+    assert box.row + 12 >= 50
+    assert box.column <= 10
+    assert box.column + 30 >= 30
