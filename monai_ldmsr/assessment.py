@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,19 @@ from monai_ldmsr.report.figures import Detail, DetailBox, find_edges
 from monai_ldmsr.transforms import IntensityMap
 from monai_ldmsr.transforms.source import plain
 
-__all__ = ["assess", "detail_window", "display_window", "patient_of", "slice_panels"]
+__all__ = [
+    "LEAST_NOISE",
+    "MAX_MEASURED_PIXELS",
+    "MAX_MEASURED_SLICES",
+    "agreement_of",
+    "assess",
+    "detail_window",
+    "display_window",
+    "mean_sharpness",
+    "patient_of",
+    "slice_panels",
+    "tile_side",
+]
 
 #: Sharpness and noise are measured on at most this many evenly spaced slices, and so many pixels of the result.
 MAX_MEASURED_SLICES, MAX_MEASURED_PIXELS = 12, 12 * 1024**2
@@ -49,7 +62,7 @@ _SMALL_MATRIX = 8 * TILE_SIDE
 _DETAIL_PIXELS = 84
 
 #: Flat tiles with less noise than a grey level of 255 (model range -1 to 1) say nothing of noise: there is none.
-_LEAST_NOISE = 2 / 255
+LEAST_NOISE = 2 / 255
 
 
 def assess(
@@ -90,20 +103,22 @@ def assess(
         for tiles, found in zip(flat, _flat_tiles(scaled, images, intensity, factors), strict=True):
             tiles += found
     degrade = DegradationOperator(operator, factors.in_plane)
-    agreement = _agreement(source, result, degrade, unit, rms_before_projection)
-    sharpness = {name: _mean_sharpness(values) for name, values in rows.items()}
+    agreement = agreement_of(_slice_errors(source, result, degrade), source, unit, rms_before_projection)
+    sharpness = {name: mean_sharpness(values) for name, values in rows.items()}
     flat_tissue = FlatTissue(**flat_figures(*flat), n_tiles=len(flat[0])) if flat[0] else None
-    return MetricSummary(**sharpness, agreement=agreement, flat_tissue=flat_tissue)
+    return MetricSummary(
+        sharpness["source"], sharpness["bicubic"], sharpness["result"], agreement=agreement, flat_tissue=flat_tissue
+    )
 
 
 def _flat_tiles(
     scaled: Tensor, images: Mapping[str, Tensor], intensity: IntensityMap, factors: Factors
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Flat tissue of result, bicubic and source, in the source's unit; ``scaled`` is the source in model range."""
-    side, (rows, columns) = _tile_side(scaled), (round(factor) for factor in factors.in_plane)
+    side, (rows, columns) = tile_side(scaled), (round(factor) for factor in factors.in_plane)
     corners = flattest_tiles(scaled, side)
     sources = [cut_tile(scaled, corner, side=side) for corner in corners]
-    noisy = [n for n, tile in enumerate(sources) if tile.std() >= _LEAST_NOISE]
+    noisy = [n for n, tile in enumerate(sources) if tile.std() >= LEAST_NOISE]
     cut = [[cut_tile(images[name], one, (rows, columns), side) for one in corners] for name in ("result", "bicubic")]
     result, bicubic, source = (
         [intensity.inverse(tiles[n][None, None])[0, 0] for n in noisy] for tiles in (*cut, sources)
@@ -111,21 +126,34 @@ def _flat_tiles(
     return result, bicubic, source
 
 
-def _tile_side(image: Tensor) -> int:
+def tile_side(image: Tensor) -> int:
     """Side of a flat place: in a small matrix, usual tiles would hold whole organs and their borders."""
     return TILE_SIDE if min(image.shape[-2:]) >= _SMALL_MATRIX else TILE_SIDE // 2
 
 
-def _mean_sharpness(found: list[dict[str, float]]) -> Sharpness:
+def mean_sharpness(found: list[dict[str, float]]) -> Sharpness:
+    """Mean of the figures of some slices."""
     return Sharpness.of({name: float(np.mean([one[name] for one in found])) for name in found[0]}, len(found))
 
 
-def _agreement(
-    source: Tensor, result: Tensor, operator: DegradationOperator, unit: str, rms_before_projection: float | None
-) -> Agreement:
-    squares = absolutes = difference = magnitude = largest = 0.0
+def _slice_errors(source: Tensor, result: Tensor, operator: DegradationOperator) -> Iterator[Tensor]:
     for measured, image in zip(source.unbind(dim=-1), result.unbind(dim=-1), strict=True):
-        error = operator(image[None])[0].double() - measured.double()
+        yield operator(image[None])[0].double() - measured.double()
+
+
+def agreement_of(
+    errors: Iterable[Tensor], source: Tensor, unit: str, rms_before_projection: float | None = None
+) -> Agreement:
+    """The result, degraded again, against the source.
+
+    Args:
+        errors: what was degraded less the source, slice by slice, each once.
+        source: (1, I, J, K).
+        unit: unit of both.
+        rms_before_projection: what ``ProjectOntoSourced`` measured.
+    """
+    squares = absolutes = difference = magnitude = largest = 0.0
+    for error, measured in zip(errors, plain(source).unbind(dim=-1), strict=True):
         squares += float(error.square().sum())
         absolutes += float(error.abs().sum())
         difference += float(error.sum())
@@ -204,6 +232,7 @@ def slice_panels(
     for k in spread_slices(source.shape[-1], _N_PANELS):
         measured = source.as_tensor()[None, ..., k]
         bicubic = intensity.inverse(upsample_bicubic(intensity.forward(measured), factors.in_plane))
+        known: dict[str, Any] = {name: _rows_columns(one[None, ..., k]) for name, one in (maps or {}).items()}
         panel = SlicePanel(
             k,
             source=_rows_columns(repeat_blocks(measured, factors.in_plane)),
@@ -212,7 +241,7 @@ def slice_panels(
             window=window,
             spacing_mm=(float(spacing[1]), float(spacing[0])),
             details=_details(measured, intensity, factors, modality),
-            **{name: _rows_columns(one[None, ..., k]) for name, one in (maps or {}).items()},
+            **known,
         )
         panels.append(panel)
     return panels
@@ -224,7 +253,7 @@ def _details(measured: Tensor, intensity: IntensityMap, factors: Factors, modali
     image = _rows_columns(measured)
     body = patient_of(image) if modality == "CT" else None
     places = {"Most edges": find_edges(image, _DETAIL_PIXELS // max(rows, columns), body)}
-    side = _tile_side(measured)
+    side = tile_side(measured)
     for corner in flattest_tiles(intensity.forward(measured).transpose(-1, -2), side, count=1):
         places["Flat tissue"] = DetailBox(*corner, side, side)
     return tuple(

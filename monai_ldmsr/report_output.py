@@ -26,9 +26,11 @@ from monai_ldmsr.io.value_meaning import lost_meaning
 from monai_ldmsr.io.written_files import FileCheck, check_document, check_json, check_text
 from monai_ldmsr.metrics.native import FLAT_DEFINITIONS
 from monai_ldmsr.metrics.sharpness import METRICS
+from monai_ldmsr.metrics.stack import STACK_DEFINITIONS
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import count_parameters
 from monai_ldmsr.operators import OPERATORS
+from monai_ldmsr.reformats import StackPlanes, reformat_panels
 from monai_ldmsr.report import (
     DegradationSummary,
     MetricSummary,
@@ -36,18 +38,29 @@ from monai_ldmsr.report import (
     OutputSummary,
     PhaseDurations,
     ResultSummary,
+    SlicePanel,
+    SliceSummary,
     SourceSummary,
     SRReport,
     render_html,
 )
+from monai_ldmsr.slice_plan import SlicePlan
+from monai_ldmsr.stack_assessment import assess_stack
 from monai_ldmsr.transforms import volume_of
 
 __all__ = ["ReportOutput", "WrittenReport"]
 
+_GREY_OF_PLANES = (
+    "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, on planes that hold the axis of the "
+    "stack, plane by plane."
+)
 _GREY = "Sharpness is taken on 0 to 255 grey levels of the model's intensity range, slice by slice."
 
 #: The count of bounded voxels is always in the report; above this share of all voxels it is a warning too.
 _MANY_BOUNDED = 0.05
+
+#: Kinds of maps that pictures show.
+_DRAWN = ("expected_error", "trusted")
 
 _PACKAGES = ("monai", "torch", "pydicom", "highdicom", "nibabel", "SimpleITK", "numpy")
 
@@ -97,8 +110,7 @@ class ReportOutput:
         """
         source = volume_of(case.source, hide_padding=False)
         report = self._report(case, source, before)
-        maps = {one.kind: one.values for one in case.maps if one.factors == case.factors}
-        panels = slice_panels(source, case.result, case.factors, case.intensity, case.source.modality, maps)
+        panels = _panels(case, source)
         files: dict[str, FileCheck] = {"report.json": check_json, "report.html": check_text}
         if self.is_structured and isinstance(case.source, DicomSeries) and not case.file_name:
             path = folder / MAPS_FOLDER / "measurements.dcm"
@@ -112,35 +124,32 @@ class ReportOutput:
     def _report(self, case: ComputedCase, volume: MetaTensor, before: Sequence[WrittenOutput]) -> SRReport:
         source, projection = case.source, case.projection
         operator = projection.settings["operator"]
-        metrics = assess(
-            volume,
-            case.result,
-            case.factors,
-            case.intensity,
-            source.unit,
-            projection.disagreement,
-            operator,
-        )
+        metrics = _metrics(case, volume)
         settings = {
             **case.settings,
             "intensity_values": case.intensity.values,
             "intensity_levels": case.intensity.levels,
         }
         definitions = {**{metric.name: metric.definition for metric in METRICS}, "grey_levels": _GREY}
-        definitions |= FLAT_DEFINITIONS
+        plan = _plan_of(case)
+        if plan is None:
+            definitions |= FLAT_DEFINITIONS
+        else:
+            definitions |= {"grey_levels": _GREY_OF_PLANES, **STACK_DEFINITIONS}
         report = SRReport(
             case=case.name, status="done", modality=source.modality, unit=source.unit,
             source=SourceSummary(**_grid(source, source.geometry)),
             result=ResultSummary(**_grid(source, case.geometry), n_clipped=next((one.n_clipped for one in before), 0),
                                  n_bounded=projection.n_bounded, n_voxels=case.result.numel(),
                                  overshoot=projection.overshoot),
-            factor=case.factors.whole[0], factors=case.factors, settings=settings, seed=case.described.get("seed"),
+            factor=int(case.grid.factors.i), factors=case.grid.factors, settings=settings,
+            seed=case.described.get("seed"),
             model=ModelSummary(self.model.name, self.model.version, self.model.weights_sha256,
                                count_parameters(self.network), case.described.get("evaluations_per_slice", 1)),
             versions=_versions(), device=self.device,
             degradation=DegradationSummary(operator, OPERATORS[operator].definition), metrics=metrics,
             definitions=definitions, duration_s=_durations(case.times, source.geometry.shape[2]), changed=case.changed,
-            trust=case.trust,
+            trust=case.trust, slices=None if plan is None else SliceSummary.of(plan),
             warnings=_warnings(case, metrics), outputs=tuple(OutputSummary(one.kind, len(one.files)) for one in before),
         )  # fmt: skip
         return report if self.created is None else replace(report, created=self.created.isoformat(timespec="seconds"))
@@ -178,6 +187,35 @@ def figures_of(report: SRReport) -> list[Figure]:
             ("SLICES_ALARMED", "Slices contradicted above the alarm level", float(len(trust.contradiction.alarms)), ""),
         ]
     return [Figure(*one[:2], one[2], one[3]) for one in found if one[2] is not None]
+
+
+def _plan_of(case: ComputedCase) -> SlicePlan | None:
+    """Where the case's new slices lie; None where its slices are those of the source."""
+    if case.plan is not None or not case.grid.has_own_slices:
+        return case.plan
+    geometry = case.source.geometry
+    n_source, spacing = geometry.shape[2], geometry.spacing_mm[2]
+    return SlicePlan(n_source, case.grid.places(n_source), spacing, spacing, is_assumed=True)
+
+
+def _planes(case: ComputedCase, volume: MetaTensor, plan: SlicePlan) -> StackPlanes:
+    return StackPlanes(volume, case.result, plan, case.grid.factors, case.intensity, case.source.modality)
+
+
+def _metrics(case: ComputedCase, volume: MetaTensor) -> MetricSummary:
+    plan, unit, projection = _plan_of(case), case.source.unit, case.projection
+    found = projection.disagreement, projection.settings["operator"]
+    if plan is None:
+        return assess(volume, case.result, case.grid.factors, case.intensity, unit, *found)
+    return assess_stack(_planes(case, volume, plan), unit, *found)
+
+
+def _panels(case: ComputedCase, volume: MetaTensor) -> list[SlicePanel]:
+    plan = _plan_of(case)
+    maps = {one.kind: one.values for one in case.maps if one.kind in _DRAWN and one.values.shape == case.result.shape}
+    if plan is None:
+        return slice_panels(volume, case.result, case.grid.factors, case.intensity, case.source.modality, maps)
+    return reformat_panels(_planes(case, volume, plan), case.geometry.affine, maps)
 
 
 def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[str, Any]:

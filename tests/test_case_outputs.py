@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any
 import highdicom
 import numpy as np
 import pytest
+import torch
 from dicom_fixtures import make_series
 from generator_fixtures import Nearest
+from monai.data import MetaTensor
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -22,8 +25,11 @@ from monai_ldmsr.errors import OutputError
 from monai_ldmsr.image_output import BundleModel, HeaderTexts
 from monai_ldmsr.io import read_dicom_series
 from monai_ldmsr.io.written_files import FileCheck, check_document, check_json, check_pixels, check_text
+from monai_ldmsr.report_output import ReportOutput, figures_of
 from monai_ldmsr.result_writer import ResultWriter
+from monai_ldmsr.slice_plan import SliceTarget
 from monai_ldmsr.transforms import ProjectOntoSourced, ScaleFromModelRanged, ScaleToModelRanged, volume_of
+from monai_ldmsr.transforms.source import SourceProjection
 
 MAKER: dict[str, Any] = {
     **{"manufacturer": "monai_ldmsr", "manufacturer_model_name": "test"},
@@ -127,3 +133,32 @@ def test_no_result_with_an_output_that_is_not_whole(tmp_path: Path, kind: str) -
     with pytest.raises(OutputError, match=f"'{name}' of the result does not read back"):
         write_case(tmp_path, OutputOf(kind, name, check, cut=size))
     assert not (tmp_path / "out/case").exists()
+
+
+def test_the_report_of_new_slices_is_of_planes_along_the_stack(tmp_path: Path) -> None:
+    make_series(tmp_path / "source", "MR", (40, 36, 6))
+    source = read_dicom_series(tmp_path / "source")
+    data = ScaleToModelRanged("image")({"image": volume_of(source), "source": source})
+    plan = SliceTarget(factor_slices=2.5).plan(source.geometry)
+    result = torch.einsum("cijk,nk->cijn", data["image"].as_tensor().double(), torch.from_numpy(plan.inverse)).float()
+    result = data["image_intensity"].inverse(result)
+    affine = torch.from_numpy(source.geometry.upsampled(plan.grid(1)).affine.copy())
+    network = Nearest(1)
+    case = ComputedCase(
+        name="case", source=source, result=MetaTensor(result, affine=affine), intensity=data["image_intensity"],
+        projection=SourceProjection({"operator": "area"}, 0.0, 1.0, 0), factors=network.factors, described={},
+        settings=plan.described(), times=(0.0, 0.0, 0.0), plan=plan,
+    )  # fmt: skip
+    report = ReportOutput(BundleModel("b", "1", "0" * 64), network, "cpu").write(case, tmp_path).report
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (written["factor"], written["slices"]["places"]["number"]) == (1, plan.places.number)
+    assert written["result"]["shape"] == [36, 40, plan.places.number]
+    assert written["result"]["spacing_mm"][2] == pytest.approx(plan.new_spacing_mm)
+    assert "z_gradient" in written["definitions"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("through the middle of the body</h3>") == 2
+    assert html.escape(plan.words()) in page
+    assert "covers the same place" in page
+    figures = {one.code: one.value for one in figures_of(report)}
+    assert figures["DISAGREEMENT"] == report.metrics.agreement.mean_abs
+    assert not [code for code in figures if "GRADIENT" in code]
