@@ -38,7 +38,7 @@ from monai_ldmsr.io.plausible_values import (
     plausibility_warnings,
 )
 from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
-from monai_ldmsr.io.slice_stack import StackFault, single_slice_spacing, stack_step
+from monai_ldmsr.io.slice_stack import StackFault, single_slice_spacing, slice_thickness, stack_fault, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel
 from monai_ldmsr.io.value_meaning import may_be_scale
 
@@ -146,6 +146,8 @@ def read_dicom_series(source: str | Path | SeriesFiles, limits: ReadLimits = DEF
             value_range=value_range,
             padding=padding if padding.any() else None,
             warnings=tuple(warnings),
+            slice_thickness_mm=slice_thickness(headers),
+            stack_fault=stack_fault(planes),
         )
 
 

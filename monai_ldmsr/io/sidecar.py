@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -43,11 +44,13 @@ class Sidecar:
         modality: a DICOM term such as ``"CT"``, or ``"no defined term"``; empty when it is not said.
         unit: unit of PET; empty when it is not said.
         warnings: what was wrong with the file.
+        slice_thickness_mm: Slice Thickness; None when it is not said.
     """
 
     modality: str = ""
     unit: str = ""
     warnings: tuple[str, ...] = ()
+    slice_thickness_mm: float | None = None
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -93,11 +96,21 @@ def _sidecar(said: Mapping[str, Any]) -> Sidecar:
     if unit not in ("", *PET_UNITS):
         unfit.append("Units")
         unit = ""
+    thickness = _thickness(said.get("SliceThickness"))
+    if thickness is None and said.get("SliceThickness") not in (None, 0):
+        unfit.append("SliceThickness")
     warnings = [
         f"'{name}' in the .json file beside the volume file is nothing that DICOM knows, so it was not used."
         for name in unfit
     ]
-    return Sidecar(modality, unit or "", tuple(warnings))
+    return Sidecar(modality, unit or "", tuple(warnings), thickness)
+
+
+def _thickness(said: object) -> float | None:
+    """A length in mm above 0, or nothing."""
+    if not isinstance(said, int | float) or isinstance(said, bool):
+        return None
+    return float(said) if 0 < said < math.inf else None
 
 
 def _words(image_type: object) -> list[str] | None:

@@ -11,9 +11,18 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from monai_ldmsr.errors import ReasonCode, SourceError
-from monai_ldmsr.io.dicom_header import ImagePlane, length_mm
+from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.io.dicom_header import ImagePlane, length_mm, number_list
 
-__all__ = ["StackFault", "Stations", "single_slice_spacing", "stack_step"]
+__all__ = [
+    "StackFault",
+    "Stations",
+    "shear_fault",
+    "single_slice_spacing",
+    "slice_thickness",
+    "stack_fault",
+    "stack_step",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,6 +37,12 @@ TILT_TOLERANCE_DEGREES = 0.5
 
 #: Distances that differ from a whole number of usual ones by no more than this part of one still belong to one stack.
 _GRID_TOLERANCE = 0.05
+
+#: Headers that say thicknesses further apart than this part of them say none.
+_THICKNESS_TOLERANCE = 0.01
+
+#: What to do about a stack between whose slices no new ones can be made.
+_REMEDY = "Super-resolve within slices alone, or"
 
 #: Slices further than this part of a voxel from the straight line through their positions are reported.
 STRAIGHTNESS_TOLERANCE = 0.5
@@ -136,7 +151,7 @@ def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[Float
     along = positions @ normal
     spacing = _usual_distance(np.diff(along), warnings)
     step = (positions[-1] - positions[0]) / (along[-1] - along[0])
-    tilt = float(np.degrees(np.arccos(np.clip(1 / np.linalg.norm(step), -1, 1))))
+    tilt = _tilt_degrees(step, normal)
     if tilt > TILT_TOLERANCE_DEGREES:
         warnings.append(
             f"Slices are stacked {tilt:.1f} degrees off their normal (gantry tilt; tolerance "
@@ -154,6 +169,83 @@ def stack_step(planes: Sequence[ImagePlane], warnings: list[str]) -> tuple[Float
             "mm): the volume's affine is an average; each slice keeps its own place."
         )
     return axis, spacing
+
+
+def stack_fault(planes: Sequence[ImagePlane]) -> StackFault | None:
+    """Why no new slices can be made between those of a series; None where they lie evenly and straight.
+
+    New slices lie along the normal through the first one, so that every acquired one must, within half a pixel.
+
+    Args:
+        planes: ascending along the normal, each at a position of its own.
+    """
+    if len(planes) < 2:
+        return None
+    normal = planes[0].normal
+    positions = np.array([plane.position_mm for plane in planes])
+    along = (positions - positions[0]) @ normal
+    distances = np.diff(along)
+    usual = float(np.sort(distances)[(len(distances) - 1) // 2])
+    widest = int(np.argmax(distances))
+    if distances[widest] > GAP_FACTOR * usual:
+        return StackFault(
+            ReasonCode.MISSING_SLICE,
+            f"Slices {widest + 1} and {widest + 2} are {_mm(distances[widest])} mm apart, but the others are "
+            f"{_mm(usual)} mm apart, so an image may be missing and no new slices are made. {_REMEDY} fetch the series "
+            "again.",
+        )
+    if np.abs(distances - usual).max() > SPACING_TOLERANCE * usual:
+        return StackFault(
+            ReasonCode.IRREGULAR_SPACING,
+            f"Slices lie unevenly, {_mm(distances.min())} to {_mm(distances.max())} mm apart, usually {_mm(usual)} mm, "
+            f"so no new slices are made between them. {_REMEDY} resample the series evenly.",
+        )
+    step = (positions[-1] - positions[0]) / along[-1]
+    tilt = _tilt_degrees(step, normal)
+    limit = STRAIGHTNESS_TOLERANCE * min(planes[0].pixel_spacing_mm)
+    shifted = float(np.linalg.norm(positions - positions[0] - np.outer(along, step), axis=1).max())
+    if shifted > limit:
+        return StackFault(
+            ReasonCode.IRREGULAR_SPACING,
+            f"Slices are shifted in-plane against each other by up to {_mm(shifted)} mm (tolerance {_mm(limit)} mm), "
+            f"so no new slices are made between them. {_REMEDY} resample the series evenly.",
+        )
+    away = float(np.linalg.norm(step - normal) * along[-1])
+    if tilt > TILT_TOLERANCE_DEGREES or away > limit:
+        return StackFault(
+            ReasonCode.GANTRY_TILT,
+            f"Slices are stacked {tilt:.2g} degrees off their normal, which moves the last one by {_mm(away)} mm "
+            f"against the first, so no new slices are made between them. {_REMEDY} resample the series without tilt.",
+        )
+    return None
+
+
+def shear_fault(geometry: VolumeGeometry) -> StackFault | None:
+    """``GANTRY_TILT`` where the third axis of a volume does not stand upright on the first two."""
+    row, column, axis = geometry.direction_lps.T
+    tilt = _tilt_degrees(axis, np.cross(row, column))
+    if min(tilt, 180 - tilt) <= TILT_TOLERANCE_DEGREES or geometry.shape[2] < 2:
+        return None
+    return StackFault(
+        ReasonCode.GANTRY_TILT,
+        f"Slices are stacked {min(tilt, 180 - tilt):.2g} degrees off their normal (sheared affine), so no new slices "
+        f"are made between them. {_REMEDY} resample the volume without shear.",
+    )
+
+
+def slice_thickness(headers: Sequence[Dataset]) -> float | None:
+    """Slice Thickness in mm, where all headers say the same above 0 (within 1 %); None where they do not."""
+    found = [number_list(header, "SliceThickness", 1) for header in headers]
+    said = [numbers[0] for numbers in found if numbers and numbers[0] > 0]
+    if not said or len(said) < len(headers) or max(said) - min(said) > _THICKNESS_TOLERANCE * max(said):
+        return None
+    return float(np.median(said))
+
+
+def _tilt_degrees(step: FloatArray, normal: FloatArray) -> float:
+    """Angle between the direction in which slices follow each other and their normal."""
+    cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def _usual_distance(distances: FloatArray, warnings: list[str]) -> float:

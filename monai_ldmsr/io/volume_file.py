@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from monai_ldmsr.errors import CorruptSourceError, OutputError, ReasonCode, SettingsError, SourceError
-from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.geometry import Factors, ResultGrid, VolumeGeometry
 from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.formats import (
     EXTENSIONS,
@@ -31,7 +31,7 @@ from monai_ldmsr.io.plausible_values import mark_impossible
 from monai_ldmsr.io.readable_names import readable
 from monai_ldmsr.io.refusals import label_map, own_map
 from monai_ldmsr.io.sidecar import modality_term, read_sidecar, unknown_modality
-from monai_ldmsr.io.slice_stack import StackFault
+from monai_ldmsr.io.slice_stack import StackFault, shear_fault
 from monai_ldmsr.io.stored_values import scaled_values, stored_values, value_range
 from monai_ldmsr.io.value_kind import label_warnings
 
@@ -197,7 +197,7 @@ def read_volume_file(source: str | Path | NiftiVolume, limits: ReadLimits = DEFA
     if said in ("SEG", "RTSTRUCT"):
         raise label_map(f"its header gives modality {said}")
     case = volume_case(path) + (source.suffix if isinstance(source, NiftiVolume) else "")
-    return volume_from(read, case, extension, said, sidecar.unit, warnings)
+    return volume_from(read, case, extension, said, sidecar.unit, warnings, sidecar.slice_thickness_mm)
 
 
 def volume_from(
@@ -207,6 +207,7 @@ def volume_from(
     said_modality: str = "",
     unit: str = "",
     warnings: Sequence[str] = (),
+    slice_thickness_mm: float | None = None,
 ) -> VolumeFile:
     """The volume that a format read, or that lay in memory; for the arguments see :class:`VolumeFile`.
 
@@ -217,18 +218,21 @@ def volume_from(
     found = [*read.warnings, *warnings]
     voxels = scaled_values(read, found)
     shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
+    geometry = VolumeGeometry(shape, read.affine)
     return VolumeFile(
         case=case,
         modality=said_modality if said_modality in CLASSIC.values() else "unknown",
         unit=unit or "stored",
         voxels=voxels,
-        geometry=VolumeGeometry(shape, read.affine),
+        geometry=geometry,
         value_range=value_range(voxels, read.storage),
         padding=None,
         warnings=tuple(found),
         header=read.storage,
         extension=extension,
         said_modality=said_modality,
+        slice_thickness_mm=slice_thickness_mm,
+        stack_fault=shear_fault(geometry),
     )
 
 
@@ -248,7 +252,11 @@ def _read(source: Path | NiftiVolume, extension: str, limits: ReadLimits) -> Rea
 
 
 def write_volume_file(
-    volume: VolumeFile, voxels: npt.NDArray[np.float32], factors: Factors, path: str | Path, description: str
+    volume: VolumeFile,
+    voxels: npt.NDArray[np.float32],
+    grid: ResultGrid | Factors,
+    path: str | Path,
+    description: str,
 ) -> int:
     """Write the super-resolved voxels of a volume file as the same kind of file.
 
@@ -257,8 +265,8 @@ def write_volume_file(
 
     Args:
         volume: the source.
-        voxels: (f I, f' J, f" K) in the unit of the source.
-        factors: how many times finer they are along I, J and K.
+        voxels: (I', J', K') of ``grid``, in the unit of the source.
+        grid: how their grid lies on that of the source.
         path: file to write; its extension chooses the format.
         description: fixed text of at most 79 bytes for NIfTI's ``descrip``, such as ``"research only"``.
 
@@ -277,15 +285,16 @@ def write_volume_file(
     file_format = format_of(path)
     if file_format is None or volume.extension not in file_format.extensions:
         raise SettingsError(f"A {volume.extension} source is written as {volume.extension}, not as {path.suffix}.")
-    geometry = volume.geometry.upsampled(factors.whole)
+    grid = ResultGrid.of(grid)
+    geometry = volume.geometry.upsampled(grid)
     if voxels.shape != geometry.shape:
         raise SettingsError(
-            f"The result has shape {voxels.shape}, but factor {factors} of a source of shape {volume.geometry.shape} "
+            f"The result has shape {voxels.shape}, but factor {grid} of a source of shape {volume.geometry.shape} "
             f"makes {geometry.shape}."
         )
     stored, clipped = stored_values(voxels, storage)
     try:
-        file_format.write(StoredResult(stored, volume.geometry, factors, storage, description), path)
+        file_format.write(StoredResult(stored, volume.geometry, grid, storage, description), path)
     except Exception:
         raise OutputError(
             f"The {extension} result cannot be written. Check that the folder exists, may be written to and has space."
