@@ -13,13 +13,14 @@ from monai_ldmsr._version import __version__
 from monai_ldmsr.case import ComputedCase, WrittenOutput
 from monai_ldmsr.choices import FORCED
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io import Derivation, VolumeFile, write_derived_series, write_volume_file
 from monai_ldmsr.io.other_format import in_format_of
 from monai_ldmsr.io.written_files import check_pixels, check_volume
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.settings import checked
+from monai_ldmsr.slice_plan import SlicePlan
 
 __all__ = [
     "METHOD",
@@ -91,19 +92,21 @@ def notice_of(settings: Mapping[str, Any]) -> str:
 
 def derivation_of(model: BundleModel, network: SliceNetwork, settings: Mapping[str, Any] | None = None) -> Derivation:
     """What a DICOM header must say about a result of this network and these settings."""
-    return _derivation(model, network.factors, network.describe().get("seed"), settings or {}, HeaderTexts(), ())
+    grid = ResultGrid.of(network.factors)
+    return _derivation(model, grid, None, network.describe().get("seed"), settings or {}, HeaderTexts(), ())
 
 
 def _derivation(
     model: BundleModel,
-    factors: Factors,
+    grid: ResultGrid,
+    plan: SlicePlan | None,
     seed: int | None,
     settings: Mapping[str, Any],
     texts: HeaderTexts,
     changed: Iterable[str],
 ) -> Derivation:
     return Derivation(
-        factor=factors,
+        factor=grid,
         method=model.method,
         software_version=__version__,
         weights_sha256=model.weights_sha256,
@@ -115,6 +118,7 @@ def _derivation(
         transfer_syntax=texts.transfer_syntax,
         dicom_form=texts.dicom_form,
         changed=tuple(sorted(changed)),
+        plan=plan,
     )
 
 
@@ -139,12 +143,12 @@ class ImageOutput:
             source = in_format_of(PurePath(case.file_name), source)
         if isinstance(source, VolumeFile):
             path = folder / (case.file_name or f"{case.name}_sr{source.extension}")
-            n_clipped = write_volume_file(source, voxels, case.factors, path, notice_of(case.settings))
+            n_clipped = write_volume_file(source, voxels, case.grid, path, notice_of(case.settings))
             return WrittenOutput("volume file", {path.name: check_volume}, n_clipped)
         # Devices round differently, so each has UIDs of its own.
         settings = {**case.settings, "device": self.device.split(":")[0]}
         seed = case.described.get("seed")
-        derivation = _derivation(self.model, case.factors, seed, settings, self.texts, case.changed)
+        derivation = _derivation(self.model, case.grid, case.plan, seed, settings, self.texts, case.changed)
         written = write_derived_series(source, voxels, folder / "dicom", derivation)
         files = {path.relative_to(folder).as_posix(): check_pixels for path in written.paths}
         return WrittenOutput("image series", files, written.n_clipped, written.series_instance_uid)

@@ -71,15 +71,15 @@ class MapOutput:
         if not isinstance(source, DicomSeries) or case.file_name:
             result = PurePath(case.file_name or f"{case.name}{getattr(source, 'extension', '')}")
             path = folder / map_file_name(name if case.file_name else f"{case.name}_{name}", result)
-            write_map_file(source, values, found.factors, path, is_mask)
+            write_map_file(source, values, found.grid, path, is_mask)
             return WrittenOutput(self.words, {path.name: check_volume})
         path = folder / MAPS_FOLDER / f"{name}.dcm"
         images = DerivedImages.below(folder / "dicom")
         meaning = self._meaning if found.is_calibrated else _NOT_CALIBRATED.get(self.kind, self._meaning)
         concept = own_concept(self.kind.upper(), meaning)
         if is_mask:
-            write_trust_mask(source, images, values > 0, found.factors, self._object, concept, meaning, path)
+            write_trust_mask(source, images, values > 0, found.grid, self._object, concept, meaning, path)
             paths = [path]
         else:
-            paths = write_parametric_map(source, images, values, found.factors, self._object, concept, path)
+            paths = write_parametric_map(source, images, values, found.grid, self._object, concept, path)
         return WrittenOutput(self.words, {one.relative_to(folder).as_posix(): check_pixels for one in paths})

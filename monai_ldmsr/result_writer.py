@@ -19,6 +19,7 @@ from monai_ldmsr.map_output import map_outputs
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.report import SRReport
 from monai_ldmsr.report_output import ReportOutput
+from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.storage import partial_folder
 from monai_ldmsr.transforms.source import SourceProjection
 
@@ -87,8 +88,9 @@ class ResultWriter:
         """Write ``output_dir/name`` with all outputs, the report last.
 
         Args:
-            data: what MONAI's dictionary transforms leave: ``source``, ``pred`` (1, fI, fJ, K) in the source's unit,
-                ``image_intensity`` and ``pred_projection``; and where there are some, ``maps`` and ``pred_trust``.
+            data: what MONAI's dictionary transforms leave: ``source``, ``pred`` (1, I', J', K') in the source's unit,
+                ``image_intensity`` and ``pred_projection``; where there are some, ``maps`` and ``pred_trust``; and
+                with new slices ``pred_plan``, the ``SlicePlan`` by which they were made.
             name: name of the folder.
             output_dir: parent of the case's folder.
             times: see :class:`~monai_ldmsr.case.ComputedCase`.
@@ -101,6 +103,8 @@ class ResultWriter:
         _refuse_outside(output_dir, name)
         _refuse_foreign(output_dir / name, data["source"])
         projection: SourceProjection = data["pred_projection"]
+        plan: SlicePlan | None = data.get("pred_plan")
+        planned = {} if plan is None else plan.described()
         of_call = {key: value for key, value in described.items() if key not in _NO_SETTINGS}
         case = ComputedCase(
             name,
@@ -110,13 +114,14 @@ class ResultWriter:
             projection,
             self.network.factors,
             described,
-            settings={**self._settings, **of_call, **projection.settings},
+            settings={**self._settings, **of_call, **projection.settings, **planned},
             times=times,
             file_name=self.file_name,
             maps=tuple(data.get("maps", ())),
             outside=tuple(data.get("outside", ())),
             trust=data.get("pred_trust"),
             changed=_changed_for(data["source"].modality, self._changed),
+            plan=plan,
         )
         checks: dict[str, FileCheck] = {}
         files: dict[str, FileMark] = {}

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from monai_ldmsr.bundle_folder import read_beside_weights
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import Factors, ResultGrid
 from monai_ldmsr.storage import replace_text
 
 __all__ = [
@@ -55,15 +55,20 @@ class ResultMap:
             ``trusted``, 1 where the body may be trusted to a tolerance, else 0; or ``contradiction``, what the
             network made, degraded again, less what was measured, before the projection.
         values: (1, I, J, K) in the source's unit, or 0 and 1.
-        factors: how many times finer its grid is than the source's.
+        factors: how many times finer its grid is than the source's, or where it has new slices, that grid.
         is_calibrated: whether the share of voxels that intervals hold was calibrated on patients, for such weights and
             settings.
     """
 
     kind: str
     values: Tensor
-    factors: Factors
+    factors: Factors | ResultGrid
     is_calibrated: bool = False
+
+    @property
+    def grid(self) -> ResultGrid:
+        """How its grid lies on the source's."""
+        return ResultGrid.of(self.factors)
 
 
 def controlled(losses: npt.ArrayLike, alpha: float, bound: float = 1.0) -> int | None:

@@ -93,7 +93,7 @@ def derive(folder: Path, modality: str = "CT", change=None, derivation=DERIVATIO
     if change is not None:
         rewrite(folder / "source", change)
     series = series_by_hand(folder / "source")
-    write_derived_series(series, repeated(series.voxels, derivation.factors.whole[0]), folder / "result", derivation)
+    write_derived_series(series, repeated(series.voxels, derivation.in_plane.whole[0]), folder / "result", derivation)
     return [pydicom.dcmread(path) for path in sorted((folder / "result").glob("*.dcm"))]
 
 

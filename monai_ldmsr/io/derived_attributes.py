@@ -16,7 +16,7 @@ from functools import cache
 
 from monai_ldmsr.choices import MODALITIES
 
-__all__ = ["ATTRIBUTE_RULES", "AttributeRule", "Fate", "empty_when_missing", "kept_keywords"]
+__all__ = ["ATTRIBUTE_RULES", "AttributeRule", "Fate", "empty_when_missing", "kept_keywords", "of_one_slice"]
 
 
 class Fate(str, Enum):
@@ -196,7 +196,7 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
         _ALL,
         "General Series",
         "SeriesDescription",
-        "begins with 'SR x2 (research)' or '(research, forced)' and what distinguishes volumes, 64 letters; or given",
+        "'SR x2, 1 mm slices (research)' or '(research, forced)' and what distinguishes volumes, 64 letters; or given",
     ),
     (Fate.NEW, _CT_MR, "General Series", "SeriesDate SeriesTime", "when the result was made"),
     (Fate.NEW, _ALL, "SOP Common", "InstanceCreationDate InstanceCreationTime", "when the result was made"),
@@ -204,15 +204,33 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
     (Fate.NEW, _ALL, "SOP Common", "ContributingEquipmentSequence", "software and weights, appended"),
     (Fate.NEW, _ALL, "General Image", "ContentDate ContentTime", "when the result was made"),
     (Fate.NEW, _ALL, "General Image", "ImageComments", "the research-only mark, before the source's"),
-    (Fate.NEW, _ALL, "General Reference", "SourceImageSequence", "the one source slice or frame, with purpose"),
+    (
+        Fate.NEW,
+        _ALL,
+        "General Reference",
+        "SourceImageSequence",
+        "the source slice or frame, with purpose; of new slices all that one comes from",
+    ),
     (Fate.NEW, _ALL, "General Reference", "DerivationCodeSequence", "spatial resampling, appended"),
     (Fate.NEW, _ALL, "General Reference", "DerivationDescription", "method and settings, appended"),
     (Fate.NEW, _ALL, "Image Pixel", "PixelData", "explicit VR little endian, or compressed without loss on request"),
     (Fate.RECOMPUTED, _ALL, "General Image", "InstanceNumber", "1 to n, upwards or downwards as the source's"),
     (Fate.RECOMPUTED, _CT_MR, "General Image", "ImageType", r"DERIVED\SECONDARY, further values kept"),
     (Fate.RECOMPUTED, ("PT",), "General Image", "ImageType", r"DERIVED\PRIMARY, further values kept"),
-    (Fate.RECOMPUTED, _ALL, "Image Plane", "PixelSpacing", "divided by the factor"),
-    (Fate.RECOMPUTED, _ALL, "Image Plane", "ImagePositionPatient", "moved by (1/factor - 1)/2 source pixels"),
+    (
+        Fate.RECOMPUTED,
+        _ALL,
+        "Image Plane",
+        "PixelSpacing",
+        "divided by the factor; of new slices that of the first slice",
+    ),
+    (
+        Fate.RECOMPUTED,
+        _ALL,
+        "Image Plane",
+        "ImagePositionPatient",
+        "moved by (1/factor - 1)/2 source pixels; of new slices along the normal, evenly",
+    ),
     (Fate.RECOMPUTED, _ALL, "Image Pixel", "Rows Columns", "times the factor"),
     (Fate.RECOMPUTED, _ALL, "Image Pixel", "HighBit", "Bits Stored - 1"),
     (
@@ -279,11 +297,50 @@ _CHANGED: tuple[tuple[Fate, tuple[str, ...], str, str, str], ...] = (
 )
 
 
+#: Kept attributes that speak of one acquired slice: of a new slice that comes from several they stay where these say
+#: the same. ``/2`` marks those that are emptied in place of left out.
+_OF_ONE_SLICE: dict[tuple[str, ...], str] = {
+    _ALL: "AcquisitionUID IrradiationEventUID AcquisitionDuration IsocenterPosition",
+    ("CT",): """
+        ExposureTime XRayTubeCurrent Exposure ExposureInuAs ImageAndFluoroscopyAreaDoseProduct GeneratorPower CTDIvol
+        WaterEquivalentDiameter WaterEquivalentDiameterCalculationMethodCodeSequence TableHeight TableSpeed
+        DataCollectionCenterPatient ReconstructionTargetCenterPatient ScanStartPositionSequence
+        ScanStopPositionSequence""",
+    ("MR",): """
+        TriggerTime/2 NominalInterval LowRRValue HighRRValue IntervalsAcquired IntervalsRejected HeartRate SAR dBdt
+        B1rms""",
+    ("PT",): """
+        NominalInterval IntervalsAcquired IntervalsRejected PrimaryPromptsCountsAccumulated SecondaryCountsAccumulated
+        SliceSensitivityFactor ScatterFractionFactor DeadTimeFactor""",
+}
+
+#: What becomes of other kept attributes where the result has slices of its own.
+_OF_NEW_SLICES = {
+    "SliceThickness": "of new slices their distance",
+    "SpacingBetweenSlices": "of new slices their distance, in MR always",
+    "SliceLocation": "of new slices theirs, or left out where the source's are no even row",
+    "ImageOrientationPatient": "of new slices that of the first slice",
+    **dict.fromkeys(
+        ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime"),
+        "of new slices the earliest of the slices that each comes from",
+    ),
+}
+
+
+def _note(keyword: str, modalities: tuple[str, ...]) -> str:
+    for of, keywords in _OF_ONE_SLICE.items():
+        for entry in keywords.split() if set(of) & set(modalities) else ():
+            if entry.partition("/")[0] == keyword:
+                fate = "emptied" if entry.endswith("/2") else "left out"
+                return f"of new slices {fate} where the slices that one comes from differ"
+    return _OF_NEW_SLICES.get(keyword, "")
+
+
 def _rules() -> Iterator[AttributeRule]:
     for (module, modalities), keywords in _KEPT.items():
         for entry in keywords.split():
             keyword, _, mark = entry.partition("/")
-            yield AttributeRule(keyword, module, modalities, Fate.KEPT, type_2=mark == "2")
+            yield AttributeRule(keyword, module, modalities, Fate.KEPT, _note(keyword, modalities), mark == "2")
     for fate, modalities, module, keywords, note in _CHANGED:
         for keyword in keywords.split():
             yield AttributeRule(keyword, module, modalities, fate, note)
@@ -297,6 +354,13 @@ ATTRIBUTE_RULES: tuple[AttributeRule, ...] = tuple(_rules())
 def kept_keywords(modality: str) -> frozenset[str]:
     """Keywords that the derived image takes over from a source of ``modality`` as they are."""
     return frozenset(r.keyword for r in ATTRIBUTE_RULES if r.fate is Fate.KEPT and modality in r.modalities)
+
+
+@cache
+def of_one_slice(modality: str) -> tuple[tuple[str, bool], ...]:
+    """Kept keywords that speak of one acquired slice, and whether they are emptied in place of left out."""
+    found = " ".join(keywords for modalities, keywords in _OF_ONE_SLICE.items() if modality in modalities)
+    return tuple((entry.partition("/")[0], entry.endswith("/2")) for entry in found.split())
 
 
 @cache

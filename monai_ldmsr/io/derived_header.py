@@ -26,24 +26,24 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
 )
-from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.choices import FORCED
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import Factors, ResultGrid
 from monai_ldmsr.io.copied_attributes import copied
 from monai_ldmsr.io.derived_attributes import empty_when_missing, kept_keywords
+from monai_ldmsr.io.derived_slices import DerivedSlices, set_place
 from monai_ldmsr.io.dicom_header import CLASSIC, sop_instance, text
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.io.patient_position import set_pet_orientation
 from monai_ldmsr.io.series_labels import result_description, result_number
 from monai_ldmsr.io.value_meaning import carry_private_scales
+from monai_ldmsr.slice_plan import SlicePlan
 
 __all__ = [
     "RESEARCH_MARK",
     "Derivation",
     "SharedHeader",
     "derived_header",
-    "fine_position",
     "named_uid",
     "shared_header",
 ]
@@ -73,7 +73,7 @@ class Derivation:
     """What made the result; reaches the DICOM header, so it holds no patient data.
 
     Args:
-        factor: how many times finer the result is, as ``Factors.of`` takes it.
+        factor: how many times finer the result is, as ``ResultGrid.of`` takes it.
         method: name of the method, for example ``"conditional latent diffusion super-resolution"``.
         software_version: version of this package.
         weights_sha256: identity of the model, 64 hexadecimal digits.
@@ -85,9 +85,10 @@ class Derivation:
         transfer_syntax: in which of ``TRANSFER_SYNTAXES`` it is written; has no part in the UIDs.
         dicom_form: ``classic``, an object for each slice, or ``enhanced``, one for all of them.
         changed: names of settings that differ from the bundle's own.
+        plan: how the result's slices were made, where they are others than the source's.
     """
 
-    factor: Factors | int
+    factor: ResultGrid | Factors | int
     method: str
     software_version: str
     weights_sha256: str
@@ -99,11 +100,29 @@ class Derivation:
     transfer_syntax: str = "explicit"
     dicom_form: str = "classic"
     changed: tuple[str, ...] = ()
+    plan: SlicePlan | None = None
 
     @property
-    def factors(self) -> Factors:
-        """The factor along each axis."""
-        return Factors.of(self.factor)
+    def grid(self) -> ResultGrid:
+        """How the result's grid lies on its source's."""
+        given = ResultGrid.of(self.factor)
+        return given if self.plan is None else self.plan.grid(given.factors)
+
+    @property
+    def in_plane(self) -> Factors:
+        """How many times finer it is within slices."""
+        return Factors.of(self.grid.factors.in_plane)
+
+    def words(self, within: str = "") -> str:
+        """How much finer it is, within slices and along the stack.
+
+        Args:
+            within: what is said behind the factor within slices.
+        """
+        if self.plan is None:
+            return f"x{self.grid.factors}{within}"
+        along = f"slices {self.plan.spacing_mm:.4g} -> {self.plan.new_spacing_mm:.4g} mm"
+        return along if self.in_plane == Factors(1, 1) else f"x{self.in_plane}{within}, {along}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +135,7 @@ class SharedHeader:
         series_instance_uid: the new one.
         number: Series Number.
         description: Series Description.
-        n_slices: how many images the series has.
+        slices: where its images lie on those of the source.
         counts_down: whether Instance Number falls along the normal.
         made_at: time of the result, in the time zone that the source names.
     """
@@ -126,30 +145,37 @@ class SharedHeader:
     series_instance_uid: str
     number: int
     description: str
-    n_slices: int
+    slices: DerivedSlices
     counts_down: bool
     made_at: datetime
 
 
 def shared_header(
-    headers: Sequence[Dataset],
+    slices: DerivedSlices,
     source_names: Sequence[str],
     modality: str,
     derivation: Derivation,
     volume: tuple[int, str] = (0, ""),
 ) -> SharedHeader:
-    """Choose what the derived images of ``headers`` share; the first header speaks for the series.
+    """Choose what the derived images of ``slices`` share; the source's first header speaks for the series.
 
     ``source_names`` identify the source images; ``volume`` is the number in its series, and its label.
     """
-    first = headers[0]
-    factors, (place, label) = derivation.factors, volume
+    first, plan = slices.headers[0], derivation.plan
+    factors, (place, label) = derivation.in_plane, volume
     stored = first.get("SeriesNumber")
     source_number = None if stored in (None, "") else int(stored)
-    number = result_number(source_number, int(factors.i), place, derivation.series_number)
+    number = result_number(
+        source_number, int(factors.i), place, derivation.series_number, None if plan is None else plan.factor
+    )
     is_forced = FORCED in derivation.settings
     description = result_description(
-        _text(first, "SeriesDescription"), str(factors), label, derivation.series_description, is_forced
+        _text(first, "SeriesDescription"),
+        str(factors),
+        label,
+        derivation.series_description,
+        is_forced,
+        None if plan is None else plan.new_spacing_mm,
     )
     # What is written under a UID stays the same; the usual number and text follow from the source.
     is_usual = not place and derivation.series_number is None and derivation.series_description is None
@@ -159,10 +185,15 @@ def shared_header(
             list(source_names),
             derivation.weights_sha256,
             sorted((key, repr(value)) for key, value in derivation.settings.items()),
-            [str(factors), derivation.method, derivation.software_version],
+            [str(derivation.grid), derivation.method, derivation.software_version],
             derivation.seed,
             *(() if is_usual else (number, description)),
             *derivation.changed,
+            *(
+                ()
+                if plan is None
+                else (plan.places.number, round(plan.places.first, 6), sorted(plan.described().items()))
+            ),
         ]
     )
     return SharedHeader(
@@ -171,8 +202,8 @@ def shared_header(
         series_instance_uid=named_uid("series", identity),
         number=number,
         description=description,
-        n_slices=len(headers),
-        counts_down=_counts_down(headers),
+        slices=slices,
+        counts_down=_counts_down(slices.headers),
         made_at=_made_at(first, derivation.made_at),
     )
 
@@ -182,11 +213,12 @@ def named_uid(*names: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(names)).int}"
 
 
-def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset:
-    """Build the header of derived image ``index`` (from 0, along the normal) from its source image.
+def derived_header(index: int, shared: SharedHeader) -> Dataset:
+    """Build the header of derived image ``index`` (from 0, along the normal) from its nearest source image.
 
     Rows, Columns, PET rescale, pixel extremes and Pixel Data are still to be set.
     """
+    source = shared.slices.nearest(index)
     header = copied(source, kept_keywords(shared.modality))
     for keyword, module in empty_when_missing(shared.modality):
         if keyword not in header and (not module or any(other in header for other in module)):
@@ -194,12 +226,12 @@ def derived_header(source: Dataset, index: int, shared: SharedHeader) -> Dataset
     carry_private_scales(header, source, shared.modality)
     _set_identity(header, source, index, shared)
     _set_times(header, shared)
-    _set_geometry(header, source, shared.derivation.factors)
-    _set_provenance(header, source, shared.derivation)
+    set_place(header, index, shared.slices, shared.modality)
+    _set_provenance(header, source, shared.slices.sources(index), shared.derivation)
     _set_lossy_compression(header, source)
     if shared.modality == "PT":
         set_pet_orientation(header, text(source, "PatientPosition"))
-        _set_pet_indices(header, shared.n_slices)
+        _set_pet_indices(header, len(shared.slices))
     elif "PatientOrientationCodeSequence" not in header and "PatientPosition" in source:
         header.PatientPosition = source.PatientPosition
     header.HighBit = int(header.BitsStored) - 1
@@ -213,7 +245,7 @@ def _set_identity(header: Dataset, source: Dataset, index: int, shared: SharedHe
     header.SeriesInstanceUID = shared.series_instance_uid
     header.SeriesNumber = shared.number
     header.SeriesDescription = shared.description
-    header.InstanceNumber = shared.n_slices - index if shared.counts_down else index + 1
+    header.InstanceNumber = len(shared.slices) - index if shared.counts_down else index + 1
     header.ImageType = _image_type(source, shared.modality)
     header.ContentQualification = "RESEARCH"
     if source.get("SyntheticData") == "YES":
@@ -262,45 +294,11 @@ def _set_times(header: Dataset, shared: SharedHeader) -> None:
         header.SeriesDate, header.SeriesTime = date, time
 
 
-def _set_geometry(header: Dataset, source: Dataset, factors: Factors) -> None:
-    """Make pixels smaller between the same outer edges (PS3.3 C.7.6.2.1.1).
-
-    Pixel Spacing is (between rows, between columns); Image Orientation is the direction of the growing
-    column index, then of the growing row index. The first centre moves by (1/factor - 1)/2 source pixels along each.
-    """
-    between_rows, between_columns = (float(value) for value in source.PixelSpacing)
-    header.PixelSpacing = [_ds(between_rows / factors.j), _ds(between_columns / factors.i)]
-    header.ImagePositionPatient = [_ds(value) for value in fine_position(source, factors)]
-
-
-def fine_position(source: Dataset, factors: Factors) -> list[float]:
-    """Place of the first pixel (LPS, mm) where the pixels of a source image are so many times finer."""
-    between_rows, between_columns = (float(value) for value in source.PixelSpacing)
-    cosines = [float(value) for value in source.ImageOrientationPatient]
-    moved_columns = (1.0 / factors.i - 1.0) / 2.0 * between_columns
-    moved_rows = (1.0 / factors.j - 1.0) / 2.0 * between_rows
-    return [
-        float(position) + moved_columns * along_row + moved_rows * along_column
-        for position, along_row, along_column in zip(source.ImagePositionPatient, cosines[:3], cosines[3:], strict=True)
-    ]
-
-
-def _ds(value: float) -> DSfloat:
-    return DSfloat(value, auto_format=True)
-
-
-def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) -> None:
+def _set_provenance(header: Dataset, source: Dataset, made_of: Sequence[Dataset], derivation: Derivation) -> None:
     """Say in codes and in words where the image comes from and that it is for research."""
-    if uid := sop_instance(source):
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = header.SOPClassUID
-        reference.ReferencedSOPInstanceUID = uid
-        if isinstance(source, FrameHeader):
-            reference.ReferencedSOPClassUID = source.object_class
-            reference.ReferencedFrameNumber = source.frame_number
-        purpose = CodedConcept("121322", "DCM", "Source image for image processing operation")
-        reference.PurposeOfReferenceCodeSequence = [purpose]
-        header.SourceImageSequence = [reference]
+    references = [_reference(one, str(header.SOPClassUID)) for one in made_of if sop_instance(one)]
+    if references:
+        header.SourceImageSequence = references
     header.DerivationCodeSequence = [
         *(copied(item) for item in source.get("DerivationCodeSequence") or []),
         CodedConcept("113085", "DCM", "Spatial resampling"),
@@ -313,6 +311,19 @@ def _set_provenance(header: Dataset, source: Dataset, derivation: Derivation) ->
     header.ImageComments = "\n".join(filter(None, [RESEARCH_MARK, _text(source, "ImageComments")]))
 
 
+def _reference(source: Dataset, class_uid: str) -> Dataset:
+    """Item of Source Image Sequence."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = class_uid
+    reference.ReferencedSOPInstanceUID = sop_instance(source)
+    if isinstance(source, FrameHeader):
+        reference.ReferencedSOPClassUID = source.object_class
+        reference.ReferencedFrameNumber = source.frame_number
+    purpose = CodedConcept("121322", "DCM", "Source image for image processing operation")
+    reference.PurposeOfReferenceCodeSequence = [purpose]
+    return reference
+
+
 def _equipment(derivation: Derivation) -> Dataset:
     """Item of Contributing Equipment Sequence: this software with these weights."""
     item = Dataset()
@@ -321,7 +332,7 @@ def _equipment(derivation: Derivation) -> Dataset:
     item.ManufacturerModelName = "ldmsr"
     item.SoftwareVersions = derivation.software_version
     item.DeviceUID = named_uid("weights", derivation.weights_sha256)
-    item.ContributionDescription = f"Super-resolution x{derivation.factors}. {RESEARCH_MARK}"
+    item.ContributionDescription = f"Super-resolution {derivation.words()}. {RESEARCH_MARK}"
     return item
 
 
@@ -329,7 +340,8 @@ def _derivation_description(source: Dataset, derivation: Derivation) -> str:
     """Our step after the earlier ones; where 1024 characters are too few, the earlier ones are cut."""
     settings = ", ".join(f"{key}={value}" for key, value in sorted(derivation.settings.items()))
     step = (
-        f"monai_ldmsr {derivation.software_version}: x{derivation.factors} in-plane, {derivation.method}; "
+        f"monai_ldmsr {derivation.software_version}: {derivation.words(' in-plane')}{_profile(derivation)}, "
+        f"{derivation.method}; "
         f"weights sha256 {derivation.weights_sha256}"
     )
     step = step if derivation.seed is None else f"{step}; seed {derivation.seed}"
@@ -339,6 +351,14 @@ def _derivation_description(source: Dataset, derivation: Derivation) -> str:
     step = step.encode("ascii", "replace").decode("ascii")[:_MAX_DERIVATION]
     earlier = _text(source, "DerivationDescription")[: max(0, _MAX_DERIVATION - len(step) - 1)]
     return f"{earlier}\n{step}" if earlier else step
+
+
+def _profile(derivation: Derivation) -> str:
+    """By what profile new slices were made; whoever judges them must know that it was assumed."""
+    plan = derivation.plan
+    if plan is None:
+        return ""
+    return f", {plan.profile} profile {plan.thickness_mm:.4g} mm{' (no header says it)' if plan.is_assumed else ''}"
 
 
 def _set_lossy_compression(header: Dataset, source: Dataset) -> None:

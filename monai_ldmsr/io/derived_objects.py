@@ -34,11 +34,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ParametricMapStorage
 
 from monai_ldmsr.errors import LdmsrError, OutputError
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io.copied_attributes import copied
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, Fate
-from monai_ldmsr.io.derived_header import fine_position, named_uid
+from monai_ldmsr.io.derived_header import named_uid
+from monai_ldmsr.io.derived_slices import DerivedSlices
 from monai_ldmsr.io.dicom_header import quiet_pydicom
+from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
 from monai_ldmsr.storage import output_errors, synced_file
 
@@ -166,16 +168,17 @@ def as_sources(images: DerivedImages, headers: Sequence[Dataset]) -> list[Datase
 
     Args:
         images: the derived images.
-        headers: headers of the source in the same order.
+        headers: headers of the source, ascending along the normal.
     """
-    if len(images.headers) != len(headers) or any(isinstance(header, FrameHeader) for header in headers):
+    if "NumberOfFrames" in images.first or any(isinstance(header, FrameHeader) for header in headers):
         return list(images.headers)
     found = []
-    for image, header in zip(images.headers, headers, strict=True):
-        one = deepcopy(image)
+    for k, header in enumerate(headers):
+        # Of new slices there are others than of the source's, but study and patient are those of any.
+        one = deepcopy(images.headers[min(k, len(images.headers) - 1)])
         for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
-            setattr(one, keyword, header.get(keyword) or image[keyword].value)
-        for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient"):
+            setattr(one, keyword, header.get(keyword) or one[keyword].value)
+        for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
             setattr(one, keyword, header[keyword].value)
         found.append(one)
     return found
@@ -219,18 +222,19 @@ def algorithm(images: DerivedImages) -> AlgorithmIdentificationSequence:
     )
 
 
-def places(headers: Sequence[Dataset], factors: Factors, apart_mm: float) -> dict[str, Any]:
-    """Arguments of highdicom's images that say where frames lie: one for each source image, finer by ``factors``."""
-    first = headers[0]
+def places(series: DicomSeries, grid: ResultGrid) -> dict[str, Any]:
+    """Arguments of highdicom's images that say where frames lie: one for each slice of a grid on the source's."""
+    first, slices = series.headers[0], DerivedSlices(series.headers, series.geometry, grid)
     between_rows, between_columns = (float(value) for value in first.PixelSpacing)
+    said = 0.0 if grid.has_own_slices else float(first.get("SliceThickness") or 0.0)
     return {
         "pixel_measures": PixelMeasuresSequence(
-            (between_rows / factors.j, between_columns / factors.i),
-            slice_thickness=float(first.get("SliceThickness") or apart_mm),
-            spacing_between_slices=apart_mm,
+            (between_rows / grid.factors.j, between_columns / grid.factors.i),
+            slice_thickness=said or slices.spacing_mm,
+            spacing_between_slices=slices.spacing_mm,
         ),
         "plane_orientation": PlaneOrientationSequence("PATIENT", [float(x) for x in first.ImageOrientationPatient]),
-        "plane_positions": [PlanePositionSequence("PATIENT", fine_position(one, factors)) for one in headers],
+        "plane_positions": [PlanePositionSequence("PATIENT", slices.position_mm(k)) for k in range(len(slices))],
     }
 
 

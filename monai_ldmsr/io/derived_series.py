@@ -16,9 +16,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
-from monai_ldmsr.geometry import Factors
 from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header
 from monai_ldmsr.io.derived_multiframe import multiframe_object, parsed_copy
+from monai_ldmsr.io.derived_slices import DerivedSlices
 from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_instance
 from monai_ldmsr.io.dicom_pixels import StoredType
 from monai_ldmsr.io.dicom_series import DicomSeries
@@ -61,32 +61,33 @@ def write_derived_series(
 
     Args:
         series: the source.
-        voxels: (factor * I, factor * J, K) in the unit of the source; C or Fortran order.
+        voxels: (I', J', K') of the derivation's grid in the unit of the source; C or Fortran order.
         output_dir: made when missing; use :func:`monai_ldmsr.storage.partial_folder` around it.
         derivation: what made the result.
 
     Raises:
-        SettingsError: the factor is no whole number from 1, or the shape does not fit it.
+        SettingsError: the factor is no whole number from 1, the shape does not fit it, or new slices have no plan.
         CorruptSourceError: ``UNREADABLE_FILE`` when an attribute of the source cannot be written again.
         OutputError: a voxel is not finite, or a file cannot be written.
     """
-    _check_grid(series, voxels.shape, derivation.factors)
+    slices = DerivedSlices(series.headers, series.geometry, derivation.grid, derivation.plan)
+    _check_grid(series, voxels.shape, derivation)
     _check_finite(voxels)
     output_dir = Path(output_dir)
     with _readable("the first image"):
         volume = (series.volume, series.label)
-        shared = shared_header(series.headers, _source_names(series), series.modality, derivation, volume)
+        shared = shared_header(slices, _source_names(series), series.modality, derivation, volume)
     is_one = derivation.dicom_form == "enhanced"
     images: list[Dataset] = []
     paths, n_clipped = [], 0
-    for k, source in enumerate(series.headers):
-        with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
-            image = derived_header(source, k, shared)
+    for k in range(len(slices)):
+        with _readable(f"image {k + 1} of {len(slices)} in slice order"):
+            image = derived_header(k, shared)
         slice_ = voxels[:, :, k].T
         # Readers of enhanced objects apply one slope to all frames.
         extremes = _extremes(voxels if is_one else slice_) if series.modality == "PT" else None
-        n_clipped += _set_pixels(image, source, slice_, extremes)
-        with _readable(f"image {k + 1} of {len(series.headers)} in slice order"):
+        n_clipped += _set_pixels(image, slices.nearest(k), slice_, extremes)
+        with _readable(f"image {k + 1} of {len(slices)} in slice order"):
             if is_one:
                 image.file_meta = _file_meta(image)
                 images.append(parsed_copy(correct_ambiguous_vr(image, True)))
@@ -127,13 +128,20 @@ def _source_names(series: DicomSeries) -> list[str]:
     ]
 
 
-def _check_grid(series: DicomSeries, shape: tuple[int, ...], factors: Factors) -> None:
-    """Refuse a result that has not one image of the right size for each of the source's."""
-    geometry = series.geometry.upsampled(factors.whole)
-    if tuple(shape) != geometry.shape or len(series.headers) != geometry.shape[2]:
+def _check_grid(series: DicomSeries, shape: tuple[int, ...], derivation: Derivation) -> None:
+    """Refuse a result that has not one image of the right size for each of the source's, or of those planned."""
+    n_images, grid, plan = len(series.headers), derivation.grid, derivation.plan
+    geometry = series.geometry.upsampled(grid)
+    n_planned = n_images if plan is None else plan.n_source
+    if tuple(shape) != geometry.shape or {n_images, n_planned} != {series.geometry.shape[2]}:
         raise SettingsError(
-            f"The result has shape {tuple(shape)}, but factor {factors} of a source of shape "
-            f"{series.geometry.shape} with {len(series.headers)} images makes {geometry.shape}."
+            f"The result has shape {tuple(shape)}, but factor {grid} of a source of shape "
+            f"{series.geometry.shape} with {n_images} images ({n_planned} of them planned) makes {geometry.shape}."
+        )
+    if plan is None and grid.has_own_slices:
+        raise SettingsError(
+            f"The result has {shape[2]} slices of {n_images} images without a plan, so it is uncertain which images "
+            "each comes from. Give the SlicePlan by which they were made."
         )
     if max(geometry.shape[:2]) > _MAX_MATRIX:
         raise SettingsError(

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import numpy.typing as npt
 
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.io.formats import FORMATS, format_of
 from monai_ldmsr.io.other_format import in_format_of
@@ -31,14 +31,14 @@ def map_file_name(name: str, result: PurePath) -> str:
 
 
 def write_map_file(
-    source: DicomSeries | VolumeFile, values: npt.NDArray[np.float32], factors: Factors, path: Path, is_mask: bool
+    source: DicomSeries | VolumeFile, values: npt.NDArray[np.float32], grid: ResultGrid, path: Path, is_mask: bool
 ) -> None:
     """Write ``values`` where they are in the patient; see :func:`~monai_ldmsr.io.volume_file.write_volume_file`.
 
     Args:
         source: what the result was made of.
-        values: (I, J, K) on the source's grid made finer by ``factors``.
-        factors: how many times finer the grid is than the source's.
+        values: (I, J, K) on ``grid``.
+        grid: how it lies on that of the source.
         path: file to write; a name of :func:`map_file_name`.
         is_mask: whether values are 0 and 1, and stored as bytes; else they are rounded as in DICOM, and float32.
 
@@ -49,4 +49,4 @@ def write_map_file(
     volume = in_format_of(path, source)
     storage = replace(volume.header, dtype=np.dtype(np.uint8 if is_mask else np.float32), slope=1.0, intercept=0.0)
     stored = values if is_mask else rounded(values)
-    write_volume_file(replace(volume, header=storage), stored, factors, path, _DESCRIPTION)
+    write_volume_file(replace(volume, header=storage), stored, grid, path, _DESCRIPTION)

@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 from nibabel.spatialimages import SpatialImage
 
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
-from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.geometry import Factors, ResultGrid, VolumeGeometry
 from monai_ldmsr.io.formats.base import MM_PER_UNIT, ReadVolume, Storage
 from monai_ldmsr.io.formats.itk import itk_affine, itk_image
 from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
@@ -96,15 +96,15 @@ def array_volume(
 
 
 def result_image(
-    image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile, factors: Factors, notice: str = ""
+    image: Any, voxels: npt.NDArray[np.float32], source: VolumeFile, grid: ResultGrid | Factors, notice: str = ""
 ) -> Any:
     """The result as an image of the source's kind and type: integers are rounded and clipped, floats become float32.
 
     Args:
         image: what the source was made of.
-        voxels: (f I, f' J, f" K) in the source's unit.
+        voxels: (I', J', K') of ``grid``, in the source's unit.
         source: :func:`image_volume` or :func:`array_volume` of the image.
-        factors: how many times finer they are along I, J and K.
+        grid: how their grid lies on that of the source.
         notice: what the header says of it, where there is one.
 
     Raises:
@@ -112,7 +112,7 @@ def result_image(
     """
     stored, _ = stored_values(voxels, source.header)
     array = stored if source.header.n_dimensions == 3 else stored[:, :, 0]
-    geometry = source.geometry.upsampled(factors.whole)
+    geometry = source.geometry.upsampled(grid)
     if isinstance(image, SpatialImage):
         return _nibabel_image(image, array, geometry, notice)
     if not isinstance(image, sitk.Image):

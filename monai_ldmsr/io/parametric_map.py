@@ -15,7 +15,7 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 
 from monai_ldmsr.errors import OutputError
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io.derived_header import RESEARCH_MARK
 from monai_ldmsr.io.derived_objects import (
     DerivedImages,
@@ -71,7 +71,7 @@ def write_parametric_map(
     series: DicomSeries,
     images: DerivedImages,
     values: npt.NDArray[np.float32],
-    factors: Factors,
+    grid: ResultGrid,
     kind: ObjectKind,
     quantity: CodedConcept,
     path: Path,
@@ -81,8 +81,8 @@ def write_parametric_map(
     Args:
         series: the source.
         images: the derived images, to which the object refers; and to the source, where it has its grid.
-        values: (I, J, K) in the source's unit, on its grid made finer by ``factors``.
-        factors: how many times finer the grid is than the source's.
+        values: (I, J, K) on ``grid``, in the source's unit.
+        grid: how it lies on that of the source.
         kind: what it is.
         quantity: the same, coded.
         path: file to write; others get a number behind its name.
@@ -96,7 +96,7 @@ def write_parametric_map(
     if not all(np.isfinite(values[:, :, k]).all() for k in range(values.shape[2])):
         raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
     frames, references = _Frames(values, range(values.shape[2])), list(images.headers)
-    if factors == Factors(1, 1, 1):
+    if grid == ResultGrid.of(1):
         references = as_sources(images, series.headers)
     digest = hashlib.sha256()
     for frame in frames:
@@ -108,7 +108,7 @@ def write_parametric_map(
         quantity_definition=quantity,
     )  # fmt: skip
     window = VOILUTTransformation(0.0 if low < 0 else shown / 2, 2 * shown if low < 0 else shown)
-    placed = places(series.headers, factors, series.geometry.spacing_mm[2])
+    placed = places(series, grid)
     step, paths = max(1, _MOST_BYTES // frames[0].nbytes), []
     for number, start in enumerate(range(0, len(frames), step), start=1):
         positions = placed["plane_positions"][start : start + step]

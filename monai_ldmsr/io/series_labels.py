@@ -95,7 +95,9 @@ def label_volumes(traits: Sequence[VolumeTraits]) -> list[tuple[int, str]]:
     return [labels[n] for n in range(len(traits))]
 
 
-def result_number(source: int | None, factor: int, volume: int = 0, given: int | None = None) -> int:
+def result_number(
+    source: int | None, factor: int, volume: int = 0, given: int | None = None, slice_factor: float | None = None
+) -> int:
     """Series Number of a result: next to the source in a sorted list, as ``401`` and ``40102``.
 
     Args:
@@ -103,15 +105,18 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
         factor: factor of super-resolution.
         volume: number among the volumes of the series, 0 when alone.
         given: number that the user gave; volumes count up from it.
+        slice_factor: how many times finer slices lie than the source's; None where they are the source's.
 
     Example:
         >>> result_number(401, 2), result_number(401, 2, volume=3), result_number(401, 2, 3, given=9000)
         (40102, 40102003, 9002)
+        >>> result_number(401, 2, slice_factor=5.2), result_number(401, 1, slice_factor=5.2)
+        (40152, 40151)
     """
     if given is not None:
         return given + max(volume - 1, 0)
     for number in (_NUMBER_WHEN_MISSING if source is None else source, _NUMBER_WHEN_MISSING):
-        result = 100 * number + factor
+        result = 100 * number + factor + 10 * round(slice_factor or 0)
         if volume:
             result = result * max(_LEAST_PLACES, 10 ** len(str(volume))) + volume
         if 0 <= result <= _MAX_INTEGER_STRING:
@@ -120,7 +125,12 @@ def result_number(source: int | None, factor: int, volume: int = 0, given: int |
 
 
 def result_description(
-    source: str, factor: str | int, label: str = "", given: str | None = None, forced: bool = False
+    source: str,
+    factor: str | int,
+    label: str = "",
+    given: str | None = None,
+    forced: bool = False,
+    slices_mm: float | None = None,
 ) -> str:
     """Series Description of a result, of at most 64 characters; what distinguishes volumes is never cut.
 
@@ -130,16 +140,21 @@ def result_description(
         label: what distinguishes the volume from others of its series.
         given: text that the user gave, in place of all but the label and that it was forced.
         forced: whether the source lies outside of what the model was trained for.
+        slices_mm: distance of its slices; None where they are the source's.
 
     Example:
         >>> result_description("t2_tse", 2, "TE 4.6 ms")
         'SR x2 (research) TE 4.6 ms t2_tse'
+        >>> result_description("t2_tse", 2, slices_mm=1.2), result_description("t2_tse", 1, slices_mm=1.0)
+        ('SR x2, 1.2 mm slices (research) t2_tse', 'SR 1 mm slices (research) t2_tse')
     """
     if forced and given is not None:
         label = f"forced {label}".strip()
     if given is not None:
         return f"{given[: _MAX_DESCRIPTION - len(label) - 1].strip()} {label}".strip() if label else given.strip()
-    words = (f"SR x{factor} (research{', forced' if forced else ''})", label, source)
+    what = "" if str(factor) == "1" and slices_mm is not None else f"x{factor}"
+    what = ", ".join(filter(None, (what, "" if slices_mm is None else f"{slices_mm:.3g} mm slices")))
+    words = (f"SR {what} (research{', forced' if forced else ''})", label, source)
     return " ".join(filter(None, words))[:_MAX_DESCRIPTION].strip()
 
 

@@ -11,7 +11,7 @@ from highdicom.seg import Segmentation, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 
-from monai_ldmsr.geometry import Factors
+from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io.derived_header import RESEARCH_MARK
 from monai_ldmsr.io.derived_objects import (
     DerivedImages,
@@ -34,7 +34,7 @@ def write_trust_mask(
     series: DicomSeries,
     images: DerivedImages,
     trusted: npt.NDArray[np.bool_],
-    factors: Factors,
+    grid: ResultGrid,
     kind: ObjectKind,
     concept: CodedConcept,
     label: str,
@@ -45,8 +45,8 @@ def write_trust_mask(
     Args:
         series: the source.
         images: the derived images, to which the object refers.
-        trusted: (I, J, K) on the source's grid made finer by ``factors``.
-        factors: how many times finer the grid is than the source's.
+        trusted: (I, J, K) on ``grid``.
+        grid: how it lies on that of the source.
         kind: what it is.
         concept: the same, coded.
         label: the segment's label, of at most 64 characters.
@@ -68,7 +68,7 @@ def write_trust_mask(
             content_description=f"{kind.words}. {RESEARCH_MARK}"[:64],
             content_label=kind.name.upper()[:16],
             omit_empty_frames=False,
-            **places(series.headers, factors, series.geometry.spacing_mm[2]),
+            **places(series, grid),
         )
         made.ContentQualification = "RESEARCH"
         write_deflated(made, images, path)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode
-from monai_ldmsr.geometry import Factors, VolumeGeometry
+from monai_ldmsr.geometry import ResultGrid, VolumeGeometry
 from monai_ldmsr.io.limits import ReadLimits
 
 __all__ = [
@@ -83,16 +83,16 @@ class StoredResult:
     """What each format writes.
 
     Args:
-        stored: (f I, f' J, K), of the type of ``storage``, or float32.
+        stored: (I', J', K') of ``grid``, of the type of ``storage``, or float32.
         source: geometry of the source.
-        factors: how many times the result has more voxels along I, J and K.
+        grid: how the result's grid lies on that of the source.
         storage: how the source is stored; slope and intercept hold for integers.
         description: fixed text of at most 79 bytes, for formats with a place for it.
     """
 
     stored: npt.NDArray[Any] = field(repr=False)
     source: VolumeGeometry
-    factors: Factors
+    grid: ResultGrid
     storage: Storage
     description: str
 
@@ -104,7 +104,7 @@ class StoredResult:
     @property
     def geometry(self) -> VolumeGeometry:
         """Where the result's voxels are, in RAS."""
-        return self.source.upsampled(self.factors.whole)
+        return self.source.upsampled(self.grid)
 
 
 class InspectedFile(ABC):

@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.spm99analyze import Spm99AnalyzeHeader
 
 from monai_ldmsr.errors import ReasonCode, SkippedSourceError, SourceError
-from monai_ldmsr.geometry import VolumeGeometry
+from monai_ldmsr.geometry import ResultGrid, VolumeGeometry
 from monai_ldmsr.io.formats.base import MM_PER_UNIT, Affine, StoredResult, swapped, unreadable
 from monai_ldmsr.io.formats.binary import BinaryFormat, BinaryHeader
 from monai_ldmsr.io.formats.stored import check_compression
@@ -101,11 +101,11 @@ class NiftiFormat(BinaryFormat):
             # With these set, nibabel writes the integers as they are.
             image.header.set_slope_inter(result.storage.slope, result.storage.intercept)
         for name, (affine, code) in (("sform", own.sform), ("qform", own.qform)):
-            upsampled = None if affine is None else _upsampled(affine, result.source.shape, result.factors.whole)
+            upsampled = None if affine is None else _upsampled(affine, result.source.shape, result.grid)
             if upsampled is not None:
                 getattr(image.header, f"set_{name}")(upsampled)
                 image.header[f"{name}_code"] = code  # which may be newer than nibabel
-        image.header["pixdim"][1:4] = np.array(own.pixdim) / result.factors
+        image.header["pixdim"][1:4] = np.array(own.pixdim) / result.grid.factors
         nib.save(image, path)
 
 
@@ -335,9 +335,9 @@ def _base_affine(header: Any) -> Affine:
     return affine
 
 
-def _upsampled(affine: Affine, shape: tuple[int, int, int], factors: tuple[int, int, int]) -> Affine | None:
+def _upsampled(affine: Affine, shape: tuple[int, int, int], grid: ResultGrid) -> Affine | None:
     """An affine of the result; ``None`` for one that spans no space, which is that of a form without a code."""
     try:
-        return VolumeGeometry(shape, affine).upsampled(factors).affine
+        return VolumeGeometry(shape, affine).upsampled(grid).affine
     except SourceError:
         return None
