@@ -210,11 +210,11 @@ def stack_fault(planes: Sequence[ImagePlane]) -> StackFault | None:
             f"Slices are shifted in-plane against each other by up to {_mm(shifted)} mm (tolerance {_mm(limit)} mm), "
             f"so no new slices are made between them. {_REMEDY} resample the series evenly.",
         )
-    away = float(np.linalg.norm(step - normal) * along[-1])
+    away = float(np.linalg.norm(positions - positions[0] - np.outer(along, normal), axis=1).max())
     if tilt > TILT_TOLERANCE_DEGREES or away > limit:
         return StackFault(
             ReasonCode.GANTRY_TILT,
-            f"Slices are stacked {tilt:.2g} degrees off their normal, which moves the last one by {_mm(away)} mm "
+            f"Slices are stacked {tilt:.2g} degrees off their normal, which moves them by up to {_mm(away)} mm "
             f"against the first, so no new slices are made between them. {_REMEDY} resample the series without tilt.",
         )
     return None
