@@ -180,6 +180,7 @@ def as_sources(images: DerivedImages, headers: Sequence[Dataset]) -> list[Datase
             setattr(one, keyword, header.get(keyword) or one[keyword].value)
         for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
             setattr(one, keyword, header[keyword].value)
+        one.SliceThickness = header.get("SliceThickness")
         found.append(one)
     return found
 

@@ -44,7 +44,8 @@ class DerivedSlices:
         headers: headers of the source, ascending along the normal.
         geometry: grid of the source.
         grid: how the result's grid lies on it.
-        plan: the profile by which new slices were made; None where the result has none, or nobody asks for their sources.
+        plan: the profile by which new slices were made; None where there are none, or where
+            nobody asks for their sources.
     """
 
     headers: Sequence[Dataset] = field(repr=False)
