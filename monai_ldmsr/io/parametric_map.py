@@ -97,7 +97,7 @@ def write_parametric_map(
         raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
     frames, references = _Frames(values, range(values.shape[2])), list(images.headers)
     if grid == ResultGrid.of(1):
-        references = as_sources(images, series.headers)
+        references = as_sources(images, series)
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.data)
