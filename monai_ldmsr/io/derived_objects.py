@@ -38,7 +38,7 @@ from monai_ldmsr.geometry import ResultGrid
 from monai_ldmsr.io.copied_attributes import copied
 from monai_ldmsr.io.derived_attributes import ATTRIBUTE_RULES, Fate
 from monai_ldmsr.io.derived_header import named_uid
-from monai_ldmsr.io.derived_slices import DerivedSlices
+from monai_ldmsr.io.derived_slices import DerivedSlices, decimal
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
@@ -180,7 +180,7 @@ def as_sources(images: DerivedImages, series: DicomSeries) -> list[Dataset]:
             setattr(one, keyword, header.get(keyword) or one[keyword].value)
         for keyword in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
             setattr(one, keyword, header[keyword].value)
-        one.SliceThickness = header.get("SliceThickness") or series.geometry.spacing_mm[2]
+        one.SliceThickness = header.get("SliceThickness") or decimal(series.geometry.spacing_mm[2])
         found.append(one)
     return found
 
