@@ -109,9 +109,14 @@ class Derivation:
         return given if self.plan is None else self.plan.grid(given.factors)
 
     @property
+    def factors(self) -> Factors:
+        """How many times finer it is along each axis."""
+        return self.grid.factors
+
+    @property
     def in_plane(self) -> Factors:
         """How many times finer it is within slices."""
-        return Factors.of(self.grid.factors.in_plane)
+        return Factors.of(self.factors.in_plane)
 
     def words(self, within: str = "") -> str:
         """How much finer it is, within slices and along the stack.
@@ -120,7 +125,7 @@ class Derivation:
             within: what is said behind the factor within slices.
         """
         if self.plan is None:
-            return f"x{self.grid.factors}{within}"
+            return f"x{self.factors}{within}"
         along = f"slices {self.plan.spacing_mm:.4g} -> {self.plan.new_spacing_mm:.4g} mm"
         return along if self.in_plane == Factors(1, 1) else f"x{self.in_plane}{within}, {along}"
 
