@@ -20,7 +20,7 @@ from monai.utils import BundlePropertyConfig
 
 from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.errors import LdmsrError, ReasonCode, SettingsError, causes
-from monai_ldmsr.settings import WorkSettings, check_maps, checked, described
+from monai_ldmsr.settings import WorkSettings, check_maps, check_slices, checked, described
 from monai_ldmsr.storage import replaced_files
 
 __all__ = [
@@ -126,6 +126,7 @@ def check_config() -> None:
         _refuse_unused(config, workflow.config_root_path)
         checked_for_config({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
         check_maps(config.get("maps", "error"), config.get("tolerance"))
+        check_slices(config)
     except SettingsError as error:
         raise SystemExit(f"{error} [{error.reason.value}]") from None
 

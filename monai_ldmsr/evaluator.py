@@ -30,7 +30,7 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.source_size import SourceSize, known_size, source_size
-from monai_ldmsr.needs import MemoryBudget
+from monai_ldmsr.needs import MemoryBudget, linear_growth
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
@@ -38,10 +38,15 @@ from monai_ldmsr.range_check import RangeCheck, forced_warning
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
 from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunShare
 from monai_ldmsr.run_summary import CaseResult, RunSummary
+from monai_ldmsr.slice_plan import SliceTarget
 from monai_ldmsr.source_table import SourceTable, source_rows
 from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["Progress", "RunProgress", "SeriesEvaluator", "SourceDataset"]
+
+
+#: Side in voxels of the block that the speed of new slices is measured on.
+_BLOCK = 64
 
 
 class SourceDataset(Dataset):  # type: ignore[misc]  # MONAI carries no types
@@ -139,6 +144,7 @@ class SeriesEvaluator:
         range_check: refuses what the model was not trained for; None refuses nothing.
         calibration: calibration of the weights, for the transforms that make maps; None where there is none.
         changed: see :func:`~monai_ldmsr.bundle_config.changed_settings`; report and headers say so.
+        slices: how fine slices are wanted along the stack, as ``PlanSlicesd`` is told; for estimates of memory.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.
@@ -165,6 +171,7 @@ class SeriesEvaluator:
         range_check: RangeCheck | None = None,
         calibration: Calibration | None = None,
         changed: Mapping[str, Any] = MappingProxyType({}),
+        slices: SliceTarget = SliceTarget(),  # noqa: B008  # frozen
     ) -> None:
         self.dataset = dataset
         self.network = on_device(network, device)
@@ -175,7 +182,7 @@ class SeriesEvaluator:
             moment(created), series_number, series_description, transfer_syntax, dicom_form, structured_report
         )
         self.writer = ResultWriter(model, self.network, settings, str(device), header, outputs, changed)
-        self.range_check, self.calibration = range_check, calibration
+        self.range_check, self.calibration, self.slices = range_check, calibration, slices
         self._expects_errors = maps != "none" and isinstance(self.network, EstimatingNetwork)
         self.summary = RunSummary(())
         self.memory = MemoryBudget()
@@ -285,7 +292,7 @@ class SeriesEvaluator:
         read = time.perf_counter()
         volume = data["image"][None]
         known = (data["source"].modality, volume_noise(volume))
-        network = self.network if progress is None else CountedNetwork(self.network, volume.shape[-1], progress)
+        network = self.network if progress is None else CountedNetwork(self.network, self._calls(data), progress)
         ready = time.perf_counter()
         with self._device_is_free:
             waited = time.perf_counter() - ready
@@ -307,12 +314,18 @@ class SeriesEvaluator:
         read_s = time.perf_counter() - start
         volume = data["image"][None]
         known = (data["source"].modality, volume_noise(volume))
-        middle = volume[..., volume.shape[-1] // 2, None]
+        part = _middle(volume, data.get("pred_plan") is not None)
         # What is only done once, such as a GPU's start or the choice of kernels for this size, is not measured.
-        self._inferred(inferer, middle, self.network, known)
+        self._inferred(inferer, part, self.network, known)
         start = time.perf_counter()
-        result = self._inferred(inferer, middle, self.network, known)["pred"]
+        result = self._inferred(inferer, part, self.network, known)["pred"]
         return read_s / volume.numel(), (time.perf_counter() - start) / result.numel()
+
+    def _calls(self, data: Mapping[str, Any]) -> int:
+        """Slices, and planes across them, that the network is called with."""
+        i, j, k = data["source"].geometry.shape
+        across = i * self.network.factors.i + j * self.network.factors.j if "pred_plan" in data else 0
+        return int(k + across)
 
     def _checked(self, data: dict[str, Any]) -> dict[str, str]:
         """Refuse what lies outside; add what the report says of it; and what was overridden, for the headers, too."""
@@ -339,10 +352,18 @@ class SeriesEvaluator:
         return self.inferer.with_at_most(n_slices)
 
     @property
-    def _factor(self) -> int:
-        return math.ceil(math.sqrt(self.network.factors.i * self.network.factors.j))
+    def _factor(self) -> float:
+        return linear_growth(math.ceil(math.sqrt(self.network.factors.i * self.network.factors.j)), self.slices)
 
     def _size(self, source: AnySource | DicomSeries | VolumeFile) -> SourceSize:
         if isinstance(source, DicomSeries | VolumeFile):
             return SourceSize(source.geometry.shape, source.voxels.itemsize)
         return source_size(source, self.dataset.limits)
+
+
+def _middle(volume: Tensor, across: bool) -> Tensor:
+    """What a volume's speed is measured on: its middle slice, or where new slices are made, a block about its stack."""
+    if not across:
+        return volume[..., volume.shape[-1] // 2, None]
+    i, j = ((n - min(n, _BLOCK)) // 2 for n in volume.shape[2:4])
+    return volume[..., i : i + _BLOCK, j : j + _BLOCK, :]

@@ -14,14 +14,19 @@ from torch import Tensor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.networks import SliceNetwork
-from monai_ldmsr.networks.interface import EstimatingNetwork
+from monai_ldmsr.networks.interface import EstimatingNetwork, PlaneNetwork
 from monai_ldmsr.number_settings import whole_number
+from monai_ldmsr.slice_plan import SlicePlan
+from monai_ldmsr.through_plane import PlaneBatches, refine_slices
 
 __all__ = ["VolumeInferer"]
 
 
 class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
     """Run a network on all slices of a volume in batches.
+
+    Where the volume's metadata have a ``slice_plan``, as ``PlanSlicesd`` makes it, the result is super-resolved along
+    the stack as well, see :func:`~monai_ldmsr.through_plane.refine_slices`.
 
     Differs from MONAI's ``SliceInferer``, with which it agrees in values, in two points: there is no second volume for
     counting overlaps, and the affine of the result is that of the finer grid (MONAI's keeps the source's).
@@ -64,12 +69,14 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
             kwargs: passed to the network.
 
         Returns:
-            (1, 1, fI, fJ, K) on the inputs' device, each slice contiguous in memory.
+            (1, 1, fI, fJ, K) on the inputs' device, or with as many slices as planned; each contiguous in memory.
 
         Raises:
-            SettingsError: a slice that the network made is not of the size that its factors say.
+            SettingsError: a slice that the network made is not of the size that its factors say; or new slices are
+                wanted of a network that makes none.
         """
-        return self._fill(inputs, network, lambda slices, places: (network(slices, *args, **{**kwargs, **places}),))[0]
+        found = self._fill(inputs, network, lambda slices, places: (network(slices, *args, **{**kwargs, **places}),))
+        return self._refined(inputs, found, network, *args, **kwargs)[0]
 
     def estimate(self, inputs: Tensor, network: EstimatingNetwork, *args: Any) -> tuple[Tensor, Tensor]:
         """Super-resolve as a call does, and expect the error of each voxel, in one pass.
@@ -80,19 +87,45 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         Raises:
             SettingsError: see a call.
         """
-        result, error = self._fill(
-            inputs, network, lambda slices, places: network.estimates(slices, *args, **places)[0]
-        )
+        found = self._fill(inputs, network, lambda slices, places: network.estimates(slices, *args, **places)[0])
+        result, error = self._refined(inputs, found, network, *args)
         return result, error
+
+    def _refined(
+        self,
+        inputs: Tensor,
+        found: tuple[Tensor, ...],
+        network: SliceNetwork,
+        modality: str | None = None,
+        noise: float | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The same with new slices, where there is a plan of such: the result, and its error if there is one."""
+        plan: SlicePlan | None = inputs.meta.get("slice_plan") if isinstance(inputs, MetaTensor) else None
+        if plan is None:
+            return found
+        if not isinstance(network, PlaneNetwork):
+            raise SettingsError("This bundle's network makes no new slices; choose another bundle, such as ldm_sr.")
+        grid, in_plane = _grid(inputs), network.factors.in_plane
+        spacing = (grid.spacing_mm[0] / in_plane[0], grid.spacing_mm[1] / in_plane[1])
+        batches = PlaneBatches(self.batch_size, self.max_batch_pixels, self.device)
+        result, *errors = (_plain(one)[0, 0] for one in found)
+        fine, error = refine_slices(result, network, plan, spacing, modality, noise, batches, bool(errors))
+        affine = torch.from_numpy(grid.upsampled(plan.grid(in_plane)).affine.copy())
+        if error is not None and max(in_plane) > 1:
+            weights = torch.from_numpy(plan.interpolation).to(error)
+            for image, within in zip(error.unbind(0), errors[0].unbind(0), strict=True):
+                # Of both steps, which err for reasons of their own: their squares add up.
+                image.copy_(torch.hypot(image, (within @ weights.T).clamp(min=0.0)))
+        return tuple(MetaTensor(one[None, None], affine=affine) for one in (fine, error) if one is not None)
 
     def _fill(
         self, inputs: Tensor, network: SliceNetwork, call: Callable[[Tensor, Any], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
         """Volumes of what ``call`` makes of batches of slices, and of where they lie if the network takes that."""
         # (K, 1, I, J) view: a batch of slices is then a plain range.
-        slices = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs)[0].movedim(-1, 0)
+        slices = _plain(inputs)[0].movedim(-1, 0)
         grid = _grid(inputs)
-        fine, gap_mm = grid.upsampled(network.factors.whole), grid.spacing_mm[2]
+        fine, gap_mm = grid.upsampled(network.factors), grid.spacing_mm[2]
 
         def made_of(start: int, stop: int) -> tuple[Tensor, ...]:
             places_mm = [k * gap_mm for k in range(start, stop)]
@@ -119,6 +152,10 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
         if not isinstance(inputs, MetaTensor):
             return volumes
         return tuple(MetaTensor(one, affine=torch.from_numpy(fine.affine.copy())) for one in volumes)
+
+
+def _plain(volume: Tensor) -> Tensor:
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
 
 
 def _grid(volume: Tensor) -> VolumeGeometry:

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from monai_ldmsr.choices import MAX_SLICE_FACTOR
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.source_size import SourceSize
+from monai_ldmsr.slice_plan import SliceTarget
 
 __all__ = [
     "MemoryBudget",
     "check_disk",
     "disk_bytes",
     "free_bytes",
+    "linear_growth",
     "map_bytes",
     "memory_bytes",
     "spoken_bytes",
@@ -40,27 +43,45 @@ _PER_ERROR, _PER_MASK, _PER_CONTRADICTION = 1.5, 0.05, 2.0
 _PANELS, _REPORT_BYTES = 12, 2**17
 
 
-def memory_bytes(size: SourceSize, factor: int, n_slices: int = 1, maps: str = "error") -> int:
+def linear_growth(factor: float, slices: SliceTarget) -> float:
+    """Square root of how many voxels become of one, at most: what the functions below take as the factor.
+
+    How far apart a source's slices lie is not known before it is read, so that of a wanted distance the finest is
+    taken.
+
+    Args:
+        factor: factor within slices.
+        slices: how fine slices are wanted along the stack.
+
+    Example:
+        >>> linear_growth(2, SliceTarget()), linear_growth(1, SliceTarget(factor_slices=4))
+        (2.0, 2.0)
+    """
+    along = (slices.factor_slices or MAX_SLICE_FACTOR) if slices.is_wanted else 1.0
+    return float(factor * math.sqrt(along))
+
+
+def memory_bytes(size: SourceSize, factor: float, n_slices: int = 1, maps: str = "error") -> int:
     """Main memory that a process needs for one series of which ``n_slices`` are computed at once on a CPU."""
     return _LOADED + _held(size, factor, maps) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
 
 
-def _held(size: SourceSize, factor: int, maps: str) -> int:
+def _held(size: SourceSize, factor: float, maps: str) -> int:
     of_source, of_result = _MAPS[maps]
-    return size.voxels * (_PER_SOURCE_VOXEL + of_source + factor**2 * (_PER_RESULT_VOXEL + of_result))
+    return math.ceil(size.voxels * (_PER_SOURCE_VOXEL + of_source + factor**2 * (_PER_RESULT_VOXEL + of_result)))
 
 
-def _slice_pixels(size: SourceSize, factor: int) -> int:
-    return size.shape[0] * size.shape[1] * factor**2
+def _slice_pixels(size: SourceSize, factor: float) -> int:
+    return math.ceil(size.shape[0] * size.shape[1] * factor**2)
 
 
-def map_bytes(maps: str, tolerance: float | None, factor: int) -> float:
+def map_bytes(maps: str, tolerance: float | None, factor: float) -> float:
     """Disk space of maps for each voxel of the result."""
     error = 0.0 if maps == "none" else _PER_ERROR + (0.0 if tolerance is None else _PER_MASK)
     return error + (_PER_CONTRADICTION / factor**2 if maps == "all" else 0.0)
 
 
-def disk_bytes(size: SourceSize, factor: int, per_voxel: float = 0.0) -> int:
+def disk_bytes(size: SourceSize, factor: float, per_voxel: float = 0.0) -> int:
     """Disk space of a result with its report; compressed files are taken to shrink as their sources do.
 
     Args:
@@ -83,7 +104,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: int, per_voxel: float = 0.0) -> None:
+def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: float, per_voxel: float = 0.0) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Args:
@@ -133,7 +154,7 @@ class MemoryBudget:
         self._held = 0
         self._changed = threading.Condition()
 
-    def slices_at_once(self, size: SourceSize, factor: int) -> int | None:
+    def slices_at_once(self, size: SourceSize, factor: float) -> int | None:
         """How many slices of a series may be computed at once; None for any number.
 
         Raises:
@@ -144,15 +165,16 @@ class MemoryBudget:
         needed = memory_bytes(size, factor, maps=self.maps)
         if needed > self.n_bytes:
             raise SourceError(
-                f"The series needs about {spoken_bytes(needed)} of memory at factor {factor}, and --memory allows "
-                f"{spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller factor.",
+                f"The series needs about {spoken_bytes(needed)} of memory for {factor**2:.3g} times its voxels, and "
+                f"--memory allows {spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller "
+                "factor or a larger slice spacing.",
                 ReasonCode.MEMORY_LIMIT,
             )
         left = self.n_bytes - _LOADED - _held(size, factor, self.maps)
         return max(1, left // (_slice_pixels(size, factor) * _PER_BATCH_PIXEL or 1))
 
     @contextmanager
-    def taken(self, size: SourceSize, factor: int) -> Iterator[None]:
+    def taken(self, size: SourceSize, factor: float) -> Iterator[None]:
         """Wait until the series fits beside those that are being worked on; the first one always does."""
         if self.n_bytes is None:
             yield

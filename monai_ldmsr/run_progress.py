@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from monai_ldmsr.networks import SliceNetwork
-from monai_ldmsr.networks.interface import EstimatingNetwork
+from monai_ldmsr.networks.interface import EstimatingNetwork, PlaneNetwork
 
 __all__ = ["CountedNetwork", "Progress", "RunProgress", "RunShare"]
 
@@ -83,6 +83,13 @@ class CountedNetwork:
         assert isinstance(self.network, EstimatingNetwork)
         result = self.network.estimates(slices, *known, **places)
         self._count(len(slices))
+        return result
+
+    def refine(self, interpolated: Tensor, *known: Any, **places: Any) -> tuple[Tensor, Tensor]:
+        """See ``PlaneNetwork``; only asked where the network is one."""
+        assert isinstance(self.network, PlaneNetwork)
+        result = self.network.refine(interpolated, *known, **places)
+        self._count(len(interpolated))
         return result
 
     def _count(self, n_slices: int) -> None:

@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MODALITIES
+from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MAX_SLICE_FACTOR, MODALITIES, PROFILES
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
 from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES, checked_syntax
 from monai_ldmsr.number_settings import byte_count, real_number, said, whole_number, yes_or_no
 from monai_ldmsr.operators import OPERATORS
+from monai_ldmsr.slice_plan import SliceTarget
 
 __all__ = [
     "Setting",
     "WorkSettings",
     "check_maps",
+    "check_slices",
     "checked",
     "described",
     "one_of",
@@ -118,7 +120,40 @@ class WorkSettings:
     """
 
     factor: int = setting(
-        2, "how many times finer each slice becomes in both directions", one_of(FACTORS, whole_number), choices=FACTORS
+        None,
+        "how many times finer each slice becomes in both directions; 1 leaves slices as they are, where new ones are "
+        "made between them",
+        one_of((1, *FACTORS), whole_number),
+        choices=(1, *FACTORS),
+        usual="2, or 1 where new slices are made",
+    )
+    slice_spacing: float | None = setting(
+        None,
+        "distance in mm of new slices that are made along the stack; the nearest one that fills the stack is taken",
+        _above_zero,
+        usual="no new slices",
+    )
+    isotropic: bool = setting(
+        False, "make new slices along the stack that lie as far apart as the result's pixels", yes_or_no
+    )
+    factor_slices: float | None = setting(
+        None,
+        f"how many times finer slices become along the stack, 1 to {MAX_SLICE_FACTOR:g}, whole or not",
+        partial(real_number, low=1.0, high=MAX_SLICE_FACTOR),
+        usual="no new slices",
+    )
+    profile: str | None = setting(
+        None,
+        "profile by which acquired slices are assumed to average, where new ones are made: box, as wide as a slice is "
+        "thick, or gaussian, of that width at half height",
+        one_of(PROFILES),
+        choices=PROFILES,
+    )
+    slice_thickness: float | None = setting(
+        None,
+        "thickness in mm of the acquired slices, where new slices are made, whatever headers say",
+        _above_zero,
+        usual="what headers say, else the distance of slices",
     )
     num_inference_steps: int | None = setting(
         None, "how often the network runs for each slice", partial(whole_number, low=1), word="steps"
@@ -258,6 +293,40 @@ class WorkSettings:
         for name, value in checked(vars(self), type(self)).items():
             object.__setattr__(self, name, value)
         check_maps(self.maps, self.tolerance)
+        object.__setattr__(self, "factor", self.factor or (1 if self.slices.is_wanted else 2))
+        check_slices(vars(self))
+
+    @property
+    def slices(self) -> SliceTarget:
+        """How fine slices are wanted."""
+        return slice_target(vars(self))
+
+
+def slice_target(settings: Mapping[str, Any]) -> SliceTarget:
+    """How fine slices are wanted, of settings by name.
+
+    Raises:
+        SettingsError: several ways of saying it are given.
+    """
+    names = [one.name for one in fields(SliceTarget)]
+    return SliceTarget(**{name: settings[name] for name in names if settings.get(name) is not None})
+
+
+def check_slices(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of new slices that do not go together, or of which none says that there are any.
+
+    Raises:
+        SettingsError: which.
+    """
+    target = slice_target(settings)
+    if target.is_wanted:
+        return
+    if settings.get("factor") == 1:
+        raise SettingsError("factor is 1, and no new slices are made: give slice_spacing, isotropic or factor_slices.")
+    if target.slice_thickness is not None:
+        raise SettingsError(
+            "slice_thickness is of use where new slices are made: give slice_spacing, isotropic or factor_slices, too."
+        )
 
 
 def check_maps(maps: str, tolerance: float | None) -> None:

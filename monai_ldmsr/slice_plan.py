@@ -13,7 +13,7 @@ import numpy.typing as npt
 from monai_ldmsr.choices import MAX_SLICE_FACTOR, PROFILES
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import Factors, ResultGrid, SlicePlaces, VolumeGeometry
-from monai_ldmsr.number_settings import real_number
+from monai_ldmsr.number_settings import real_number, yes_or_no
 
 __all__ = ["SlicePlan", "SliceTarget"]
 
@@ -24,6 +24,8 @@ _FEWEST_SLICES = 3
 
 #: A target that is finer than the source by less than this part of it is the source's own spacing.
 _SAME = 0.01
+
+_FACTORS = ("factor_slices", 1.0, MAX_SLICE_FACTOR)
 
 #: What rounding of headers' numbers may make of a factor.
 _ROUNDING = 1e-3
@@ -176,17 +178,19 @@ class SliceTarget:
     slice_thickness: float | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("slice_spacing", "isotropic", "factor_slices") if getattr(self, name)]
+        read: dict[str, Any] = {"isotropic": yes_or_no("isotropic", self.isotropic)}
+        for name, low, high in (("slice_spacing", 0, math.inf), ("slice_thickness", 0, math.inf), _FACTORS):
+            value = getattr(self, name)
+            read[name] = None if value is None else real_number(name, value, low, high)
+            if read[name] == 0:
+                raise SettingsError(f"{name} is 0; give a number of mm above 0.")
+        for name, number in read.items():
+            object.__setattr__(self, name, number)
+        given = [name for name in ("slice_spacing", "isotropic", "factor_slices") if read[name]]
         if len(given) > 1:
-            raise SettingsError(f"{' and '.join(given)} were given; only one of them says how far apart slices lie.")
+            raise SettingsError(f"{' and '.join(given)} are given; only one of them can say how far apart slices lie.")
         if self.profile not in PROFILES:
             raise SettingsError(f"profile is {self.profile!r}; choose one of {', '.join(PROFILES)}.")
-        for name in ("slice_spacing", "slice_thickness"):
-            value = getattr(self, name)
-            if value is not None and real_number(name, value) <= 0:
-                raise SettingsError(f"{name} is {value}; give a number of mm above 0.")
-        if self.factor_slices is not None:
-            real_number("factor_slices", self.factor_slices, 1.0, MAX_SLICE_FACTOR)
 
     @property
     def is_wanted(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.source_choice import source_words
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, taken_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, linear_growth, map_bytes, memory_bytes, taken_bytes
 from monai_ldmsr.outcome import Outcome
 from monai_ldmsr.settings import WorkSettings
+from monai_ldmsr.slice_plan import SliceTarget
 
 if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
@@ -56,11 +58,12 @@ class PlannedCase(Outcome):
 
 @dataclass(frozen=True)
 class WorkPlan:
-    """All cases that were found and chosen, and how many were not chosen."""
+    """All cases that were found and chosen, how many were not chosen, and how much finer results will be."""
 
     cases: tuple[PlannedCase, ...]
     n_not_chosen: int
     factor: int
+    slices: SliceTarget
 
     def timed(self, open_evaluator: Callable[[], SeriesEvaluator]) -> WorkPlan:
         """The same with estimates of time: of each modality one slice of the smallest case is computed.
@@ -84,7 +87,7 @@ class WorkPlan:
         if case.status != "found" or case.modality not in speeds:
             return case
         read_s, computed_s = speeds[case.modality]
-        n_result = _voxels(case) * self.factor**2
+        n_result = _voxels(case) * linear_growth(self.factor, self.slices) ** 2
         return replace(case, seconds=_voxels(case) * read_s + n_result * (computed_s + _WRITTEN_VOXEL_S))
 
 
@@ -108,13 +111,13 @@ def planned_work(
     """
     cases = [PlannedCase.of(item.outcome, case=item.case) for item in skipped]
     cases += [_planned(one, output_dir, settings, is_done(one)) for one in found]
-    return WorkPlan(tuple(cases), n_not_chosen, settings.factor)
+    return WorkPlan(tuple(cases), n_not_chosen, settings.factor, settings.slices)
 
 
 def _planned(
     one: NamedSource[AnySource], output_dir: Path, settings: WorkSettings, earlier: Outcome | None
 ) -> PlannedCase:
-    limits, factor = settings.limits or DEFAULT_LIMITS, settings.factor
+    limits, factor = settings.limits or DEFAULT_LIMITS, linear_growth(settings.factor, settings.slices)
     words = source_words(one, limits)
     said: dict[str, Any] = {
         "case": one.name,
@@ -128,7 +131,8 @@ def _planned(
         return PlannedCase.of_error(error, **said)
     if earlier is not None:
         return PlannedCase.of(earlier, **said, size=size)
-    usual = max(1, min(_USUAL_BATCH, _BATCH_PIXELS // max(1, size.shape[0] * size.shape[1] * factor**2), size.shape[2]))
+    pixels = max(1, math.ceil(size.shape[0] * size.shape[1] * factor**2))
+    usual = max(1, min(_USUAL_BATCH, _BATCH_PIXELS // pixels, size.shape[2]))
     return PlannedCase(
         "found",
         **said,

@@ -103,7 +103,7 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.needs import check_disk, map_bytes  # where a training has no readers of images
+    from monai_ldmsr.needs import check_disk, linear_growth, map_bytes  # where a training has no readers of images
     from monai_ldmsr.result_file import searched
     from monai_ldmsr.source_table import SourceTable
 
@@ -113,8 +113,9 @@ def super_resolve(
     folder = target.parent if file else target
     table = SourceTable(None if sources_csv is True else Path(sources_csv), folder) if sources_csv else None
 
-    per_voxel = map_bytes(chosen.maps, chosen.tolerance, chosen.factor)
-    check_disk(sources.sizes(), folder, chosen.factor, per_voxel)
+    growth = linear_growth(chosen.factor, chosen.slices)
+    per_voxel = map_bytes(chosen.maps, chosen.tolerance, growth)
+    check_disk(sources.sizes(), folder, growth, per_voxel)
 
     def work(place: Path) -> RunSummary:
         evaluator = open_evaluator(None, place, chosen)

@@ -29,6 +29,7 @@ LAYERS = [
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"settings"},
     {"bundle_config", "consistency", "reference", "run_progress", "run_summary", "uncertainty"},
+    {"through_plane"},
     {"transforms", "inferers"},
     {"training_range"},
     {"training", "assessment", "range_check", "source_table", "case", "needs"},

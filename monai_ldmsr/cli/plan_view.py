@@ -21,7 +21,7 @@ _STATES = {"found": "to do", "done": "done already"}
 def print_plan(plan: WorkPlan, folder: Path) -> int:
     """Print it, and give the exit code that the run would have if all that is to be done succeeds."""
     titles = ("case", "modality", "series", "voxels", "result", "state", "time", "memory", "disk")
-    print_table(titles, [_row(case, plan.factor) for case in plan.cases if case.size])
+    print_table(titles, [_row(case, plan) for case in plan.cases if case.size])
     for case in plan.cases:
         if case.status in ("failed", "skipped"):
             print(spoken_reason(case))
@@ -46,12 +46,20 @@ def print_plan(plan: WorkPlan, folder: Path) -> int:
     return exit_code(plan.cases)
 
 
-def _row(case: PlannedCase, factor: int) -> tuple[str, ...]:
+def _row(case: PlannedCase, plan: WorkPlan) -> tuple[str, ...]:
     assert case.size is not None
     i, j, k = case.size.shape
     is_new = case.status == "found"
+    finer = plan.slices.factor_slices
+    slices = (round(finer * k) if finer else "new slices") if plan.slices.is_wanted else k
     return (
-        *(case.case, case.modality, case.number, f"{i} x {j} x {k}", f"{factor * i} x {factor * j} x {k}"),
+        *(
+            case.case,
+            case.modality,
+            case.number,
+            f"{i} x {j} x {k}",
+            f"{plan.factor * i} x {plan.factor * j} x {slices}",
+        ),
         _STATES.get(case.status, case.status),
         spoken_duration(case.seconds) if is_new else "",
         *((spoken_bytes(case.memory_bytes), spoken_bytes(case.disk_bytes)) if is_new else ("", "")),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 
-__all__ = ["EstimatingNetwork", "SliceModule", "SliceNetwork", "count_parameters", "on_device"]
+__all__ = ["EstimatingNetwork", "PlaneNetwork", "SliceModule", "SliceNetwork", "count_parameters", "on_device"]
 
 
 class SliceNetwork(Protocol):
@@ -84,6 +84,36 @@ class EstimatingNetwork(SliceNetwork, Protocol):
         Returns:
             For each dial the slices, equal to a call's in every bit, and their expected absolute errors in model range,
             both (B, 1, f h, f w).
+        """
+
+
+@runtime_checkable
+class PlaneNetwork(SliceNetwork, Protocol):
+    """A slice network that also super-resolves planes across slices, which lie at places of their own."""
+
+    def refine(
+        self,
+        interpolated: Tensor,
+        factors: tuple[float, float],
+        modality: str | None = None,
+        noise: float | None = None,
+        places_mm: Sequence[float] | None = None,
+        operator: str = "area",
+        strength: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Super-resolve what was interpolated to the grid of the result already.
+
+        Args:
+            interpolated: (B, 1, H, W) in model range, bicubic.
+            factors: how many times finer H and W are than what was measured; whole or not, one may be 1.
+            modality: as for a call of the network.
+            noise: likewise.
+            places_mm: how far each plane is from the first one of its volume.
+            operator: how the planes are assumed to have been degraded, one of ``operators.OPERATORS``.
+            strength: the dial from mean to sample is multiplied by it.
+
+        Returns:
+            The planes, and their expected absolute errors in model range, both (B, 1, H, W).
         """
 
 

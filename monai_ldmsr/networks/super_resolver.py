@@ -136,6 +136,8 @@ class SuperResolver(SliceModule):
         detail = self._dial(modality)
         with_sample = self._evaluations(detail) > 1
         self.check(slices, noise, with_sample)
+        if self.factors == Factors(1, 1):
+            return slices.clone()
         mean, _, sample = self.predict(slices, noise, not with_sample or detail < 1.0, with_sample, places_mm)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
@@ -157,17 +159,29 @@ class SuperResolver(SliceModule):
         details = [self._dial(modality)] if dials is None else dials
         with_sample = max(map(self._evaluations, details)) > 1
         self.check(slices, noise, with_sample)
-        mean, log_scale, sample = self.predict(slices, noise, True, with_sample, places_mm)
-        if mean is None or log_scale is None:
-            raise RuntimeError("The mean was asked for.")
-        found = []
-        for detail in details:
-            if sample is None or self._evaluations(detail) == 1:
-                found.append((mean, log_scale.exp()))
-            else:
-                step = detail * (sample - mean)
-                found.append((mean + step if detail < 1.0 else sample, torch.hypot(log_scale.exp(), step)))
-        return found
+        if self.factors == Factors(1, 1):
+            return [(slices.clone(), torch.zeros_like(slices)) for _ in details]
+        prediction = self.predict(slices, noise, True, with_sample, places_mm)
+        return [_at_dial(prediction, detail if self._evaluations(detail) > 1 else 0.0) for detail in details]
+
+    def refine(
+        self,
+        interpolated: Tensor,
+        factors: tuple[float, float],
+        modality: str | None = None,
+        noise: float | None = None,
+        places_mm: Sequence[float] | None = None,
+        operator: str = "area",
+        strength: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Planes and their expected errors, see ``PlaneNetwork``."""
+        detail = self._dial(modality)
+        with_sample = self._evaluations(detail) > 1
+        self.check(interpolated, noise, with_sample)
+        least = tuple(min(factor, MAX_FACTOR) for factor in factors)
+        degradation = self._degradation(interpolated, noise, least, operator_place(operator))
+        prediction = self._predict(interpolated, degradation, True, with_sample, places_mm)
+        return _at_dial(prediction, strength * detail if with_sample else 0.0)
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
@@ -192,13 +206,24 @@ class SuperResolver(SliceModule):
     ) -> Prediction:
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
         upsampled = upsample_bicubic(slices, self.factors.in_plane)
+        degradation = self._degradation(slices, noise, self.factors.in_plane, self._operator_place)
+        return self._predict(upsampled, degradation, with_mean, with_sample, places_mm)
+
+    def _predict(
+        self,
+        upsampled: Tensor,
+        degradation: Tensor,
+        with_mean: bool,
+        with_sample: bool,
+        places_mm: Sequence[float] | None,
+    ) -> Prediction:
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
         drawn = (
-            (self.sampler, *self._draw(padded, places_mm or [0.0] * len(slices))) if with_sample else (None, None, None)
+            (self.sampler, *self._draw(padded, places_mm or [0.0] * len(padded))) if with_sample else (None, None, None)
         )
-        prediction = self.generator(padded, self._degradation(slices, noise), *drawn, with_mean)
+        prediction = self.generator(padded, degradation, *drawn, with_mean)
         inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
         return Prediction(mean, log_scale, sample)
@@ -238,9 +263,22 @@ class SuperResolver(SliceModule):
         latent, pixels = (torch.stack([one[n] for one in drawn]).to(image) for n in range(2))
         return latent, pixels
 
-    def _degradation(self, slices: Tensor, measured_noise: float | None) -> Tensor:
-        factors = slices.new_tensor(self.factors.in_plane).expand(len(slices), 2)
-        operator = torch.full((len(slices),), self._operator_place, device=slices.device)
+    def _degradation(
+        self, slices: Tensor, measured_noise: float | None, of: tuple[float, ...], operator_number: int
+    ) -> Tensor:
+        factors = slices.new_tensor(of).expand(len(slices), 2)
+        operator = torch.full((len(slices),), operator_number, device=slices.device)
         known = self._known_noise(measured_noise)
         noise = estimate_noise(slices) if known is None else slices.new_full((len(slices),), known)
         return describe_degradation(factors, operator, noise)
+
+
+def _at_dial(prediction: Prediction, detail: float) -> tuple[Tensor, Tensor]:
+    """Between mean (0) and sample (1), or beyond it, and the expected error."""
+    mean, log_scale, sample = prediction
+    if mean is None or log_scale is None:
+        raise RuntimeError("The mean was asked for.")
+    if sample is None or not detail:
+        return mean, log_scale.exp()
+    step = detail * (sample - mean)
+    return sample if detail == 1.0 else mean + step, torch.hypot(log_scale.exp(), step)

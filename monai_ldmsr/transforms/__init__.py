@@ -13,6 +13,7 @@ from monai_ldmsr.transforms.intensity import (
 )
 
 if TYPE_CHECKING:
+    from monai_ldmsr.transforms.slices import PlanSlicesd, project_between
     from monai_ldmsr.transforms.source import (
         ProjectOntoSourced,
         ReadSourced,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddResultMapsd",
     "IntensityMap",
+    "PlanSlicesd",
     "ProjectOntoSourced",
     "ReadSourced",
     "RestorePaddingd",
@@ -34,6 +36,7 @@ __all__ = [
     "ScaleToModelRanged",
     "fit_intensity_map",
     "possible_range",
+    "project_between",
     "project_volume",
     "source_of",
     "volume_of",

@@ -33,6 +33,8 @@ from monai_ldmsr.io.limits import DEFAULT_LIMITS, ReadLimits
 from monai_ldmsr.io.memory_images import array_volume
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.settings import checked
+from monai_ldmsr.slice_plan import SlicePlan
+from monai_ldmsr.transforms.slices import project_between
 
 __all__ = [
     "ProjectOntoSourced",
@@ -42,6 +44,7 @@ __all__ = [
     "possible_range",
     "project_volume",
     "source_of",
+    "sources_of_slices",
     "volume_of",
 ]
 
@@ -134,7 +137,8 @@ class SourceProjection:
 class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries no types
     """Apply :func:`project_volume` to results in the source's unit, within what its integers can hold.
 
-    What it found is kept as ``{key}_projection``, a :class:`SourceProjection`.
+    What it found is kept as ``{key}_projection``, a :class:`SourceProjection`. Where ``pred_plan`` is in the data, new
+    slices are averaged by its profile, too, see :func:`~monai_ldmsr.transforms.slices.project_between`.
 
     Args:
         keys: results (1, fI, fJ, K).
@@ -162,25 +166,29 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         self.factor = Factors.of(factor).in_plane
         self.weight = real_number("consistency", weight, 0.0, 1.0)
         self.operator, self.maps = operator, maps
-        given = None if overshoot is None else real_number("overshoot", overshoot, 0.0)
-        self.overshoot = overshoot_share(self.factor) if given is None else given
-        self._settings = {"consistency": self.weight, "operator": operator, "overshoot": given}
+        self._given = None if overshoot is None else real_number("overshoot", overshoot, 0.0)
+        self._settings = {"consistency": self.weight, "operator": operator, "overshoot": self._given}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Project each key."""
         result = dict(data)
         source = result["source"]
         volume, limits, step = volume_of(source), possible_range(source), negligible_step(source)
+        plan: SlicePlan | None = result.get("pred_plan")
+        factors = (*self.factor, 1.0 if plan is None else plan.factor)
+        share = overshoot_share(max(factors)) if self._given is None else self._given
         for key in self.key_iterator(result):
             residual = torch.empty_like(plain(volume)) if self.maps == "all" else None
             by_slice: list[float] = []
-            rms, n_bounded = project_volume(
-                result[key], volume, self.factor, self.weight, self.operator, self.overshoot, limits, step,
-                by_slice, residual,
-            )  # fmt: skip
-            result[f"{key}_projection"] = SourceProjection(
-                self._settings, self.overshoot, rms, n_bounded, tuple(by_slice), residual
-            )
+            how = (self.factor, self.weight, self.operator, share, limits, step, by_slice)
+            if plan is None:
+                rms, n_bounded = project_volume(result[key], volume, *how, residual)
+            else:
+                fine, coarse = plain(result[key])[0], plain(volume)[0]
+                kept = None if residual is None else residual[0]
+                rms, n_bounded = project_between(fine, coarse, plan, *how, kept)
+            settings = {**self._settings, **({} if plan is None else plan.described())}
+            result[f"{key}_projection"] = SourceProjection(settings, share, rms, n_bounded, tuple(by_slice), residual)
         return result
 
 
@@ -290,11 +298,18 @@ class RestorePaddingd(MapTransform):  # type: ignore[misc]  # MONAI carries no t
         if source.padding is None:
             return result
         for key in self.key_iterator(result):
-            for k, image in enumerate(plain(result[key]).unbind(dim=-1)):
+            fine = plain(result[key])
+            for k, image in zip(sources_of_slices(result), fine.unbind(dim=-1), strict=True):
                 values, mask = (torch.from_numpy(x[..., k].astype(np.float32)) for x in (source.voxels, source.padding))
                 values, mask = (repeat_blocks(x[None, None], self.factor)[0].to(image.device) for x in (values, mask))
                 image.copy_(torch.where(mask > 0, values, image))
         return result
+
+
+def sources_of_slices(data: Mapping[Hashable, Any]) -> list[int]:
+    """For each slice of a result, the slice of its source that lies nearest."""
+    plan: SlicePlan | None = data.get("pred_plan")
+    return list(range(data["source"].geometry.shape[2])) if plan is None else [int(k) for k in plan.nearest()]
 
 
 def plain(volume: Tensor) -> Tensor:

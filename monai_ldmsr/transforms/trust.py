@@ -18,8 +18,9 @@ from monai_ldmsr.metrics.sharpness import foreground, to_grey8
 from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.report import Contradiction, ExpectedError, TrustSummary
 from monai_ldmsr.settings import check_maps
+from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.transforms.intensity import IntensityMap
-from monai_ldmsr.transforms.source import SourceProjection, plain
+from monai_ldmsr.transforms.source import SourceProjection, plain, sources_of_slices
 from monai_ldmsr.uncertainty import COVERAGE, NOMINAL, Calibration, ResultMap
 
 __all__ = ["AddResultMapsd", "error_in_unit", "noise_in_unit"]
@@ -95,7 +96,9 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
             described = result.get(f"{key}_described", {})
             projection: SourceProjection = result[f"{key}_projection"]
             given = self.calibration or result.get("calibration")
-            found = _CaseCalibration(self, given, result["source"].modality, described, projection.settings)
+            plan: SlicePlan | None = result.get("pred_plan")
+            whose = result["source"].modality
+            found = _CaseCalibration(self, given, whose, described, projection.settings, plan is not None)
             intensity: IntensityMap = result[f"{self.orig_key}_intensity"]
             maps: list[ResultMap] = []
             expected = None
@@ -124,7 +127,8 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         samples: list[Tensor] = []
         n_body = n_trusted = 0
         step = max(1, volume.numel() // _MAX_SAMPLES)
-        for k, (image, error) in enumerate(zip(volume.unbind(-1), plain(errors).unbind(-1), strict=True)):
+        slices = zip(sources_of_slices(data), volume.unbind(-1), plain(errors).unbind(-1), strict=True)
+        for number, (k, image, error) in enumerate(slices):
             expected = error_in_unit(image, error, intensity)
             body = foreground(to_grey8(intensity.forward(image)[None], -1.0, 1.0))[0]
             if source.padding is not None:
@@ -133,16 +137,18 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
                 expected, body = expected * inside, body & inside
             if masked:
                 trusted = (expected <= limit) & (expected > 0) & body
-                mask[..., k] = trusted
+                mask[..., number] = trusted
                 n_trusted += int(trusted.sum())
             n_body += int(body.sum())
-            samples.append(expected[body][k % step :: step])
+            samples.append(expected[body][number % step :: step])
             error.copy_(expected * found.multiplier)
         values = torch.cat(samples).numpy()
         median, p95 = (float(one) for one in np.quantile(values, (0.5, 0.95))) if values.size else (0.0, 0.0)
-        maps.append(ResultMap("expected_error", errors, self.factors, found.is_calibrated))
+        plan: SlicePlan | None = data.get("pred_plan")
+        grid = self.factors if plan is None else plan.grid(self.factors)
+        maps.append(ResultMap("expected_error", errors, grid, found.is_calibrated))
         if masked:
-            maps.append(ResultMap("trusted", mask, self.factors, found.is_calibrated))
+            maps.append(ResultMap("trusted", mask, grid, found.is_calibrated))
         return ExpectedError(
             median,
             p95,
@@ -172,6 +178,7 @@ class _CaseCalibration:
         modality: str,
         described: Mapping[str, Any],
         projected: Mapping[str, Any],
+        has_new_slices: bool = False,
     ) -> None:
         self.dial = described.get("detail")
         self._factor = max(of.factors.in_plane)
@@ -186,15 +193,16 @@ class _CaseCalibration:
         others = calibration.other_settings({**described, **projected})
         multiplier = self._group.multiplier(self._factor, self.dial or 0.0)
         self.multiplier = NOMINAL if multiplier is None else multiplier
-        self.is_calibrated = multiplier is not None and not others and not is_forced
+        self.is_calibrated = not (multiplier is None or others or is_forced or has_new_slices)
         whose = " and ".join(self._group.modalities)
         self.said = f"{calibration.digest}: {self._group.n_patients} patients of {whose}"
         if not self.is_calibrated:
-            why = (
-                "holds for volumes like those of the training alone"
-                if is_forced
-                else (f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}")
-            )
+            if is_forced:
+                why = "holds for volumes like those of the training alone"
+            elif has_new_slices:
+                why = "holds within slices alone, and new ones were made"
+            else:
+                why = f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}"
             self.statement = f"Not calibrated: the bundle's calibration {why}. {_NOT_CLAIMED}"
             return
         self.alarm = self._group.alarm(self._factor, self.dial or 0.0)
