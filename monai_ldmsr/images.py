@@ -80,7 +80,9 @@ def super_resolve_image(
     for warning in (*data["outside"], *data["source"].warnings):
         logging.getLogger(__name__).warning("%s", warning)
     voxels, notice = data["pred"].as_tensor()[0].numpy(), notice_of(described)
-    result: Any = result_image(plain, voxels, source, evaluator.network.factors, notice)
+    plan, factors = data.get("pred_plan"), evaluator.network.factors
+    grid = factors if plan is None else plan.grid(factors)
+    result: Any = result_image(plain, voxels, source, grid, notice)
     if isinstance(image, Tensor) or place is not None:
         tensor = torch.from_numpy(np.ascontiguousarray(result))
         tensor = tensor[None] if getattr(image, "ndim", 0) == 4 else tensor

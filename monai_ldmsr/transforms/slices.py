@@ -19,11 +19,9 @@ from monai_ldmsr.slice_plan import SlicePlan, SliceTarget
 
 __all__ = ["PlanSlicesd", "project_between"]
 
-#: Voxels of a slab that is projected at once.
-_SLAB_VOXELS = 2**23
-
-#: How often bounds and agreement with the source are enforced in turn; agreement comes last.
-_ROUNDS = 2
+#: How often bounds and agreement with the source are enforced in turn, at least, and where impossible values are left,
+#: at most; agreement comes last.
+_ROUNDS, _MOST_ROUNDS = 2, 8
 
 
 class PlanSlicesd(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -75,6 +73,7 @@ def project_between(
     tolerance: float = 0.0,
     by_slice: list[float] | None = None,
     residual: Tensor | None = None,
+    slab_voxels: int = 2**23,
 ) -> tuple[float, int]:
     """Make a volume with new slices agree with its source, and stay near its values, in place.
 
@@ -95,6 +94,7 @@ def project_between(
         tolerance: voxels that the bounds move by no more than this are not counted.
         by_slice: gets the root mean square disagreement of each acquired slice.
         residual: (I, J, K), gets what the network made, degraded again, less the source.
+        slab_voxels: voxels of the result that are worked on at once, at factor 1.
 
     Returns:
         Root mean square disagreement of result and source before, in the source's unit; and the number of voxels that
@@ -104,14 +104,16 @@ def project_between(
     average, back = (torch.from_numpy(one).to(result).T for one in (plan.averaging, plan.inverse))
     nearest = torch.from_numpy(plan.nearest()).to(result.device)
     square, n_outside = torch.zeros(source.shape[-1], dtype=torch.float64), 0
-    for rows, around in _slabs(source, result, within is None):
+    for rows, around in _slabs(source, slab_voxels // result[0].numel() if within is None else len(source)):
         image, measured = result[rows] if within is None else result, source[rows].to(result)
         low, high = (end.clamp(*value_range) for end in _bounds(source[around].to(result), rows, around, overshoot))
         missing = measured - _degraded(image, within) @ average
         square += missing.square().sum(dim=(0, 1), dtype=torch.float64).cpu()
         if residual is not None:
             residual[rows] = -missing.to(residual)
-        for number in range(_ROUNDS):
+        for number in range(_MOST_ROUNDS):
+            if number >= _ROUNDS and _is_possible(image, value_range, tolerance):
+                break
             moved = _clip(image, low, high, nearest, factor, tolerance)
             n_outside += 0 if number else moved
             correction = weight * ((measured - _degraded(image, within) @ average) @ back)
@@ -124,12 +126,11 @@ def project_between(
     return float(mean_squares.mean()) ** 0.5, n_outside
 
 
-def _slabs(source: Tensor, result: Tensor, apart: bool) -> Iterator[tuple[slice, slice]]:
-    """Parts of the source along i, and the same with a voxel more on each side; all of it where it is one piece."""
-    count = source.shape[0]
-    step = max(1, _SLAB_VOXELS // (result.shape[1] * result.shape[2])) if apart else count
-    for start in range(0, count, step):
-        stop = min(start + step, count)
+def _slabs(source: Tensor, step: int) -> Iterator[tuple[slice, slice]]:
+    """Parts of the source along i, and the same with a voxel more on each side."""
+    count = len(source)
+    for start in range(0, count, max(1, step)):
+        stop = min(start + max(1, step), count)
         yield slice(start, stop), slice(max(0, start - 1), min(count, stop + 1))
 
 
@@ -155,6 +156,11 @@ def _clip(image: Tensor, low: Tensor, high: Tensor, nearest: Tensor, factor: Fac
         outside += int(((one < least - tolerance) | (one > most + tolerance)).sum())
         one.clamp_(least, most)
     return outside
+
+
+def _is_possible(image: Tensor, value_range: tuple[float, float], tolerance: float) -> bool:
+    least, greatest = value_range
+    return float(image.min()) >= least - tolerance and float(image.max()) <= greatest + tolerance
 
 
 def _degraded(image: Tensor, within: DegradationOperator | None) -> Tensor:
