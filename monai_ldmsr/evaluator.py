@@ -144,7 +144,7 @@ class SeriesEvaluator:
         range_check: refuses what the model was not trained for; None refuses nothing.
         calibration: calibration of the weights, for the transforms that make maps; None where there is none.
         changed: see :func:`~monai_ldmsr.bundle_config.changed_settings`; report and headers say so.
-        slices: how fine slices are wanted along the stack, as ``PlanSlicesd`` is told; for estimates of memory.
+        slices: how fine slices are wanted along the stack, as ``PlanSlicesd`` has it; for estimates of memory.
 
     Attributes:
         memory: how much memory there is for the series that are worked on at once.

@@ -89,7 +89,7 @@ def project_between(
         factor: factor within slices.
         weight: 0 leaves the result, 1 makes the agreement exact, or nearly so where slices overlap.
         operator: assumed degradation within slices, one of ``operators.OPERATORS``.
-        overshoot: that share; infinite for no bounds.
+        overshoot: share of the contrast; infinite for no bounds.
         value_range: least and greatest value of all voxels.
         tolerance: voxels that the bounds move by no more than this are not counted.
         by_slice: gets the root mean square disagreement of each acquired slice.
