@@ -127,34 +127,6 @@ class WorkSettings:
         choices=(1, *FACTORS),
         usual="2, or 1 where new slices are made",
     )
-    slice_spacing: float | None = setting(
-        None,
-        "distance in mm of new slices that are made along the stack; the nearest one that fills the stack is taken",
-        _above_zero,
-        usual="no new slices",
-    )
-    isotropic: bool = setting(
-        False, "make new slices along the stack that lie as far apart as the result's pixels", yes_or_no
-    )
-    factor_slices: float | None = setting(
-        None,
-        f"how many times finer slices become along the stack, 1 to {MAX_SLICE_FACTOR:g}, whole or not",
-        partial(real_number, low=1.0, high=MAX_SLICE_FACTOR),
-        usual="no new slices",
-    )
-    profile: str | None = setting(
-        None,
-        "profile by which acquired slices are assumed to average, where new ones are made: box, as wide as a slice is "
-        "thick, or gaussian, of that width at half height",
-        one_of(PROFILES),
-        choices=PROFILES,
-    )
-    slice_thickness: float | None = setting(
-        None,
-        "thickness in mm of the acquired slices, where new slices are made, whatever headers say",
-        _above_zero,
-        usual="what headers say, else the distance of slices",
-    )
     num_inference_steps: int | None = setting(
         None, "how often the network runs for each slice", partial(whole_number, low=1), word="steps"
     )
@@ -202,6 +174,34 @@ class WorkSettings:
         False,
         "super-resolve what lies outside of what the model was trained for, too; report and DICOM headers say so",
         yes_or_no,
+    )
+    slice_spacing: float | None = setting(
+        None,
+        "distance in mm of new slices that are made along the stack; the nearest one that fills the stack is taken",
+        _above_zero,
+        usual="no new slices",
+    )
+    isotropic: bool = setting(
+        False, "make new slices along the stack that lie as far apart as the result's pixels", yes_or_no
+    )
+    factor_slices: float | None = setting(
+        None,
+        f"how many times finer slices become along the stack, 1 to {MAX_SLICE_FACTOR:g}, whole or not",
+        partial(real_number, low=1.0, high=MAX_SLICE_FACTOR),
+        usual="no new slices",
+    )
+    profile: str | None = setting(
+        None,
+        "profile by which acquired slices are assumed to average, where new ones are made: box, as wide as a slice is "
+        "thick, or gaussian, of that width at half height",
+        one_of(PROFILES),
+        choices=PROFILES,
+    )
+    slice_thickness: float | None = setting(
+        None,
+        "thickness in mm of the acquired slices, where new slices are made, whatever headers say",
+        _above_zero,
+        usual="what headers say, else the distance of slices",
     )
     device: str | None = setting(
         None,

@@ -118,7 +118,8 @@ class SlicePlan:
     def nearest(self) -> npt.NDArray[np.int64]:
         """(n,) for each new slice the acquired one whose centre is nearest."""
         new = self.places.first + self.places.step * np.arange(self.places.number)
-        return np.asarray(np.clip(np.rint(new), 0, self.n_source - 1), np.int64)
+        # Rounded first, so that rounding noise does not decide for one of two that are equally near.
+        return np.asarray(np.clip(np.rint(np.round(new, 6)), 0, self.n_source - 1), np.int64)
 
     def sources(self, number: int) -> list[int]:
         """The acquired slices that new slice ``number`` comes from: those that averaged it; in a gap, both beside."""
