@@ -32,7 +32,7 @@ from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.source_size import SourceSize, known_size, source_size
 from monai_ldmsr.needs import MemoryBudget, linear_growth
 from monai_ldmsr.networks import SliceNetwork
-from monai_ldmsr.networks.interface import EstimatingNetwork, on_device
+from monai_ldmsr.networks.interface import EstimatingNetwork, PlaneNetwork, on_device
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.range_check import RangeCheck, forced_warning
 from monai_ldmsr.result_writer import ResultWriter, WrittenCase
@@ -299,6 +299,8 @@ class SeriesEvaluator:
             forced = self._checked(data)
             data |= self._inferred(inferer, volume, network, known)
         described = {**forced, **self.network.describe(*known), **getattr(inferer, "describe", dict)()}
+        if "pred_plan" in data and isinstance(self.network, PlaneNetwork):
+            described["slice_detail"] = self.network.plane_detail
         data |= {"image_noise": known[1], "pred_described": described, "calibration": self.calibration}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described

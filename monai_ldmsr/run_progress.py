@@ -85,6 +85,11 @@ class CountedNetwork:
         self._count(len(slices))
         return result
 
+    @property
+    def plane_detail(self) -> float:
+        """As the network's."""
+        return float(getattr(self.network, "plane_detail", 0.0))
+
     def refine(self, interpolated: Tensor, *known: Any, **places: Any) -> tuple[Tensor, Tensor]:
         """See ``PlaneNetwork``; only asked where the network is one."""
         assert isinstance(self.network, PlaneNetwork)

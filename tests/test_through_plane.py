@@ -25,7 +25,7 @@ I, J, K = 6, 5, 7  # noqa: E741
 class Recorded(nn.Module):
     """Leaves planes as interpolated, plus ``added`` by axis; records what it was asked."""
 
-    factors = Factors(1, 1)
+    factors, plane_detail = Factors(1, 1), 0.0
 
     def __init__(self, added: tuple[float, float] = (0.0, 0.0), factors: Factors | None = None) -> None:
         super().__init__()

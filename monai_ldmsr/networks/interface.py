@@ -91,6 +91,10 @@ class EstimatingNetwork(SliceNetwork, Protocol):
 class PlaneNetwork(SliceNetwork, Protocol):
     """A slice network that also super-resolves planes across slices, which lie at places of their own."""
 
+    @property
+    def plane_detail(self) -> float:
+        """Dial of such planes, from the mean (0) to a sample (1), for the report."""
+
     def refine(
         self,
         interpolated: Tensor,

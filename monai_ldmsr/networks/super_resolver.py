@@ -64,6 +64,7 @@ class SuperResolver(SliceModule):
         seed: seed of the noise that samples are made of.
         margin: pixels of padding on each side at least, on the target grid.
         correlation_mm: slices that are twice as far apart have independent noise; ``inf``: all have the same.
+        slice_detail: dial of planes across slices, from which new ones are made, where ``detail`` is None.
 
     Attributes:
         takes_places: calls may say where slices lie.
@@ -85,6 +86,7 @@ class SuperResolver(SliceModule):
         seed: int = 0,
         margin: int = 16,
         correlation_mm: float = 2.0,
+        slice_detail: float = 0.0,
     ) -> None:
         super().__init__()
         self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
@@ -97,6 +99,7 @@ class SuperResolver(SliceModule):
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
         dials = (default_detail or {}).items()
         self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
+        self._plane_detail = real_number("detail", slice_detail, 0.0, 1.0)
         self._modality = modality
         self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
         self.margin = margin
@@ -164,6 +167,11 @@ class SuperResolver(SliceModule):
         prediction = self.predict(slices, noise, True, with_sample, places_mm)
         return [_at_dial(prediction, detail if self._evaluations(detail) > 1 else 0.0) for detail in details]
 
+    @property
+    def plane_detail(self) -> float:
+        """Dial of planes across slices: that which was given for all modalities, else that of planes."""
+        return self._plane_detail if self._detail is None else self._detail
+
     def refine(
         self,
         interpolated: Tensor,
@@ -175,7 +183,7 @@ class SuperResolver(SliceModule):
         strength: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Planes and their expected errors, see ``PlaneNetwork``."""
-        detail = self._dial(modality)
+        detail = self.plane_detail
         with_sample = self._evaluations(detail) > 1
         self.check(interpolated, noise, with_sample)
         least = tuple(min(factor, MAX_FACTOR) for factor in factors)
@@ -185,7 +193,8 @@ class SuperResolver(SliceModule):
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
-        detail, known = self._dial(modality), self._known_noise(noise)
+        known = self._known_noise(noise)
+        detail = self.plane_detail if self.factors == Factors(1, 1) else self._dial(modality)
         return {
             **self.sampler.describe(),
             "correlation_mm": self.correlation_mm,

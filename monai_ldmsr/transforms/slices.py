@@ -13,15 +13,15 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, Factor, repeat_blocks
+from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, repeat_blocks
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.slice_plan import SlicePlan, SliceTarget
 
 __all__ = ["PlanSlicesd", "project_between"]
 
-#: How often bounds and agreement with the source are enforced in turn, at least, and where impossible values are left,
-#: at most; agreement comes last.
-_ROUNDS, _MOST_ROUNDS = 2, 8
+#: How often bounds and agreement with the source are enforced in turn; and how often what impossible values took from
+#: agreement is made good after.
+_ROUNDS, _SETTLING = 2, 6
 
 
 class PlanSlicesd(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -111,14 +111,14 @@ def project_between(
         square += missing.square().sum(dim=(0, 1), dtype=torch.float64).cpu()
         if residual is not None:
             residual[rows] = -missing.to(residual)
-        for number in range(_MOST_ROUNDS):
-            if number >= _ROUNDS and _is_possible(image, value_range, tolerance):
-                break
+        for number in range(_ROUNDS):
             moved = _clip(image, low, high, nearest, factor, tolerance)
             n_outside += 0 if number else moved
             correction = weight * ((measured - _degraded(image, within) @ average) @ back)
             for k, one in enumerate(correction.unbind(-1)):
                 image[..., k] += one if within is None else within.smooth_inverse(one[None, None])[0, 0]
+        if weight and not _is_possible(image, value_range):
+            _settle(image, measured, plan, factor, value_range)
         image.clamp_(*value_range)
     mean_squares = square / (source.shape[0] * source.shape[1])
     if by_slice is not None:
@@ -151,16 +151,45 @@ def _clip(image: Tensor, low: Tensor, high: Tensor, nearest: Tensor, factor: Fac
     outside = 0
     for k, one in enumerate(image.unbind(-1)):
         least, most = (end[..., nearest[k]] for end in (low, high))
-        if factor != 1:
-            least, most = (repeat_blocks(end[None, None], factor)[0, 0] for end in (least, most))
+        least, most = _spread(least, factor), _spread(most, factor)
         outside += int(((one < least - tolerance) | (one > most + tolerance)).sum())
         one.clamp_(least, most)
     return outside
 
 
-def _is_possible(image: Tensor, value_range: tuple[float, float], tolerance: float) -> bool:
-    least, greatest = value_range
-    return float(image.min()) >= least - tolerance and float(image.max()) <= greatest + tolerance
+def _is_possible(image: Tensor, value_range: tuple[float, float]) -> bool:
+    return float(image.min()) >= value_range[0] and float(image.max()) <= value_range[1]
+
+
+def _settle(image: Tensor, measured: Tensor, plan: SlicePlan, factor: Factor, value_range: tuple[float, float]) -> None:
+    """Bring impossible values back into range, in place, without shifting the means over acquired slices.
+
+    As ``clip_keeping_means`` within slices: what an acquired slice has got too much after clipping is taken from the
+    voxels that it averaged in the proportion of their distance from the least value, and what it lacks likewise.
+    """
+    average = torch.from_numpy(plan.averaging).to(image)
+    # Share of each acquired slice in a new one; those in gaps belong to none.
+    shares = average / average.sum(dim=0).clamp(min=float(average.max()) * 1e-3)
+    within = None if factor == 1 else AreaOperator(factor)
+    for _ in range(_SETTLING):
+        image.clamp_(*value_range)
+        found = _degraded(image, within) @ average.T
+        missing = measured.clamp(*value_range) - found
+        for sign, end in ((-1, value_range[0]), (1, value_range[1])):
+            lacking = (sign * missing).clamp(min=0.0)
+            if math.isinf(end):
+                added = sign * (lacking @ shares)
+                for k, one in enumerate(added.unbind(-1)):
+                    image[..., k] += _spread(one, factor)
+                continue
+            room = sign * (end - found)
+            parts = (lacking / room.clamp(min=1e-12)).clamp(max=1.0) @ shares
+            for k, one in enumerate(parts.unbind(-1)):
+                image[..., k] += _spread(one, factor) * (end - image[..., k])
+
+
+def _spread(image: Tensor, factor: Factor) -> Tensor:
+    return image if factor == 1 else repeat_blocks(image[None, None], factor)[0, 0]
 
 
 def _degraded(image: Tensor, within: DegradationOperator | None) -> Tensor:

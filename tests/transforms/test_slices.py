@@ -141,3 +141,19 @@ def test_factor_2_degrades_within_slices_too() -> None:
     project_between(result, source, one, 2)
     coarse = torch.stack([AreaOperator(2)(k[None, None])[0, 0] for k in result.unbind(-1)], dim=-1)
     assert torch.allclose((coarse.double() @ torch.from_numpy(one.averaging).T).float(), source, atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("one", PLANS[:3])
+@pytest.mark.parametrize("greatest", [150.0, math.inf])
+def test_values_that_cannot_be_are_brought_back_without_shifting_means(
+    one: SlicePlan, factor: int, greatest: float
+) -> None:
+    source = random(I, J, K).clamp(min=0.0, max=140.0)
+    source[:, :3] = 0.0
+    source[:, 3] = 3.0
+    result = random(factor * I, factor * J, one.places.number, seed=1)
+    project_between(result, source, one, factor, value_range=(0.0, greatest))
+    assert float(result.min()) >= 0.0
+    assert float(result.max()) <= greatest
+    assert float((averaged(result, one, factor) - source).abs().max()) < 0.5
