@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from monai_ldmsr.evaluation.labels import label
-from monai_ldmsr.training.volumes import TrainingVolume
 
 __all__ = ["EvaluationProgress", "EvaluationSteps"]
 
 #: Called as each row of each slice begins, and at the end: what is worked on, and the share that is done, 0 to 1.
 EvaluationProgress = Callable[[str, float], None]
+
+
+class Shown(Protocol):
+    """A volume, as far as progress says what it is."""
+
+    @property
+    def modality(self) -> str:
+        """DICOM's term."""
 
 
 class EvaluationSteps:
@@ -23,12 +31,12 @@ class EvaluationSteps:
         progress: hears it; None says nothing.
     """
 
-    def __init__(self, volumes: Sequence[TrainingVolume], n_pixels: int, progress: EvaluationProgress | None) -> None:
+    def __init__(self, volumes: Sequence[Shown], n_pixels: int, progress: EvaluationProgress | None) -> None:
         self._numbers = {id(volume): f"volume {n} of {len(volumes)}" for n, volume in enumerate(volumes, start=1)}
         self._n_pixels, self._done, self._progress = n_pixels, 0, progress
 
     @contextmanager
-    def step(self, volume: TrainingVolume, slices: str, row: str, n_pixels: int) -> Iterator[None]:
+    def step(self, volume: Shown, slices: str, row: str, n_pixels: int) -> Iterator[None]:
         """While a network makes a slice of some pixels."""
         self._say(f"{self._numbers.get(id(volume), '')} ({volume.modality}), {slices}, {label(row)}")
         yield

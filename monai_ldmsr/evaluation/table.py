@@ -31,7 +31,7 @@ from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.report.html import page_environment
 from monai_ldmsr.storage import output_errors, replace_text
 
-__all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable"]
+__all__ = ["COLUMNS", "NATIVE_COLUMNS", "STRUCTURE_COLUMNS", "EvaluationTable", "cell_text"]
 
 #: Columns of each table, in its order.
 COLUMNS = (
@@ -127,7 +127,7 @@ class EvaluationTable:
         result, trust = self.as_dict(), self.trust_dict()
         # Rows of other networks than ours have no definition: their titles stay empty.
         environment = page_environment("monai_ldmsr.evaluation", Undefined)
-        environment.filters.update(cell=_text, label=label, goal=goal_phrase)
+        environment.filters.update(cell=cell_text, label=label, goal=goal_phrase)
         columns = {"quality": COLUMNS, "structure": STRUCTURE_COLUMNS, "native": NATIVE_COLUMNS}
         page = environment.get_template("table.html").render(
             table=result,
@@ -158,7 +158,7 @@ def _all_lines(result: Mapping[str, Any]) -> list[Record]:
     return [line for table in tables for line in lines_of({"all": table["rows"], **table["by_modality"]})]
 
 
-def _text(value: float | None) -> str:
+def cell_text(value: float | None) -> str:
     """Four figures, as a person reads them."""
     if value is None:
         return "-"

@@ -14,7 +14,7 @@ from monai_ldmsr.training.slices import load_training_volumes
 from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
 
-__all__ = ["MIN_SIDE", "load_evaluation_volumes", "measured_slices", "shown_slices", "why_not_measured"]
+__all__ = ["MIN_SIDE", "load_evaluation_volumes", "measured_slices", "shown_slices", "usual_split", "why_not_measured"]
 
 #: Slices with a side below this are too small for the FFT metric to mean anything.
 MIN_SIDE = 96
@@ -43,9 +43,14 @@ def load_evaluation_volumes(
     folder = Path(dataset_dir)
     if not folder.exists():
         raise no_such_source(folder)
+    chosen = usual_split(folder, split)
+    return load_training_volumes(dataset_dir, chosen, halve_interpolated=False, modality=modality, limits=limits)
+
+
+def usual_split(folder: Path, split: str | None) -> str:
+    """The split that is given; else ``test`` of a manifest or packed folder, and ``all`` where there is none."""
     is_split = is_packed(folder) or (folder / MANIFEST).is_file()
-    split = split or ("test" if is_split and not lacks_split(folder, "test") else "all")
-    return load_training_volumes(dataset_dir, split, halve_interpolated=False, modality=modality, limits=limits)
+    return split or ("test" if is_split and not lacks_split(folder, "test") else "all")
 
 
 def measured_slices(volume: TrainingVolume, count: int) -> list[int]:
