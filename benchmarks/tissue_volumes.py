@@ -2,11 +2,13 @@
 
     pip install deepbet dipy
     python benchmarks/tissue_volumes.py DATA OUT --factor 4
+    python benchmarks/tissue_volumes.py DATA OUT --through-plane "4|1"
 
 The brain is found by deepbet's network (MIT, weights in its package), its tissues by dipy's hidden Markov random field
 (Zhang et al. 2001); each row has its own of both. No registry that can be installed from has weights of a network for
 tissues. Measured are the near-isotropic T1 brains of a split of a folder with manifest.csv, each slice of the last axis
-degraded and super-resolved. Writes OUT/tissue_volumes.json: Dice with the original's and volume minus the original's in
+degraded and super-resolved; or, with --through-plane, averaged along the last axis to slices of that thickness and gap
+in mm, and brought back. Writes OUT/tissue_volumes.json: Dice with the original's and volume minus the original's in
 percent, for brain and each tissue.
 """
 
@@ -26,6 +28,9 @@ import torch
 
 from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.evaluation.rows import super_resolved
+from monai_ldmsr.evaluation.stack_rows import StackRows
+from monai_ldmsr.evaluation.stacks import SharpStack, StackVolume, ThickSlices
+from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import upsample_bicubic
 from monai_ldmsr.training.volumes import MANIFEST, TrainingVolume
@@ -47,23 +52,33 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--factor", type=int, default=4)
+    parser.add_argument("--through-plane", metavar="THICKNESS|GAP", type=thick_slices)
+    parser.add_argument("--rows", nargs="+", help="rows of networks; all of them unless some are given")
     parser.add_argument("--split", default="test")
     parser.add_argument("--bundle", default="ldm_sr")
     parser.add_argument("--baselines", default="srgan_sr")
     arguments = parser.parse_args()
-    networks = {
-        "srresnet": load_network(arguments.baselines, "srresnet", factor=arguments.factor),
-        "srgan": load_network(arguments.baselines, factor=arguments.factor),
-        "ldm_mean": load_network(arguments.bundle, factor=arguments.factor, detail=0.0),
-        "ldm": load_network(arguments.bundle, factor=arguments.factor),
-        "ldm_sample": load_network(arguments.bundle, factor=arguments.factor, detail=1.0),
-    }
-    found = [measure(path, networks, arguments.factor) for path in t1_brains(arguments.data, arguments.split)]
+    paths = t1_brains(arguments.data, arguments.split)
+    if arguments.through_plane:
+        rows_of = stack_rows(arguments.bundle, arguments.baselines, arguments.rows)
+        found = [measure_through_plane(path, rows_of, arguments.through_plane) for path in paths]
+        about: dict[str, Any] = {"through_plane": str(arguments.through_plane)}
+    else:
+        networks = {
+            "srresnet": load_network(arguments.baselines, "srresnet", factor=arguments.factor),
+            "srgan": load_network(arguments.baselines, factor=arguments.factor),
+            "ldm_mean": load_network(arguments.bundle, factor=arguments.factor, detail=0.0),
+            "ldm": load_network(arguments.bundle, factor=arguments.factor),
+            "ldm_sample": load_network(arguments.bundle, factor=arguments.factor, detail=1.0),
+        }
+        chosen = {name: one for name, one in networks.items() if not arguments.rows or name in arguments.rows}
+        found = [measure(path, chosen, arguments.factor) for path in paths]
+        about = {"factor": arguments.factor}
     if not found:
         parser.error(f"no near-isotropic T1 brain in split {arguments.split!r} of {MANIFEST}")
     rows = {row: {key: _mean([one[row][key] for one in found]) for key in found[0][row]} for row in found[0]}
     arguments.output.mkdir(parents=True, exist_ok=True)
-    result = {"factor": arguments.factor, "n_volumes": len(found), "rows": rows}
+    result = {**about, "n_volumes": len(found), "rows": rows}
     (arguments.output / "tissue_volumes.json").write_text(json.dumps(result, indent=2) + "\n")
     columns = list(next(iter(rows.values())))
     print(f"{'':12}" + "".join(f"{column:>28}" for column in columns))
@@ -102,6 +117,46 @@ def measure(path: Path, networks: Mapping[str, Any], factor: int) -> dict[str, d
             made = super_resolved(network, source, volume, operator, inferer=VolumeInferer())
             result[name] = compare(segment(made, image.affine), reference)
     return result
+
+
+def thick_slices(text: str) -> ThickSlices:
+    """Thickness and gap in mm, as ``4|1``.
+
+    Example:
+        >>> thick_slices("5|1.5")
+        ThickSlices(thickness_mm=5.0, gap_mm=1.5)
+    """
+    thickness, _, gap = text.partition("|")
+    return ThickSlices(float(thickness), float(gap or 0))
+
+
+def stack_rows(bundle: str, baselines: str, rows: list[str] | None) -> StackRows:
+    """What brings thick slices back: all networks, or those that are named."""
+    dials = {"ldm_mean": 0.0, "ldm": None, "ldm_sample": 1.0}
+    wanted = rows or ["srresnet", *dials]
+    # Their factor is that within slices, which stay as they are.
+    planes = {name: load_network(bundle, factor=2, detail=dial) for name, dial in dials.items() if name in wanted}
+    own = {n: load_network(baselines, "srresnet", factor=n) for n in (2, 3, 4)} if "srresnet" in wanted else {}
+    return StackRows(planes, {"srresnet": own} if own else {})  # type: ignore[arg-type]
+
+
+def measure_through_plane(path: Path, rows: StackRows, thick: ThickSlices) -> dict[str, dict[str, float]]:
+    """Dice and volume bias of each row of one volume that is averaged along its last axis."""
+    image = nibabel.as_closest_canonical(nibabel.load(path))
+    voxels = torch.from_numpy(np.ascontiguousarray(image.dataobj, np.float32))
+    geometry = VolumeGeometry(voxels.shape, image.affine)
+    stack = SharpStack.of(
+        StackVolume("volume", "MR", "patient", voxels, geometry, fit_intensity_map(voxels, "MR")), 2, thick
+    )
+    if stack is None:
+        raise SystemExit(f"Slices of {thick} do not fit a volume.")
+    reference = segment(stack.high.permute(2, 0, 1)[:, None], image.affine)
+    with torch.inference_mode():
+        return {
+            name: compare(segment(made.permute(2, 0, 1)[:, None], image.affine), reference)
+            for name, made, _ in rows.of(stack)
+            if name != "hr"
+        }
 
 
 def segment(stack: torch.Tensor, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
