@@ -134,8 +134,9 @@ def stack_rows(bundle: str, baselines: str, rows: list[str] | None) -> StackRows
     """What brings thick slices back: all networks, or those that are named."""
     dials = {"ldm_mean": 0.0, "ldm": None, "ldm_sample": 1.0}
     wanted = rows or ["srresnet", *dials]
-    # Their factor is that within slices, which stay as they are.
-    planes = {name: load_network(bundle, factor=2, detail=dial) for name, dial in dials.items() if name in wanted}
+    # Slices stay as they are, and new ones are made between them: how many, volumes say.
+    how = {"factor": 1, "factor_slices": 2}
+    planes = {name: load_network(bundle, detail=dial, **how) for name, dial in dials.items() if name in wanted}
     own = {n: load_network(baselines, "srresnet", factor=n) for n in (2, 3, 4)} if "srresnet" in wanted else {}
     return StackRows(planes, {"srresnet": own} if own else {})  # type: ignore[arg-type]
 

@@ -40,7 +40,7 @@ from monai_ldmsr.transforms.intensity import fit_intensity_map
 class Unchanged(torch.nn.Module):
     """Planes as they were interpolated."""
 
-    factors = Nearest(2).factors
+    factors, plane_detail = Nearest(2).factors, 0.25
 
     def forward(self, slices: torch.Tensor, modality: str | None = None, noise: float | None = None) -> torch.Tensor:
         return torch.nn.functional.interpolate(slices, scale_factor=2)
@@ -278,6 +278,7 @@ def test_all_axes_give_a_table_a_page_and_pictures(folder: Path, tmp_path: Path)
     assert "Slices of 4|1 mm" in page
     assert "thick.nii.gz" in page
     assert "B-spline, projected" in page
+    assert 'title="better than B-spline"' in page
     assert "{{" not in page
     assert Image.open(out / "slices_2_0_mm.png").width > 4 * 96
 
