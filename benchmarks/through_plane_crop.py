@@ -2,13 +2,13 @@
 
     python benchmarks/through_plane_crop.py prepare VOLUME OUT --thickness 4 --gap 0 --sides 64 64 64
     run-eclare --in-fpath OUT/thick.nii.gz --out-dir OUT/eclare --relative-slice-profile-type rect  # or any other
-    ldmsr run OUT/thick.nii.gz OUT/ours.nii.gz --factor 1 --slice-spacing 1 --slice-thickness 4 --modality MR
+    ldmsr run OUT/thick.nii.gz OUT/ours.nii.gz --factor 1 --slice-spacing 1 --slice-thickness 4 --modality MR --force
     python benchmarks/through_plane_crop.py compare OUT THEIRS.nii.gz OUT/ours.nii.gz
 
 The middle of a near-isotropic volume is averaged along its last axis; thick.nii.gz and original.nii.gz lie in the
-patient where that was. Files are brought onto the original's grid by cubic B-splines, wherever their slices lie, and
-printed are PSNR and SSIM of each, and of a cubic B-spline of the thick slices; a voxel at each face is left out, and
-where several files are compared, what any of them does not cover.
+patient where that was. A small crop is unlike the whole images of training, hence --force. Files are brought onto the
+original's grid by cubic B-splines, wherever their slices lie, and printed are PSNR and SSIM of each, and of a cubic
+B-spline of the thick slices; a voxel at each face is left out, and what any of several files does not cover.
 """
 
 from __future__ import annotations
