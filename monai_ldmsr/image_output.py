@@ -107,7 +107,7 @@ def _derivation(
 ) -> Derivation:
     return Derivation(
         factor=grid,
-        method=model.method,
+        method=_method(model.method, grid, plan),
         software_version=__version__,
         weights_sha256=model.weights_sha256,
         seed=seed,
@@ -120,6 +120,13 @@ def _derivation(
         changed=tuple(sorted(changed)),
         plan=plan,
     )
+
+
+def _method(words: str, grid: ResultGrid, plan: SlicePlan | None) -> str:
+    if plan is None:
+        return words
+    across = "planes across the slices"
+    return words.replace("each slice", across if max(grid.factors.in_plane) == 1 else f"each slice, and of {across}")
 
 
 class ImageOutput:

@@ -323,9 +323,10 @@ def check_slices(settings: Mapping[str, Any]) -> None:
         return
     if settings.get("factor") == 1:
         raise SettingsError("factor is 1, and no new slices are made: give slice_spacing, isotropic or factor_slices.")
-    if target.slice_thickness is not None:
+    useless = [name for name in ("profile", "slice_thickness") if settings.get(name) not in (None, "box")]
+    if useless:
         raise SettingsError(
-            "slice_thickness is of use where new slices are made: give slice_spacing, isotropic or factor_slices, too."
+            f"{useless[0]} is of use where new slices are made: give slice_spacing, isotropic or factor_slices, too."
         )
 
 
