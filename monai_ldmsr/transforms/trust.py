@@ -197,10 +197,10 @@ class _CaseCalibration:
         whose = " and ".join(self._group.modalities)
         self.said = f"{calibration.digest}: {self._group.n_patients} patients of {whose}"
         if not self.is_calibrated:
-            if is_forced:
-                why = "holds for volumes like those of the training alone"
-            elif has_new_slices:
+            if has_new_slices:
                 why = "holds within slices alone, and new ones were made"
+            elif is_forced:
+                why = "holds for volumes like those of the training alone"
             else:
                 why = f"was made with another {' and '.join(others)}" if others else f"has no factor {self._factor:g}"
             self.statement = f"Not calibrated: the bundle's calibration {why}. {_NOT_CLAIMED}"
