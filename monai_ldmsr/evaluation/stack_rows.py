@@ -139,7 +139,7 @@ class StackRows:
     planes: Mapping[str, PlaneNetwork]
     slices: Mapping[str, Mapping[int, SliceNetwork]]
     consistency: float = 1.0
-    batches: PlaneBatches = PlaneBatches()
+    batches: PlaneBatches = field(default_factory=PlaneBatches)
     steps: EvaluationSteps = field(default_factory=lambda: EvaluationSteps((), 0, None))
 
     def of(self, stack: SharpStack) -> Iterator[tuple[str, Tensor, float]]:
