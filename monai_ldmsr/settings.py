@@ -105,6 +105,11 @@ def _above_zero(name: str, value: Any) -> float:
     return number
 
 
+def _if_true(name: str, value: Any) -> bool | None:
+    # None for no: bundles whose networks make no new slices have no such key.
+    return yes_or_no(name, value) or None
+
+
 #: Beyond the machine's own, and so many, threads end a process rather than help it.
 _MOST_THREADS = max(64, os.cpu_count() or 1)
 
@@ -182,7 +187,7 @@ class WorkSettings:
         usual="no new slices",
     )
     isotropic: bool = setting(
-        False, "make new slices along the stack that lie as far apart as the result's pixels", yes_or_no
+        False, "make new slices along the stack that lie as far apart as the result's pixels", _if_true
     )
     factor_slices: float | None = setting(
         None,

@@ -179,7 +179,7 @@ class SliceTarget:
     slice_thickness: float | None = None
 
     def __post_init__(self) -> None:
-        read: dict[str, Any] = {"isotropic": yes_or_no("isotropic", self.isotropic)}
+        read: dict[str, Any] = {"isotropic": yes_or_no("isotropic", self.isotropic or False)}
         for name, low, high in (("slice_spacing", 0, math.inf), ("slice_thickness", 0, math.inf), _FACTORS):
             value = getattr(self, name)
             read[name] = None if value is None else real_number(name, value, low, high)

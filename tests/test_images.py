@@ -164,7 +164,7 @@ def test_wrong_arguments_are_refused(bundle: Path) -> None:
         ("three numbers above 0", values(), {"spacing_mm": (1, 1)}),
         ("three numbers above 0", values(), {"spacing_mm": (1, 1, -1)}),
         ("three numbers above 0", values(), {"spacing_mm": ("a", "b", "c")}),
-        ("factor is 2.5; choose one of 2, 3, 4", values(), {"factor": 2.5}),
+        ("factor is 2.5; choose one of 1, 2, 3, 4", values(), {"factor": 2.5}),
         ("modality is", values(), {"modality": "US"}),
     ):
         with pytest.raises(SettingsError, match=said):
