@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["FACTORS", "FORCED", "MAPS", "MAX_NOISE", "MAX_SLICE_FACTOR", "MODALITIES", "PROFILES", "of_modality"]
+__all__ = [
+    "FACTORS",
+    "FORCED",
+    "MAPS",
+    "MAX_NOISE",
+    "MAX_SLICE_FACTOR",
+    "MIN_SLICE_FACTOR",
+    "MODALITIES",
+    "PROFILES",
+    "of_modality",
+]
 
 #: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS: Final = (2, 3, 4)
@@ -16,7 +26,8 @@ MODALITIES: Final = ("CT", "MR", "PT")
 #: Shapes of the profile that an acquired slice averages by: as wide everywhere, or falling off as a Gaussian.
 PROFILES: Final = ("box", "gaussian")
 
-#: The most slices that one acquired slice becomes.
+#: The least and the most slices that one acquired slice becomes.
+MIN_SLICE_FACTOR: Final = 1.1
 MAX_SLICE_FACTOR: Final = 8.0
 
 #: Which maps a result has beside its image: the expected error, and what the network contradicted.

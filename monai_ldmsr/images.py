@@ -73,6 +73,8 @@ def super_resolve_image(
     limits = chosen.limits or DEFAULT_LIMITS
     plain, place = _plain(image), _place(image, affine, spacing_mm)
     is_array = isinstance(plain, np.ndarray)
+    if is_array and place is None and chosen.slices.is_wanted and chosen.factor_slices is None:
+        raise SettingsError("An array does not say how far apart its slices lie. Give spacing_mm, or factor_slices.")
     source = array_volume(plain, place, limits) if is_array else image_volume(plain, limits)
     evaluator = open_evaluator(None, Path(), replace(chosen, maps="none", tolerance=None))
     with unwrapped():

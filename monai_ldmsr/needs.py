@@ -165,8 +165,8 @@ class MemoryBudget:
         needed = memory_bytes(size, factor, maps=self.maps)
         if needed > self.n_bytes:
             raise SourceError(
-                f"The series needs about {spoken_bytes(needed)} of memory for {factor**2:.3g} times its voxels, and "
-                f"--memory allows {spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller "
+                f"The series needs about {spoken_bytes(needed)} of memory for up to {factor**2:.3g} times its voxels, "
+                f"and --memory allows {spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller "
                 "factor or a larger slice spacing.",
                 ReasonCode.MEMORY_LIMIT,
             )

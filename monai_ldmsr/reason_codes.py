@@ -98,6 +98,11 @@ class ReasonCode(str, Enum):
         "New slices were asked for that lie no closer than the acquired ones, or more than eight times closer.",
         "Give another slice spacing, or super-resolve within slices alone.",
     )
+    SLICE_THICKNESS = (
+        "SLICE_THICKNESS",
+        "New slices were asked for between slices that are more than three times as thick as they lie apart.",
+        "Repair Slice Thickness or give it, or super-resolve within slices alone.",
+    )
     IRREGULAR_SPACING = (
         "IRREGULAR_SPACING",
         "New slices were asked for between slices that lie unevenly, or are shifted against each other.",

@@ -229,6 +229,10 @@ def _grid(source: DicomSeries | VolumeFile, geometry: VolumeGeometry) -> dict[st
     }
 
 
+#: Disagreement with the source, in part of its range, from which a result with new slices is warned of.
+_POOR_AGREEMENT = 0.01
+
+
 def _warnings(case: ComputedCase, metrics: MetricSummary) -> tuple[str, ...]:
     source, n_bounded, n_voxels = case.source, case.projection.n_bounded, case.result.numel()
     found = [*case.outside, *(metrics.flat_tissue.warnings if metrics.flat_tissue else ()), *source.warnings]
@@ -236,10 +240,17 @@ def _warnings(case: ComputedCase, metrics: MetricSummary) -> tuple[str, ...]:
         found += lost_meaning(source.headers, source.modality)
     if case.trust is not None:
         found += [one for one in (*case.trust.warnings, case.trust.alarm) if one]
+    if case.plan is not None and (metrics.agreement.nrmse or 0.0) > _POOR_AGREEMENT:
+        found.append(
+            f"Averaged over the assumed slice profile, the result differs from the acquired slices by "
+            f"{100 * (metrics.agreement.nrmse or 0.0):.2g} % (NRMSE). Check the slice thickness and profile that were "
+            "assumed; slices that overlap cannot be given back in full."
+        )
+    kept = "block of pixels" if case.plan is None else "acquired slice's profile"
     if n_bounded > _MANY_BOUNDED * n_voxels:
         found.append(
-            f"The network set {100 * n_bounded / n_voxels:.2g} % of voxels to values that the source around them rules "
-            "out. They were brought back; the mean of each block of pixels was kept."
+            f"The network set {100 * n_bounded / n_voxels:.3g} % of voxels to values that the source around them rules "
+            f"out. They were brought back; the mean of each {kept} was kept."
         )
     return tuple(found)
 

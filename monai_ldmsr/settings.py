@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MAX_SLICE_FACTOR, MODALITIES, PROFILES
+from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MAX_SLICE_FACTOR, MIN_SLICE_FACTOR, MODALITIES, PROFILES
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
@@ -191,8 +191,8 @@ class WorkSettings:
     )
     factor_slices: float | None = setting(
         None,
-        f"how many times finer slices become along the stack, 1 to {MAX_SLICE_FACTOR:g}, whole or not",
-        partial(real_number, low=1.0, high=MAX_SLICE_FACTOR),
+        f"how many times finer slices become along the stack, {MIN_SLICE_FACTOR} to {MAX_SLICE_FACTOR:g}, whole or not",
+        partial(real_number, low=MIN_SLICE_FACTOR, high=MAX_SLICE_FACTOR),
         usual="no new slices",
     )
     profile: str | None = setting(
@@ -255,7 +255,7 @@ class WorkSettings:
         "Series Number of DICOM results; several volumes of one series count up from it",
         checked_number,
         changes="headers",
-        usual="100 times the source's plus the factor",
+        usual="100 times the source's plus the factor, and more for new slices",
     )
     series_description: str | None = setting(
         None,

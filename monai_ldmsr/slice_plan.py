@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_ldmsr.choices import MAX_SLICE_FACTOR, PROFILES
+from monai_ldmsr.choices import MAX_SLICE_FACTOR, MIN_SLICE_FACTOR, PROFILES
 from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import Factors, ResultGrid, SlicePlaces, VolumeGeometry
 from monai_ldmsr.number_settings import real_number, yes_or_no
@@ -25,7 +25,7 @@ _FEWEST_SLICES = 3
 #: A target that is finer than the source by less than this part of it is the source's own spacing.
 _SAME = 0.01
 
-_FACTORS = ("factor_slices", 1.0, MAX_SLICE_FACTOR)
+_FACTORS = ("factor_slices", MIN_SLICE_FACTOR, MAX_SLICE_FACTOR)
 
 #: What rounding of headers' numbers may make of a factor.
 _ROUNDING = 1e-3
@@ -36,9 +36,12 @@ _FWHM = 2 * math.sqrt(2 * math.log(2))
 #: Of bicubic interpolation, as everywhere in this package.
 _CUBIC_A = -0.75
 
-#: Where slices overlap they have all but averaged some patterns away; what is weaker than the second number is damped
-#: by the first.
-_WEAKEST, _WEAK = 0.03, 0.1
+#: Where slices overlap they have all but averaged some patterns away. Where the weakest is below the first number, none
+#: below the second is brought back: noise would be, too.
+_WEAKEST, _KEPT = 0.15, 0.25
+
+#: How many times as thick as they lie apart slices may be: what thicker ones averaged lies too deep within each other.
+_MOST_OVERLAP = 3.0
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,8 @@ class SlicePlan:
         removed is not brought back in full.
         """
         both = self.averaging @ self.interpolation
-        weakest = _WEAKEST if np.linalg.svd(both, compute_uv=False).min() < _WEAK else 0.0
-        damped = both.T @ both + weakest**2 * np.eye(self.n_source)
-        return np.asarray(self.interpolation @ np.linalg.solve(damped, both.T))
+        weakest = float(np.linalg.svd(both, compute_uv=False).min())
+        return np.asarray(self.interpolation @ np.linalg.pinv(both, rcond=_KEPT if weakest < _WEAKEST else 1e-9))
 
     def nearest(self) -> npt.NDArray[np.int64]:
         """(n,) for each new slice the acquired one whose centre is nearest."""
@@ -150,7 +152,7 @@ class SlicePlan:
             if self.profile == "box"
             else f"Gaussian {self.thickness_mm:.4g} mm wide at half height"
         )
-        assumed = "; no header says the thickness, so it was taken to be the distance" if self.is_assumed else ""
+        assumed = "; no one thickness is known, so it was taken to be the distance" if self.is_assumed else ""
         return (
             f"{self.places.number} slices {self.new_spacing_mm:.4g} mm apart from {self.n_source} slices "
             f"{self.spacing_mm:.4g} mm apart, {stack}. Assumed slice profile: {shape}{assumed}."
@@ -211,8 +213,8 @@ class SliceTarget:
             thickness_mm: what the source's header says; None where it says nothing.
 
         Raises:
-            SourceError: ``TOO_FEW_SLICES``, or ``TARGET_SPACING`` where the target is no finer than the source, or
-                finer than 1/8 of it.
+            SourceError: ``TOO_FEW_SLICES``; ``TARGET_SPACING`` where the target is no finer than the source, or finer
+                than 1/8 of it; ``SLICE_THICKNESS`` where slices are more than three times as thick as they lie apart.
         """
         n_source, spacing = geometry.shape[2], geometry.spacing_mm[2]
         if n_source < _FEWEST_SLICES:
@@ -223,6 +225,13 @@ class SliceTarget:
             )
         known = self.slice_thickness or thickness_mm
         thickness = float(known or spacing)
+        if thickness > _MOST_OVERLAP * spacing:
+            raise SourceError(
+                f"Slices are {thickness:.4g} mm thick and lie {spacing:.4g} mm apart, more than {_MOST_OVERLAP:.0f} "
+                "times as close, and new ones between them would be guesses. Repair Slice "
+                "Thickness, give the slice thickness if it is another, or super-resolve within slices alone.",
+                ReasonCode.SLICE_THICKNESS,
+            )
         wanted = self._wanted_mm(geometry, Factors.of(in_plane))
         self._check(spacing, wanted)
         extent = (n_source - 1) * spacing + min(thickness, spacing)
@@ -239,18 +248,19 @@ class SliceTarget:
         return float(self.slice_spacing) if self.slice_spacing else math.sqrt(i / factors.i * j / factors.j)
 
     def _check(self, spacing: float, wanted: float) -> None:
-        how = "as its pixels" if self.isotropic else "wanted"
+        found = f"Slices (along the third axis) lie {spacing:.4g} mm apart"
+        asked = f"as far apart as pixels, {wanted:.4g} mm," if self.isotropic else f"{wanted:.4g} mm apart"
         if wanted > spacing * (1 - _SAME):
             raise SourceError(
-                f"Slices lie {spacing:.4g} mm apart, and {wanted:.4g} mm is {how}: that is no finer. Give a smaller "
-                "slice spacing, or super-resolve within slices alone.",
+                f"{found}, so that new ones {asked} would be no finer. Give a slice spacing below {spacing:.4g} mm, "
+                "or super-resolve within slices alone.",
                 ReasonCode.TARGET_SPACING,
             )
         if spacing / wanted > MAX_SLICE_FACTOR * (1 + _ROUNDING):
             raise SourceError(
-                f"Slices lie {spacing:.4g} mm apart, and {wanted:.4g} mm {how} is {spacing / wanted:.3g} times finer, "
-                f"but {MAX_SLICE_FACTOR:g} is the most. Give a slice spacing of {spacing / MAX_SLICE_FACTOR:.4g} mm or "
-                "more.",
+                f"{found}, so that new ones {asked} would be {spacing / wanted:.3g} times finer, but "
+                f"{MAX_SLICE_FACTOR:g} times is the most. Give a slice spacing of "
+                f"{spacing / MAX_SLICE_FACTOR:.4g} mm or more.",
                 ReasonCode.TARGET_SPACING,
             )
 

@@ -58,7 +58,8 @@ def grid_finding(report: SRReport) -> str:
     became = (
         f"{count(result.shape[2], 'slice')} went from {pixels}, {apart}. "
         if report.slices is None
-        else f"{count(source.shape[2], 'slice')} became {number(result.shape[2])}, {apart}, and went from {pixels}. "
+        else f"{count(source.shape[2], 'slice')} became {number(result.shape[2])}, {apart}"
+        + (". " if before == after else f", and went from {pixels}. ")
     )
     return f"{became}The result {place} in the patient as the source."
 
@@ -97,7 +98,7 @@ def picture_words(report: SRReport) -> dict[str, str]:
     gaps = "; gaps are black" if report.slices.thickness_mm < report.slices.source_spacing_mm else ""
     within = " and within slices" if report.factor > 1 else ""
     return {
-        "source": f", each slice drawn as a band as thick as it is taken to be{gaps}",
+        "source": f", each slice drawn as a band as thick as it is taken to be, on the result's rows{gaps}",
         "bicubic": f" interpolation of the source along the stack{within}",
         "result": f", slices {_apart(report.result)} apart",
         "all": "These planes hold the axis of the stack, and show millimetres alike in both directions. Whole planes",

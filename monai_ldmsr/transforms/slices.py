@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import AreaOperator, DegradationOperator, Factor, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator, Factor, repeat_blocks
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.slice_plan import SlicePlan, SliceTarget
 
@@ -21,7 +21,7 @@ __all__ = ["PlanSlicesd", "project_between"]
 
 #: How often bounds and agreement with the source are enforced in turn; and how often what impossible values took from
 #: agreement is made good after.
-_ROUNDS, _SETTLING = 2, 6
+_ROUNDS, _SETTLING = 2, 24
 
 
 class PlanSlicesd(MapTransform):  # type: ignore[misc]  # MONAI carries no types
@@ -111,14 +111,14 @@ def project_between(
         square += missing.square().sum(dim=(0, 1), dtype=torch.float64).cpu()
         if residual is not None:
             residual[rows] = -missing.to(residual)
-        for number in range(_ROUNDS):
+        for number in range(_ROUNDS if weight == 1.0 else 1):
             moved = _clip(image, low, high, nearest, factor, tolerance)
             n_outside += 0 if number else moved
             correction = weight * ((measured - _degraded(image, within) @ average) @ back)
             for k, one in enumerate(correction.unbind(-1)):
                 image[..., k] += one if within is None else within.smooth_inverse(one[None, None])[0, 0]
-        if weight and not _is_possible(image, value_range):
-            _settle(image, measured, plan, factor, value_range)
+        if weight == 1.0 and not _is_possible(image, value_range):
+            _settle(image, measured, plan, within, factor, value_range)
         image.clamp_(*value_range)
     mean_squares = square / (source.shape[0] * source.shape[1])
     if by_slice is not None:
@@ -161,7 +161,14 @@ def _is_possible(image: Tensor, value_range: tuple[float, float]) -> bool:
     return float(image.min()) >= value_range[0] and float(image.max()) <= value_range[1]
 
 
-def _settle(image: Tensor, measured: Tensor, plan: SlicePlan, factor: Factor, value_range: tuple[float, float]) -> None:
+def _settle(
+    image: Tensor,
+    measured: Tensor,
+    plan: SlicePlan,
+    within: DegradationOperator | None,
+    factor: Factor,
+    value_range: tuple[float, float],
+) -> None:
     """Bring impossible values back into range, in place, without shifting the means over acquired slices.
 
     As ``clip_keeping_means`` within slices: what an acquired slice has got too much after clipping is taken from the
@@ -170,11 +177,13 @@ def _settle(image: Tensor, measured: Tensor, plan: SlicePlan, factor: Factor, va
     average = torch.from_numpy(plan.averaging).to(image)
     # Share of each acquired slice in a new one; those in gaps belong to none.
     shares = average / average.sum(dim=0).clamp(min=float(average.max()) * 1e-3)
-    within = None if factor == 1 else AreaOperator(factor)
+    enough = 1e-6 * float(measured.abs().max())
     for _ in range(_SETTLING):
         image.clamp_(*value_range)
         found = _degraded(image, within) @ average.T
         missing = measured.clamp(*value_range) - found
+        if float(missing.abs().max()) <= enough:
+            break
         for sign, end in ((-1, value_range[0]), (1, value_range[1])):
             lacking = (sign * missing).clamp(min=0.0)
             if math.isinf(end):

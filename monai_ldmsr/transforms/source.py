@@ -177,6 +177,8 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         plan: SlicePlan | None = result.get("pred_plan")
         factors = (*self.factor, 1.0 if plan is None else plan.factor)
         share = overshoot_share(max(factors)) if self._given is None else self._given
+        if plan is not None and isinstance(source, DicomSeries) and source.modality == "PT":
+            limits = (limits[0], math.inf)  # each new slice is written with a slope of its own
         for key in self.key_iterator(result):
             residual = torch.empty_like(plain(volume)) if self.maps == "all" else None
             by_slice: list[float] = []
