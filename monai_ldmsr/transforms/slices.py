@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional
 
-from monai_ldmsr.degradation import DegradationOperator, Factor, repeat_blocks
+from monai_ldmsr.degradation import DegradationOperator, Factor, factor_pair, repeat_blocks
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.slice_plan import SlicePlan, SliceTarget
 
@@ -100,7 +100,8 @@ def project_between(
         Root mean square disagreement of result and source before, in the source's unit; and the number of voxels that
         lay outside the bounds.
     """
-    within = None if factor == 1 else DegradationOperator(operator, factor)
+    factor = factor_pair(factor)
+    within = None if factor == (1, 1) else DegradationOperator(operator, factor)
     average, back = (torch.from_numpy(one).to(result).T for one in (plan.averaging, plan.inverse))
     nearest = torch.from_numpy(plan.nearest()).to(result.device)
     square, n_outside = torch.zeros(source.shape[-1], dtype=torch.float64), 0
@@ -112,13 +113,13 @@ def project_between(
         if residual is not None:
             residual[rows] = -missing.to(residual)
         for number in range(_ROUNDS if weight == 1.0 else 1):
-            moved = _clip(image, low, high, nearest, factor, tolerance)
+            moved = _clip(image, low, high, nearest, within, tolerance)
             n_outside += 0 if number else moved
             correction = weight * ((measured - _degraded(image, within) @ average) @ back)
             for k, one in enumerate(correction.unbind(-1)):
                 image[..., k] += one if within is None else within.smooth_inverse(one[None, None])[0, 0]
         if weight == 1.0 and not _is_possible(image, value_range):
-            _settle(image, measured, plan, within, factor, value_range)
+            _settle(image, measured, plan, within, value_range)
         image.clamp_(*value_range)
     mean_squares = square / (source.shape[0] * source.shape[1])
     if by_slice is not None:
@@ -146,12 +147,14 @@ def _bounds(around: Tensor, rows: slice, outer: slice, share: float) -> tuple[Te
     return (low - allowed)[inner], (high + allowed)[inner]
 
 
-def _clip(image: Tensor, low: Tensor, high: Tensor, nearest: Tensor, factor: Factor, tolerance: float) -> int:
+def _clip(
+    image: Tensor, low: Tensor, high: Tensor, nearest: Tensor, within: DegradationOperator | None, tolerance: float
+) -> int:
     """Clip each new slice to the bounds near the acquired one that is nearest; how many voxels were moved."""
     outside = 0
     for k, one in enumerate(image.unbind(-1)):
         least, most = (end[..., nearest[k]] for end in (low, high))
-        least, most = _spread(least, factor), _spread(most, factor)
+        least, most = _spread(least, within), _spread(most, within)
         outside += int(((one < least - tolerance) | (one > most + tolerance)).sum())
         one.clamp_(least, most)
     return outside
@@ -166,7 +169,6 @@ def _settle(
     measured: Tensor,
     plan: SlicePlan,
     within: DegradationOperator | None,
-    factor: Factor,
     value_range: tuple[float, float],
 ) -> None:
     """Bring impossible values back into range, in place, without shifting the means over acquired slices.
@@ -189,16 +191,17 @@ def _settle(
             if math.isinf(end):
                 added = sign * (lacking @ shares)
                 for k, one in enumerate(added.unbind(-1)):
-                    image[..., k] += _spread(one, factor)
+                    image[..., k] += _spread(one, within)
                 continue
             room = sign * (end - found)
             parts = (lacking / room.clamp(min=1e-12)).clamp(max=1.0) @ shares
             for k, one in enumerate(parts.unbind(-1)):
-                image[..., k] += _spread(one, factor) * (end - image[..., k])
+                image[..., k] += _spread(one, within) * (end - image[..., k])
 
 
-def _spread(image: Tensor, factor: Factor) -> Tensor:
-    return image if factor == 1 else repeat_blocks(image[None, None], factor)[0, 0]
+def _spread(image: Tensor, within: DegradationOperator | None) -> Tensor:
+    """(I, J) over the finer pixels of each source pixel."""
+    return image if within is None else repeat_blocks(image[None, None], within.factor)[0, 0]
 
 
 def _degraded(image: Tensor, within: DegradationOperator | None) -> Tensor:

@@ -156,3 +156,13 @@ def test_values_that_cannot_be_are_brought_back_without_shifting_means(
     assert float(result.min()) >= 0.0
     assert float(result.max()) <= greatest
     assert float((averaged(result, one, factor) - source).abs().max()) < 0.5
+
+
+@pytest.mark.parametrize("operator", ["area", "gaussian"])
+def test_factor_1_leaves_slices_alone_however_it_is_given(operator: str) -> None:
+    """No operator acts within slices that stay as fine as they are."""
+    one, source = PLANS[1], random(I, J, K)
+    number, pair = (random(I, J, one.places.number, seed=1) for _ in range(2))
+    project_between(number, source, one, 1)
+    project_between(pair, source, one, (1, 1), operator=operator)
+    assert torch.equal(number, pair)
