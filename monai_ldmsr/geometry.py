@@ -122,6 +122,11 @@ class SlicePlaces(NamedTuple):
         """Place of slice ``k`` of the result, in slices of the source."""
         return self.first + k * self.step
 
+    @property
+    def centres(self) -> FloatArray:
+        """(number,) places of all of them."""
+        return np.asarray(self.first + self.step * np.arange(self.number))
+
 
 @dataclass(frozen=True)
 class ResultGrid:

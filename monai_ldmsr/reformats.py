@@ -82,7 +82,7 @@ class StackPlanes:
 
     def linear(self, axis: int, index: int) -> Tensor:
         """(n, columns) linear along the stack and within slices, in model range."""
-        return self._interpolated(axis, index, "bilinear", self._linear)
+        return self._interpolated(axis, index, "bilinear", self.plan.linear)
 
     def bands(self, axis: int, index: int) -> Tensor:
         """(n, columns) of the source's own values: each slice a band, each pixel a block."""
@@ -96,19 +96,11 @@ class StackPlanes:
     def coverage(self) -> FloatArray:
         """(n, K) share of each new slice that lies in the band of an acquired one, which ends where the next begins."""
         places = self.plan.places
-        centres = places.first + places.step * np.arange(places.number)
         half = min(self.plan.thickness_mm / self.plan.spacing_mm, 1.0) / 2
-        distance = centres[:, None] - np.arange(self.plan.n_source)[None, :]
+        distance = places.centres[:, None] - np.arange(self.plan.n_source)[None, :]
         high, low = np.minimum(distance + places.step / 2, half), np.maximum(distance - places.step / 2, -half)
         share = np.clip(high - low, 0, None) / places.step
         return np.asarray(np.where(share < 1e-6, 0.0, share))
-
-    @cached_property
-    def _linear(self) -> FloatArray:
-        places = self.plan.places
-        centres = places.first + places.step * np.arange(places.number)
-        known = np.arange(self.plan.n_source)
-        return np.stack([np.interp(centres, known, row) for row in np.eye(self.plan.n_source)], axis=1)
 
     @cached_property
     def _steps(self) -> tuple[int, int]:

@@ -83,8 +83,7 @@ class SlicePlan:
     @cached_property
     def averaging(self) -> FloatArray:
         """(K, n) what each acquired slice averages of the new ones; rows have the sum 1."""
-        new = self.places.first + self.places.step * np.arange(self.places.number)
-        distance = new[None, :] - np.arange(self.n_source)[:, None]
+        distance = self.places.centres[None, :] - np.arange(self.n_source)[:, None]
         half = self.thickness_mm / self.spacing_mm / 2
         ends = (distance - self.places.step / 2, distance + self.places.step / 2)
         if self.profile == "box":
@@ -98,13 +97,24 @@ class SlicePlan:
     @cached_property
     def interpolation(self) -> FloatArray:
         """(n, K) bicubic interpolation (a = -0.75); beyond the outermost centres, their slices go on."""
-        new = self.places.first + self.places.step * np.arange(self.places.number)
+        new = self.places.centres
         before = np.floor(new).astype(int)
         matrix = np.zeros((self.places.number, self.n_source))
         for offset in range(-1, 3):
             at = before + offset
             np.add.at(matrix, (np.arange(len(new)), np.clip(at, 0, self.n_source - 1)), _cubic(np.abs(new - at)))
         return matrix
+
+    @cached_property
+    def linear(self) -> FloatArray:
+        """(n, K) linear interpolation; beyond the outermost centres, their slices go on.
+
+        Example:
+            >>> SlicePlan(3, SlicePlaces(2, 0.25, 1.0), 4.0, 4.0).linear.tolist()
+            [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]
+        """
+        acquired = np.arange(self.n_source)
+        return np.stack([np.interp(self.places.centres, acquired, one) for one in np.eye(self.n_source)], axis=1)
 
     @cached_property
     def inverse(self) -> FloatArray:
@@ -119,9 +129,8 @@ class SlicePlan:
 
     def nearest(self) -> npt.NDArray[np.int64]:
         """(n,) for each new slice the acquired one whose centre is nearest."""
-        new = self.places.first + self.places.step * np.arange(self.places.number)
         # Rounded first, so that rounding noise does not decide for one of two that are equally near.
-        return np.asarray(np.clip(np.rint(np.round(new, 6)), 0, self.n_source - 1), np.int64)
+        return np.asarray(np.clip(np.rint(np.round(self.places.centres, 6)), 0, self.n_source - 1), np.int64)
 
     def sources(self, number: int) -> list[int]:
         """The acquired slices that new slice ``number`` comes from: those that averaged it; in a gap, both beside."""

@@ -16,7 +16,7 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.volumes import TrainingVolume
-from monai_ldmsr.transforms.source import plain, project_volume
+from monai_ldmsr.transforms.source import is_magnitude, plain, project_volume
 
 __all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "projected", "super_resolved"]
 
@@ -117,8 +117,8 @@ def projected(
         by_slice: gets how far each slice contradicted the source before.
     """
     result = volume.intensity.inverse(found.to(source.device))
-    is_magnitude = volume.modality in ("MR", "PT") and min(float(image.min()) for image in volume.slices) >= 0
-    limits = (0.0 if is_magnitude else -math.inf, math.inf)
+    least = min(float(image.min()) for image in volume.slices)
+    limits = (0.0 if is_magnitude(volume.modality, least) else -math.inf, math.inf)
     fine, coarse = (image.permute(1, 2, 3, 0) for image in (result, source))
     project_volume(fine, coarse, operator.factor, consistency, operator.name, value_range=limits, by_slice=by_slice)
     return result

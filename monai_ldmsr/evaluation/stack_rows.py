@@ -26,7 +26,7 @@ from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.through_plane import PlaneBatches, refine_slices
 from monai_ldmsr.transforms.slices import project_between
 
-__all__ = ["STACK_ROWS", "StackRows", "linear_matrix", "refine_by_slices", "spline_matrix"]
+__all__ = ["STACK_ROWS", "StackRows", "refine_by_slices", "spline_matrix"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -49,18 +49,6 @@ STACK_ROWS: dict[str, str] = {
 _ROUNDING = 1e-3
 
 _BATCHES = PlaneBatches()
-
-
-def linear_matrix(plan: SlicePlan) -> FloatArray:
-    """(n, K) linear interpolation of acquired slices at the places of new ones.
-
-    Example:
-        >>> linear_matrix(SlicePlan(3, SlicePlaces(2, 0.25, 1.0), 4.0, 4.0)).tolist()
-        [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]
-    """
-    acquired = np.arange(plan.n_source)
-    columns = [np.interp(_places(plan.places), acquired, one) for one in np.eye(plan.n_source)]
-    return np.stack(columns, axis=1)
 
 
 def spline_matrix(places: SlicePlaces, given: SlicePlaces) -> FloatArray:
@@ -152,7 +140,7 @@ class StackRows:
     def _rows(self, stack: SharpStack) -> Iterator[tuple[str, Tensor]]:
         plan, modality, scaled = stack.plan, stack.volume.modality, stack.volume.intensity.forward(stack.low)
         noise = volume_noise(scaled[None, None])
-        yield "linear", _along(stack.low, linear_matrix(plan))
+        yield "linear", _along(stack.low, plan.linear)
         spline = _along(stack.low, spline_matrix(plan.places, SlicePlaces.between_faces(plan.n_source)))
         yield "bspline", spline
         yield "bspline_projected", self._projected(spline.clone(), stack)
@@ -188,10 +176,6 @@ class StackRows:
             fine, stack.low, stack.plan, weight=self.consistency, overshoot=share, value_range=(least, math.inf)
         )
         return fine
-
-
-def _places(places: SlicePlaces) -> FloatArray:
-    return np.asarray(places.first + places.step * np.arange(places.number))
 
 
 def _along(volume: Tensor, matrix: FloatArray) -> Tensor:

@@ -23,7 +23,7 @@ from monai_ldmsr.training.discovery import DatasetEntry
 from monai_ldmsr.training.packed import is_packed
 from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
-from monai_ldmsr.transforms.source import ReadSourced, plain
+from monai_ldmsr.transforms.source import ReadSourced, is_magnitude, plain
 
 __all__ = ["CASES", "SharpStack", "StackVolume", "ThickSlices", "axes_of", "load_stack_volumes", "stacks_of"]
 
@@ -117,7 +117,7 @@ class StackVolume:
     @property
     def is_magnitude(self) -> bool:
         """Whether nothing can lie below zero."""
-        return self.modality in ("MR", "PT") and float(self.voxels.min()) >= 0
+        return is_magnitude(self.modality, float(self.voxels.min()))
 
 
 @dataclass(frozen=True)

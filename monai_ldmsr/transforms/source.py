@@ -41,6 +41,7 @@ __all__ = [
     "ReadSourced",
     "RestorePaddingd",
     "SourceProjection",
+    "is_magnitude",
     "possible_range",
     "project_volume",
     "source_of",
@@ -265,8 +266,12 @@ def source_of(volume: Tensor, modality: str | None = None) -> VolumeFile:
 def possible_range(source: DicomSeries | VolumeFile) -> tuple[float, float]:
     """What the source's integers can hold; and nothing below zero for MR and PET that have nothing there."""
     low, high = source.value_range
-    is_magnitude = source.modality in ("MR", "PT") and float(source.voxels.min()) >= 0
-    return (max(low, 0.0), high) if is_magnitude else (low, high)
+    return (max(low, 0.0), high) if is_magnitude(source.modality, float(source.voxels.min())) else (low, high)
+
+
+def is_magnitude(modality: str, least: float) -> bool:
+    """Whether nothing can lie below zero: in MR and PET whose least value is none."""
+    return modality in ("MR", "PT") and least >= 0
 
 
 def negligible_step(source: DicomSeries | VolumeFile) -> float:

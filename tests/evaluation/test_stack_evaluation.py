@@ -22,7 +22,7 @@ from monai_ldmsr.errors import SettingsError, SourceError
 from monai_ldmsr.evaluation.labels import goal_phrase, label
 from monai_ldmsr.evaluation.stack_evaluation import StackEvaluation
 from monai_ldmsr.evaluation.stack_figures import STACK_FIGURES, STACK_GOALS, StackMeasure
-from monai_ldmsr.evaluation.stack_rows import STACK_ROWS, StackRows, linear_matrix, refine_by_slices, spline_matrix
+from monai_ldmsr.evaluation.stack_rows import STACK_ROWS, StackRows, refine_by_slices, spline_matrix
 from monai_ldmsr.evaluation.stacks import (
     CASES,
     SharpStack,
@@ -114,7 +114,7 @@ def test_interpolations_bring_a_ramp_back_in_place(thick: ThickSlices) -> None:
     stack = SharpStack.of(volume(ramp(4, 4, 90)), 2, thick)
     assert stack is not None
     acquired = SlicePlaces.between_faces(stack.plan.n_source)
-    for matrix in (linear_matrix(stack.plan), spline_matrix(stack.plan.places, acquired)):
+    for matrix in (stack.plan.linear, spline_matrix(stack.plan.places, acquired)):
         assert np.allclose(matrix.sum(axis=1), 1.0, atol=1e-5)
         found = stack.low.double() @ torch.from_numpy(matrix).T
         # The spline turns round at both ends of the stack, and forgets that within some slices.
