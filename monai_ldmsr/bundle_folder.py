@@ -16,6 +16,7 @@ __all__ = [
     "BASELINES",
     "CALIBRATION_FILE",
     "DEFAULT_BUNDLE",
+    "PLANES_FILE",
     "RANGE_FILE",
     "BundleInfo",
     "available_bundles",
@@ -34,6 +35,9 @@ CALIBRATION_FILE = "calibration.json"
 
 #: Name of what its weights were trained for, likewise.
 RANGE_FILE = "training_range.json"
+
+#: Name of the decoder of planes across slices, which belongs to its weights.
+PLANES_FILE = "planes.pt"
 
 
 @dataclass(frozen=True)

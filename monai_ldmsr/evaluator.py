@@ -300,7 +300,7 @@ class SeriesEvaluator:
             data |= self._inferred(inferer, volume, network, known)
         described = {**forced, **self.network.describe(*known), **getattr(inferer, "describe", dict)()}
         if "pred_plan" in data and isinstance(self.network, PlaneNetwork):
-            described["slice_detail"] = self.network.plane_detail
+            described |= self.network.describe_planes()
         data |= {"image_noise": known[1], "pred_described": described, "calibration": self.calibration}
         data = self.postprocessing(data)
         return data, (start + waited, read + waited, time.perf_counter()), described

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,10 @@ class CountedNetwork:
         self._count(len(slices))
         return result
 
-    @property
-    def plane_detail(self) -> float:
-        """As the network's."""
-        return float(getattr(self.network, "plane_detail", 0.0))
+    def describe_planes(self) -> Mapping[str, Any]:
+        """See ``PlaneNetwork``; only asked where the network is one."""
+        assert isinstance(self.network, PlaneNetwork)
+        return self.network.describe_planes()
 
     def refine(self, interpolated: Tensor, *known: Any, **places: Any) -> tuple[Tensor, Tensor]:
         """See ``PlaneNetwork``; only asked where the network is one."""

@@ -81,6 +81,7 @@ def refine_slices(
     shape = (plan.places.number, *volume.shape[:2])
     result, error = volume.new_empty(shape), volume.new_empty(shape) if with_error else None
     factors, operator = (1.0, plan.factor), _SEEN_AS[plan.profile]
+    width = plan.thickness_mm / plan.spacing_mm
     for axis in (0, 1):
         # Planes (count, other axis, K) as views; what they become goes to the same planes of (n, I, J).
         planes = volume.movedim(axis, 0)
@@ -89,7 +90,7 @@ def refine_slices(
             places = [axis * _APART_MM + n * spacing_mm[axis] for n in range(batch.start, batch.stop)]
             interpolated = planes[batch].to(batches.device)[:, None] @ weights
             with torch.no_grad():
-                made = network.refine(interpolated, factors, modality, noise, places, operator, _TWO_SAMPLES)
+                made = network.refine(interpolated, factors, modality, noise, places, operator, _TWO_SAMPLES, width)
             for target, one in zip(targets, made, strict=True):
                 if target is not None:
                     half = one[:, 0].to(target.device) / 2

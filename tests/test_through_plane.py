@@ -25,8 +25,6 @@ I, J, K = 6, 5, 7  # noqa: E741
 class Recorded(nn.Module):
     """Leaves planes as interpolated, plus ``added`` by axis; records what it was asked."""
 
-    factors, plane_detail = Factors(1, 1), 0.0
-
     def __init__(self, added: tuple[float, float] = (0.0, 0.0), factors: Factors | None = None) -> None:
         super().__init__()
         self.added, self.asked = added, list[dict[str, Any]]()
@@ -38,6 +36,9 @@ class Recorded(nn.Module):
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         return {}
 
+    def describe_planes(self) -> dict[str, Any]:
+        return {}
+
     def refine(
         self,
         interpolated: Tensor,
@@ -47,10 +48,17 @@ class Recorded(nn.Module):
         places_mm: Sequence[float] | None = None,
         operator: str = "area",
         strength: float = 1.0,
+        width: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         places = list(places_mm or ())
         self.asked.append(
-            {"shape": tuple(interpolated.shape), "factors": factors, "places": places, "operator": operator}
+            {
+                "shape": tuple(interpolated.shape),
+                "factors": factors,
+                "places": places,
+                "operator": operator,
+                "width": width,
+            }
         )
         made = interpolated + self.added[0 if places[0] < 1e4 else 1]
         return made, torch.full_like(interpolated, 0.5)

@@ -81,6 +81,8 @@ def scanned_crossings(
     across = originals.shape[1]
     patches, originals = (cut.reshape(-1, side, side) for cut in (patches, originals))
     chosen = eligible_patches(originals, float(truth.max())).nonzero()[:, 0]
+    if not len(chosen):  # of no patches MKL makes no Fourier transform
+        return [], []
     curves = ring_correlation_curves(patches[chosen], originals[chosen])
     corners = [(n // across * side, n % across * side) for n in chosen.tolist()]
     return corners, first_crossings(curves, settings.level).tolist()

@@ -9,6 +9,7 @@ from monai_ldmsr.networks.interface import SliceNetwork
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
+from monai_ldmsr.networks.plane_mean import PlaneMean, load_plane_mean
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
 from monai_ldmsr.networks.weights import load_initial_weights, load_weights, save_weights
@@ -21,6 +22,7 @@ __all__ = [
     "LatentCodec",
     "LatentGenerator",
     "PixelDecoder",
+    "PlaneMean",
     "Prediction",
     "SRResNetGenerator",
     "SliceNetwork",
@@ -29,6 +31,7 @@ __all__ = [
     "import_generative",
     "load_initial_weights",
     "load_into_generative",
+    "load_plane_mean",
     "load_weights",
     "save_weights",
     "upsample_bicubic",

@@ -91,9 +91,8 @@ class EstimatingNetwork(SliceNetwork, Protocol):
 class PlaneNetwork(SliceNetwork, Protocol):
     """A slice network that also super-resolves planes across slices, which lie at places of their own."""
 
-    @property
-    def plane_detail(self) -> float:
-        """Dial of such planes, from the mean (0) to a sample (1), for the report."""
+    def describe_planes(self) -> Mapping[str, Any]:
+        """What a report and a DICOM header say of such planes beside :meth:`describe`: what changes them, by name."""
 
     def refine(
         self,
@@ -104,6 +103,7 @@ class PlaneNetwork(SliceNetwork, Protocol):
         places_mm: Sequence[float] | None = None,
         operator: str = "area",
         strength: float = 1.0,
+        width: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Super-resolve what was interpolated to the grid of the result already.
 
@@ -115,6 +115,7 @@ class PlaneNetwork(SliceNetwork, Protocol):
             places_mm: how far each plane is from the first one of its volume.
             operator: how the planes are assumed to have been degraded, one of ``operators.OPERATORS``.
             strength: the dial from mean to sample is multiplied by it.
+            width: full width of the slice profile (at half height of a Gaussian) in distances of slices.
 
         Returns:
             The planes, and their expected absolute errors in model range, both (B, 1, H, W).

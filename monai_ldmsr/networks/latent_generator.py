@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from monai_ldmsr.networks.conditional_unet import ConditionalUNet
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
+from monai_ldmsr.networks.plane_mean import PlaneMean
 from monai_ldmsr.samplers import LatentSampler, posterior_mean
 
 __all__ = ["LatentGenerator", "Prediction"]
@@ -73,6 +76,7 @@ class LatentGenerator(nn.Module):
         latent_noise: Tensor | None = None,
         pixel_noise: Tensor | None = None,
         with_mean: bool = True,
+        planes: tuple[PlaneMean, Tensor] | None = None,
     ) -> Prediction:
         """Predict.
 
@@ -83,26 +87,31 @@ class LatentGenerator(nn.Module):
             latent_noise: (B, Z, H/block, W/block) standard normal; likewise.
             pixel_noise: (B, 1, H, W) standard normal; likewise.
             with_mean: whether the mean is decoded; without it a sample takes a quarter less time.
+            planes: what makes the mean where slices are planes across a stack, and the width (B,) of the slice profile.
         """
         with torch.no_grad():
             condition = self.codec.encode(image)
 
-        def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-            predicted: Tensor = self.denoiser(state, condition, timesteps, degradation)
-            return predicted
+        def velocity(denoiser: Callable[..., Tensor], state: Tensor, timesteps: Tensor) -> Tensor:
+            return denoiser(state, condition, timesteps, degradation)
 
         def decode(residual: Tensor) -> Tensor:
             return self.codec.decode(condition + residual * self.codec.residual_std[:, None, None])
 
-        expected = posterior_mean(velocity, condition)
+        denoise: Callable[..., Tensor] = self.denoiser
+        decode_mean: Callable[..., Tensor] = self.mean_decoder
+        if planes is not None:
+            denoise = partial(planes[0].velocity, self.denoiser)
+            decode_mean = partial(planes[0].decode, width=planes[1])
+        expected = posterior_mean(partial(velocity, denoise), condition)
         mean: Tensor | None = None
         log_scale: Tensor | None = None
         if with_mean:
-            both = self.mean_decoder(decode(expected), image, degradation)
+            both = decode_mean(decode(expected), image, degradation)
             mean, log_scale = both[:, :1], both[:, 1:].clamp(*_LOG_SCALE)
         if sampler is None or latent_noise is None or pixel_noise is None:
             return Prediction(mean, log_scale, None)
         # What makes the sample sharp shall not bend the mean.
-        drawn = sampler(velocity, expected.detach(), latent_noise)
+        drawn = sampler(partial(velocity, self.denoiser), expected.detach(), latent_noise)
         sample = self.sample_decoder(decode(drawn), image, degradation, pixel_noise)
         return Prediction(mean, log_scale, sample)

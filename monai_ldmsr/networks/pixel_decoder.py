@@ -29,6 +29,7 @@ class PixelDecoder(nn.Module):
         num_blocks: residual blocks of two 3x3 convolutions each.
         out_channels: first the slice; a second one for a further figure a pixel.
         noise: whether :meth:`forward` takes noise.
+        conditions: how many numbers describe the degradation.
 
     Example:
         >>> decoder = PixelDecoder(8, 1, noise=True)
@@ -37,10 +38,17 @@ class PixelDecoder(nn.Module):
         torch.Size([2, 1, 8, 12])
     """
 
-    def __init__(self, channels: int = 48, num_blocks: int = 3, out_channels: int = 1, noise: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int = 48,
+        num_blocks: int = 3,
+        out_channels: int = 1,
+        noise: bool = False,
+        conditions: int = CONDITIONS,
+    ) -> None:
         super().__init__()
         self.head = nn.Conv2d(2 * _FOLD**2, channels, 3, padding=1)
-        self.degradation = nn.Linear(CONDITIONS, channels)
+        self.degradation = nn.Linear(conditions, channels)
         self.body = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
@@ -66,7 +74,7 @@ class PixelDecoder(nn.Module):
         Args:
             decoded: (B, 1, H, W) the codec's reconstruction, in model range; H and W even.
             image: (B, 1, H, W) low-resolution slice on the target grid.
-            degradation: (B, CONDITIONS) of ``describe_degradation``.
+            degradation: (B, conditions), those of ``describe_degradation`` first.
             noise: (B, 1, H, W) standard normal; only for decoders that take it.
 
         Returns:

@@ -18,6 +18,7 @@ from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
 from monai_ldmsr.networks.interface import SliceModule
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
+from monai_ldmsr.networks.plane_mean import PlaneMean
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.operators import operator_place
@@ -65,6 +66,7 @@ class SuperResolver(SliceModule):
         margin: pixels of padding on each side at least, on the target grid.
         correlation_mm: slices that are twice as far apart have independent noise; ``inf``: all have the same.
         slice_detail: dial of planes across slices, from which new ones are made, where ``detail`` is None.
+        planes: what makes the mean of such planes; None takes what makes that of slices.
 
     Attributes:
         takes_places: calls may say where slices lie.
@@ -87,6 +89,7 @@ class SuperResolver(SliceModule):
         margin: int = 16,
         correlation_mm: float = 2.0,
         slice_detail: float = 0.0,
+        planes: PlaneMean | None = None,
     ) -> None:
         super().__init__()
         self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
@@ -95,6 +98,7 @@ class SuperResolver(SliceModule):
         self._operator_place = operator_place(operator)
         self.operator = operator
         self.generator = generator
+        self.planes = planes
         self.sampler = AnchoredFlow() if sampler is None else sampler
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
         dials = (default_detail or {}).items()
@@ -167,9 +171,14 @@ class SuperResolver(SliceModule):
         prediction = self.predict(slices, noise, True, with_sample, places_mm)
         return [_at_dial(prediction, detail if self._evaluations(detail) > 1 else 0.0) for detail in details]
 
+    def describe_planes(self) -> dict[str, Any]:
+        """Dial of planes, and which weights made them, see ``PlaneNetwork``."""
+        sha256 = self.planes.sha256 if self.planes else ""
+        return {"slice_detail": self._dial_of_planes, **({"plane_weights": sha256[:12]} if sha256 else {})}
+
     @property
-    def plane_detail(self) -> float:
-        """Dial of planes across slices: that which was given for all modalities, else that of planes."""
+    def _dial_of_planes(self) -> float:
+        """That which was given for all modalities, else that of planes."""
         return self._plane_detail if self._detail is None else self._detail
 
     def refine(
@@ -181,20 +190,24 @@ class SuperResolver(SliceModule):
         places_mm: Sequence[float] | None = None,
         operator: str = "area",
         strength: float = 1.0,
+        width: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Planes and their expected errors, see ``PlaneNetwork``."""
-        detail = self.plane_detail
+        detail = self._dial_of_planes
         with_sample = self._evaluations(detail) > 1
         self.check(interpolated, noise, with_sample)
         least = tuple(min(factor, MAX_FACTOR) for factor in factors)
         degradation = self._degradation(interpolated, noise, least, operator_place(operator))
-        prediction = self._predict(interpolated, degradation, True, with_sample, places_mm)
+        planes = None
+        if self.planes is not None and factors[0] == 1.0:
+            planes = self.planes, interpolated.new_full((len(interpolated),), width)
+        prediction = self._predict(interpolated, degradation, True, with_sample, places_mm, planes)
         return _at_dial(prediction, strength * detail if with_sample else 0.0)
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
         known = self._known_noise(noise)
-        detail = self.plane_detail if self.factors == Factors(1, 1) else self._dial(modality)
+        detail = self._dial_of_planes if self.factors == Factors(1, 1) else self._dial(modality)
         return {
             **self.sampler.describe(),
             "correlation_mm": self.correlation_mm,
@@ -225,6 +238,7 @@ class SuperResolver(SliceModule):
         with_mean: bool,
         with_sample: bool,
         places_mm: Sequence[float] | None,
+        planes: tuple[PlaneMean, Tensor] | None = None,
     ) -> Prediction:
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
@@ -232,7 +246,7 @@ class SuperResolver(SliceModule):
         drawn = (
             (self.sampler, *self._draw(padded, places_mm or [0.0] * len(padded))) if with_sample else (None, None, None)
         )
-        prediction = self.generator(padded, degradation, *drawn, with_mean)
+        prediction = self.generator(padded, degradation, *drawn, with_mean, planes)
         inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
         return Prediction(mean, log_scale, sample)

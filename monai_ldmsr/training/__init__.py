@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, StudentObjective
+from monai_ldmsr.training.adversarial import AdversarialStep, BaselineObjective, PlaneObjective, StudentObjective
 from monai_ldmsr.training.budget import TimeBudget
 from monai_ldmsr.training.checkpoints import SafeCheckpoints, check_disk_space, load_start, resume_training
 from monai_ldmsr.training.gate import check_codec
@@ -23,6 +23,7 @@ __all__ = [
     "CodecObjective",
     "FlowObjective",
     "PatchRecipe",
+    "PlaneObjective",
     "RandomPatches",
     "SafeCheckpoints",
     "StudentObjective",

@@ -13,12 +13,13 @@ from torch.optim import Optimizer
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.losses import GeneratorLoss, PartialPrediction
 from monai_ldmsr.networks import LatentGenerator, SRResNetGenerator, describe_degradation
+from monai_ldmsr.networks.plane_mean import PlaneMean
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 from monai_ldmsr.training.intensities import PatchIntensities
 from monai_ldmsr.training.recording import RecordedSteps, make_plain, make_recordable
 
-__all__ = ["AdversarialStep", "BaselineObjective", "StudentObjective"]
+__all__ = ["AdversarialStep", "BaselineObjective", "PlaneObjective", "StudentObjective"]
 
 #: Longest gradient of the generator.
 _MAX_NORM = 1.0
@@ -50,6 +51,27 @@ class StudentObjective(nn.Module):
         assert found.sample is not None
         both = torch.cat([found.mean, found.sample], dim=1)
         return PartialPrediction(projected(found.mean, batch), found.log_scale, projected(found.sample, batch), both)
+
+
+class PlaneObjective(nn.Module):
+    """Mean and expected error of planes across thick slices; what slices have as well stays as it is.
+
+    They are not made to agree with the source: in use that happens after two sets of planes have been averaged.
+
+    Args:
+        generator: the trained networks, which are not trained on.
+        planes: what planes have of their own.
+    """
+
+    def __init__(self, generator: LatentGenerator, planes: PlaneMean) -> None:
+        super().__init__()
+        self.generator = generator.requires_grad_(False)
+        self.planes = planes
+
+    def forward(self, batch: Batch) -> PartialPrediction:
+        """Predict for a batch of :class:`~monai_ldmsr.training.RandomPatches`."""
+        found = self.generator(batch["image"], _degradation(batch), planes=(self.planes, batch["width"]))
+        return PartialPrediction(found.mean, found.log_scale)
 
 
 class BaselineObjective(nn.Module):

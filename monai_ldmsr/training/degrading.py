@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from monai_ldmsr.degradation import matrix_on, smooth_inverse_matrix
+from monai_ldmsr.networks.plane_mean import PROFILE_WIDTHS
 from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.operators import OPERATORS, operator_matrix, operator_place
 from monai_ldmsr.training.slice_store import DrawnPatches
 
-__all__ = ["PatchDegradation", "draw_noise", "vary_sharpness"]
+__all__ = ["PatchDegradation", "draw_noise", "slice_profiles", "vary_sharpness"]
 
 #: Width of the Gaussian point spread function in low-resolution pixels, least and greatest.
 _GAUSSIAN_SIGMA = (0.3, 0.55)
@@ -28,6 +31,12 @@ _RICIAN = 0.6
 #: How much of its finest structure a patch loses or gains at most, as by a smoother or sharper kernel.
 _SHARPNESS = (-0.4, 0.5)
 
+#: Share of slice profiles that are Gaussian, as of a selective pulse; the others are boxes.
+_GAUSSIAN_PROFILES = 0.4
+
+#: Width at half height of a Gaussian of standard deviation 1.
+_FWHM = 2 * math.sqrt(2 * math.log(2))
+
 
 class PatchDegradation:
     """Operators of a batch, one for each patch, between one fine and one coarse grid.
@@ -37,10 +46,19 @@ class PatchDegradation:
         rows: (B, h, S) matrices of the rows.
         columns: (B, w, S) matrices of the columns.
         back: smooth inverses (S, h) and (S, w) of the area operator, which keep what they are given.
+        width: (B,) of the profile along columns in their distance, see :meth:`draw_slices`; None is 1.
     """
 
-    def __init__(self, operator: Tensor, rows: Tensor, columns: Tensor, back: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self,
+        operator: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        back: tuple[Tensor, Tensor],
+        width: Tensor | None = None,
+    ) -> None:
         self.operator = operator
+        self.width = torch.ones_like(rows[:, 0, 0]) if width is None else width
         self._rows, self._columns = rows, columns
         self._back = back
 
@@ -59,8 +77,20 @@ class PatchDegradation:
         least, most = _GAUSSIAN_SIGMA
         sigma = least + (most - least) * torch.rand(count, generator=generator, device=device)
         matrices = [_matrices(operator, sigma, size, n) for n in coarse]
-        back = tuple(matrix_on(device, torch.float32, smooth_inverse_matrix, "area", size, n) for n in coarse)
-        return cls(operator, matrices[0], matrices[1], (back[0], back[1]))
+        return cls(operator, matrices[0], matrices[1], _back(size, coarse, device))
+
+    @classmethod
+    def draw_slices(cls, count: int, size: int, coarse: int, generator: torch.Generator) -> PatchDegradation:
+        """Slice profiles along the columns, each of a width of its own; rows stay as they are."""
+        device = generator.device
+        draw = torch.rand((2, count), generator=generator, device=device)
+        least, most = PROFILE_WIDTHS
+        width = least + (most - least) * draw[0]
+        gaussian = draw[1] < _GAUSSIAN_PROFILES
+        operator = torch.where(gaussian, operator_place("gaussian"), operator_place("area"))
+        rows = torch.eye(size, device=device).expand(count, size, size)
+        columns = slice_profiles(width, gaussian, size, coarse)
+        return cls(operator, rows, columns, _back(size, (size, coarse), device), width)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Degrade (B, 1, S, S) to (B, 1, h, w)."""
@@ -70,6 +100,33 @@ class PatchDegradation:
         """(B, 1, h, w) to (B, 1, S, S), smooth, and with the same means over blocks."""
         rows, columns = self._back
         return rows @ image @ columns.T
+
+
+def slice_profiles(width: Tensor, gaussian: Tensor, fine: int, coarse: int) -> Tensor:
+    """What slices average along a stack of finer ones, as ``SlicePlan.averaging`` between the stack's outer faces.
+
+    Args:
+        width: (B,) full width of a box, or width at half height of a Gaussian, in distances of two slices.
+        gaussian: (B,) whether it is a Gaussian.
+        fine: number of finer slices.
+        coarse: number of slices.
+
+    Returns:
+        (B, coarse, fine), rows with the sum 1.
+    """
+    half = width[:, None, None] / 2
+    fines, coarses = (torch.arange(n, device=width.device) + 0.5 for n in (fine, coarse))
+    distance = fines * (coarse / fine) - coarses[:, None]
+    before, behind = distance - coarse / fine / 2, distance + coarse / fine / 2
+    box = (torch.minimum(behind, half) - torch.maximum(before, -half)).clamp(min=0.0)
+    scale = 2 * half / _FWHM * math.sqrt(2)
+    weight = torch.where(gaussian[:, None, None], torch.erf(behind / scale) - torch.erf(before / scale), box)
+    return weight / weight.sum(dim=-1, keepdim=True)
+
+
+def _back(size: int, coarse: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    rows, columns = (matrix_on(device, torch.float32, smooth_inverse_matrix, "area", size, n) for n in coarse)
+    return rows, columns
 
 
 def _matrices(operator: Tensor, sigma: Tensor, fine: int, coarse: int) -> Tensor:

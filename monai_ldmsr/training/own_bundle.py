@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_ldmsr.bundle_folder import CALIBRATION_FILE, RANGE_FILE
+from monai_ldmsr.bundle_folder import CALIBRATION_FILE, PLANES_FILE, RANGE_FILE
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.storage import file_sha256, output_errors, replace_text, replaced_files
 
@@ -96,7 +96,7 @@ class OwnBundle:
             self._write_metadata({**self._metadata(self.source), **self._own(hashes, earlier), **hashes})
             if earlier.get("weights_sha256") != hashes.get("weights_sha256"):
                 # What was promised of other weights does not hold for these.
-                for name in (CALIBRATION_FILE, RANGE_FILE):
+                for name in (CALIBRATION_FILE, RANGE_FILE, PLANES_FILE):
                     (self.target / "models" / name).unlink(missing_ok=True)
             replace_text(
                 self.target / "docs" / "data_license.txt", f"Licence and origin of the training data: {_UNKNOWN}.\n"
@@ -142,6 +142,7 @@ class OwnBundle:
             "copyright": f"weights: {_UNKNOWN}; configs: Copyright (c) monai_ldmsr authors",
             "data_source": f"volumes of the user who ran ldmsr train; licence: {_UNKNOWN}",
             "eval_metrics": {},
+            "planes_sha256": None,  # of a planes.pt that its user may add
         }
 
     def _write_metadata(self, meta: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import IterableDataset
 
-from monai_ldmsr.choices import FACTORS
+from monai_ldmsr.choices import FACTORS, MAX_SLICE_FACTOR
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR
 from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
@@ -31,6 +31,10 @@ _ON_CPU, _GREATEST = 8, 192
 #: Bytes that a patch of the smaller side takes in training, measured with two networks and a critic in bfloat16; and
 #: how much of the free memory is taken.
 _BYTES_A_PATCH, _SHARE = 130e6, 0.7
+
+
+#: How many times finer planes across thick slices become, least and greatest.
+_SLICE_FACTORS = (1.25, MAX_SLICE_FACTOR)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class PatchRecipe:
         sharpness: share of patches whose original is made sharper or smoother, as by another kernel.
         other_factors: so many pairs of factors besides the whole ones, for each side of patches; None for any. Few are
             faster on CUDA, where each shape of batches is recorded.
+        slice_batches: columns alone are degraded, by a slice profile of a width of its own for each patch and a factor
+            from 1.25 to 8, half of them whole: planes across thick slices.
     """
 
     whole_batches: float = 0.75
@@ -66,6 +72,7 @@ class PatchRecipe:
     noise_over_original: tuple[float, float] = (1.5, 4.0)
     sharpness: float = 0.3
     other_factors: int | None = None
+    slice_batches: float = 0.0
 
 
 class RandomPatches(IterableDataset[dict[str, Tensor]]):
@@ -83,7 +90,8 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         ``image`` (B, 1, S, S): the degraded patch in model range, interpolated back (bicubic); ``low``
         (B, 1, S/rows, S/columns): the same on its own grid; ``label`` (B, 1, S, S): the original in model range;
         ``factor`` (B, 2); ``operator`` (B,): places in ``operators.OPERATORS``; ``noise`` (B,): of ``low``, grey
-        levels; ``knots`` (B, 2, K): see ``PatchIntensities``.
+        levels; ``width`` (B,): of the slice profile along columns, in their distance; ``knots`` (B, 2, K): see
+        ``PatchIntensities``.
     """
 
     def __init__(
@@ -119,9 +127,13 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         chosen = torch.rand((count, 1, 1, 1), generator=self.generator, device=high.device) < self.recipe.sharpness
         high = torch.where(chosen, sharper, high)
 
-        coarse = self._coarse_sizes(size)
-        factors = high.new_tensor([[size / n for n in coarse]]).expand(count, 2)
-        degradation = PatchDegradation.draw(count, size, coarse, self.recipe.area, self.generator)
+        if self.recipe.slice_batches and self.random.random() < self.recipe.slice_batches:
+            coarse = (size, self._slices_of(size))
+            degradation = PatchDegradation.draw_slices(count, size, coarse[1], self.generator)
+        else:
+            coarse = self._coarse_sizes(size)
+            degradation = PatchDegradation.draw(count, size, coarse, self.recipe.area, self.generator)
+        factors = high.new_tensor([[min(size / n, MAX_FACTOR) for n in coarse]]).expand(count, 2)
         low = degradation(high)
         level = patches.noise_at(reduction * size / math.sqrt(coarse[0] * coarse[1]))
         if noisy:
@@ -140,6 +152,7 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
             "factor": factors,
             "operator": degradation.operator,
             "noise": level * jitter,
+            "width": degradation.width,
             "knots": patches.intensities.knots,
         }
 
@@ -154,6 +167,11 @@ class RandomPatches(IterableDataset[dict[str, Tensor]]):
         if size not in self._others:
             self._others[size] = [self._other_sizes(size) for _ in range(self.recipe.other_factors)]
         return self._others[size][self.random.integers(len(self._others[size]))]
+
+    def _slices_of(self, size: int) -> int:
+        least, most = _SLICE_FACTORS
+        factor = float(np.exp(self.random.uniform(math.log(least), math.log(most))))
+        return round(size / (factor if self.random.random() < 0.5 else max(2, round(factor))))
 
     def _other_sizes(self, size: int) -> tuple[int, int]:
         # Log-uniform, each axis for itself; one of them often keeps its resolution, as across thick slices.

@@ -40,13 +40,16 @@ from monai_ldmsr.transforms.intensity import fit_intensity_map
 class Unchanged(torch.nn.Module):
     """Planes as they were interpolated."""
 
-    factors, plane_detail = Nearest(2).factors, 0.25
+    factors = Nearest(2).factors
 
     def forward(self, slices: torch.Tensor, modality: str | None = None, noise: float | None = None) -> torch.Tensor:
         return torch.nn.functional.interpolate(slices, scale_factor=2)
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         return {"detail": 0.25}
+
+    def describe_planes(self) -> dict[str, Any]:
+        return {"slice_detail": 0.25}
 
     def refine(self, interpolated: torch.Tensor, *about: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return interpolated, torch.zeros_like(interpolated)

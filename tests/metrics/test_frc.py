@@ -105,6 +105,7 @@ def test_air_is_not_eligible() -> None:
     settings = FrcSettings(48, 0.5, -1000.0)
     assert scanned_crossings(as_slice(image), as_slice(image), settings)[0] == [(0, 0)]
     assert scanned_crossings(as_slice(image[:40]), as_slice(image[:40]), settings) == ([], [])
+    assert scanned_crossings(as_slice(image), as_slice(0 * image - 1000), settings) == ([], [])
     patches = torch.zeros(2, 10, 10)
     patches[0, 0] = 2686.0  # a tenth, and not more
     patches[1, :2] = 2686.0

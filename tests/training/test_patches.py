@@ -13,9 +13,11 @@ from torch.nn import functional
 
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.degradation import AreaOperator, DegradationOperator
+from monai_ldmsr.geometry import SlicePlaces
 from monai_ldmsr.networks import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.operators import operator_place
+from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.training import PatchRecipe, RandomPatches
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.intensities import PatchIntensities, knots_of
@@ -57,7 +59,7 @@ def test_the_same_seed_draws_the_same(volumes: list[TrainingVolume]) -> None:
     first, again, other = (RandomPatches(volumes, SIZES, seed=seed) for seed in (3, 3, 4))
     for _ in range(4):
         one, two, three = first.draw(), again.draw(), other.draw()
-        assert set(one) == {"image", "low", "label", "factor", "operator", "noise", "knots"}
+        assert set(one) == {"image", "low", "label", "factor", "operator", "noise", "width", "knots"}
         assert all(torch.equal(one[key], two[key]) for key in one)
         assert not torch.equal(one["label"], three["label"])
 
@@ -295,3 +297,31 @@ def test_noise_of_a_slice_is_known_at_every_reduction() -> None:
     torch.testing.assert_close(between, (noisy.noise_at(1) + noisy.noise_at(2)) / 2)
     small = TrainingVolume("v", "CT", "s", (functional.pad(torch.randn(20, 20), (2, 2)).numpy(),), CT, False)
     assert bool(SliceStore([small]).draw(16, 4, torch.Generator()).noise.isfinite().all())
+
+
+def test_patches_of_planes_across_slices(volumes: list[TrainingVolume]) -> None:
+    """Rows stay as they are; columns are averaged by a profile whose width is told."""
+    source = patches(volumes, {"slice_batches": 1.0}, seed=5)
+    factors, widths = set(), []
+    for _ in range(30):
+        batch = source.draw()
+        rows, columns = batch["low"].shape[-2:]
+        assert rows == 96
+        factors.add(96 / columns)
+        widths.extend(batch["width"].tolist())
+        assert torch.equal(batch["factor"], torch.tensor([[1.0, min(96 / columns, 6.0)]]).expand(8, 2))
+        low, high = (PatchIntensities(batch["knots"]).inverse(batch[key]) for key in ("low", "label"))
+        for n, (name, width) in enumerate(zip(batch["operator"], batch["width"], strict=True)):
+            profile = "box" if name == operator_place("area") else "gaussian"
+            places = SlicePlaces.between_faces(columns, 96 / columns)
+            averaging = SlicePlan(columns, places, 1.0, float(width), profile).averaging
+            expected = high[n, 0] @ torch.from_numpy(averaging).float().T
+            assert torch.allclose(low[n, 0], expected, atol=2e-3 * float(high.abs().max()))
+        assert batch["image"].shape == batch["label"].shape
+    assert min(factors) < 2
+    assert max(factors) > 6
+    assert any(factor == int(factor) for factor in factors)
+    assert any(factor != int(factor) for factor in factors)
+    assert 0.5 <= min(widths) < 0.6
+    assert 1.2 < max(widths) <= 1.3
+    assert {operator_place("area"), operator_place("gaussian")} >= set(batch["operator"].tolist())

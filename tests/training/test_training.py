@@ -18,7 +18,7 @@ from volume_files import textured, write_manifest
 
 from monai_ldmsr.errors import TrainingError
 from monai_ldmsr.metrics.latent import high_frequency_share
-from monai_ldmsr.networks import SRResNetGenerator, load_weights, save_weights
+from monai_ldmsr.networks import SRResNetGenerator, load_plane_mean, load_weights, save_weights
 from monai_ldmsr.storage import file_sha256
 from monai_ldmsr.training import TimeBudget, check_codec
 
@@ -38,11 +38,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.parent, **settings: object) -> None:
+def run_config(name: str, data: Path, output: Path, bundle: Path = CONFIGS.parent, **settings: Any) -> None:
     """As the model zoo checks a workflow: all that MONAI asks of a training is there, and it runs."""
     workflow = ConfigWorkflow(
         workflow_type="train",
-        config_file=[str(bundle / "configs" / f"{part}.yaml") for part in ("inference", name)],
+        config_file=[str(bundle / "configs" / f"{part}.yaml") for part in ("inference", *name.split("+"))],
         meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=False,
         dataset_dir=str(data),
@@ -106,6 +106,23 @@ def test_adversarial_stage_packs_into_the_bundle(trained: Path, data: Path, tmp_
     codec = torch.load(trained / "codec.pt", weights_only=True)
     for key, value in generator.codec.state_dict().items():  # averaging the weights over time rounds them
         torch.testing.assert_close(codec[key], value, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_planes_across_slices_are_trained_beside_the_bundles_weights(data: Path, tmp_path: Path) -> None:
+    name, small = "train_adversarial+train_planes", {"sizes": [[96, 2]], "checkpoint_s": 0}
+    run_config(name, data, tmp_path, budget_s=3, **small)
+    (checkpoint,) = tmp_path.glob("planes_checkpoint_iteration=*.pt")
+    used_s = torch.load(checkpoint, weights_only=True)["budget"]["used_s"]
+    assert used_s > 0
+    run_config(name, data, tmp_path, budget_s=used_s + 2, checkpoint=str(checkpoint.rename(tmp_path / "a.pt")), **small)
+    planes = built("planes")
+    fresh = {key: value.clone() for key, value in planes.state_dict().items()}
+    loaded = load_plane_mean(planes, tmp_path / "planes.pt", file_sha256(CONFIGS.parent / "models" / "model.pt"))
+    assert loaded is planes, "it belongs to the bundle's weights"
+    denoiser = built("denoiser").state_dict()
+    assert {key.removeprefix("own.").replace("/", ".") for key in fresh if key.startswith("own.")} < set(denoiser)
+    assert 2e6 < (tmp_path / "planes.pt").stat().st_size < 5.6e6
 
 
 @pytest.mark.slow
