@@ -43,12 +43,14 @@ def nearest_bundle(parent: Path) -> Path:
     parts["network_def"]["_target_"] = "odd_run.NearestNeighbour"
     parts["range_check"] = None
     parts["loaded_sha256"] = "@_meta_::weights_sha256"
+    parts["loaded_planes"] = None
     unused = (
         "latent_channels",
         "denoiser_channels",
         "denoiser_blocks",
         "codec",
         "denoiser",
+        "planes",
         "weights",
         "training_range",
     )

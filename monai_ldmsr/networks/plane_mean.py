@@ -30,13 +30,13 @@ class PlaneMean(nn.Module):
     are along the stack: each row crosses all slices. The decoder knows how wide the slice profile is.
 
     Args:
-        denoiser: that of slices; what planes have of their own begins as its.
-        channels: of the decoder, see ``PixelDecoder``.
+        denoiser: denoiser of slices; what planes have of their own begins as its.
+        channels: channels of the decoder, see ``PixelDecoder``.
         num_blocks: likewise.
 
     Attributes:
         beside: (32,) sha256 of the generator's weights that it was trained with.
-        sha256: of the file that it was loaded from; empty before.
+        sha256: hash of the file that it was loaded from; empty before.
     """
 
     beside: Tensor
@@ -79,7 +79,7 @@ class PlaneMean(nn.Module):
         Args:
             denoiser: the trained denoiser.
             decoder: the trained decoder of the mean; of as many channels, and fewer blocks.
-            weights_sha256: of the weights that both belong to.
+            weights_sha256: hash of the weights that both belong to.
         """
         self.beside.copy_(torch.tensor(list(bytes.fromhex(weights_sha256)), dtype=torch.uint8))
         with torch.no_grad():

@@ -144,7 +144,7 @@ def test_other_weights_give_other_uids(source: Path, first: Path, tmp_path: Path
     name = next(key for key, value in state.items() if value.is_floating_point() and value.ndim == 4)
     state[name][0, 0, 0, 0] *= 1.01
     torch.save(state, weights)
-    for name in ("calibration.json", "training_range.json"):  # of other weights
+    for name in ("calibration.json", "training_range.json", "planes.pt"):  # of other weights
         (bundle / "models" / name).unlink()
     metadata = bundle / "configs" / "metadata.json"
     metadata.write_text(metadata.read_text().replace(before, file_sha256(weights)))
