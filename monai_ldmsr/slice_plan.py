@@ -15,7 +15,7 @@ from monai_ldmsr.errors import ReasonCode, SettingsError, SourceError
 from monai_ldmsr.geometry import Factors, ResultGrid, SlicePlaces, VolumeGeometry
 from monai_ldmsr.number_settings import real_number, yes_or_no
 
-__all__ = ["SlicePlan", "SliceTarget"]
+__all__ = ["FWHM", "SlicePlan", "SliceTarget"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _FACTORS = ("factor_slices", MIN_SLICE_FACTOR, MAX_SLICE_FACTOR)
 _ROUNDING = 1e-3
 
 #: Width at half height of a Gaussian of standard deviation 1.
-_FWHM = 2 * math.sqrt(2 * math.log(2))
+FWHM = 2 * math.sqrt(2 * math.log(2))
 
 #: Of bicubic interpolation, as everywhere in this package.
 _CUBIC_A = -0.75
@@ -89,7 +89,7 @@ class SlicePlan:
         if self.profile == "box":
             weight = np.clip(np.minimum(ends[1], half) - np.maximum(ends[0], -half), 0, None)
         else:
-            scale = 2 * half / _FWHM * math.sqrt(2)
+            scale = 2 * half / FWHM * math.sqrt(2)
             erf = np.vectorize(math.erf, otypes=[np.float64])
             weight = erf(ends[1] / scale) - erf(ends[0] / scale)
         return np.asarray(weight / weight.sum(axis=1, keepdims=True))

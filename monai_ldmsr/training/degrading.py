@@ -12,6 +12,7 @@ from monai_ldmsr.degradation import matrix_on, smooth_inverse_matrix
 from monai_ldmsr.networks.plane_mean import PROFILE_WIDTHS
 from monai_ldmsr.noise_level import GREY_LEVELS
 from monai_ldmsr.operators import OPERATORS, operator_matrix, operator_place
+from monai_ldmsr.slice_plan import FWHM
 from monai_ldmsr.training.slice_store import DrawnPatches
 
 __all__ = ["PatchDegradation", "draw_noise", "slice_profiles", "vary_sharpness"]
@@ -33,9 +34,6 @@ _SHARPNESS = (-0.4, 0.5)
 
 #: Share of slice profiles that are Gaussian, as of a selective pulse; the others are boxes.
 _GAUSSIAN_PROFILES = 0.4
-
-#: Width at half height of a Gaussian of standard deviation 1.
-_FWHM = 2 * math.sqrt(2 * math.log(2))
 
 
 class PatchDegradation:
@@ -119,7 +117,7 @@ def slice_profiles(width: Tensor, gaussian: Tensor, fine: int, coarse: int) -> T
     distance = fines * (coarse / fine) - coarses[:, None]
     before, behind = distance - coarse / fine / 2, distance + coarse / fine / 2
     box = (torch.minimum(behind, half) - torch.maximum(before, -half)).clamp(min=0.0)
-    scale = 2 * half / _FWHM * math.sqrt(2)
+    scale = 2 * half / FWHM * math.sqrt(2)
     weight = torch.where(gaussian[:, None, None], torch.erf(behind / scale) - torch.erf(before / scale), box)
     return weight / weight.sum(dim=-1, keepdim=True)
 
