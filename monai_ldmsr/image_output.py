@@ -50,12 +50,14 @@ class BundleModel:
         version: the bundle's version.
         weights_sha256: hash of the weights' file that was loaded.
         method: how a result was made, for DICOM headers.
+        planes_sha256: hash of the weights of planes across slices; empty where there are none.
     """
 
     name: str
     version: str
     weights_sha256: str
     method: str = METHOD
+    planes_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -218,9 +218,10 @@ def load_super_resolver(
     workflow = open_workflow(folder, **chosen)
     with unwrapped():
         sha256 = workflow.parser.get_parsed_content("loaded_sha256")
+        planes = workflow.parser.get_parsed_content("planes_sha256", default="")
         network: SliceNetwork = workflow.network_def
     info = bundle_info(folder)
-    return on_device(network, "cpu"), BundleModel(info.name, info.version, sha256)
+    return on_device(network, "cpu"), BundleModel(info.name, info.version, sha256, planes_sha256=planes)
 
 
 def load_network(bundle: str | Path = DEFAULT_BUNDLE, weights: str = "model", **settings: Any) -> SliceNetwork:

@@ -43,7 +43,8 @@ def nearest_bundle(parent: Path) -> Path:
     parts["network_def"]["_target_"] = "odd_run.NearestNeighbour"
     parts["range_check"] = None
     parts["loaded_sha256"] = "@_meta_::weights_sha256"
-    parts["loaded_planes"] = None
+    parts["network_def"]["planes"] = None
+    parts["planes_sha256"] = ""
     unused = (
         "latent_channels",
         "denoiser_channels",

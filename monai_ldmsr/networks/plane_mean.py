@@ -36,7 +36,7 @@ class PlaneMean(nn.Module):
 
     Attributes:
         beside: (32,) sha256 of the generator's weights that it was trained with.
-        sha256: hash of the file that it was loaded from; empty before.
+        sha256: hash of the file that it was loaded from; empty before, while it is not used.
     """
 
     beside: Tensor
@@ -107,10 +107,8 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def load_plane_mean(
-    planes: PlaneMean, path: str | Path, weights_sha256: str, sha256: str | None = None
-) -> PlaneMean | None:
-    """Load what belongs to a bundle's weights; None where the bundle has none for planes.
+def load_plane_mean(planes: PlaneMean, path: str | Path, weights_sha256: str, sha256: str | None = None) -> str:
+    """Load what belongs to a bundle's weights.
 
     Args:
         planes: changed in place.
@@ -118,16 +116,20 @@ def load_plane_mean(
         weights_sha256: hash of the weights that it must have been trained with; empty where none were loaded.
         sha256: the expected hash of the file; not checked when None.
 
+    Returns:
+        The file's sha256; empty where the bundle has none for planes.
+
     Raises:
         WeightsError: it is altered or damaged, or was trained with other weights.
     """
     if not weights_sha256 or not Path(path).is_file():
-        return None
-    planes.sha256 = load_weights(planes, path, sha256)
+        return ""
+    found = load_weights(planes, path, sha256)
     beside = bytes(planes.beside.tolist()).hex()
     if beside != weights_sha256:
         raise WeightsError(
             f"The bundle's {Path(path).name} was trained with weights {beside[:12]}, but the bundle has "
             f"{weights_sha256[:12]}. Train it again, or remove the file: then new slices are made as slices are."
         )
-    return planes
+    planes.sha256 = found
+    return found

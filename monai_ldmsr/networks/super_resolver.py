@@ -66,7 +66,8 @@ class SuperResolver(SliceModule):
         margin: pixels of padding on each side at least, on the target grid.
         correlation_mm: slices that are twice as far apart have independent noise; ``inf``: all have the same.
         slice_detail: dial of planes across slices, from which new ones are made, where ``detail`` is None.
-        planes: what makes the mean of such planes; None takes what makes that of slices.
+        planes: what makes the mean of such planes, once it is loaded; before, and where it is None, what makes that of
+            slices.
 
     Attributes:
         takes_places: calls may say where slices lie.
@@ -199,7 +200,7 @@ class SuperResolver(SliceModule):
         least = tuple(min(factor, MAX_FACTOR) for factor in factors)
         degradation = self._degradation(interpolated, noise, least, operator_place(operator))
         planes = None
-        if self.planes is not None and factors[0] == 1.0:
+        if self.planes is not None and self.planes.sha256 and factors[0] == 1.0:
             planes = self.planes, interpolated.new_full((len(interpolated),), width)
         prediction = self._predict(interpolated, degradation, True, with_sample, places_mm, planes)
         return _at_dial(prediction, strength * detail if with_sample else 0.0)

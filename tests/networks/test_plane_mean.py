@@ -23,6 +23,7 @@ def started(generator: LatentGenerator, more_blocks: int = 1) -> PlaneMean:
     decoder = generator.mean_decoder
     planes = PlaneMean(generator.denoiser, decoder.head.out_channels, len(decoder.body) + more_blocks)
     planes.start_from(generator.denoiser, decoder, SHA256)
+    planes.sha256 = OTHER  # as if it had been loaded
     return planes
 
 
@@ -80,15 +81,14 @@ def test_each_plane_is_decoded_by_its_own_width() -> None:
 
 def test_it_is_loaded_beside_its_weights_alone(tmp_path: Path) -> None:
     path, generator = tmp_path / "planes.pt", make_generator()
-    assert load_plane_mean(started(generator), path, SHA256) is None, "a bundle may have none"
+    assert load_plane_mean(started(generator), path, SHA256) == "", "a bundle may have none"
     saved = started(generator)
     sha256 = save_weights(saved, path, half=True)
-    loaded = load_plane_mean(started(make_generator(lively=False)), path, SHA256, sha256)
-    assert loaded is not None
-    assert loaded.sha256 == sha256
+    loaded = started(make_generator(lively=False))
+    assert load_plane_mean(loaded, path, SHA256, sha256) == loaded.sha256 == sha256
     for one, other in zip(loaded.parameters(), saved.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-3)
-    assert load_plane_mean(started(generator), path, "") is None, "no weights were loaded"
+    assert load_plane_mean(started(generator), path, "") == "", "no weights were loaded"
     with pytest.raises(WeightsError, match=f"planes.pt was trained with weights {SHA256[:12]}, .* {OTHER[:12]}"):
         load_plane_mean(started(generator), path, OTHER)
     with pytest.raises(WeightsError, match="altered or is incomplete"):
@@ -101,5 +101,16 @@ def test_header_names_the_weights_of_planes() -> None:
     network = make_resolver(detail=0.25, factor=1)
     assert network.describe_planes() == {"slice_detail": 0.25}
     network.planes = started(network.generator)
-    network.planes.sha256 = OTHER
     assert network.describe_planes() == {"slice_detail": 0.25, "plane_weights": OTHER[:12]}
+
+
+def test_what_is_not_loaded_is_not_used() -> None:
+    """As where another program builds the network, and loads the weights of slices alone."""
+    network = make_resolver(detail=0.0)
+    before = refined(network)
+    network.planes = started(network.generator)
+    nn.init.normal_(network.planes.decoder.last.weight, std=0.3)
+    assert not torch.allclose(refined(network), before, atol=1e-3)
+    network.planes.sha256 = ""
+    assert torch.equal(refined(network), before)
+    assert network.describe_planes() == {"slice_detail": 0.0}

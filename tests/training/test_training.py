@@ -118,8 +118,8 @@ def test_planes_across_slices_are_trained_beside_the_bundles_weights(data: Path,
     run_config(name, data, tmp_path, budget_s=used_s + 2, checkpoint=str(checkpoint.rename(tmp_path / "a.pt")), **small)
     planes = built("planes")
     fresh = {key: value.clone() for key, value in planes.state_dict().items()}
-    loaded = load_plane_mean(planes, tmp_path / "planes.pt", file_sha256(CONFIGS.parent / "models" / "model.pt"))
-    assert loaded is planes, "it belongs to the bundle's weights"
+    weights = file_sha256(CONFIGS.parent / "models" / "model.pt")
+    assert load_plane_mean(planes, tmp_path / "planes.pt", weights), "it belongs to the bundle's weights"
     denoiser = built("denoiser").state_dict()
     assert {key.removeprefix("own.").replace("/", ".") for key in fresh if key.startswith("own.")} < set(denoiser)
     assert 2e6 < (tmp_path / "planes.pt").stat().st_size < 5.6e6
