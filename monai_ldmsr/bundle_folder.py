@@ -36,7 +36,7 @@ CALIBRATION_FILE = "calibration.json"
 #: Name of what its weights were trained for, likewise.
 RANGE_FILE = "training_range.json"
 
-#: Name of the decoder of planes across slices, which belongs to its weights.
+#: Name of what planes across slices have of their own beside its weights.
 PLANES_FILE = "planes.pt"
 
 
