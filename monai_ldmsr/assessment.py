@@ -21,7 +21,7 @@ from monai_ldmsr.networks.super_resolver import upsample_bicubic
 from monai_ldmsr.report import Agreement, FlatTissue, MetricSummary, Sharpness, SlicePanel
 from monai_ldmsr.report.figures import Detail, DetailBox, find_edges
 from monai_ldmsr.transforms import IntensityMap
-from monai_ldmsr.transforms.source import plain
+from monai_ldmsr.working_volumes import plain
 
 __all__ = [
     "LEAST_NOISE",

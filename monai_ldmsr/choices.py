@@ -13,6 +13,7 @@ __all__ = [
     "MAX_SLICE_FACTOR",
     "MIN_SLICE_FACTOR",
     "MODALITIES",
+    "PRECISIONS",
     "PROFILES",
     "of_modality",
 ]
@@ -25,6 +26,9 @@ MODALITIES: Final = ("CT", "MR", "PT")
 
 #: Shapes of the profile that an acquired slice averages by: as wide everywhere, or falling off as a Gaussian.
 PROFILES: Final = ("box", "gaussian")
+
+#: Number formats of convolutions; the first is usual.
+PRECISIONS: Final = ("float32", "bfloat16")
 
 #: The least and the most slices that one acquired slice becomes.
 MIN_SLICE_FACTOR: Final = 1.1

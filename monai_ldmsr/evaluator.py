@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from monai.data import Dataset
 from monai.inferers import Inferer
 from torch import Tensor
 
+from monai_ldmsr.allocator import reused_memory
 from monai_ldmsr.case import CaseOutput
 from monai_ldmsr.choices import FORCED
 from monai_ldmsr.image_output import BundleModel, HeaderTexts, moment
@@ -27,7 +28,7 @@ from monai_ldmsr.io import AnySource, DicomSeries, ReadLimits, SkippedItem, Volu
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.discovery import list_files, search
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
-from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
+from monai_ldmsr.io.packed_source import WORK_DIR, PackedSource, remove_unpacked
 from monai_ldmsr.io.source_choice import SourceChoice
 from monai_ldmsr.io.source_size import SourceSize, known_size, source_size
 from monai_ldmsr.needs import MemoryBudget, linear_growth
@@ -40,6 +41,7 @@ from monai_ldmsr.run_progress import CountedNetwork, Progress, RunProgress, RunS
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.slice_plan import SliceTarget
 from monai_ldmsr.source_table import SourceTable, source_rows
+from monai_ldmsr.storage import scratch_files
 from monai_ldmsr.uncertainty import Calibration
 
 __all__ = ["Progress", "RunProgress", "SeriesEvaluator", "SourceDataset"]
@@ -273,7 +275,13 @@ class SeriesEvaluator:
         Raises:
             Exception: whatever keeps it from a result, wrapped by MONAI's transforms perhaps; see :meth:`attempt`.
         """
-        with self.memory.taken(self._size(source), self._factor) if self.memory.n_bytes else nullcontext():
+        with ExitStack() as stack:
+            size = self._size(source) if self.memory.n_bytes else self._size_if_known(source)
+            if size is not None:
+                stack.enter_context(self.memory.taken(size, self._factor))
+                in_files = self.memory.needs_files(size, self._factor)
+                stack.enter_context(scratch_files(output_dir / WORK_DIR if in_files else None))
+                stack.enter_context(reused_memory(self.memory.has_plenty(size, self._factor)))
             data, times, described = self.compute(source, progress)
             return self.writer.write(data, case, output_dir, times, described)
 
@@ -361,6 +369,12 @@ class SeriesEvaluator:
         if isinstance(source, DicomSeries | VolumeFile):
             return SourceSize(source.geometry.shape, source.voxels.itemsize)
         return source_size(source, self.dataset.limits)
+
+    def _size_if_known(self, source: AnySource | DicomSeries | VolumeFile) -> SourceSize | None:
+        """The same; None for what lies in an archive, which would be unpacked for it, and what cannot be read."""
+        if isinstance(source, DicomSeries | VolumeFile):
+            return self._size(source)
+        return None if isinstance(source, PackedSource) else known_size(source, self.dataset.limits)
 
 
 def _middle(volume: Tensor, across: bool) -> Tensor:

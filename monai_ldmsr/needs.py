@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from monai_ldmsr.choices import MAX_SLICE_FACTOR
@@ -17,12 +17,14 @@ from monai_ldmsr.slice_plan import SliceTarget
 
 __all__ = [
     "MemoryBudget",
+    "available_bytes",
     "check_disk",
     "disk_bytes",
     "free_bytes",
     "linear_growth",
     "map_bytes",
     "memory_bytes",
+    "scratch_bytes",
     "spoken_bytes",
     "taken_bytes",
 ]
@@ -31,6 +33,18 @@ __all__ = [
 #: a pixel of its result (750 for mean and sample, 330 for the mean alone), and of each voxel of source and result (5.5
 #: and 7.0), on a CPU.
 _LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 800, 8, 8
+
+#: Of a voxel of source and result where these lie in files, and of an image's headers in source and result (measured).
+_PER_VOXEL_IN_FILES, _PER_IMAGE = 0.02, 250_000
+
+#: Share of the memory there is that a series may need; if it needs more, its volumes lie in files.
+_SHARE = 0.7
+
+#: How many times what a series needs there must be, for memory that is freed to be kept (which takes twice as much).
+_PLENTY = 3
+
+#: Where Linux says how much memory there is, and of how much a container (cgroup v2) has of it.
+_MEMORY_OF_SYSTEM, _CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 #: The same of what maps hold beside: an error and whether it is trusted for each voxel of the result, and what was
 #: contradicted for each of the source.
@@ -71,8 +85,32 @@ def _held(size: SourceSize, factor: float, maps: str) -> int:
     return math.ceil(size.voxels * (_PER_SOURCE_VOXEL + of_source + factor**2 * (_PER_RESULT_VOXEL + of_result)))
 
 
+def _held_with_files(size: SourceSize, factor: float) -> int:
+    """The same, where volumes lie in files."""
+    voxels = size.voxels * (1 + factor**2)
+    return math.ceil(voxels * _PER_VOXEL_IN_FILES + size.shape[2] * _PER_IMAGE)
+
+
+def scratch_bytes(size: SourceSize, factor: float, maps: str = "error") -> int:
+    """Disk space of these files while a series is worked on."""
+    return _held(size, factor, maps)
+
+
 def _slice_pixels(size: SourceSize, factor: float) -> int:
     return math.ceil(size.shape[0] * size.shape[1] * factor**2)
+
+
+def available_bytes() -> int | None:
+    """Memory that the system or the container can still give to this process; None where it does not say."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = _MEMORY_OF_SYSTEM.read_text(encoding="ascii").splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):  # "max" where nothing limits it
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        found.append(limit - used + int(cache.get("file", 0)))
+    return min(found, default=None)
 
 
 def map_bytes(maps: str, tolerance: float | None, factor: float) -> float:
@@ -104,7 +142,13 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: float, per_voxel: float = 0.0) -> None:
+def check_disk(
+    sizes: Mapping[str, SourceSize | None],
+    folder: Path,
+    factor: float,
+    per_voxel: float = 0.0,
+    memory: MemoryBudget | None = None,
+) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Args:
@@ -112,6 +156,7 @@ def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: flo
         folder: parent of the result folders.
         factor: factor of super-resolution.
         per_voxel: see :func:`disk_bytes`.
+        memory: memory of the process, by which some series have their volumes in files meanwhile; None: none has.
 
     Raises:
         OutputError: it is too full.
@@ -120,7 +165,9 @@ def check_disk(sizes: Mapping[str, SourceSize | None], folder: Path, factor: flo
     taken = {name: taken_bytes(folder / name) for name in known}
     # An earlier result is freed once its successor stands beside it.
     grown = sum(max(0, disk_bytes(size, factor, per_voxel) - taken[name]) for name, size in known.items())
-    total = grown + max(taken.values(), default=0)
+    in_files = () if memory is None else (size for size in known.values() if memory.needs_files(size, factor))
+    scratch = max((scratch_bytes(size, factor, memory.maps) for size in in_files if memory), default=0)
+    total = grown + max(taken.values(), default=0) + scratch
     free = free_bytes(folder)
     if total > free:
         raise OutputError(
@@ -144,8 +191,10 @@ def spoken_bytes(n_bytes: float) -> str:
 class MemoryBudget:
     """Memory of a process, of which each series takes its part while it is worked on.
 
+    A series whose volumes do not fit has them in files, see :func:`~monai_ldmsr.storage.scratch_files`.
+
     Args:
-        n_bytes: how much there is; None for no limit.
+        n_bytes: how much there is; None for what the system can give.
         maps: which maps each series has, one of ``choices.MAPS``.
     """
 
@@ -153,6 +202,17 @@ class MemoryBudget:
         self.n_bytes, self.maps = n_bytes, maps
         self._held = 0
         self._changed = threading.Condition()
+
+    def needs_files(self, size: SourceSize, factor: float) -> bool:
+        """Whether the volumes of a series must lie in files."""
+        available = available_bytes() if self.n_bytes is None else None
+        limit = self.n_bytes if available is None else _SHARE * available
+        return limit is not None and memory_bytes(size, factor, maps=self.maps) > limit
+
+    def has_plenty(self, size: SourceSize, factor: float) -> bool:
+        """Whether nothing limits the memory of a series, and there is several times as much as it needs."""
+        available = available_bytes() if self.n_bytes is None else None
+        return available is not None and _PLENTY * memory_bytes(size, factor, maps=self.maps) < available
 
     def slices_at_once(self, size: SourceSize, factor: float) -> int | None:
         """How many slices of a series may be computed at once; None for any number.
@@ -162,16 +222,24 @@ class MemoryBudget:
         """
         if self.n_bytes is None:
             return None
-        needed = memory_bytes(size, factor, maps=self.maps)
+        needed = self.needed(size, factor)
         if needed > self.n_bytes:
             raise SourceError(
-                f"The series needs about {spoken_bytes(needed)} of memory for up to {factor**2:.3g} times its voxels, "
-                f"and --memory allows {spoken_bytes(self.n_bytes)}. Raise it (memory=... in Python), or use a smaller "
-                "factor or a larger slice spacing.",
+                f"The series needs about {spoken_bytes(needed)} of memory for up to {factor**2:.3g} times its pixels, "
+                f"even with its volumes in files, and --memory allows {spoken_bytes(self.n_bytes)}. Raise it "
+                "(memory=... in Python), or use a smaller factor or a larger slice spacing.",
                 ReasonCode.MEMORY_LIMIT,
             )
-        left = self.n_bytes - _LOADED - _held(size, factor, self.maps)
+        left = self.n_bytes - _LOADED - self._of(size, factor)
         return max(1, left // (_slice_pixels(size, factor) * _PER_BATCH_PIXEL or 1))
+
+    def needed(self, size: SourceSize, factor: float, n_slices: int = 1) -> int:
+        """Main memory for one series of which so many slices are computed at once, see :func:`memory_bytes`."""
+        return _LOADED + self._of(size, factor) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
+
+    def _of(self, size: SourceSize, factor: float) -> int:
+        """What a series holds: all of it, or what is left where its volumes lie in files."""
+        return _held_with_files(size, factor) if self.needs_files(size, factor) else _held(size, factor, self.maps)
 
     @contextmanager
     def taken(self, size: SourceSize, factor: float) -> Iterator[None]:
@@ -179,7 +247,7 @@ class MemoryBudget:
         if self.n_bytes is None:
             yield
             return
-        held, needed = _held(size, factor, self.maps), memory_bytes(size, factor, maps=self.maps)
+        held, needed = self._of(size, factor), self.needed(size, factor)
         with self._changed:
             self._changed.wait_for(lambda: not self._held or self._held + needed <= self.n_bytes)  # type: ignore[operator]
             self._held += held

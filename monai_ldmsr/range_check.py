@@ -17,7 +17,8 @@ from monai_ldmsr.networks import SuperResolver, upsample_bicubic
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training_range import N_SLICES, TrainingRange, VolumeFigures, volume_figures
 from monai_ldmsr.transforms.intensity import IntensityMap
-from monai_ldmsr.transforms.source import plain, project_volume
+from monai_ldmsr.transforms.source import project_volume
+from monai_ldmsr.working_volumes import plain
 
 __all__ = ["RangeCheck", "forced_warning", "given_back_db"]
 

@@ -262,7 +262,8 @@ class ReasonCode(str, Enum):
     )
     MEMORY_LIMIT = (
         "MEMORY_LIMIT",
-        "By its size the series needs more memory than --memory allows, even slice by slice. It was not begun.",
+        "The series needs more memory than --memory allows, even slice by slice with its volumes in files. It was not "
+        "begun.",
         "Raise --memory, or use a smaller factor.",
     )
     WORKER_DIED = (

@@ -26,7 +26,7 @@ from monai_ldmsr.report import SlicePanel
 from monai_ldmsr.report.figures import Detail, find_edges
 from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.transforms import IntensityMap
-from monai_ldmsr.transforms.source import plain
+from monai_ldmsr.working_volumes import plain
 
 __all__ = ["StackPlanes", "reformat_panels"]
 

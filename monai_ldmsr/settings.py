@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.choices import FACTORS, MAPS, MAX_NOISE, MAX_SLICE_FACTOR, MIN_SLICE_FACTOR, MODALITIES, PROFILES
+from monai_ldmsr.choices import (
+    FACTORS,
+    MAPS,
+    MAX_NOISE,
+    MAX_SLICE_FACTOR,
+    MIN_SLICE_FACTOR,
+    MODALITIES,
+    PRECISIONS,
+    PROFILES,
+)
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io.limits import ReadLimits
 from monai_ldmsr.io.series_labels import checked_description, checked_number
@@ -214,6 +223,13 @@ class WorkSettings:
         changes="nothing",
         usual="CUDA when there is one",
     )
+    precision: str | None = setting(
+        None,
+        "number format of convolutions: float32, or bfloat16, which is faster where the processor has it and rounds "
+        "values more, see docs/speed.md",
+        one_of(PRECISIONS),
+        choices=PRECISIONS,
+    )
     threads: int | None = setting(
         None,
         "number of CPU threads that compute; a batch has one process that computes on each machine, and two threads "
@@ -225,11 +241,12 @@ class WorkSettings:
     memory: int | None = setting(
         None,
         "main memory that a process should get by with, such as 8G: fewer slices are computed at once, a batch holds "
-        "fewer series at once, and a series that needs more is refused. It is compared with an estimate and does not "
-        "bind the system; a GPU's own memory does not count",
+        "fewer series at once, volumes that do not fit lie in files in the output folder meanwhile, and a series that "
+        "needs more even so is refused. It is compared with an estimate and does not bind the system; a GPU's own "
+        "memory does not count",
         byte_count,
         changes="use",
-        usual="whatever is needed",
+        usual="70 % of what is free",
     )
     bundle: str | Path = setting(
         DEFAULT_BUNDLE,

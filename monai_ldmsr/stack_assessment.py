@@ -24,7 +24,7 @@ from monai_ldmsr.metrics.stack import slice_change, stripes
 from monai_ldmsr.reformats import StackPlanes
 from monai_ldmsr.report import FlatTissue, MetricSummary
 from monai_ldmsr.slice_plan import SlicePlan
-from monai_ldmsr.transforms.source import plain
+from monai_ldmsr.working_volumes import plain
 
 __all__ = ["assess_stack"]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_ldmsr.networks.interface import PlaneNetwork
 from monai_ldmsr.slice_plan import SlicePlan
+from monai_ldmsr.working_volumes import empty_volume
 
 __all__ = ["PlaneBatches", "refine_slices"]
 
@@ -79,7 +80,7 @@ def refine_slices(
     """
     weights = torch.from_numpy(plan.interpolation).to(batches.device, volume.dtype).T
     shape = (plan.places.number, *volume.shape[:2])
-    result, error = volume.new_empty(shape), volume.new_empty(shape) if with_error else None
+    result, error = empty_volume(shape), empty_volume(shape) if with_error else None
     factors, operator = (1.0, plan.factor), _SEEN_AS[plan.profile]
     width = plan.thickness_mm / plan.spacing_mm
     for axis in (0, 1):

@@ -14,7 +14,7 @@ from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.source_choice import source_words
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, disk_bytes, linear_growth, map_bytes, memory_bytes, taken_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, linear_growth, map_bytes, taken_bytes
 from monai_ldmsr.outcome import Outcome
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.slice_plan import SliceTarget
@@ -126,7 +126,8 @@ def _planned(
     }
     try:
         size = source_size(one.source, limits)
-        n_slices = MemoryBudget(settings.memory, settings.maps).slices_at_once(size, factor) or _USUAL_BATCH
+        budget = MemoryBudget(settings.memory, settings.maps)
+        n_slices = budget.slices_at_once(size, factor) or _USUAL_BATCH
     except LdmsrError as error:
         return PlannedCase.of_error(error, **said)
     if earlier is not None:
@@ -140,7 +141,7 @@ def _planned(
         source=one.source,
         disk_bytes=disk_bytes(size, factor, map_bytes(settings.maps, settings.tolerance, factor))
         - taken_bytes(output_dir / one.name),
-        memory_bytes=memory_bytes(size, factor, min(usual, n_slices), settings.maps),
+        memory_bytes=budget.needed(size, factor, min(usual, n_slices)),
     )
 
 

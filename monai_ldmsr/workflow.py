@@ -103,7 +103,12 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.needs import check_disk, linear_growth, map_bytes  # where a training has no readers of images
+    from monai_ldmsr.needs import (  # where a training has no readers of images
+        MemoryBudget,
+        check_disk,
+        linear_growth,
+        map_bytes,
+    )
     from monai_ldmsr.result_file import searched
     from monai_ldmsr.source_table import SourceTable
 
@@ -115,7 +120,7 @@ def super_resolve(
 
     growth = linear_growth(chosen.factor, chosen.slices)
     per_voxel = map_bytes(chosen.maps, chosen.tolerance, growth)
-    check_disk(sources.sizes(), folder, growth, per_voxel)
+    check_disk(sources.sizes(), folder, growth, per_voxel, MemoryBudget(chosen.memory, chosen.maps))
 
     def work(place: Path) -> RunSummary:
         evaluator = open_evaluator(None, place, chosen)

@@ -12,6 +12,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from monai_ldmsr._version import __version__
+from monai_ldmsr.allocator import use_huge_pages
 from monai_ldmsr.cli import (
     batch,
     calibrate,
@@ -53,6 +54,7 @@ latent diffusion model, and write derived DICOM series (or the same file format)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (see ``ldmsr --help``)."""
+    use_huge_pages()
     arguments = command_parser().parse_args(argv)
     level = arguments.log_level
     if getattr(arguments, "quiet", False):

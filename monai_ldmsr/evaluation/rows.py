@@ -16,7 +16,8 @@ from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.networks import SliceNetwork
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training.volumes import TrainingVolume
-from monai_ldmsr.transforms.source import is_magnitude, plain, project_volume
+from monai_ldmsr.transforms.source import is_magnitude, project_volume
+from monai_ldmsr.working_volumes import plain
 
 __all__ = ["ROW_DEFINITIONS", "interpolate_bilinear", "interpolate_bspline", "projected", "super_resolved"]
 

@@ -23,7 +23,8 @@ from monai_ldmsr.training.discovery import DatasetEntry
 from monai_ldmsr.training.packed import is_packed
 from monai_ldmsr.training.training_data import TrainingData
 from monai_ldmsr.transforms.intensity import IntensityMap, fit_intensity_map
-from monai_ldmsr.transforms.source import ReadSourced, is_magnitude, plain
+from monai_ldmsr.transforms.source import ReadSourced, is_magnitude
+from monai_ldmsr.working_volumes import plain
 
 __all__ = ["CASES", "SharpStack", "StackVolume", "ThickSlices", "axes_of", "load_stack_volumes", "stacks_of"]
 

@@ -41,6 +41,7 @@ from monai_ldmsr.io.series_grouping import SeriesFiles, SkippedItem
 from monai_ldmsr.io.slice_stack import StackFault, single_slice_spacing, slice_thickness, stack_fault, stack_step
 from monai_ldmsr.io.stack_parts import is_parallel
 from monai_ldmsr.io.value_meaning import may_be_scale
+from monai_ldmsr.storage import new_array
 
 __all__ = ["DicomSeries", "read_dicom_series"]
 
@@ -333,8 +334,7 @@ def _voxels(
     decoded_bytes = shape[0] * shape[1] * sum(StoredType(header, "An image").bits_allocated // 8 for header in headers)
     limits.check_expansion("The series", decoded_bytes, stored_bytes)
     # Column-major, so that each slice is one block of memory laid out as DICOM stores it.
-    voxels = np.empty(shape, dtype=np.float32, order="F")
-    padding = np.zeros(shape, dtype=np.bool_, order="F")
+    voxels, padding = new_array(shape, np.float32, "F"), new_array(shape, np.bool_, "F")
     n_extra_bits, frames, resolution = 0, FramePixels(limits), Resolution()
     for k, (path, header, (slope, intercept)) in enumerate(zip(paths, headers, rescales, strict=True)):
         place = f"Image {k + 1} of {len(headers)} in slice order"
@@ -344,8 +344,7 @@ def _voxels(
         voxels[:, :, k] = plane * slope + intercept
         resolution.check(plane, voxels[:, :, k], slope, place)
         padded = padding_range(header, StoredType(header, place))
-        if padded is not None:
-            padding[:, :, k] = (plane >= padded[0]) & (plane <= padded[1])
+        padding[:, :, k] = False if padded is None else (plane >= padded[0]) & (plane <= padded[1])
     if n_extra_bits:
         warnings.append(f"{n_extra_bits} images have bits set outside Bits Stored (overlays): left out of the values.")
     warnings += resolution.warnings

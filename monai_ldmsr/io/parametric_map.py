@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ _KEPT_BITS, _MANTISSA_BITS = 6, 23
 
 #: Of pixels in one object, whose length has 32 bits.
 _MOST_BYTES = 2**32 - 2
+
+#: Values that the window is chosen by, at most.
+_MOST_SHOWN = 2**24
 
 #: Share of the values below the white of the window.
 _SHOWN = 99.5
@@ -153,5 +157,7 @@ def _sources_of(made: Dataset) -> Iterator[Dataset]:
 
 def _shown(values: npt.NDArray[np.float32]) -> float:
     """What is white, of a few slices: less than the greatest value, which is that of a few voxels."""
-    few = np.abs(values[:, :, :: max(1, values.shape[2] // 16)])
+    few = values[:, :, :: max(1, values.shape[2] // 16)]
+    step = math.ceil(math.sqrt(few.size / _MOST_SHOWN))
+    few = np.abs(few[::step, ::step])
     return float(np.percentile(few, _SHOWN)) or float(few.max()) or 1.0

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from monai_ldmsr.errors import CorruptSourceError, ReasonCode, SettingsError, SourceError
 from monai_ldmsr.io.formats.base import ReadVolume, Storage
+from monai_ldmsr.storage import new_array
 
 __all__ = ["scaled_values", "stored_values", "value_range"]
 
@@ -33,10 +34,10 @@ def scaled_values(read: ReadVolume, warnings: list[str]) -> npt.NDArray[np.float
     """
     slope, intercept = read.storage.slope, read.storage.intercept
     _check_magnitude(read.raw, slope, intercept)
-    if (slope, intercept) == (1.0, 0.0):
-        voxels = read.raw.astype(np.float32)
-    else:
-        voxels = (read.raw * np.float64(slope) + intercept).astype(np.float32)
+    voxels = new_array(read.raw.shape, np.float32, "F" if read.raw.flags.f_contiguous else "C")
+    for k in range(read.raw.shape[2]):
+        plane = read.raw[:, :, k]
+        voxels[:, :, k] = plane if (slope, intercept) == (1.0, 0.0) else plane * np.float64(slope) + intercept
     n_bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
     if n_bad:
         raise CorruptSourceError(
@@ -107,7 +108,7 @@ def stored_values(voxels: npt.NDArray[np.float32], storage: Storage) -> tuple[np
     if storage.dtype.kind == "f":
         return voxels.astype(np.float32, copy=False), 0
     least, greatest = _stored_range(storage.dtype)
-    stored, clipped = np.empty(voxels.shape, storage.dtype, order="F"), 0
+    stored, clipped = new_array(voxels.shape, storage.dtype, "F"), 0
     for k in range(voxels.shape[2]):
         rounded = np.rint((voxels[:, :, k].astype(np.float64) - storage.intercept) / storage.slope)
         clipped += int(np.count_nonzero((rounded < least) | (rounded > greatest)))

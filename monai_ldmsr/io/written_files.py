@@ -6,12 +6,17 @@ import io
 import json
 import os
 import stat
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io.dicom_header import quiet_pydicom
@@ -41,6 +46,12 @@ _UNLIMITED = ReadLimits(**dict.fromkeys(("header_bytes", "slice_bytes", "voxels"
 _PIXELS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+
+#: Group of file meta information; bytes of tag, VR and length before long values in explicit little endian.
+_META_GROUP, _BEFORE_VALUE = 2, 12
+
+#: Bytes that are read and inflated at once, and kept at most of what stands before the pixels.
+_BLOCK, _LONGEST_HEAD = 2**22, 2**28
 
 
 @dataclass(frozen=True)
@@ -92,15 +103,58 @@ def _verified(path: Path, name: str, check: FileCheck | None) -> FileMark:
 
 def check_pixels(path: Path) -> None:
     """Refuse an image or parametric map of DICOM, of one frame or several, that does not have all its pixels."""
+    if _is_deflated(path):
+        _check_deflated(path)
+        return
     image = _read_dicom(path)
     if image.file_meta.TransferSyntaxUID.is_compressed:
         _ = image.pixel_array  # raises where a frame is missing or damaged
         return
     keyword = next(keyword for keyword in _PIXELS if keyword in image)
+    _check_length(image, keyword, len(image[keyword].value))
+
+
+def _check_length(image: pydicom.Dataset, keyword: str, found: int) -> None:
     n_values = image.Rows * image.Columns * image.get("SamplesPerPixel", 1) * int(image.get("NumberOfFrames", 1))
     n_bytes = (n_values * (_PIXELS[keyword] or image.BitsAllocated) + 7) // 8
-    if len(image[keyword].value) != n_bytes + n_bytes % 2:
+    if found != n_bytes + n_bytes % 2:
         raise ValueError("pixels are missing")
+
+
+def _is_deflated(path: Path) -> bool:
+    with quiet_pydicom():
+        return read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+
+
+def _check_deflated(path: Path) -> None:
+    """The same of a deflated object, whose pixels may be larger than the memory: they are counted, and not kept."""
+    inflater, head, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), 0
+    with path.open("rb") as file, quiet_pydicom():
+        read_preamble(file, False)
+        read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group > _META_GROUP)
+        given = file.read(_BLOCK)
+        while given and not inflater.eof:
+            inflated = inflater.decompress(given, _BLOCK)
+            n_bytes += len(inflated)
+            if head.tell() < _LONGEST_HEAD:
+                head.write(inflated)
+            given = inflater.unconsumed_tail or file.read(_BLOCK)
+        n_bytes += len(inflater.flush())
+        if not inflater.eof:
+            raise ValueError("the file is cut short")
+        head.seek(0)
+        pixels: list[tuple[str, int]] = []
+
+        def is_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+            if keyword_for_tag(tag) in _PIXELS:
+                pixels.append((keyword_for_tag(tag), length))
+            return bool(pixels)
+
+        image = read_dataset(head, False, True, stop_when=is_pixels)
+    (keyword, length), after = pixels[0], head.tell() + _BEFORE_VALUE
+    if length > n_bytes - after:
+        raise ValueError("the file is cut short")
+    _check_length(image, keyword, length)
 
 
 def check_document(path: Path) -> None:

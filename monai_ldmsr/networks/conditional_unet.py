@@ -9,6 +9,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.networks.folded import fold_upsampling
 from monai_ldmsr.operators import OPERATORS
 
 __all__ = ["CONDITIONS", "MAX_FACTOR", "ConditionalUNet", "describe_degradation"]
@@ -61,6 +62,7 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         width = unet.class_embedding.weight.shape[1]
         unet.class_embedding = nn.Sequential(nn.Linear(CONDITIONS, width), nn.SiLU(), nn.Linear(width, width))
+        fold_upsampling(unet)
         self.unet = unet
 
     @property

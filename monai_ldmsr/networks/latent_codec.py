@@ -7,6 +7,7 @@ from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from monai_ldmsr.networks.folded import fold_upsampling
 from monai_ldmsr.operators import cosine_matrix
 
 __all__ = ["LatentCodec", "block_dct_basis"]
@@ -58,6 +59,7 @@ class LatentCodec(nn.Module):
         super().__init__()
         if latent_channels != block**2:
             raise ValueError(f"latent_channels is {latent_channels}, but the shortcut gives {block**2}")
+        fold_upsampling(autoencoder)
         self.autoencoder = autoencoder
         self.block = block
         self.fold = fold

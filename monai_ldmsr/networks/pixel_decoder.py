@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_ldmsr.networks.conditional_unet import CONDITIONS
+from monai_ldmsr.networks.folded import shuffled_kernel
 
 __all__ = ["PixelDecoder"]
 
@@ -82,13 +83,22 @@ class PixelDecoder(nn.Module):
         """
         features = self.head(functional.pixel_unshuffle(torch.cat([decoded, image], dim=1), _FOLD))
         features = features + self.degradation(degradation)[..., None, None]
-        if noise is not None:
-            features = features + self.noise_head(functional.pixel_unshuffle(noise, _FOLD))
+        folded_noise = None if noise is None else functional.pixel_unshuffle(noise, _FOLD)
+        if folded_noise is not None:
+            features = features + self.noise_head(folded_noise)
         features = functional.silu(features)
         for block in self.body:
             features = features + block(features)
-        pixels = functional.pixel_shuffle(self.up(features), _FOLD)
-        if noise is not None:
-            pixels = pixels + self.noise_last(noise)
-        added: Tensor = self.last(functional.silu(pixels))
+        # The last layers are those of whole pixels, taken before the pixels are shuffled.
+        pixels = self.up(features)
+        if folded_noise is not None:
+            pixels = pixels + _on_folded(self.noise_last, folded_noise)
+        added = functional.pixel_shuffle(_on_folded(self.last, functional.silu(pixels)), _FOLD)
         return torch.cat([decoded + added[:, :1], added[:, 1:]], dim=1)
+
+
+def _on_folded(layer: nn.Conv2d, image: Tensor) -> Tensor:
+    """What a layer makes of whole pixels, of and as pixel-unshuffled ones."""
+    kernel = shuffled_kernel(layer.weight, _FOLD)
+    bias = None if layer.bias is None else layer.bias.repeat_interleave(_FOLD**2)
+    return functional.conv2d(image, kernel, bias, padding=kernel.shape[-1] // 2)

@@ -2,6 +2,7 @@
 
 from monai_ldmsr.storage.hashes import file_sha256, file_stamp, rest_sha256
 from monai_ldmsr.storage.locks import OutputLock
+from monai_ldmsr.storage.scratch import new_array, scratch_files
 from monai_ldmsr.storage.whole import (
     clear_left_over,
     clear_passing_files,
@@ -29,12 +30,14 @@ __all__ = [
     "left_over",
     "make_writable",
     "move",
+    "new_array",
     "output_errors",
     "partial_folder",
     "passing_name",
     "replace_text",
     "replaced_files",
     "rest_sha256",
+    "scratch_files",
     "synced_file",
     "working_folder",
     "write_synced",

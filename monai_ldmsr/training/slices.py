@@ -91,7 +91,8 @@ def _load(dataset: TrainingData, split: str, halve_interpolated: bool, modality:
 def _load_volume(
     entry: DatasetEntry, modality: str | None, halve_interpolated: bool, limits: ReadLimits
 ) -> TrainingVolume | None:
-    from monai_ldmsr.transforms.source import ReadSourced, plain
+    from monai_ldmsr.transforms.source import ReadSourced
+    from monai_ldmsr.working_volumes import plain
 
     try:
         data = ReadSourced(keys="image", modality=modality, limits=limits)({"image": entry.source})

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
 from monai_ldmsr.errors import ReasonCode, SourceError
+from monai_ldmsr.working_volumes import empty_volume, evenly_spread, plain
 
 __all__ = [
     "CT_KNOTS_HU",
@@ -99,13 +101,12 @@ def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:
     if modality == "CT":
         values, levels = zip(*CT_KNOTS_HU, strict=True)
         return IntensityMap(values, levels)
-    flat = volume.flatten()
-    sample = flat[:: max(1, flat.numel() // _MAX_SAMPLES)].float()
+    sample = evenly_spread(volume, _MAX_SAMPLES).float()
     if not bool(torch.isfinite(sample).all()):
         raise SourceError("The volume holds values that are not finite.", ReasonCode.NOT_FINITE)
     low, high = torch.quantile(sample[:_MAX_SAMPLES], sample.new_tensor(_QUANTILES)).tolist()
     if high <= low:
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(volume.min()), float(volume.max())
     if high <= low:
         high = low + max(1.0, 1e-3 * abs(low))  # which float32 keeps apart
     return IntensityMap((low, high), (-1.0, 1.0))
@@ -137,8 +138,16 @@ class ScaleToModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries n
                 result["source"], result[key] = _loaded(result[key], self.modality)
             intensity = fit_intensity_map(result[key], result["source"].modality)
             result[f"{key}_intensity"] = intensity
-            result[key] = intensity.forward(result[key])
+            result[key] = _scaled(result[key], intensity)
         return result
+
+
+def _scaled(volume: Tensor, intensity: IntensityMap) -> Tensor:
+    """In model range; slice by slice, since the map has temporary results of the size of what it is given."""
+    scaled = empty_volume(tuple(volume.shape), plain(volume))
+    for image, of in zip(scaled.unbind(-1), plain(volume).unbind(-1), strict=True):
+        image.copy_(intensity.forward(of))
+    return MetaTensor(scaled, affine=volume.affine, meta=volume.meta) if isinstance(volume, MetaTensor) else scaled
 
 
 def _loaded(volume: Tensor, modality: str | None) -> tuple[Any, Tensor]:

@@ -34,7 +34,9 @@ from monai_ldmsr.io.memory_images import array_volume
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.settings import checked
 from monai_ldmsr.slice_plan import SlicePlan
+from monai_ldmsr.storage import new_array
 from monai_ldmsr.transforms.slices import project_between
+from monai_ldmsr.working_volumes import empty_volume, plain
 
 __all__ = [
     "ProjectOntoSourced",
@@ -58,9 +60,12 @@ def volume_of(source: DicomSeries | VolumeFile, hide_padding: bool = True) -> Me
         hide_padding: replace padding (outside the field of view) by the least real value, so that the networks see no
             cliff.
     """
-    voxels = source.voxels
-    if hide_padding and source.padding is not None and not source.padding.all():
-        voxels = np.where(source.padding, voxels[~source.padding].min(), voxels)
+    voxels, padding = source.voxels, source.padding
+    if hide_padding and padding is not None and not padding.all():
+        least = np.min(voxels, where=~padding, initial=np.inf)
+        voxels = new_array(voxels.shape, voxels.dtype, "F" if voxels.flags.f_contiguous else "C")
+        for k in range(voxels.shape[2]):
+            voxels[:, :, k] = np.where(padding[:, :, k], least, source.voxels[:, :, k])
     # No copy to C order: slices are contiguous in the reader's layout, and stay so.
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(source.geometry.affine.copy()))
 
@@ -181,7 +186,7 @@ class ProjectOntoSourced(MapTransform):  # type: ignore[misc]  # MONAI carries n
         if plan is not None and isinstance(source, DicomSeries) and source.modality == "PT":
             limits = (limits[0], math.inf)  # each new slice is written with a slope of its own
         for key in self.key_iterator(result):
-            residual = torch.empty_like(plain(volume)) if self.maps == "all" else None
+            residual = empty_volume(tuple(volume.shape), plain(volume)) if self.maps == "all" else None
             by_slice: list[float] = []
             how = (self.factor, self.weight, self.operator, share, limits, step, by_slice)
             if plan is None:
@@ -317,8 +322,3 @@ def sources_of_slices(data: Mapping[Hashable, Any]) -> list[int]:
     """For each slice of a result, the slice of its source that lies nearest."""
     plan: SlicePlan | None = data.get("pred_plan")
     return list(range(data["source"].geometry.shape[2])) if plan is None else [int(k) for k in plan.nearest()]
-
-
-def plain(volume: Tensor) -> Tensor:
-    """The same memory without MONAI's metadata, so that views and in-place changes cost nothing."""
-    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume

@@ -20,8 +20,9 @@ from monai_ldmsr.report import Contradiction, ExpectedError, TrustSummary
 from monai_ldmsr.settings import check_maps
 from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.transforms.intensity import IntensityMap
-from monai_ldmsr.transforms.source import SourceProjection, plain, sources_of_slices
+from monai_ldmsr.transforms.source import SourceProjection, sources_of_slices
 from monai_ldmsr.uncertainty import COVERAGE, NOMINAL, Calibration, ResultMap
+from monai_ldmsr.working_volumes import empty_volume, plain
 
 __all__ = ["AddResultMapsd", "error_in_unit", "noise_in_unit"]
 
@@ -122,7 +123,7 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         """Bring the error to half widths, in place, and make the mask of it."""
         volume, errors, source = plain(data[key]), data.pop(f"{key}_error"), data["source"]
         masked = self.tolerance is not None
-        mask = torch.zeros(volume.shape if masked else (0,), dtype=torch.uint8)
+        mask = empty_volume(tuple(volume.shape) if masked else (0,), volume, np.uint8)
         limit = found.trusted_error(self.tolerance or 0.0, intensity)
         samples: list[Tensor] = []
         n_body = n_trusted = 0
