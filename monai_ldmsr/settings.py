@@ -225,8 +225,7 @@ class WorkSettings:
     )
     precision: str | None = setting(
         None,
-        "number format of convolutions: float32, or bfloat16, which is faster where the processor has it and rounds "
-        "values more, see docs/speed.md",
+        "number format of convolutions; bfloat16 is faster where the processor has it, and rounds more (docs/speed.md)",
         one_of(PRECISIONS),
         choices=PRECISIONS,
     )

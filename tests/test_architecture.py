@@ -23,8 +23,8 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 LAYERS = [
     {"_version", "reason_codes", "lazy_names", "choices"},
     {"errors"},
-    {"number_settings", "operators", "outcome", "storage"},
-    {"geometry", "bundle_folder"},
+    {"allocator", "number_settings", "operators", "outcome", "storage"},
+    {"geometry", "bundle_folder", "working_volumes"},
     {"degradation", "noise_level", "slice_plan"},
     {"io", "networks", "samplers", "losses", "metrics", "report"},
     {"settings"},
@@ -51,6 +51,7 @@ LAYERS = [
 ALLOWED = {("networks", "samplers"), ("losses", "networks")}
 
 TORCH_FREE = (
+    "allocator",
     "batch",
     "bundle_folder",
     "choices",

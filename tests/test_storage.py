@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import mmap
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from monai_ldmsr.errors import OutputError, SettingsError
@@ -12,9 +16,11 @@ from monai_ldmsr.storage import (
     left_over,
     locks,
     make_writable,
+    new_array,
     partial_folder,
     replace_text,
     replaced_files,
+    scratch_files,
     write_synced,
 )
 
@@ -243,3 +249,36 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     with partial_folder(tmp_path / "result") as folder:
         (folder / "a.txt").touch()
     assert names(tmp_path / "result") == ["a.txt"]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_in_files_are_arrays_like_others(tmp_path: Path, order: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(70, 60, 80)).astype(np.float32)
+    with scratch_files(tmp_path / "work"):
+        array = new_array(values.shape, np.float32, order)
+        small = new_array((3,), np.uint8)
+    assert isinstance(array.base, mmap.mmap)
+    assert not isinstance(small.base, mmap.mmap), "a file for three bytes"
+    assert array.flags.f_contiguous == (order == "F")
+    array[...] = values
+    np.testing.assert_array_equal(array, values)
+    assert list((tmp_path / "work").iterdir()) == [], "the file has a name"
+    assert not isinstance(new_array(values.shape, np.float32).base, mmap.mmap)
+
+
+def test_arrays_lie_in_files_for_the_thread_that_asked_for_it(tmp_path: Path) -> None:
+    found = []
+    with scratch_files(tmp_path):
+        thread = threading.Thread(target=lambda: found.append(new_array((2**20,), np.float32).base))
+        thread.start()
+        thread.join()
+    assert found == [None]
+
+
+def test_a_disk_that_cannot_hold_an_array_is_said(tmp_path: Path) -> None:
+    with (
+        scratch_files(tmp_path),
+        pytest.raises(OutputError, match="for volumes that memory cannot hold.*(space|large)"),
+    ):
+        new_array((2**44,), np.float32)
+    assert list(tmp_path.iterdir()) == []

@@ -85,7 +85,7 @@ def shuffled_kernel(weight: Tensor, fold: int) -> Tensor:
 
     Args:
         weight: (O, I, k, k), k odd.
-        fold: of ``pixel_unshuffle``, before and behind.
+        fold: factor of ``pixel_unshuffle`` in front of it, and of ``pixel_shuffle`` behind it.
 
     Returns:
         (O fold^2, I fold^2, m, m) with m odd.

@@ -147,7 +147,7 @@ def _scaled(volume: Tensor, intensity: IntensityMap) -> Tensor:
     scaled = empty_volume(tuple(volume.shape), plain(volume))
     for image, of in zip(scaled.unbind(-1), plain(volume).unbind(-1), strict=True):
         image.copy_(intensity.forward(of))
-    return MetaTensor(scaled, affine=volume.affine, meta=volume.meta) if isinstance(volume, MetaTensor) else scaled
+    return MetaTensor(scaled, meta=volume.meta) if isinstance(volume, MetaTensor) else scaled
 
 
 def _loaded(volume: Tensor, modality: str | None) -> tuple[Any, Tensor]:

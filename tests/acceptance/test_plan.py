@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 (its customary name)
 import torch
@@ -134,13 +137,54 @@ def test_what_needs_more_memory_is_refused_and_less_is_computed_at_once(
     assert resolve(tmp_path / "in", tmp_path / "out", bundle, "--memory", limit) == 0
     batches = [json.loads(path.read_text())["settings"]["batch_size"] for path in tmp_path.glob("out/*/report.json")]
     assert sorted(batches) == [2, 4]
-    tight = memory_bytes(small, 2) - 1
+    tight = MemoryBudget(limit // 2).needed(small, 2) - 1
     for more in ("--dry-run", "--names=hash"):
         assert resolve(tmp_path / "in", tmp_path / "out2", bundle, "--memory", tight, more) == 8
         assert "MEMORY_LIMIT: The series needs about" in capsys.readouterr().out
     assert sorted(outcomes(tmp_path / "out2").values()) == [("done", ""), ("failed", "MEMORY_LIMIT")]
     assert main(["run", str(tmp_path / "in"), str(tmp_path / "o"), "--memory", "8X"]) == 1
     assert "memory is '8X'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nii.gz"])
+def test_volumes_that_memory_cannot_hold_lie_in_files_and_come_out_the_same(
+    tmp_path: Path, bundle: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = SourceSize((160, 200, 12), 2)
+    if kind == "dicom":
+        make_series(tmp_path / "in" / "a", "CT", (160, 200, 12), seed=3)
+    else:
+        voxels = np.random.default_rng(0).integers(-1000, 1000, (160, 200, 12), np.int16)
+        (tmp_path / "in").mkdir()
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 3, 1])), tmp_path / "in" / "a.nii.gz")
+    enough = memory_bytes(size, 2, maps="none")
+    short = enough - 1
+    assert MemoryBudget(short, "none").needs_files(size, 2)
+    assert not MemoryBudget(enough, "none").needs_files(size, 2)
+    made: list[int] = []
+    reserve = os.posix_fallocate
+
+    def seen(file: int, start: int, n_bytes: int) -> None:
+        made.append(n_bytes)
+        reserve(file, start, n_bytes)
+
+    monkeypatch.setattr(os, "posix_fallocate", seen)
+    more = ("--modality", "CT", "--maps", "none")
+    assert resolve(tmp_path / "in", tmp_path / "memory", bundle, "--memory", enough, *more) == 0
+    assert not made
+    assert resolve(tmp_path / "in", tmp_path / "files", bundle, "--memory", short, *more) == 0
+    assert 4 * 4 * size.voxels in made, "the result was in memory"
+    results = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.suffix in (".dcm", ".gz")}
+        for name in ("memory", "files")
+    ]
+    assert len(results[0]) == (12 if kind == "dicom" else 1)
+    if kind == "dicom":
+        pixels = [[pydicom.dcmread(BytesIO(one)).PixelData for _, one in sorted(found.items())] for found in results]
+        assert pixels[0] == pixels[1]
+    else:
+        assert results[0] == results[1]
+    assert not [path for path in (tmp_path / "files" / ".work").rglob("*") if path.is_file()]
 
 
 def test_series_that_are_worked_on_at_once_share_the_memory() -> None:
