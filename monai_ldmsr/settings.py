@@ -240,9 +240,8 @@ class WorkSettings:
     memory: int | None = setting(
         None,
         "main memory that a process should get by with, such as 8G: fewer slices are computed at once, a batch holds "
-        "fewer series at once, volumes that do not fit lie in files in the output folder meanwhile, and a series that "
-        "needs more even so is refused. It is compared with an estimate and does not bind the system; a GPU's own "
-        "memory does not count",
+        "fewer series at once, volumes that do not fit lie in files, and a series that needs more even so is refused. "
+        "It is compared with an estimate and does not bind the system; a GPU's own memory does not count",
         byte_count,
         changes="use",
         usual="70 % of what is free",
