@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 #: Bytes of a process that has loaded everything and holds no volume (measured: 660 to 750 MB), of a network's work on
-#: a pixel of its result (750 for mean and sample, 330 for the mean alone), and of each voxel of source and result (5.5
+#: a pixel of its result (330 for mean and sample, 230 for the mean alone), and of each voxel of source and result (5.5
 #: and 7.0), on a CPU.
-_LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 800, 8, 8
+_LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 400, 8, 8
 
 #: Of a voxel of source and result where these lie in files, and of an image's headers in source and result (measured).
 _PER_VOXEL_IN_FILES, _PER_IMAGE = 0.02, 250_000
