@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from monai_ldmsr.choices import MAX_NOISE
 from monai_ldmsr.degradation import Factor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
@@ -40,11 +41,13 @@ class TensorSpec:
         shape: sides by axis; a text names one that any call may choose.
         meaning: what it holds.
         multiple: height and width must be multiples of it.
+        span: least and greatest value, where those are not about -1 and 1.
     """
 
     shape: tuple[int | str, ...]
     meaning: str
     multiple: int = 1
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ def _single_parts(network: SuperResolver) -> dict[str, NetworkPart]:
     latent = TensorSpec(("batch", block**2, "height", "width"), "standardized latent")
     state = TensorSpec(latent.shape, "state of the flow, a residual", reduction)
     condition = TensorSpec(latent.shape, "latent of the slices on the target grid", reduction)
-    numbers = TensorSpec(("batch", CONDITIONS), _NUMBERS)
+    numbers = TensorSpec(("batch", CONDITIONS), _NUMBERS, span=(0.0, 2.0))
     decoded = TensorSpec(_SLICES, "what the codec decodes, in model range", 2)
     low = TensorSpec(_SLICES, "slices on the target grid, in model range", 2)
     of_mean = TensorSpec(("batch", 2, "height", "width"), "mean, and logarithm of its expected absolute error")
     noise = TensorSpec(_SLICES, "standard normal noise")
-    times = TensorSpec(("batch",), "time of the flow, from 1000 (start) to 0 (data)")
+    times = TensorSpec(("batch",), "time of the flow, from 1000 (start) to 0 (data)", span=(0.0, 1000.0))
     made = {
         "encoder": (CodecEncoder(generator.codec), "the codec's encoder", {"image": image}, {"latent": latent}),
         "decoder": (CodecDecoder(generator.codec), "the codec's decoder", {"latent": latent}, {"image": image}),
@@ -134,14 +137,16 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
     of_noise = "noise of monai_ldmsr.networks.SliceNoise, padded"
     inputs = {
         "slices": TensorSpec(_SLICES, "slices in model range"),
-        "noise": TensorSpec(("batch",), "standard deviation of the noise in the slices, in grey levels of 255"),
+        "noise": TensorSpec(
+            ("batch",), "standard deviation of the noise in the slices, in grey levels of 255", span=(0.0, MAX_NOISE)
+        ),
     }
     if module.with_sample:
         latent = ("batch", block**2, "latent_height", "latent_width")
         inputs["latent_noise"] = TensorSpec(latent, of_noise)
         inputs["pixel_noise"] = TensorSpec(("batch", 1, "padded_height", "padded_width"), of_noise)
     if module.takes_detail:
-        inputs["detail"] = TensorSpec((), "dial from the mean (0: truest) to a sample (1: sharpest)")
+        inputs["detail"] = TensorSpec((), "dial from the mean (0: truest) to a sample (1: sharpest)", span=(0.0, 1.0))
     outputs = {
         "result": TensorSpec(_RESULT, "super-resolved slices in model range"),
         "error": TensorSpec(_RESULT, "expected absolute error in model range, before any calibration"),
@@ -179,6 +184,8 @@ def _drawn(inputs: Mapping[str, TensorSpec]) -> Callable[[int, int, int], tuple[
             multiple = spec.multiple if spec.multiple > 1 else max(other.multiple for other in inputs.values())
             sides = {"batch": count, "height": multiple * height, "width": multiple * width}
             shape = [side if isinstance(side, int) else sides[side] for side in spec.shape]
+            if spec.span is not None:
+                return spec.span[0] + (spec.span[1] - spec.span[0]) * torch.rand(shape, generator=random)
             return 0.3 * torch.randn(shape, generator=random)
 
         return tuple(one(spec) for spec in inputs.values())

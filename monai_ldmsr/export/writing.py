@@ -34,7 +34,8 @@ FORMATS = tuple(EXTENSIONS)
 #: Name of what describes the files.
 DESCRIPTION_FILE = "export.json"
 
-#: Greatest difference of an output from torch's, in its own unit (model range for slices); rounding gives some 1e-6.
+#: Greatest difference of an output from torch's, in model range, or in its largest value where that is over 1; rounding
+#: gives some 1e-6.
 _TOLERANCE = 1e-4
 
 #: Batches, rows and columns at which files are compared: others than the example's.
@@ -213,7 +214,7 @@ def _write_part(
 
 
 def _difference(kind: str, path: Path, part: NetworkPart) -> float:
-    """Largest difference of the file's outputs from those of the module; infinite where shapes or values do not fit."""
+    """Largest difference of the file's outputs from those of the module; infinite where shapes do not fit."""
     run, largest = reader(kind, path), 0.0
     for size in _COMPARED:
         inputs = part.example(*size)
@@ -221,7 +222,8 @@ def _difference(kind: str, path: Path, part: NetworkPart) -> float:
             expected = part.module(*inputs)
         expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
         for one, other in zip(expected, run(*inputs), strict=True):
-            found = float((one - other).abs().max()) if one.shape == other.shape else math.inf
+            fits = one.shape == other.shape
+            found = float((one - other).abs().max() / one.abs().max().clamp(min=1.0)) if fits else math.inf
             largest = found if found > largest or math.isnan(found) else largest
     return largest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from generator_fixtures import make_resolver
+from places import BUNDLES
 from torch import Tensor
 
 from monai_ldmsr.bundle_folder import bundle_info
@@ -73,7 +75,7 @@ def check_whole(folder: Path, resolver: SuperResolver, sizes: Sequence[tuple[int
 def test_a_decoder_is_exported_and_described(tmp_path: Path, heard: Callable[[], str]) -> None:
     resolver, folder = make_resolver(), tmp_path / "out"
     done = write_networks(resolver, MODEL, folder, parts=["sample_decoder"])
-    assert not heard()
+    assert not heard().strip()
     assert sorted(path.name for path in folder.iterdir()) == [
         "export.json",
         "sample_decoder.onnx",
@@ -105,6 +107,7 @@ def test_a_decoder_is_exported_and_described(tmp_path: Path, heard: Callable[[],
                 torch.testing.assert_close(run(*given)[0], decoder(*given), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_whole_of_a_plain_network_is_exported(tmp_path: Path) -> None:
     network = SRResNetGenerator(factor=3, features=8, num_blocks=1).eval()
     torch.nn.init.normal_(network.tail[-1].weight, std=0.1)
@@ -177,7 +180,8 @@ def check_parts(folder: Path, resolver: SuperResolver) -> None:
             with torch.no_grad():
                 expected = function(*inputs)
             for run in runners(folder, name):
-                torch.testing.assert_close(run(*inputs)[0], expected, atol=TOLERANCE, rtol=0)
+                largest = max(1.0, float(expected.abs().max()))
+                torch.testing.assert_close(run(*inputs)[0], expected, atol=TOLERANCE * largest, rtol=0)
 
 
 @pytest.mark.slow
@@ -192,6 +196,27 @@ def test_the_baseline_is_exported_by_the_command(tmp_path: Path) -> None:
                 torch.testing.assert_close(run(slices)[0], network(slices), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ldm_sr", "srgan_sr"])
+def test_monais_own_command_writes_a_network_for_any_size(name: str, tmp_path: Path) -> None:
+    """As docs/export.md has it; slices below 8 pixels have no estimate of their noise."""
+    path, settings = tmp_path / "network.onnx", {"ldm_sr": ["--detail", "0"], "srgan_sr": []}[name]
+    axes = {0: "batch", 2: "height", 3: "width"}
+    command = [sys.executable, "-m", "monai.bundle", "onnx_export", "--net_id", "network_def"]
+    command += ["--config_file", "configs/inference.yaml", "--meta_file", "configs/metadata.json"]
+    command += ["--ckpt_file", "models/model.pt", "--filepath", str(path), "--factor", "2", *settings]
+    command += ["--input_shape", "[2,1,40,44]", "--converter_kwargs"]
+    command += [str({"input_names": ["slices"], "dynamic_axes": {"slices": axes}})]
+    done = subprocess.run(command, cwd=BUNDLES / name, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    network, _ = load_super_resolver(name, factor=2, **({"detail": 0.0} if settings else {}))
+    run = onnx_runner(path)
+    for count, height, width in ((1, 13, 30), (3, 37, 25)):
+        slices = 0.3 * torch.randn(count, 1, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(run(slices)[0], network(slices), atol=TOLERANCE, rtol=0)
+
+
 def write_small(folder: Path, network: SliceNetwork | None = None, **given: object) -> None:
     chosen = {"parts": ["mean_decoder"], "formats": ["torch"], **given}
     write_networks(network or make_resolver(), MODEL, folder, **chosen)  # type: ignore[arg-type]
@@ -199,10 +224,11 @@ def write_small(folder: Path, network: SliceNetwork | None = None, **given: obje
 
 def test_what_is_there_is_replaced_on_request_alone(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    write_small(folder)
+    folder.mkdir()
+    for name in (DESCRIPTION_FILE, "encoder.pt2"):
+        (folder / name).touch()
     with pytest.raises(OutputError, match="--overwrite"):
         write_small(folder)
-    (folder / "old").touch()
     write_small(folder, overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == ["export.json", "mean_decoder.pt2"]
     (tmp_path / "mine").mkdir()
