@@ -13,7 +13,7 @@ import torch
 
 from monai_ldmsr._version import __version__
 from monai_ldmsr.bundle_folder import DEFAULT_BUNDLE
-from monai_ldmsr.choices import FACTORS
+from monai_ldmsr.choices import FACTORS, MODALITIES
 from monai_ldmsr.degradation import Factor
 from monai_ldmsr.errors import OutputError, SettingsError, WeightsError
 from monai_ldmsr.export.formats import EXTENSIONS, OPSET, check_installed, exported, reader, write
@@ -253,13 +253,12 @@ def _about_all(network: SliceNetwork, model: BundleModel, whole: NetworkPart) ->
         "factors": list(network.factors.in_plane),
     }
     if isinstance(network, SuperResolver) and isinstance(whole.module, PureResolver):
-        settings = dict(network.describe())
         fields = asdict(whole_noise(network, whole.module.factors))
         found |= {
             "factors": list(whole.module.factors.in_plane),
             "operator": network.operator,
-            "evaluations_per_slice": settings["evaluations_per_slice"],
-            "detail_by_modality": {name: network.describe(name)["detail"] for name in ("CT", "MR", "PT")},
+            "evaluations_per_slice": network.sampler.evaluations if whole.module.with_sample else 1,
+            "detail_by_modality": {name: network.describe(name)["detail"] for name in MODALITIES},
             "detail": whole.module.detail,
             # JSON has no infinity; SliceNoise reads the word.
             "noise_fields": {key: "inf" if value == math.inf else value for key, value in fields.items()},

@@ -86,6 +86,7 @@ def test_a_decoder_is_exported_and_described(tmp_path: Path, heard: Callable[[],
     assert description["weights_sha256"] == MODEL.weights_sha256
     assert "not for" in description["notice"]
     assert "model range" in description["intensity"]
+    assert (description["factors"], description["evaluations_per_slice"]) == ([2, 2], 2)
     part = description["parts"]["sample_decoder"]
     assert part["inputs"]["noise"]["shape"] == ["batch", 1, "height", "width"]
     assert part["files"]["onnx"]["opset"] == 20
