@@ -98,7 +98,8 @@ def _single_parts(network: SuperResolver) -> dict[str, NetworkPart]:
     block, reduction = generator.codec.block, generator.denoiser.reduction
     image = TensorSpec(_SLICES, "slices on the target grid, in model range", block)
     latent = TensorSpec(("batch", block**2, "height", "width"), "standardized latent")
-    state = TensorSpec(latent.shape, "state of the flow, a residual", reduction)
+    # Where the coarsest level is one pixel, its side of 1 is another graph to torch.export.
+    state = TensorSpec(latent.shape, f"state of the flow, a residual; sides from {2 * reduction}", reduction)
     condition = TensorSpec(latent.shape, "latent of the slices on the target grid", reduction)
     numbers = TensorSpec(("batch", CONDITIONS), _NUMBERS, span=(0.0, 2.0))
     decoded = TensorSpec(_SLICES, "what the codec decodes, in model range", 2)

@@ -165,7 +165,7 @@ def check_parts(folder: Path, resolver: SuperResolver) -> None:
     def drawn(count: int, channels: int, rows: int, columns: int) -> Tensor:
         return 0.3 * torch.randn(count, channels, rows, columns)
 
-    for count, rows, columns in ((1, 3, 5), (3, 1, 4)):
+    for count, rows, columns in ((1, 3, 5), (3, 2, 4)):
         many, sides = numbers.expand(count, -1).contiguous(), (8 * rows, 8 * columns)
         times = torch.full((count,), 500.0)
         image, other = drawn(count, 1, *sides), drawn(count, 1, *sides)
