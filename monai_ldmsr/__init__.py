@@ -13,6 +13,7 @@ from monai_ldmsr.lazy_names import lazy_names
 if TYPE_CHECKING:
     from monai_ldmsr.calibration import calibrate, measure_coverage
     from monai_ldmsr.errors import LdmsrError
+    from monai_ldmsr.export import export_networks
     from monai_ldmsr.geometry import VolumeGeometry
     from monai_ldmsr.image_output import derivation_of
     from monai_ldmsr.images import super_resolve_image
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "derivation_of",
+    "export_networks",
     "find_dicom_series",
     "fit_intensity_map",
     "import_generative",

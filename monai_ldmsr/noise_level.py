@@ -53,7 +53,7 @@ def estimate_noise(image: Tensor) -> Tensor:
         True
     """
     if min(image.shape[-2:]) < _WINDOW + 2:
-        return image.new_zeros(len(image))
+        return image.new_zeros(image.shape[0])
     image = image.float()
     second = image.new_tensor([1.0, -2.0, 1.0])
     kernel = (second[:, None] * second / 6.0)[None, None]

@@ -40,7 +40,7 @@ LAYERS = [
     {"evaluator"},
     {"result_file", "work_plan"},
     {"workflow"},
-    {"batch", "calibration", "images", "through_plane_quality"},
+    {"batch", "calibration", "export", "images", "through_plane_quality"},
     {"pacs"},
     {"label"},
     {"cli"},

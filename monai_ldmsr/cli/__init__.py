@@ -18,6 +18,7 @@ from monai_ldmsr.cli import (
     calibrate,
     completion,
     evaluate,
+    export,
     fetch,
     import_generative,
     info,
@@ -46,6 +47,7 @@ latent diffusion model, and write derived DICOM series (or the same file format)
   ldmsr train DATA out --budget 2h
   ldmsr calibrate DATA
   ldmsr pack DATA PACKED --megabytes 100
+  ldmsr export NETWORKS --factor 2
   ldmsr import-generative OLD.pt NEW.pt --network CONFIG
   ldmsr info
   ldmsr completion bash
@@ -121,6 +123,7 @@ def command_parser() -> Parser:
         train,
         calibrate,
         pack,
+        export,
         import_generative,
         info,
         completion,

@@ -10,12 +10,16 @@ from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
 from monai_ldmsr.networks.plane_mean import PlaneMean, load_plane_mean
+from monai_ldmsr.networks.pure_networks import CodecDecoder, CodecEncoder, PureResolver
+from monai_ldmsr.networks.slice_noise import SliceNoise
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
 from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
 from monai_ldmsr.networks.weights import load_initial_weights, load_weights, save_weights
 
 __all__ = [
     "CONDITIONS",
+    "CodecDecoder",
+    "CodecEncoder",
     "ConditionalCritic",
     "ConditionalUNet",
     "ImportedNetwork",
@@ -24,8 +28,10 @@ __all__ = [
     "PixelDecoder",
     "PlaneMean",
     "Prediction",
+    "PureResolver",
     "SRResNetGenerator",
     "SliceNetwork",
+    "SliceNoise",
     "SuperResolver",
     "describe_degradation",
     "import_generative",

@@ -153,7 +153,8 @@ class SliceModule(nn.Module):
             raise SettingsError(f"Slices are {slices.dtype}, but the network's weights are {own}. Convert the slices.")
         if draws and torch.compiler.is_exporting():
             raise SettingsError(
-                "torch.export would draw other noise at each call. Export the mean (detail=0), or call the network."
+                "torch.export would draw other noise at each call. Export the mean (detail=0), write the network with "
+                "ldmsr export, or call it."
             )
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -162,8 +163,8 @@ class SliceModule(nn.Module):
 
 
 _NOT_RECORDED = (
-    "{} cannot record this network: sizes and noise of the example would stay in it. Call the network itself; "
-    "torch.compile and, for the mean (detail=0), torch.export give the same values."
+    "{} cannot record this network: sizes and noise of the example would stay in it. Call the network itself, or write "
+    "it with ldmsr export; torch.compile and, for the mean (detail=0), torch.export give the same values."
 )
 
 AnyNetwork = TypeVar("AnyNetwork", bound=SliceNetwork)

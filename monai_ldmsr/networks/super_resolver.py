@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,15 +17,13 @@ from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradati
 from monai_ldmsr.networks.interface import SliceModule
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.plane_mean import PlaneMean
+from monai_ldmsr.networks.slice_noise import SliceNoise, padding
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
-#: Fields that a seed may have before they become another seed's.
-_SEEDS = 1_000_003
-
-__all__ = ["SuperResolver", "padding", "upsample_bicubic"]
+__all__ = ["SuperResolver", "upsample_bicubic"]
 
 
 def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
@@ -35,12 +31,6 @@ def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
     rows, columns = factor_pair(factor)
     size = (round(image.shape[-2] * rows), round(image.shape[-1] * columns))
     return functional.interpolate(image, size=size, mode="bicubic", align_corners=False)
-
-
-def padding(size: int, unit: int, margin: int) -> tuple[int, int]:
-    """Pixels before and after, ``margin`` at least, that make a side a multiple of ``unit``."""
-    total = math.ceil((size + 2 * margin) / unit) * unit - size
-    return total // 2, total - total // 2
 
 
 class SuperResolver(SliceModule):
@@ -244,10 +234,12 @@ class SuperResolver(SliceModule):
         height, width = upsampled.shape[-2:]
         (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
         padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
-        drawn = (
-            (self.sampler, *self._draw(padded, places_mm or [0.0] * len(padded))) if with_sample else (None, None, None)
-        )
-        prediction = self.generator(padded, degradation, *drawn, with_mean, planes)
+        sampler: LatentSampler | None = None
+        noise: tuple[Tensor | None, Tensor | None] = None, None
+        if with_sample:
+            fields = self.fields_of_noise().draw_padded(padded.shape[-2:], places_mm or [0.0] * len(padded))
+            sampler, noise = self.sampler, (fields[0].to(padded), fields[1].to(padded))
+        prediction = self.generator(padded, degradation, sampler, *noise, with_mean, planes)
         inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
         return Prediction(mean, log_scale, sample)
@@ -265,35 +257,19 @@ class SuperResolver(SliceModule):
     def _known_noise(self, measured: float | None) -> float | None:
         return measured if self._noise is None else self._noise
 
-    def _draw(self, image: Tensor, places_mm: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """A standard normal field for each slice, drawn on the CPU so that every device sees the same.
-
-        Between two fields, ``correlation_mm`` apart, lies a mixture of both that is standard normal, too.
-        """
-        block = self.generator.codec.block
-        shapes = [(block**2, image.shape[-2] // block, image.shape[-1] // block), tuple(image.shape[1:])]
-
-        @lru_cache(maxsize=2)
-        def field(number: int) -> list[Tensor]:
-            generator = torch.Generator().manual_seed((self.seed * _SEEDS + number) % 2**63)
-            return [torch.randn(shape, generator=generator) for shape in shapes]
-
-        drawn = []
-        for place in places_mm:
-            number, share = divmod(place / self.correlation_mm, 1.0)
-            angle = share * math.pi / 2
-            fields = zip(field(int(number)), field(int(number) + 1) if share else field(int(number)), strict=True)
-            drawn.append([a * math.cos(angle) + b * math.sin(angle) if share else a for a, b in fields])
-        latent, pixels = (torch.stack([one[n] for one in drawn]).to(image) for n in range(2))
-        return latent, pixels
+    def fields_of_noise(self) -> SliceNoise:
+        """What draws the noise that samples are made of."""
+        generator, factors = self.generator, self.factors.in_plane
+        return SliceNoise(factors, generator.codec.block, generator.unit, self.margin, self.seed, self.correlation_mm)
 
     def _degradation(
         self, slices: Tensor, measured_noise: float | None, of: tuple[float, ...], operator_number: int
     ) -> Tensor:
-        factors = slices.new_tensor(of).expand(len(slices), 2)
-        operator = torch.full((len(slices),), operator_number, device=slices.device)
+        count = slices.shape[0]  # len() would fix it in an exported graph
+        factors = slices.new_tensor(of).expand(count, 2)
+        operator = torch.full((count,), operator_number, device=slices.device)
         known = self._known_noise(measured_noise)
-        noise = estimate_noise(slices) if known is None else slices.new_full((len(slices),), known)
+        noise = estimate_noise(slices) if known is None else slices.new_full((count,), known)
         return describe_degradation(factors, operator, noise)
 
 

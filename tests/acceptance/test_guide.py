@@ -1,4 +1,4 @@
-"""Each example of docs/extending.md is all that its change takes, and each of docs/python.md runs."""
+"""Each example of docs/extending.md is all that its change takes; those of docs/python.md and docs/export.md run."""
 
 from __future__ import annotations
 
@@ -150,3 +150,14 @@ def test_the_page_of_python_runs(title: str, prints: list[str], tmp_path: Path) 
     if title.startswith("In a chain"):
         (saved,) = (tmp_path / "output").rglob("*_sr.nii.gz")
         assert nibabel.load(saved).shape == (192, 224, 16)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_of_export_runs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install monai_ldmsr[onnx]")
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["(2, 1, 180, 150) True True"]

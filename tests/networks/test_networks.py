@@ -296,7 +296,7 @@ def test_noise_of_slices_is_correlated_by_their_distance() -> None:
     """Standard normal at each place; beyond twice the distance nothing is left in common; the same for each batch."""
     resolver, image = make_resolver(correlation_mm=2.0), torch.zeros(1, 1, 96, 96)
     places = [0.0, 0.5, 1.0, 2.0, 3.0, 4.5]
-    latent, pixels = resolver._draw(image, places)
+    latent, pixels = resolver.fields_of_noise().draw_padded(image.shape[-2:], places)
     assert latent.shape == (6, 16, 24, 24)
     assert pixels.shape == (6, 1, 96, 96)
     for fields in (latent, pixels):
@@ -307,10 +307,10 @@ def test_noise_of_slices_is_correlated_by_their_distance() -> None:
         expected = [math.cos(angle) if angle < math.pi / 2 else 0.0 for angle in angles]
         assert common.tolist() == pytest.approx(expected, abs=0.06)
     for n, place in enumerate(places):
-        alone = resolver._draw(image, [place])
+        alone = resolver.fields_of_noise().draw_padded(image.shape[-2:], [place])
         assert torch.equal(alone[0][0], latent[n])
         assert torch.equal(alone[1][0], pixels[n])
-    frozen, _ = make_resolver(correlation_mm=math.inf)._draw(image, places)
+    frozen, _ = make_resolver(correlation_mm=math.inf).fields_of_noise().draw_padded(image.shape[-2:], places)
     assert torch.equal(frozen, frozen[:1].expand_as(frozen))
     with pytest.raises(SettingsError, match="correlation_mm"):
         make_resolver(correlation_mm=0.0)
