@@ -155,7 +155,7 @@ class WorkSettings:
     )
     noise: float | None = setting(
         None,
-        "standard deviation of the source's noise, in grey levels of 255 of the model range (CT's soft tissue: 5 HU are 1.3)",
+        "standard deviation of the source's noise, in grey levels of 255 (5 HU are 1.3 in soft tissue of CT)",
         partial(real_number, low=0.0, high=MAX_NOISE),
         usual="estimated for each volume",
     )
