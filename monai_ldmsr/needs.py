@@ -13,12 +13,14 @@ from pathlib import Path
 from monai_ldmsr.choices import MAX_SLICE_FACTOR
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.source_size import SourceSize
+from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.slice_plan import SliceTarget
 
 __all__ = [
     "MemoryBudget",
     "available_bytes",
     "check_disk",
+    "check_disk_for",
     "disk_bytes",
     "free_bytes",
     "linear_growth",
@@ -174,6 +176,22 @@ def check_disk(
             f"The results need about {spoken_bytes(total)} of disk space, and {spoken_bytes(free)} are free. Nothing "
             "was begun. Free space, choose another output folder, or fewer series by --series, --include and --exclude."
         )
+
+
+def check_disk_for(sizes: Mapping[str, SourceSize | None], folder: Path, settings: WorkSettings) -> None:
+    """The same for what settings ask for.
+
+    Args:
+        sizes: see :func:`check_disk`.
+        folder: likewise.
+        settings: settings of the work.
+
+    Raises:
+        OutputError: the disk is too full.
+    """
+    growth = linear_growth(settings.factor, settings.slices)
+    per_voxel = map_bytes(settings.maps, settings.tolerance, growth)
+    check_disk(sizes, folder, growth, per_voxel, MemoryBudget(settings.memory, settings.maps))
 
 
 def spoken_bytes(n_bytes: float) -> str:

@@ -103,12 +103,7 @@ def super_resolve(
         >>> summary.exit_code  # doctest: +SKIP
         0
     """
-    from monai_ldmsr.needs import (  # where a training has no readers of images
-        MemoryBudget,
-        check_disk,
-        linear_growth,
-        map_bytes,
-    )
+    from monai_ldmsr.needs import check_disk_for  # where a training has no readers of images
     from monai_ldmsr.result_file import searched
     from monai_ldmsr.source_table import SourceTable
 
@@ -118,9 +113,7 @@ def super_resolve(
     folder = target.parent if file else target
     table = SourceTable(None if sources_csv is True else Path(sources_csv), folder) if sources_csv else None
 
-    growth = linear_growth(chosen.factor, chosen.slices)
-    per_voxel = map_bytes(chosen.maps, chosen.tolerance, growth)
-    check_disk(sources.sizes(), folder, growth, per_voxel, MemoryBudget(chosen.memory, chosen.maps))
+    check_disk_for(sources.sizes(), folder, chosen)
 
     def work(place: Path) -> RunSummary:
         evaluator = open_evaluator(None, place, chosen)

@@ -29,7 +29,7 @@ from monai_ldmsr.io.packed_source import WORK_DIR, remove_unpacked
 from monai_ldmsr.io.source_choice import ALL, SourceChoice
 from monai_ldmsr.io.source_size import SourceSize, known_size
 from monai_ldmsr.io.written_files import FileMark, intact_files
-from monai_ldmsr.needs import MemoryBudget, check_disk, linear_growth, map_bytes
+from monai_ldmsr.needs import check_disk_for
 from monai_ldmsr.run_summary import CaseResult, RunSummary
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.storage import OutputLock, clear_left_over, left_over, output_errors
@@ -147,10 +147,7 @@ class Batch:
         found, skipped = memory.find(source, limits, names=names, work_dir=work_dir, again=self._retry)
         found, skipped, self._n_not_chosen = choice.of(found, skipped, limits)
         self.enqueue(found, skipped, memory.rows)
-        chosen = self._settings
-        growth = linear_growth(chosen.factor, chosen.slices)
-        per_voxel = map_bytes(chosen.maps, chosen.tolerance, growth)
-        check_disk(self._sizes, self._output_dir, growth, per_voxel, MemoryBudget(chosen.memory, chosen.maps))
+        check_disk_for(self._sizes, self._output_dir, self._settings)
         return Searched(found, skipped, memory.root)
 
     def needs_work(self, unit: str, fingerprint: str) -> bool:
