@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.department import NIGHT_S, ONCE, SERIES, STUDIES, Need, Rates, Study, totals
 from benchmarks.machine import ROOT
+from benchmarks.speed_tried import beside_earlier, other_ways
 
 __all__ = ["main", "page"]
 
@@ -50,6 +51,9 @@ def page(folder: Path) -> str:
     pipeline, batch = (_read(folder / f"{name}.json") for name in ("pipeline", "batch"))
     parts = [f"# Speed\n\n{_MADE}\n"]
     parts += [_networks(one) for one in networks]
+    for name, part in (("side_by_side", beside_earlier), ("engines", other_ways)):
+        if (found := _read(folder / f"{name}.json")) is not None:
+            parts.append(part(found))
     parts += [_pipeline(pipeline)] if pipeline else []
     parts += [_batch(batch)] if batch else []
     on_cpu = next((one for one in networks if one["machine"]["device"] == "CPU"), None)

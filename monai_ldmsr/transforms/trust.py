@@ -46,7 +46,10 @@ def error_in_unit(result: Tensor, error: Tensor, intensity: IntensityMap) -> Ten
         >>> error_in_unit(torch.tensor([-900.0, 50.0]), torch.tensor([0.01, 0.01]), ct).round(decimals=1)
         tensor([16.5000,  5.0000])
     """
-    level = intensity.forward(result)
+    return _error_at(intensity.forward(result), error, intensity)
+
+
+def _error_at(level: Tensor, error: Tensor, intensity: IntensityMap) -> Tensor:
     return (intensity.inverse(level + error) - intensity.inverse(level - error)) / 2
 
 
@@ -130,8 +133,9 @@ class AddResultMapsd(MapTransform):  # type: ignore[misc]  # MONAI carries no ty
         step = max(1, volume.numel() // _MAX_SAMPLES)
         slices = zip(sources_of_slices(data), volume.unbind(-1), plain(errors).unbind(-1), strict=True)
         for number, (k, image, error) in enumerate(slices):
-            expected = error_in_unit(image, error, intensity)
-            body = foreground(to_grey8(intensity.forward(image)[None], -1.0, 1.0))[0]
+            level = intensity.forward(image)
+            expected = _error_at(level, error, intensity)
+            body = foreground(to_grey8(level[None], -1.0, 1.0))[0]
             if source.padding is not None:
                 padded = torch.from_numpy(source.padding[..., k].astype(np.float32))[None, None]
                 inside = repeat_blocks(padded, self.factors.in_plane)[0] == 0
