@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -76,3 +77,18 @@ def test_a_gpu_takes_as_many_slices_as_its_memory_holds(monkeypatch: pytest.Monk
     assert VolumeInferer(device="cuda").describe() == {"batch_size": "by memory"}
     cpu = _DeviceMemory(torch.device("cpu"))
     assert [cpu.batch(None, 2**21, pixels) for pixels in (2**10, 2**20, 2**23)] == [4, 2, 1]
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same calls; float32 on the same device is the same in every bit."""
+    from benchmarks import gpu_check
+
+    given = ["gpu_check", "--device", "cpu", "--sides", "8", "--slices", "1", "--repeats", "1"]
+    monkeypatch.setattr("sys.argv", given)
+    gpu_check.main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["parity"]["detail 0.5, float32"] == {"max_hu": 0.0, "mean_hu": 0.0, "share_above_one": 0.0}
+    assert found["parity"]["detail 0, bfloat16"]["mean_hu"] > 0
+    assert [row["result_pixels"] for row in found["speed"]] == [32] * 4
+    assert len(found["profile"]) == 10

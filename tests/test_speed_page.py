@@ -140,3 +140,29 @@ def test_a_night_is_made_of_the_studies_by_their_shares() -> None:
     assert NIGHT_S == 12 * 3600
     with pytest.raises(ValueError, match="add up"):
         totals({STUDIES[0]: needs[STUDIES[0]]})
+
+
+def test_other_ways_and_an_earlier_version_stand_on_the_page(tmp_path: Path) -> None:
+    of = {"clock": 50.0, "processors": 80.0, "super_resolve": 37.0, "write": 2.0}
+    half = {name: value / 2 for name, value in of.items()}
+    rows = [
+        {"source": "ct", "factor": 2, "seconds": {"earlier": of, "this": half}, "times_faster": dict.fromkeys(of, 2)}
+    ]
+    (tmp_path / "side_by_side.json").write_text(json.dumps({"earlier": "0.6.0", "rows": rows}))
+    ways = [
+        {"way": "torch", "seconds": 3.0, "ready_s": 5.0, "difference": 0.0},
+        {"way": "kept memory", "seconds": 2.0, "ready_s": 5.0, "difference": 0.0},
+        {"way": "ONNX Runtime", "seconds": 2.5, "ready_s": 5.0, "difference": 1e-6},
+        {"way": "OpenVINO", "not_measured": "it is not installed"},
+    ]
+    formats = {"float32": 80.0, "bfloat16": 800.0, "int8": 40.0, "to int8 and back": 30.0}
+    (tmp_path / "engines.json").write_text(json.dumps({"pixels": 1024, "ways": ways, "formats": formats}))
+    text = page(tmp_path)
+    assert "## Beside version 0.6.0" in text
+    assert "| | | **times faster** | 2 | 2 | 2 | 2 |" in text
+    assert "| OpenVINO | not measured: it is not installed | | |" in text
+    assert "int8 40 ms" in text
+    assert "No other engine is faster" in text
+    ways[2]["seconds"] = 1.0
+    (tmp_path / "engines.json").write_text(json.dumps({"pixels": 1024, "ways": ways, "formats": formats}))
+    assert "No other engine is faster" not in page(tmp_path)
