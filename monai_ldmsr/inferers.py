@@ -163,9 +163,11 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
                 stop = min(start + batch, len(slices))
                 try:
                     made = made_of(start, stop)
-                except torch.OutOfMemoryError:
-                    if stop - start == 1:
+                except (MemoryError, RuntimeError) as error:
+                    if not _is_out_of_memory(error):
                         raise
+                    if stop - start == 1:
+                        raise torch.OutOfMemoryError("not even one slice can be computed") from error
                     batch = memory.smaller(stop - start)
                     continue
                 if not start:
@@ -197,6 +199,11 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
                 f"The network made a slice of {tuple(made.shape[2:])} of one of {tuple(slices.shape[2:])}, but says "
                 f"that its factor is {network.factors}."
             )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Of a CPU's memory torch says so in words alone.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class _DeviceMemory:

@@ -14,28 +14,36 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.inferers import VolumeInferer
 
+#: As a GPU, a CPU's allocator and NumPy say it.
+_OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError("Unable to allocate"),
+)
+
 
 class Small(nn.Module):
     """Doubles slices by repeating, on a device that has memory for so many at once."""
 
     factors = Factors(2, 2)
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, error: Exception = _OUT_OF_MEMORY[0]) -> None:
         super().__init__()
-        self.most, self.batches = most, list[int]()
+        self.most, self.error, self.batches = most, error, list[int]()
 
     def forward(self, slices: Tensor, modality: str | None = None, noise: float | None = None) -> Tensor:
         self.batches.append(len(slices))
         if len(slices) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         return slices.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         return {}
 
 
-def test_a_batch_that_memory_cannot_hold_is_halved_and_the_rest_goes_on() -> None:
-    volume, network = torch.rand(1, 1, 5, 4, 30), Small(3)
+@pytest.mark.parametrize("error", _OUT_OF_MEMORY)
+def test_a_batch_that_memory_cannot_hold_is_halved_and_the_rest_goes_on(error: Exception) -> None:
+    volume, network = torch.rand(1, 1, 5, 4, 30), Small(3, error)
     result = VolumeInferer(batch_size=16)(volume, network)
     torch.testing.assert_close(result, volume.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=0, rtol=0)
     assert network.batches[:4] == [1, 16, 8, 4]
@@ -44,7 +52,9 @@ def test_a_batch_that_memory_cannot_hold_is_halved_and_the_rest_goes_on() -> Non
 
 def test_a_slice_that_memory_cannot_hold_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        VolumeInferer()(torch.rand(1, 1, 5, 4, 3), Small(0))
+        VolumeInferer()(torch.rand(1, 1, 5, 4, 3), Small(0, _OUT_OF_MEMORY[1]))
+    with pytest.raises(RuntimeError, match="another"):
+        VolumeInferer()(torch.rand(1, 1, 5, 4, 3), Small(0, RuntimeError("another")))
 
 
 def test_bfloat16_rounds_what_networks_make_and_is_said() -> None:
