@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,9 +44,6 @@ _SHARE = 0.7
 
 #: How many times what a series needs there must be, for memory that is freed to be kept (which takes twice as much).
 _PLENTY = 3
-
-#: Where Linux says how much memory there is, and of how much a container (cgroup v2) has of it.
-_MEMORY_OF_SYSTEM, _CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 #: The same of what maps hold beside: an error and whether it is trusted for each voxel of the result, and what was
 #: contradicted for each of the source.
@@ -102,15 +99,20 @@ def _slice_pixels(size: SourceSize, factor: float) -> int:
     return math.ceil(size.shape[0] * size.shape[1] * factor**2)
 
 
-def available_bytes() -> int | None:
-    """Memory that the system or the container can still give to this process; None where it does not say."""
+def available_bytes(system: Path = Path("/proc/meminfo"), container: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Memory that the system or the container can still give to this process; None where neither says it.
+
+    Args:
+        system: file where Linux says how much memory there is.
+        container: folder where it says how much of it a container (cgroup v2) has.
+    """
     found = []
     with suppress(OSError, ValueError, StopIteration):
-        lines = _MEMORY_OF_SYSTEM.read_text(encoding="ascii").splitlines()
+        lines = system.read_text(encoding="ascii").splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     with suppress(OSError, ValueError):  # "max" where nothing limits it
-        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
-        cache = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        limit, used = (int((container / name).read_text()) for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (container / "memory.stat").read_text().splitlines())
         found.append(limit - used + int(cache.get("file", 0)))
     return min(found, default=None)
 
@@ -214,22 +216,25 @@ class MemoryBudget:
     Args:
         n_bytes: how much there is; None for what the system can give.
         maps: which maps each series has, one of ``choices.MAPS``.
+        available: what says how much the system can give.
     """
 
-    def __init__(self, n_bytes: int | None = None, maps: str = "error") -> None:
-        self.n_bytes, self.maps = n_bytes, maps
+    def __init__(
+        self, n_bytes: int | None = None, maps: str = "error", available: Callable[[], int | None] = available_bytes
+    ) -> None:
+        self.n_bytes, self.maps, self._available = n_bytes, maps, available
         self._held = 0
         self._changed = threading.Condition()
 
     def needs_files(self, size: SourceSize, factor: float) -> bool:
         """Whether the volumes of a series must lie in files."""
-        available = available_bytes() if self.n_bytes is None else None
+        available = self._available() if self.n_bytes is None else None
         limit = self.n_bytes if available is None else _SHARE * available
         return limit is not None and memory_bytes(size, factor, maps=self.maps) > limit
 
     def has_plenty(self, size: SourceSize, factor: float) -> bool:
         """Whether nothing limits the memory of a series, and there is several times as much as it needs."""
-        available = available_bytes() if self.n_bytes is None else None
+        available = self._available() if self.n_bytes is None else None
         return available is not None and _PLENTY * memory_bytes(size, factor, maps=self.maps) < available
 
     def slices_at_once(self, size: SourceSize, factor: float) -> int | None:

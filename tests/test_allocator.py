@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_ldmsr import allocator, needs
+from monai_ldmsr import allocator
 from monai_ldmsr.allocator import reused_memory, use_huge_pages
 from monai_ldmsr.io.source_size import SourceSize
 from monai_ldmsr.needs import MemoryBudget, available_bytes, memory_bytes
@@ -46,22 +46,23 @@ def test_a_choice_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert allocator._users == 0
 
 
-def test_what_a_container_allows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "_MEMORY_OF_SYSTEM", tmp_path / "meminfo")
-    monkeypatch.setattr(needs, "_CONTAINER", tmp_path)
-    assert available_bytes() is None
-    assert not MemoryBudget().needs_files(SourceSize((4000, 4000, 4000), 2), 4)
+def test_what_a_container_allows_counts(tmp_path: Path) -> None:
+    def available() -> int | None:
+        return available_bytes(tmp_path / "meminfo", tmp_path)
+
+    budget, size = MemoryBudget(available=available), SourceSize((100, 100, 20), 2)
+    assert available() is None
+    assert not budget.needs_files(SourceSize((4000, 4000, 4000), 2), 4)
     (tmp_path / "meminfo").write_text("MemTotal:  9000000 kB\nMemAvailable:  8000000 kB\n")
-    assert available_bytes() == 8_000_000 * 1024
+    assert available() == 8_000_000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("500\n")
     (tmp_path / "memory.stat").write_text("anon 300\nfile 200\n")
-    assert available_bytes() == 8_000_000 * 1024
-    size = SourceSize((100, 100, 20), 2)
+    assert available() == 8_000_000 * 1024
     (tmp_path / "memory.max").write_text(f"{memory_bytes(size, 2)}\n")
-    assert available_bytes() == memory_bytes(size, 2) - 300
-    assert MemoryBudget().needs_files(size, 2)
-    assert not MemoryBudget().has_plenty(size, 2)
+    assert available() == memory_bytes(size, 2) - 300
+    assert budget.needs_files(size, 2)
+    assert not budget.has_plenty(size, 2)
     (tmp_path / "memory.max").write_text(f"{4 * memory_bytes(size, 2)}\n")
-    assert MemoryBudget().has_plenty(size, 2)
-    assert not MemoryBudget(10**12).has_plenty(size, 2), "a limit was given"
+    assert budget.has_plenty(size, 2)
+    assert not MemoryBudget(10**12, available=available).has_plenty(size, 2), "a limit was given"
