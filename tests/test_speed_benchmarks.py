@@ -219,7 +219,7 @@ def test_disk_is_given_by_kind(tmp_path: Path) -> None:
 
 def test_the_usual_batch_is_that_of_the_inferer() -> None:
     inferer = VolumeInferer()
-    assert pipeline.usual_batch(SourceSize((8, 8, 100), 2), 2) == inferer.batch_size
+    assert pipeline.usual_batch(SourceSize((8, 8, 100), 2), 2) == inferer.describe()["batch_size"]
     side = int(inferer.max_batch_pixels**0.5)
     assert pipeline.usual_batch(SourceSize((side, side, 100), 2), 1) == 1
     assert pipeline.usual_batch(SourceSize((8, 8, 3), 2), 2) == 3
