@@ -36,7 +36,9 @@ def describe_degradation(factors: Tensor, operator: Tensor, noise: Tensor) -> Te
         >>> describe_degradation(torch.tensor([[4.0, 1.0]]), torch.tensor([0]), torch.tensor([3.0]))
         tensor([[1., 0., 1., 0., 0., 1.]])
     """
-    seen_as = _planes(tuple(one.plane for one in OPERATORS.values()), operator.device)[operator.to(torch.long)]
+    # What an export makes is no tensor to keep.
+    made = _planes.__wrapped__ if torch.compiler.is_exporting() else _planes
+    seen_as = made(tuple(one.plane for one in OPERATORS.values()), operator.device)[operator.to(torch.long)]
     planes = functional.one_hot(seen_as, CONDITIONS - 3).to(factors)
     return torch.cat([factors.log2() / 2, planes, (1 + noise)[:, None].log2() / 2], dim=1)
 
