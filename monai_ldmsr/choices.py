@@ -13,6 +13,7 @@ __all__ = [
     "MAX_SLICE_FACTOR",
     "MIN_SLICE_FACTOR",
     "MODALITIES",
+    "NETWORK_PARTS",
     "PRECISIONS",
     "PROFILES",
     "of_modality",
@@ -26,6 +27,9 @@ MODALITIES: Final = ("CT", "MR", "PT")
 
 #: Shapes of the profile that an acquired slice averages by: as wide everywhere, or falling off as a Gaussian.
 PROFILES: Final = ("box", "gaussian")
+
+#: Networks that are exported, by the names of their files.
+NETWORK_PARTS: Final = ("network", "encoder", "decoder", "denoiser", "mean_decoder", "sample_decoder")
 
 #: Number formats of convolutions; the first is usual.
 PRECISIONS: Final = ("float32", "bfloat16")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_ldmsr.choices import NETWORK_PARTS
 from monai_ldmsr.cli.arguments import Commands, add_command, add_setting_options
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.report import RESEARCH_NOTICE
 
 __all__ = ["add"]
-
-#: As in monai_ldmsr.export, which loads torch.
-_PARTS = ("network", "encoder", "decoder", "denoiser", "mean_decoder", "sample_decoder")
 
 
 def add(commands: Commands) -> None:
@@ -39,9 +37,9 @@ def add(commands: Commands) -> None:
         "--parts",
         nargs="+",
         default=[],
-        choices=_PARTS,
+        choices=NETWORK_PARTS,
         metavar="PART",
-        help=f"networks to write, out of {', '.join(_PARTS)} (default: all that the bundle has)",
+        help=f"networks to write, out of {', '.join(NETWORK_PARTS)} (default: all that the bundle has)",
     )
     export.add_argument(
         "--format", choices=["onnx", "torch", "all"], default="all", help="format of the files (default: all)"

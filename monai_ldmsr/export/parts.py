@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from monai_ldmsr.choices import MAX_NOISE
+from monai_ldmsr.choices import MAX_NOISE, NETWORK_PARTS
 from monai_ldmsr.degradation import Factor
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
@@ -26,7 +26,7 @@ from monai_ldmsr.networks import (
 __all__ = ["PARTS", "NetworkPart", "TensorSpec", "network_parts"]
 
 #: Names of the parts, which are those of their files.
-PARTS = ("network", "encoder", "decoder", "denoiser", "mean_decoder", "sample_decoder")
+PARTS = NETWORK_PARTS
 
 _SLICES = ("batch", 1, "height", "width")
 _RESULT = ("batch", 1, "result_height", "result_width")
