@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ CT_KNOTS_HU = ((-1024.0, -1.0), (-200.0, -0.5), (300.0, 0.5), (1500.0, 1.0))
 
 #: Share of voxels beyond which MR and PET values leave the linear part of the map.
 _QUANTILES = (0.005, 0.995)
+
+#: Pixels of an image for each thread that are worked on at once, so that what is made of them stays in caches.
+_BAND = 2**17
 
 #: Quantiles are taken over at most this many evenly spread voxels.
 _MAX_SAMPLES = 1_000_000
@@ -58,14 +61,20 @@ class IntensityMap:
 
     def forward(self, image: Tensor) -> Tensor:
         """Source values to model range, any shape, float32."""
+        return _in_bands(self._forward, image)
+
+    def inverse(self, image: Tensor) -> Tensor:
+        """Model range to source values, any shape, float32."""
+        return _in_bands(self._inverse, image)
+
+    def _forward(self, image: Tensor) -> Tensor:
         x, v = self._knots(image)
         inside = self._interpolate(image.clamp(x[0], x[-1]), x, v)
         low, high = self._outer_slopes()
         inside = inside + self.tail * torch.log1p((image - x[-1]).clamp(min=0) * (high / self.tail))
         return inside - self.tail * torch.log1p((x[0] - image).clamp(min=0) * (low / self.tail))
 
-    def inverse(self, image: Tensor) -> Tensor:
-        """Model range to source values, any shape, float32."""
+    def _inverse(self, image: Tensor) -> Tensor:
         x, v = self._knots(image)
         inside = self._interpolate(image.clamp(v[0], v[-1]), v, x)
         low, high = self._outer_slopes()
@@ -86,6 +95,21 @@ class IntensityMap:
         for n in range(len(x) - 1):
             result += (image.clamp(x[n], x[n + 1]) - x[n]) * ((y[n + 1] - y[n]) / (x[n + 1] - x[n]))
         return result
+
+
+def _in_bands(make: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """What ``make`` makes of each value, in bands of the image's memory, laid out as the image is."""
+    most = _BAND * torch.get_num_threads()
+    if image.numel() <= most or image.requires_grad:
+        return make(image)
+    strides = [stride if size > 1 else 0 for size, stride in zip(image.shape, image.stride(), strict=True)]
+    axis = strides.index(max(strides))
+    step = max(1, most * image.shape[axis] // image.numel())
+    result = torch.empty_like(image)
+    bands = (torch.split(plain(one), step, axis) for one in (result, image))
+    for made, band in zip(*bands, strict=True):
+        made.copy_(make(band))
+    return result
 
 
 def fit_intensity_map(volume: Tensor, modality: str) -> IntensityMap:
@@ -170,6 +194,6 @@ class ScaleFromModelRanged(MapTransform):  # type: ignore[misc]  # MONAI carries
         result = dict(data)
         intensity: IntensityMap = result[f"{self.orig_key}_intensity"]
         for key in self.key_iterator(result):
-            for image in result[key].unbind(dim=-1):
+            for image in plain(result[key]).unbind(dim=-1):
                 image.copy_(intensity.inverse(image))
         return result

@@ -18,6 +18,7 @@ from monai_ldmsr.metrics import (
     laplacian_variance,
     to_grey8,
 )
+from monai_ldmsr.metrics.sharpness import foreground
 
 
 def phantom(height=96, width=80, seed=0):
@@ -171,3 +172,12 @@ def test_metric_takes_channels_and_a_mask():
 def test_names_are_ours_alone_and_every_measure_is_defined():
     assert not set(metrics.__all__) & set(vars(monai.metrics))
     assert [metric.name for metric in metrics.METRICS] == ["laplacian_variance", "fft"]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 60, 77), (1, 1, 9, 5), (1, 1, 1, 1), (1, 1, 300, 4)])
+def test_the_foreground_is_where_the_mean_of_nine_by_nine_is_above_twenty(shape):
+    grey = torch.randint(0, 41, shape, generator=torch.Generator().manual_seed(3)).float()
+    for one, found in zip(grey[:, 0], foreground(grey)[:, 0], strict=True):
+        image = one.numpy().astype(np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, 4, constant_values=np.nan), (9, 9))
+        assert np.array_equal(found.numpy(), np.nanmean(windows, axis=(2, 3)) > 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from monai_ldmsr.errors import SourceError
 from monai_ldmsr.transforms.intensity import CT_KNOTS_HU, IntensityMap, fit_intensity_map
@@ -61,3 +62,27 @@ def test_constant_and_not_finite() -> None:
     constant[0, 0, 0] = float("nan")
     with pytest.raises(SourceError, match="not finite"):
         fit_intensity_map(constant, "MR")
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "slices", "with metadata"])
+def test_large_images_are_mapped_as_small_ones_are_and_keep_their_layout(layout: str) -> None:
+    image = torch.linspace(-3000.0, 9000.0, 900 * 700 * 2).reshape(1, 900, 700, 2)
+    if layout == "columns":
+        image = image.transpose(1, 2)
+    elif layout == "slices":
+        image = image.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    elif layout == "with metadata":
+        image = MetaTensor(image, affine=torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0])))
+    level = CT.forward(image)
+    assert level.stride() == image.stride()
+    assert type(level) is type(image)
+    small = torch.stack([torch.stack([CT.forward(row) for row in one]) for one in image.unbind(-1)], dim=-1)
+    assert torch.equal(torch.as_tensor(level), torch.as_tensor(small))
+    assert torch.allclose(torch.as_tensor(CT.inverse(level)), torch.as_tensor(image), atol=0.1)
+
+
+def test_gradients_go_through_large_images_too() -> None:
+    image = torch.full((1000, 700), 40.0, requires_grad=True)
+    CT.forward(image).sum().backward()
+    assert image.grad is not None
+    assert torch.allclose(image.grad, torch.full_like(image, 1.0 / 500))
