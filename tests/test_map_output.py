@@ -21,8 +21,11 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import evt
 
 from monai_ldmsr.cli import main
+from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io.parametric_map import rounded
 from monai_ldmsr.pacs.sending import images_below, parse_destination
+from monai_ldmsr.settings import WorkSettings
+from monai_ldmsr.workflow import open_evaluator
 
 ORIENTATION = "ImageOrientationPatient"
 NAMES = ("error", "trusted", "contradiction")
@@ -116,17 +119,32 @@ def test_objects_are_valid(tmp_path: Path, mapped: Path, modality: str) -> None:
         assert run_dciodvfy(tmp_path / path.name) == set()
 
 
-def test_the_same_input_gives_the_same_bytes_and_other_maps_other_uids(tmp_path: Path, mapped: Path) -> None:
-    make_series(tmp_path / "in", "CT", (24, 20, 3))
+@pytest.mark.parametrize("form", ["classic", "enhanced"])
+def test_the_same_input_gives_the_same_bytes_and_other_maps_other_uids(tmp_path: Path, mapped: Path, form: str) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 9))
     folders = []
     for name in ("a", "b"):
-        created = "2026-01-31T12:00:00+00:00"
-        folders.append(write_with_maps(tmp_path / "in", tmp_path / name, mapped, created=created)[2])
-    for name in NAMES:
-        first, second = ((folder / "maps" / f"{name}.dcm").read_bytes() for folder in folders)
-        assert first == second
+        settings = {"created": "2026-01-31T12:00:00+00:00", "dicom_form": form}
+        folders.append(write_with_maps(tmp_path / "in", tmp_path / name, mapped, **settings)[2])
+    first, second = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.dcm")} for folder in folders
+    )
+    assert len(first) == len(NAMES) + (9 if form == "classic" else 1)
+    assert first == second
     uids = {pydicom.dcmread(path).SOPInstanceUID for path in (folders[0] / "maps").glob("*.dcm")}
     assert len(uids) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_map_that_is_not_finite_keeps_the_result_from_its_place(tmp_path: Path, mapped: Path, value: float) -> None:
+    make_series(tmp_path / "in", "CT", (24, 20, 3))
+    evaluator = open_evaluator(tmp_path / "in", tmp_path / "out", WorkSettings(bundle=mapped, device="cpu"))
+    (one,) = evaluator.dataset.found
+    data, times, described = evaluator.compute(one.source)
+    data["maps"][0].values[0, 4, 5, 1] = value
+    with pytest.raises(OutputError, match="expected error holds values that are not finite"):
+        evaluator.writer.write(data, one.name, tmp_path / "out", times, described)
+    assert not (tmp_path / "out" / one.name).exists()
 
 
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz"])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from monai_ldmsr.errors import OutputError, SettingsError
 from monai_ldmsr.storage import (
     OutputLock,
     clear_left_over,
+    deflated,
     left_over,
     locks,
     make_writable,
@@ -280,3 +283,33 @@ def test_a_disk_that_cannot_hold_an_array_is_said(tmp_path: Path) -> None:
     with scratch_files(tmp_path), pytest.raises(OutputError, match=message):
         new_array((2**44,), np.float32)
     assert list(tmp_path.iterdir()) == []
+
+
+def parts_of(content: list[bytes]) -> list[Callable[[], bytes]]:
+    return [lambda part=part: part for part in content]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_parts_make_one_deflate_stream_with_the_same_bytes_each_time(count: int) -> None:
+    content = [np.random.default_rng(n).integers(0, 4, 70_000 + n, np.uint8).tobytes() for n in range(count)]
+    stream = b"".join(deflated(parts_of(content), 1))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    assert inflater.decompress(stream) == b"".join(content)
+    assert inflater.eof
+    assert not inflater.unused_data
+    assert len(stream) < len(b"".join(content)) / 2 or not count
+    assert b"".join(deflated(parts_of(content), 1)) == stream
+
+
+def test_what_a_part_raises_comes_out_and_later_parts_are_not_all_begun() -> None:
+    begun = []
+
+    def part(number: int) -> bytes:
+        begun.append(number)
+        if number == 2:
+            raise OSError("no such slice")
+        return b"slice"
+
+    with pytest.raises(OSError, match="no such slice"):
+        list(deflated((lambda n=n: part(n) for n in range(100)), 1))  # type: ignore[misc]
+    assert len(begun) < 20

@@ -17,6 +17,7 @@ from highdicom.legacy import (
 from pydicom import Dataset, dcmread, dcmwrite
 
 from monai_ldmsr.errors import OutputError
+from monai_ldmsr.io.derived_objects import name_dimensions
 from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_class, sop_instance
 
 __all__ = ["multiframe_object", "parsed_copy"]
@@ -33,6 +34,8 @@ _KEPT = (
     "ContentQualification",
     "ContributingEquipmentSequence",
     "ImageComments",
+    "InstanceCreationDate",
+    "InstanceCreationTime",
     "LossyImageCompression",
     "LossyImageCompressionMethod",
     "LossyImageCompressionRatio",
@@ -84,6 +87,7 @@ def multiframe_object(
             found[keyword] = first[keyword]
     _drop_empty_windows(found)
     found.SourceImageEvidenceSequence = _evidence(sources)
+    name_dimensions(found)
     return found
 
 

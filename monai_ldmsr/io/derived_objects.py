@@ -7,11 +7,11 @@ these keep, and nothing else. UIDs follow from the derived series and from the o
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from monai_ldmsr.io.derived_slices import DerivedSlices, decimal
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.io.enhanced_multiframe import FrameHeader
-from monai_ldmsr.storage import output_errors, synced_file
+from monai_ldmsr.storage import deflated, output_errors, synced_file
 
 __all__ = [
     "DerivedImages",
@@ -50,6 +50,7 @@ __all__ = [
     "algorithm",
     "as_sources",
     "identity",
+    "name_dimensions",
     "own_concept",
     "places",
     "quietly_made",
@@ -255,6 +256,12 @@ def quietly_made(what: str) -> Iterator[None]:
         raise OutputError(f"The {what} cannot be made of the derived series, so no result is written.") from None
 
 
+def name_dimensions(made: Dataset) -> None:
+    """Let the UID of an object's dimensions follow from its own, where highdicom has taken one by chance."""
+    for item in (*made.get("DimensionOrganizationSequence", ()), *made.get("DimensionIndexSequence", ())):
+        item.DimensionOrganizationUID = named_uid("dimensions", str(made.SOPInstanceUID))
+
+
 def write_deflated(
     made: Dataset, images: DerivedImages, path: Path, floats: Sequence[npt.NDArray[np.float32]] = ()
 ) -> None:
@@ -275,8 +282,7 @@ def write_deflated(
     made.SeriesDate, made.SeriesTime = first.ContentDate, first.ContentTime
     if made.SOPClassUID == ParametricMapStorage and "Laterality" not in made:
         made.Laterality = None
-    for item in (*made.get("DimensionOrganizationSequence", ()), *made.get("DimensionIndexSequence", ())):
-        item.DimensionOrganizationUID = named_uid("dimensions", str(made.SOPInstanceUID))
+    name_dimensions(made)
     for element in images.personal.elements():
         made[element.tag] = element
     character_set = images.personal.get("SpecificCharacterSet")
@@ -293,15 +299,16 @@ def write_deflated(
     writer.is_little_endian, writer.is_implicit_VR = True, False
     write_dataset(writer, correct_ambiguous_vr(made, True))
     if floats:  # the last of all elements
-        n_bytes = 4 * sum(frame.size for frame in floats)
+        n_bytes = 4 * len(floats) * floats[0].size
         plain.write(struct.pack("<HH2s2xI", *divmod(tag_for_keyword("FloatPixelData") or 0, 2**16), b"OF", n_bytes))
-    deflater = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
+
+    def pixels(n: int) -> memoryview:
+        return floats[n].astype("<f4", order="C", copy=False).data
+
+    parts: list[Callable[[], memoryview]] = [plain.getbuffer, *(partial(pixels, n) for n in range(len(floats)))]
     with output_errors(f"Object {path.name}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with synced_file(path) as file:
             file.write(beginning.getvalue())
-            n_bytes = file.write(deflater.compress(plain.getbuffer()))
-            for frame in floats:
-                n_bytes += file.write(deflater.compress(frame.astype("<f4", order="C", copy=False).data))
-            n_bytes += file.write(deflater.flush())
+            n_bytes = sum(map(file.write, deflated(parts, _LEVEL)))
             file.write(b"\0" * (n_bytes % 2))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,14 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from monai_ldmsr.errors import CorruptSourceError, LdmsrError, OutputError, ReasonCode, SettingsError
-from monai_ldmsr.io.derived_header import Derivation, derived_header, named_uid, shared_header
+from monai_ldmsr.io.derived_header import Derivation, SharedHeader, derived_header, named_uid, shared_header
 from monai_ldmsr.io.derived_multiframe import multiframe_object, parsed_copy
 from monai_ldmsr.io.derived_slices import DerivedSlices
 from monai_ldmsr.io.dicom_header import quiet_pydicom, sop_instance
 from monai_ldmsr.io.dicom_pixels import StoredType
 from monai_ldmsr.io.dicom_series import DicomSeries
 from monai_ldmsr.io.transfer_syntaxes import compress
-from monai_ldmsr.storage import output_errors, synced_file
+from monai_ldmsr.storage import in_threads, output_errors, synced_file
 
 __all__ = ["WrittenSeries", "is_of_another_source", "write_derived_series"]
 
@@ -57,7 +58,7 @@ def write_derived_series(
     """Write ``voxels`` as images ``IM0001.dcm`` ... along the normal.
 
     Values are stored as the source stored them (bits, sign, rescale) and clipped to that range; PET gets a
-    new rescale slope for each slice. Padding voxels must have been put back. Memory: one slice at a time.
+    new rescale slope for each slice. Padding voxels must have been put back. Memory: a few slices at a time.
 
     Args:
         series: the source.
@@ -77,30 +78,51 @@ def write_derived_series(
     with _readable("the first image"):
         volume = (series.volume, series.label)
         shared = shared_header(slices, _source_names(series), series.modality, derivation, volume)
-    is_one = derivation.dicom_form == "enhanced"
-    images: list[Dataset] = []
-    paths, n_clipped = [], 0
-    for k in range(len(slices)):
-        with _readable(f"image {k + 1} of {len(slices)} in slice order"):
-            image = derived_header(k, shared)
-        slice_ = voxels[:, :, k].T
-        # Readers of enhanced objects apply one slope to all frames.
-        extremes = _extremes(voxels if is_one else slice_) if series.modality == "PT" else None
-        n_clipped += _set_pixels(image, slices.nearest(k), slice_, extremes)
-        with _readable(f"image {k + 1} of {len(slices)} in slice order"):
-            if is_one:
-                image.file_meta = _file_meta(image)
-                images.append(parsed_copy(correct_ambiguous_vr(image, True)))
-            else:
-                paths.append(_written(image, output_dir / f"IM{k + 1:04d}.dcm", derivation.transfer_syntax))
-    series_uid = shared.series_instance_uid
-    if is_one:
+    made = list(_made(series, voxels, output_dir, derivation, shared))
+    images = [one for one, _ in made if isinstance(one, Dataset)]
+    paths = [one for one, _ in made if isinstance(one, Path)]
+    series_uid, n_clipped = shared.series_instance_uid, sum(clipped for _, clipped in made)
+    if images:
         series_uid = named_uid("enhanced", series_uid)
         with _readable("the series"):
             uids = series_uid, named_uid("image", series_uid)
             image = multiframe_object(images, series.headers, series.modality, *uids)
             paths.append(_written(image, output_dir / "IM0001.dcm", derivation.transfer_syntax))
     return WrittenSeries(tuple(paths), series_uid, n_clipped)
+
+
+def _made(
+    series: DicomSeries,
+    voxels: npt.NDArray[np.float32],
+    output_dir: Path,
+    derivation: Derivation,
+    shared: SharedHeader,
+) -> Iterator[tuple[Dataset | Path, int]]:
+    """Each image in order, in its file or as part of one object, and how many of its voxels were clipped."""
+    slices, is_one = shared.slices, derivation.dicom_form == "enhanced"
+    # Readers of enhanced objects apply one slope to all frames.
+    of_all = _extremes(voxels) if is_one and series.modality == "PT" else None
+
+    def place(k: int) -> str:
+        return f"image {k + 1} of {len(slices)} in slice order"
+
+    def finished(k: int, image: Dataset) -> tuple[Dataset | Path, int]:
+        slice_ = voxels[:, :, k].T
+        extremes = of_all or (_extremes(slice_) if series.modality == "PT" else None)
+        clipped = _set_pixels(image, slices.nearest(k), slice_, extremes)
+        with _readable(place(k)):
+            if is_one:
+                image.file_meta = _file_meta(image)
+                return parsed_copy(correct_ambiguous_vr(image, True)), clipped
+            return _written(image, output_dir / f"IM{k + 1:04d}.dcm", derivation.transfer_syntax), clipped
+
+    def begun() -> Iterator[Callable[[], tuple[Dataset | Path, int]]]:
+        for k in range(len(slices)):
+            with _readable(place(k)):
+                image = derived_header(k, shared)
+            yield partial(finished, k, image)
+
+    return in_threads(begun())
 
 
 @contextmanager

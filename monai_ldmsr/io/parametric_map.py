@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +97,14 @@ def write_parametric_map(
     Raises:
         OutputError: a value is not finite, or an object cannot be made or written.
     """
-    if not all(np.isfinite(values[:, :, k]).all() for k in range(values.shape[2])):
-        raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
     frames, references = _Frames(values, range(values.shape[2])), list(images.headers)
     if grid == ResultGrid.of(1):
         references = as_sources(images, series)
-    digest = hashlib.sha256()
-    for frame in frames:
-        digest.update(frame.data)
     # Mapping and window are those of the whole volume in each object of it.
-    low, high, shown = float(rounded(values.min())), float(rounded(values.max())), _shown(values)
+    digest, low, high = _surveyed(frames)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise OutputError(f"The {kind.words.lower()} holds values that are not finite, so no result is written.")
+    shown = _shown(values)
     mapping = RealWorldValueMapping(
         kind.name.upper()[:16], quantity.meaning, unit_code(series.unit), (low, high), slope=1.0, intercept=0.0,
         quantity_definition=quantity,
@@ -121,7 +119,7 @@ def write_parametric_map(
             made = ParametricMap(
                 references,
                 np.zeros((len(positions), 1, 1), np.float32),
-                **identity(images, kind, digest.hexdigest(), number),
+                **identity(images, kind, digest, number),
                 contains_recognizable_visual_features=False,
                 real_world_value_mappings=[mapping],
                 voi_lut_transformations=[window],
@@ -138,6 +136,15 @@ def write_parametric_map(
             paths.append(path if number == 1 else path.with_stem(f"{path.stem}{number}"))
             write_deflated(made, images, paths[-1], _Frames(values, order))
     return paths
+
+
+def _surveyed(frames: Iterable[npt.NDArray[np.float32]]) -> tuple[str, float, float]:
+    """Digest of all frames, and their least and greatest value: no finite numbers where not all values are."""
+    digest, low, high = hashlib.sha256(), math.inf, -math.inf
+    for frame in frames:
+        digest.update(frame.data)
+        low, high = np.minimum(low, frame.min()), np.maximum(high, frame.max())  # of which NaN comes through
+    return digest.hexdigest(), float(low), float(high)
 
 
 def _order(made: Dataset, positions: Sequence[PlanePositionSequence]) -> list[int]:

@@ -9,6 +9,7 @@ import stat
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -22,7 +23,7 @@ from monai_ldmsr.errors import OutputError
 from monai_ldmsr.io.dicom_header import quiet_pydicom
 from monai_ldmsr.io.formats import inspect_file
 from monai_ldmsr.io.limits import ReadLimits
-from monai_ldmsr.storage import file_sha256
+from monai_ldmsr.storage import file_sha256, in_threads
 
 __all__ = [
     "FileCheck",
@@ -84,7 +85,9 @@ def verified_files(folder: Path, checks: Mapping[str, FileCheck] | None = None) 
     """
     checks = checks or {}
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {name: _verified(folder / name, name, checks.get(name)) for name in sorted(found | checks.keys())}
+    names = sorted(found | checks.keys())
+    marks = in_threads(partial(_verified, folder / name, name, checks.get(name)) for name in names)
+    return dict(zip(names, marks, strict=True))
 
 
 def _verified(path: Path, name: str, check: FileCheck | None) -> FileMark:

@@ -3,6 +3,7 @@
 from monai_ldmsr.storage.hashes import file_sha256, file_stamp, rest_sha256
 from monai_ldmsr.storage.locks import OutputLock
 from monai_ldmsr.storage.scratch import new_array, scratch_files
+from monai_ldmsr.storage.threads import deflated, in_threads
 from monai_ldmsr.storage.whole import (
     clear_left_over,
     clear_passing_files,
@@ -25,8 +26,10 @@ __all__ = [
     "clear_left_over",
     "clear_passing_files",
     "clear_working_folders",
+    "deflated",
     "file_sha256",
     "file_stamp",
+    "in_threads",
     "left_over",
     "make_writable",
     "move",
