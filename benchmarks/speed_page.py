@@ -1,6 +1,6 @@
 """Make docs/speed.md out of what was measured: `python -m benchmarks.speed_page`.
 
-Reads networks*.json (`benchmarks.speed`), pipeline.json and batch.json of docs/speed, what exists of them. Each figure
+Reads what the benchmarks of speed wrote to docs/speed, what exists of it. Each figure
 of the page comes from them, from the studies of `benchmarks.department`, or from `monai_ldmsr.needs`.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.department import NIGHT_S, ONCE, SERIES, STUDIES, Need, Rates, Study, totals
 from benchmarks.machine import ROOT
-from benchmarks.speed_tried import beside_earlier, other_ways
+from benchmarks.speed_tried import beside_earlier, launched, other_ways, whole_numbers
 
 __all__ = ["main", "page"]
 
@@ -51,7 +51,8 @@ def page(folder: Path) -> str:
     pipeline, batch = (_read(folder / f"{name}.json") for name in ("pipeline", "batch"))
     parts = [f"# Speed\n\n{_MADE}\n"]
     parts += [_networks(one) for one in networks]
-    for name, part in (("side_by_side", beside_earlier), ("engines", other_ways)):
+    tried = {"side_by_side": beside_earlier, "engines": other_ways, "quantized": whole_numbers, "launches": launched}
+    for name, part in tried.items():
         if (found := _read(folder / f"{name}.json")) is not None:
             parts.append(part(found))
     parts += [_pipeline(pipeline)] if pipeline else []

@@ -1,11 +1,14 @@
-"""Parts of the page of speed: beside an earlier version, and other ways to run a network."""
+"""Parts of the page of speed: beside an earlier version, other ways to run a network, whole numbers, and a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["beside_earlier", "other_ways"]
+__all__ = ["beside_earlier", "launched", "other_ways", "whole_numbers"]
+
+#: Seconds that a GPU's host takes to launch an operation: assumed, as usual of CUDA under PyTorch.
+_LAUNCH_S = 1e-5
 
 
 def beside_earlier(found: Mapping[str, Any]) -> str:
@@ -57,3 +60,59 @@ def other_ways(found: Mapping[str, Any]) -> str:
     if {"kept memory", "ONNX Runtime"} <= ways.keys() and not faster:
         text += "\nNo other engine is faster than torch with kept memory, so runs have no option for one.\n"
     return text
+
+
+def whole_numbers(found: Mapping[str, Any]) -> str:
+    """What `benchmarks.quantized` wrote."""
+    text = (
+        "## Convolutions in 8 bits\n\nSlices of the test split, degraded by "
+        f"{found['factor']} and super-resolved before and after convolutions were rounded to whole numbers: PSNR in dB "
+        "(peak: the model range), and how far both results are apart in grey levels of 255. Processors without VNNI "
+        "need 7 bits, so that sums do not overflow.\n\n"
+        "| what is rounded | dial | modality | slices | PSNR before | after | apart, mean | 99th percentile |\n"
+        + "| --- " * 8
+        + "|\n"
+    )
+    for row in found["rows"]:
+        text += (
+            f"| {row['way']} | {row['dial']:g} | {row['modality']} | {row['slices']} | {row['psnr_before_db']:.2f} | "
+            f"{row['psnr_after_db']:.2f} | {row['apart_mean']:.2f} | {row['apart_p99']:.2f} |\n"
+        )
+    whole = found["whole"]
+    if "seconds" in whole:
+        seconds = whole["seconds"]
+        text += (
+            f"\nThe whole network in OpenVINO, quantized by NNCF, takes {seconds['int8']:.3g} s for a slice of "
+            f"{whole['pixels']} x {whole['pixels']}, in float32 {seconds['float32']:.3g} s "
+            f"({seconds['float32'] / seconds['int8']:.2f} times as long).\n"
+        )
+    else:
+        text += f"\nThe whole network was not quantized: {whole['not_measured']}.\n"
+    return text + (
+        "\nSo convolutions stay in float32: the whole network loses more than it wins, and the decoders alone, a third "
+        "of the work, would save a sixth of the time at most for results that differ by more than a stored unit.\n"
+    )
+
+
+def launched(found: Mapping[str, Any]) -> str:
+    """What `benchmarks.launches` wrote."""
+    text = (
+        "## What a GPU is given to do\n\nNo GPU was at hand: nothing here was measured on one. Counted on torch's meta "
+        "device are the operations that a batch launches, whatever its size, and what they compute. Launching is "
+        "hidden while the GPU computes for longer than it takes; the last column is the rate from which on it is not, "
+        f"with {1e6 * _LAUNCH_S:.0f} microseconds for each operation (assumed).\n\n"
+        "| dial | result | slices in a batch | operations | GFLOP | launches show from, TFLOP/s |\n"
+        + "| --- " * 6
+        + "|\n"
+    )
+    for row in found["rows"]:
+        rate = row["gflop"] / (row["operations"] * _LAUNCH_S) / 1000
+        text += (
+            f"| {row['dial']:g} | {row['side']} x {row['side']} | {row['batch']} | {row['operations']:,} | "
+            f"{row['gflop']:,.3g} | {rate:,.3g} |\n"
+        )
+    return text + (
+        "\nA batch on a GPU has as many slices as its memory holds, so that compiled or captured graphs, which spare "
+        "launches, would win nothing but for single small slices; there are none. `benchmarks/gpu_check.sh` measures "
+        "what a GPU makes of it.\n"
+    )

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import batch, pipeline, speed
+from benchmarks import batch, launches, pipeline, quantized, speed
 from benchmarks.made_series import make_ct_series
 from benchmarks.pipeline import Sample
 from benchmarks.pipeline_child import FastNetwork, Phases, instrument
 from benchmarks.speed_rows import Row, made_slice
+from monai_ldmsr import load_super_resolver
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import find_dicom_series, read_dicom_series
@@ -263,3 +264,49 @@ def test_a_batch_is_measured(tmp_path: Path, workers: tuple[str, ...]) -> None:
         assert one["series_an_hour"] > 1
         assert one["total_s"] > one["start_up_s"] > 0
         assert one["cores_used"] > 0
+
+
+def test_rounded_layers_err_by_their_steps_and_are_left_as_they_were() -> None:
+    torch.manual_seed(0)
+    network, _ = load_super_resolver(factor=4)
+    names = quantized.decoders_of(network.generator)
+    assert len(names) == 14
+    assert {name.split(".")[0] for name in names} == {"mean_decoder", "sample_decoder"}
+    layer = torch.nn.Conv2d(4, 4, 1, bias=False)
+    before, image = layer.weight.detach().clone(), torch.rand(1, 4, 32, 32) * 2 - 1
+    layers = {"layer": layer}
+    with torch.no_grad():
+        ranges = quantized.ranges_of(layers, lambda: layer(image))
+        low, high = ranges["layer"]
+        assert -1.0 <= low < -0.99
+        assert 0.99 < high <= 1.0
+        exact, errors = layer(image), []
+        for bits in (8, 6):
+            with quantized.rounded(layers, ranges, bits):
+                errors.append(float((layer(image) - exact).abs().mean()))
+        assert 0 < errors[0] < 4 * (2 / 255) * float(before.abs().max())
+        assert 2 < errors[1] / errors[0] < 8
+    assert torch.equal(layer.weight, before)
+    assert not layer._forward_pre_hooks
+
+
+def test_rows_of_rounding_have_the_figures_of_each_modality() -> None:
+    truth = torch.zeros(1, 1, 8, 8)
+    given = [quantized.Sample(modality, truth, truth) for modality in ("MR", "CT", "MR")]
+    ct, mr = quantized.rows_of("a way", 0.5, given, [truth + 0.02] * 3, [truth + 0.2] * 3)
+    assert (ct["modality"], ct["slices"], mr["modality"], mr["slices"]) == ("CT", 1, "MR", 2)
+    assert ct["psnr_before_db"] == pytest.approx(40.0, abs=1e-4)
+    assert mr["psnr_after_db"] == pytest.approx(20.0, abs=1e-4)
+    assert mr["apart_mean"] == pytest.approx(0.18 * 127.5, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_batch_launches_as_many_operations_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launches, "SIDES", (128, 256))
+    monkeypatch.setattr(launches, "BATCHES", (2, 4))
+    rows = launches.rows()
+    for dial in (0.0, 0.5):
+        of = [row for row in rows if row["dial"] == dial]
+        assert len({row["operations"] for row in of}) == 1
+        assert of[0]["gflop"] * 2 == pytest.approx(of[1]["gflop"], rel=1e-6)
+    assert rows[-1]["operations"] > 1.5 * rows[0]["operations"]

@@ -166,3 +166,19 @@ def test_other_ways_and_an_earlier_version_stand_on_the_page(tmp_path: Path) -> 
     ways[2]["seconds"] = 1.0
     (tmp_path / "engines.json").write_text(json.dumps({"pixels": 1024, "ways": ways, "formats": formats}))
     assert "No other engine is faster" not in page(tmp_path)
+
+
+def test_whole_numbers_and_launches_stand_on_the_page(tmp_path: Path) -> None:
+    row = {"way": "decoders, 7 bits", "dial": 0.0, "modality": "CT", "slices": 12}
+    row |= {"psnr_before_db": 32.591, "psnr_after_db": 32.536, "apart_mean": 0.497, "apart_p99": 1.634}
+    found = {"factor": 4, "rows": [row], "whole": {"seconds": {"float32": 3.0, "int8": 2.4}, "pixels": 1024}}
+    (tmp_path / "quantized.json").write_text(json.dumps(found))
+    counted = {"dial": 0.5, "side": 256, "batch": 16, "operations": 1000, "gflop": 600.0}
+    (tmp_path / "launches.json").write_text(json.dumps({"rows": [counted]}))
+    text = page(tmp_path)
+    assert "| decoders, 7 bits | 0 | CT | 12 | 32.59 | 32.54 | 0.50 | 1.63 |" in text
+    assert "2.4 s for a slice of 1024 x 1024, in float32 3 s (1.25 times as long)" in text
+    assert "| 0.5 | 256 x 256 | 16 | 1,000 | 600 | 60 |" in text
+    found["whole"] = {"not_measured": "NNCF and OpenVINO are not installed"}
+    (tmp_path / "quantized.json").write_text(json.dumps(found))
+    assert "not quantized: NNCF" in page(tmp_path)
