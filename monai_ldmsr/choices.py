@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 __all__ = [
+    "BATCH_PIXELS",
+    "BATCH_SIZE",
     "FACTORS",
     "FORCED",
     "MAPS",
@@ -18,6 +20,10 @@ __all__ = [
     "PROFILES",
     "of_modality",
 ]
+
+#: Slices that are computed at once where nothing else says how many, and pixels of their results at most.
+BATCH_SIZE: Final = 4
+BATCH_PIXELS: Final = 2**21
 
 #: The factors that volumes are super-resolved by, rows and columns alike.
 FACTORS: Final = (2, 3, 4)

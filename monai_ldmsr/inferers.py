@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from monai_ldmsr.choices import PRECISIONS
+from monai_ldmsr.choices import BATCH_PIXELS, BATCH_SIZE, PRECISIONS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import VolumeGeometry
 from monai_ldmsr.networks import SliceNetwork
@@ -23,9 +23,6 @@ from monai_ldmsr.through_plane import PlaneBatches, refine_slices
 from monai_ldmsr.working_volumes import empty_volume, plain
 
 __all__ = ["VolumeInferer"]
-
-#: Slices in a batch where nothing else says how many.
-BATCH_SIZE = 4
 
 #: Share of a GPU's free memory that batches take: what libraries take for themselves differs from batch to batch.
 _SHARE_OF_FREE = 0.7
@@ -59,7 +56,7 @@ class VolumeInferer(Inferer):  # type: ignore[misc]  # MONAI carries no types
     def __init__(
         self,
         batch_size: int | None = None,
-        max_batch_pixels: int = 2**21,
+        max_batch_pixels: int = BATCH_PIXELS,
         device: str | torch.device = "cpu",
         precision: str = "float32",
     ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monai_ldmsr.choices import BATCH_PIXELS, BATCH_SIZE
 from monai_ldmsr.networks.interface import PlaneNetwork
 from monai_ldmsr.slice_plan import SlicePlan
 from monai_ldmsr.working_volumes import empty_volume
@@ -40,8 +41,8 @@ class PlaneBatches:
         device: where the network runs.
     """
 
-    planes: int = 4
-    pixels: int = 2**21
+    planes: int = BATCH_SIZE
+    pixels: int = BATCH_PIXELS
     device: str | torch.device = "cpu"
 
     def of(self, count: int, pixels: int) -> Iterator[slice]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_ldmsr.choices import BATCH_PIXELS, BATCH_SIZE
 from monai_ldmsr.errors import LdmsrError
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from monai_ldmsr.evaluator import SeriesEvaluator
 
 __all__ = ["PlannedCase", "WorkPlan", "planned_work"]
-
-#: Slices that are computed at once, unless a limit of memory or their size makes them fewer.
-_USUAL_BATCH, _BATCH_PIXELS = 4, 2**21
 
 #: Seconds that measuring, pictures, writing and reading back take for each voxel of a result.
 _WRITTEN_VOXEL_S = 0.5e-6
@@ -127,13 +125,13 @@ def _planned(
     try:
         size = source_size(one.source, limits)
         budget = MemoryBudget(settings.memory, settings.maps)
-        n_slices = budget.slices_at_once(size, factor) or _USUAL_BATCH
+        n_slices = budget.slices_at_once(size, factor) or BATCH_SIZE
     except LdmsrError as error:
         return PlannedCase.of_error(error, **said)
     if earlier is not None:
         return PlannedCase.of(earlier, **said, size=size)
     pixels = max(1, math.ceil(size.shape[0] * size.shape[1] * factor**2))
-    usual = max(1, min(_USUAL_BATCH, _BATCH_PIXELS // pixels, size.shape[2]))
+    usual = max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels, size.shape[2]))
     return PlannedCase(
         "found",
         **said,
