@@ -148,7 +148,8 @@ def _pipeline(found: Mapping[str, Any]) -> str:
         f"CT series with slices of {side} x {side}, DICOM in and DICOM out, a process for each run, all settings at "
         "their defaults. Seconds by phase: *rest* is what no other column has, such as waiting for the disk and the "
         "end of the process. Memory is the peak of the process, of which *anonymous* is what no file backs; *reckoned* "
-        "is what the package says before it begins.\n\n"
+        "is what the package says before it begins, without freed memory that is kept where plenty is free (as much "
+        "again at most).\n\n"
     )
     head = (
         "slices",

@@ -62,6 +62,11 @@ def other_ways(found: Mapping[str, Any]) -> str:
     return text
 
 
+def _figures(value: float) -> str:
+    """Three figures, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def whole_numbers(found: Mapping[str, Any]) -> str:
     """What `benchmarks.quantized` wrote."""
     text = (
@@ -109,7 +114,7 @@ def launched(found: Mapping[str, Any]) -> str:
         rate = row["gflop"] / (row["operations"] * _LAUNCH_S) / 1000
         text += (
             f"| {row['dial']:g} | {row['side']} x {row['side']} | {row['batch']} | {row['operations']:,} | "
-            f"{row['gflop']:,.3g} | {rate:,.3g} |\n"
+            f"{_figures(row['gflop'])} | {_figures(rate)} |\n"
         )
     return text + (
         "\nA batch on a GPU has as many slices as its memory holds, so that compiled or captured graphs, which spare "
