@@ -52,7 +52,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _META_GROUP, _BEFORE_VALUE = 2, 12
 
 #: Bytes that are read and inflated at once, and kept at most of what stands before the pixels.
-_BLOCK, _LONGEST_HEAD = 2**22, 2**28
+_BLOCK, _LONGEST_HEAD = 2**22, 2**26
 
 
 @dataclass(frozen=True)
