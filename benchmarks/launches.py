@@ -42,9 +42,7 @@ def rows() -> list[dict[str, Any]]:
         for side in SIDES:
             for batch in BATCHES:
                 slices = torch.zeros(batch, 1, side // FACTOR, side // FACTOR, device="meta")
-                with torch.no_grad(), Counted() as counted:
-                    network.estimates(slices, "MR", 3.0)
-                with torch.no_grad(), FlopCounterMode(display=False) as flops:
+                with torch.no_grad(), FlopCounterMode(display=False) as flops, Counted() as counted:
                     network.estimates(slices, "MR", 3.0)
                 gflop = flops.get_total_flops() / 1e9
                 found.append({"dial": dial, "side": side, "batch": batch, "operations": counted.count, "gflop": gflop})

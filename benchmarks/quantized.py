@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.metrics import PSNRMetric
 from torch import Tensor, nn
 
 from benchmarks.machine import ROOT, facts, seconds_of, write_json
@@ -116,13 +117,10 @@ def ranges_of(layers: dict[str, nn.Conv2d], run: Callable[[], Any]) -> dict[str,
 
 def rows_of(way: str, dial: float, given: list[Sample], before: list[Tensor], after: list[Tensor]) -> list[Any]:
     """For each modality: PSNR of both in dB (peak 2, the model range), and how far they are apart in grey levels."""
-    rows = []
+    rows, psnr_db = [], PSNRMetric(max_val=2.0)
     for modality in sorted({one.modality for one in given}):
         of = [n for n, one in enumerate(given) if one.modality == modality]
-        psnr = [
-            statistics.mean(10 * np.log10(4 / float((results[n] - given[n].truth).square().mean())) for n in of)
-            for results in (before, after)
-        ]
+        psnr = [statistics.mean(float(psnr_db(results[n], given[n].truth)) for n in of) for results in (before, after)]
         apart = [(before[n] - after[n]).abs().numpy() * GREY_LEVELS for n in of]
         rows.append(
             {
@@ -146,7 +144,8 @@ def in_decoders(calibration: list[Sample], test: list[Sample]) -> list[Any]:
             with torch.no_grad():
                 return [network.estimates(one.low, one.modality)[0][0] for one in given]
 
-        ranges = ranges_of({name: layers[name] for name in layers}, lambda run=run: run(calibration))
+        ranges = ranges_of(layers, lambda run=run: run(calibration))
+        # Decoders that a dial leaves out are not rounded.
         used, before = {name: layers[name] for name in ranges}, run(test)
         for bits in (8, 7):
             with rounded(used, ranges, bits):

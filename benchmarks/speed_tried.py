@@ -95,7 +95,7 @@ def whole_numbers(found: Mapping[str, Any]) -> str:
         text += f"\nThe whole network was not quantized: {whole['not_measured']}.\n"
     return text + (
         "\nSo convolutions stay in float32: the whole network loses more than it wins, and the decoders alone, a third "
-        "of the work, would save a sixth of the time at most for results that differ by more than a stored unit.\n"
+        "of the work, would save a fifth of the time at most for results that differ by more than a stored unit.\n"
     )
 
 

@@ -46,7 +46,7 @@ FOREGROUND_GREY, FOREGROUND_WINDOW = 20.0, 9
 
 
 def foreground(grey: Tensor) -> Tensor:
-    """Where there is a body: (B, 1, H, W) bool from whole grey levels."""
+    """Where there is a body: (B, 1, H, W) bool from grey levels; exact where they are whole numbers."""
     side = FOREGROUND_WINDOW
     padded = F.pad(grey, (side // 2,) * 4)
     sums = _window_sums(_window_sums(padded, side, -2), side, -1)
