@@ -1,9 +1,10 @@
 """What typical studies and a department need, computed from what was measured.
 
-Seconds of a study are those of the network for each megapixel of the result (of `networks.json`, at the size nearest to
-the study's) and those of all other phases (a line over the size of the result, through the runs of `pipeline.json` with
-the nearest factor). What a process pays once, imports and weights, is not in them. Memory and disk are what the package
-itself reckons with (`monai_ldmsr.needs`).
+Seconds of a study are those of the network for each megapixel of the result and those of all other phases (a line over
+the size of the result, through the runs of `pipeline.json` with the nearest factor). The network's come from the whole
+runs with the nearest factor; `networks.json`, where slices are computed one at a time, says how other sizes and a
+sample compare with these. What a process pays once, imports, weights and what first batches take beyond others, is not
+in them. Memory and disk are what the package itself reckons with (`monai_ldmsr.needs`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pipeline import usual_batch
+from benchmarks.pipeline import network_time, usual_batch
 from monai_ldmsr.io.source_size import SourceSize
 from monai_ldmsr.needs import disk_bytes, map_bytes, memory_bytes
 
@@ -99,26 +100,40 @@ class Rates:
 
     def __init__(self, networks: Mapping[str, Any], pipeline: Mapping[str, Any]) -> None:
         self._network = {
-            (row["key"], one["size"]): row["seconds"]["median"]
+            (row["key"], one["size"]): row["seconds"]["median"] / (one["size"] ** 2 / 1e6)
             for one in networks["sizes"]
             for row in one["rows"]
             if "seconds" in row
         }
-        self._lines = {
-            factor: _line([run for run in pipeline["runs"] if run["factor"] == factor], pipeline["size"])
-            for factor in {run["factor"] for run in pipeline["runs"]}
-        }
+        runs = {factor: [run for run in pipeline["runs"] if run["factor"] == factor] for factor in _factors(pipeline)}
+        self._lines = {factor: _line(of, pipeline["size"]) for factor, of in runs.items()}
+        # Whole runs and the networks on another device have nothing in common.
+        here = networks["machine"]["device"] == pipeline["machine"]["device"]
+        self._whole = {factor: self._beside_table(of, pipeline["size"]) if here else 1.0 for factor, of in runs.items()}
+
+    def _beside_table(self, runs: Sequence[Mapping[str, Any]], side: int) -> float:
+        """How many times as long the network takes in whole runs as in the table of networks, at the nearest size."""
+        timed = [run for run in runs if run["network"] == "real"]
+        if not timed:
+            return 1.0
+        most = max(timed, key=lambda run: run["slices"])
+        megapixels = (side * most["factor"]) ** 2 / 1e6
+        return network_time(most)[1] / megapixels / self._a_megapixel("mean", megapixels)
+
+    def _a_megapixel(self, key: str, megapixels: float) -> float:
+        """Seconds of a row for each megapixel, from the size nearest to that of a slice."""
+        sizes = [size for name, size in self._network if name == key]
+        return self._network[key, min(sizes, key=lambda size: abs(math.log(size**2 / 1e6 / megapixels)))]
 
     def is_known(self, study: Study) -> bool:
         """Whether the network was measured as the study's modality has it."""
-        return any(key == _row_of(study) for key, _ in self._network)
+        return {_row_of(study), "mean"} <= {key for key, _ in self._network}
 
     def network_s(self, study: Study) -> float:
-        """Seconds of the network, from the size nearest to the study's result."""
-        sizes = [size for key, size in self._network if key == _row_of(study)]
-        nearest = min(sizes, key=lambda size: abs(math.log(size**2 / 1e6 / study.slice_megapixels)))
-        a_megapixel = self._network[_row_of(study), nearest] / (nearest**2 / 1e6)
-        return a_megapixel * study.slice_megapixels * study.shape[2]
+        """Seconds of the network, from whole runs with the nearest factor and the nearest size of the table."""
+        whole = self._whole[min(self._whole, key=lambda factor: abs(factor - study.factor))]
+        size = study.slice_megapixels
+        return whole * self._a_megapixel(_row_of(study), size) * size * study.shape[2]
 
     def other_s(self, study: Study) -> float:
         """Seconds of all other phases, from runs with the nearest factor."""
@@ -136,6 +151,10 @@ class Rates:
             disk_bytes(size, factor, map_bytes("error", None, factor)),
             size.voxels * size.item_bytes + size.header_bytes,
         )
+
+
+def _factors(pipeline: Mapping[str, Any]) -> list[int]:
+    return sorted({run["factor"] for run in pipeline["runs"]})
 
 
 def _row_of(study: Study) -> str:

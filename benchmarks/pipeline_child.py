@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PHASES", "FastNetwork", "Phases", "instrument", "main"]
+__all__ = ["PHASES", "FastNetwork", "Phases", "instrument", "main", "record_batches"]
 
 #: Phases by the class of what does them; the first word of a kind of output is its own.
 PHASES = {
@@ -131,6 +131,22 @@ def instrument(evaluator: Any, phases: Phases) -> None:
         phases.replace(output, "write", _name_of(output))
 
 
+def record_batches(network: Any) -> list[tuple[int, float]]:
+    """Have a network note how many slices it was given at once, and how many seconds it took, in what is returned."""
+    batches: list[tuple[int, float]] = []
+    call = network.estimates
+
+    def estimates(slices: Any, *known: Any, **places: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return call(slices, *known, **places)
+        finally:
+            batches.append((len(slices), time.perf_counter() - begin))
+
+    network.estimates = estimates
+    return batches
+
+
 def _timed_step(step: Any, phases: Phases) -> Callable[..., Any]:
     return phases.timed(_name_of(step), step)
 
@@ -149,10 +165,13 @@ def main(arguments: Sequence[str]) -> None:
 
     phases.add("imports", float(started), time.perf_counter())
     build = workflow.open_evaluator
+    batches: list[tuple[int, float]] = []
 
     def opened(*args: Any, **kwargs: Any) -> Any:
+        nonlocal batches
         with phases.phase("network and weights"):
             made = build(*args, **kwargs)
+        batches = record_batches(made.network)
         if kind == "fast":
             made.network = FastNetwork(made.network)
         instrument(made, phases)
@@ -166,7 +185,7 @@ def main(arguments: Sequence[str]) -> None:
     if summary.exit_code:
         raise SystemExit("; ".join(f"{case.reason}: {case.message}" for case in summary.cases))
     found = {"seconds": phases.seconds, "beside": phases.beside, "missing": phases.missing, "spans": phases.spans}
-    Path(record).write_text(json.dumps({**found, "threads": _threads()}))
+    Path(record).write_text(json.dumps({**found, "batches": batches, "threads": _threads()}))
 
 
 def _threads() -> int:

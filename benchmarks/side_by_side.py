@@ -21,28 +21,28 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def run(checkout: Path, source: Path, factor: int) -> dict[str, float]:
-    """Seconds of one run: by the clock, of the report's phases, and of the processors."""
+def run(checkout: Path, source: Path, *options: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Seconds of one run: by the clock, of the report's phases, and of the processors; and its report."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-W", "ignore", "-m", "monai_ldmsr", "run", str(source), folder]
         used, start = os.times(), time.perf_counter()
         subprocess.run(
-            [*command, "--factor", str(factor)],
+            [*command, *options],
             check=True, cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, capture_output=True,
         )  # fmt: skip
         seconds, now = time.perf_counter() - start, os.times()
         (report,) = (json.loads(path.read_text()) for path in Path(folder).glob("*/report.json"))
         phases = {name: report["duration_s"][name] for name in ("super_resolve", "write", "total")}
         cpu = now.children_user + now.children_system - used.children_user - used.children_system
-        return {"clock": seconds, "processors": cpu, **phases}
+        return {"clock": seconds, "processors": cpu, **phases}, report
 
 
 def compared(earlier: Path, source: Path, factor: int, repeats: int) -> dict[str, Any]:
     """Medians of both and their ratio, run by turns."""
     found: dict[str, list[dict[str, float]]] = {"earlier": [], "this": []}
     for _ in range(repeats):
-        found["earlier"].append(run(earlier, source, factor))
-        found["this"].append(run(ROOT, source, factor))
+        for name, checkout in (("earlier", earlier), ("this", ROOT)):
+            found[name].append(run(checkout, source, "--factor", str(factor))[0])
     medians = {
         name: {key: round(statistics.median(one[key] for one in runs), 2) for key in runs[0]}
         for name, runs in found.items()

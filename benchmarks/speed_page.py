@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.department import NIGHT_S, ONCE, SERIES, STUDIES, Need, Rates, Study, totals
 from benchmarks.machine import ROOT
-from benchmarks.speed_tried import beside_earlier, launched, other_ways, whole_numbers
+from benchmarks.pipeline import network_time
+from benchmarks.speed_tried import along_stack, beside_earlier, figure, launched, other_ways, whole_numbers
 
 __all__ = ["main", "page"]
 
@@ -56,6 +58,8 @@ def page(folder: Path) -> str:
         if (found := _read(folder / f"{name}.json")) is not None:
             parts.append(part(found))
     parts += [_pipeline(pipeline)] if pipeline else []
+    new_slices = _read(folder / "new_slices.json")
+    parts += [along_stack(new_slices)] if new_slices else []
     parts += [_batch(batch)] if batch else []
     on_cpu = next((one for one in networks if one["machine"]["device"] == "CPU"), None)
     if on_cpu and pipeline and (needs := _needs(on_cpu, pipeline)):
@@ -91,12 +95,13 @@ def _networks(found: Mapping[str, Any]) -> str:
     text += (
         f"Sizes are those of the result; the factor is {found['factor']}. Medians, with the least and greatest of the "
         "repeats in brackets. Operations are counted by torch; *of a convolution* is the rate reached, as share of "
-        "that of one 3 x 3 convolution with 64 channels on the same machine. Memory is the peak of the process, or "
-        "what torch held on a GPU.\n"
+        "that of one 3 x 3 convolution with 64 channels on the same machine; wider ones reach more, so that shares can "
+        "be over 100%. Memory is the peak of the process, or what torch held on a GPU, in MB of 1,048,576 bytes. *Load "
+        "before* is how many processes were at work on the machine in the minute before.\n"
     )
     for one in found["sizes"]:
         rate = one["convolution_gflop_per_s"]
-        text += f"\n### {one['size']} x {one['size']}\n\nA convolution reaches {_figure(rate)} GFLOP/s.\n\n"
+        text += f"\n### {one['size']} x {one['size']}\n\nA convolution reaches {figure(rate)} GFLOP/s.\n\n"
         head = ("way", "seconds", "of SRGAN's", "of bicubic's", "GFLOP", "of a convolution", "weights", "memory, MB")
         text += _table(head, [_network_row(row) for row in one["rows"]])
         notes = {row["name"]: row["note"] for row in one["rows"] if row.get("note")}
@@ -108,14 +113,14 @@ def _network_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     if "not_measured" in row:
         return (row["name"], f"not measured: {row['not_measured']}", *[""] * 6)
     seconds = row["seconds"]
-    spread = f" ({_figure(seconds['least'])} to {_figure(seconds['greatest'])})" if "least" in seconds else ""
+    spread = f" ({figure(seconds['least'])} to {figure(seconds['greatest'])})" if "least" in seconds else ""
     weights = f"{row['parameters'] / 1e6:.2f} million" if row["parameters"] else "none"
-    counted = (_figure(row["gflop"]), f"{row['share_of_convolution']:.0%}") if row["gflop"] else ("not counted", "")
+    counted = (figure(row["gflop"]), f"{row['share_of_convolution']:.0%}") if row["gflop"] else ("not counted", "")
     mark = " (extrapolated)" if row.get("is_extrapolated") else ""
     ratios = (_times(row.get("times_srgan")), _times(row.get("times_bicubic")))
     return (
         row["name"],
-        f"{_figure(seconds['median'])}{spread}{mark}",
+        f"{figure(seconds['median'])}{spread}{mark}",
         *ratios,
         *counted,
         weights,
@@ -129,14 +134,14 @@ def _network_words(found: Mapping[str, Any]) -> str:
         known = {row["key"]: row for row in one["rows"] if "seconds" in row}
         if {"mean", "dial", "srgan"} <= known.keys():
             text = (
-                f"\nAt {one['size']} x {one['size']} the mean takes {_figure(known['mean']['times_srgan'])} times as "
-                f"long as SRGAN, and mean and sample {_figure(known['dial']['times_srgan'])} times."
+                f"\nAt {one['size']} x {one['size']} the mean takes {figure(known['mean']['times_srgan'])} times as "
+                f"long as SRGAN, and mean and sample {figure(known['dial']['times_srgan'])} times."
             )
             others = [known[key] for key in ("ddpm1000", "monai1000") if key in known]
             mean = known["mean"]["seconds"]["median"]
             for other in others:
                 text += f" {other['name'][0].upper()}{other['name'][1:]}: "
-                text += f"{_figure(other['seconds']['median'] / mean)} times the mean's time, extrapolated."
+                text += f"{figure(other['seconds']['median'] / mean)} times the mean's time, extrapolated."
             return f"{text}\n"
     return ""
 
@@ -148,8 +153,9 @@ def _pipeline(found: Mapping[str, Any]) -> str:
         f"CT series with slices of {side} x {side}, DICOM in and DICOM out, a process for each run, all settings at "
         "their defaults. Seconds by phase: *rest* is what no other column has, such as waiting for the disk and the "
         "end of the process. Memory is the peak of the process, of which *anonymous* is what no file backs; *reckoned* "
-        "is what the package says before it begins, without freed memory that is kept where plenty is free (as much "
-        "again at most).\n\n"
+        "is what the package says before it begins, without freed memory that is kept where three times as much is "
+        "free (as much again at most), as it was here. MB are of 1,048,576 bytes. From day to day the network's seconds "
+        "differ by a quarter on the same machine, which it shares with others.\n\n"
     )
     head = (
         "slices",
@@ -170,8 +176,8 @@ def _pipeline(found: Mapping[str, Any]) -> str:
         text += (
             "\n`*`: after its first and its largest batch, the network's place was taken by bicubic interpolation, so "
             "that memory and all other phases are measured. The network's seconds are those of a slice in the run of "
-            f"{counts} slices with the same factor, times the number of slices, and the total has them. The maps of "
-            "such a run compress differently.\n"
+            f"{counts} slices with the same factor after its first two batches, times the number of slices, and what "
+            "these two took longer; the total has them. The maps of such a run compress differently.\n"
         )
     missing = sorted({name for run in found["runs"] for name in run["not_found"]})
     return text + (f"\nNot timed apart: {', '.join(missing)}.\n" if missing else "")
@@ -180,16 +186,16 @@ def _pipeline(found: Mapping[str, Any]) -> str:
 def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     seconds = dict(run["seconds"])
     rest = sum(s for name, s in seconds.items() if not any(name in names for names in _GROUPS.values()))
-    cells = [_figure(sum(seconds.get(name, 0.0) for name in names)) for names in _GROUPS.values()]
-    total = _figure(run["total_s"])
+    cells = [figure(sum(seconds.get(name, 0.0) for name in names)) for names in _GROUPS.values()]
+    total = figure(run["total_s"])
     if "total_s_expected" in run:
-        cells[list(_GROUPS).index("network")] = f"{_figure(run['network_s_expected'])} *"
-        total = f"{_figure(run['total_s_expected'])} *"
+        cells[list(_GROUPS).index("network")] = f"{figure(run['network_s_expected'])} *"
+        total = f"{figure(run['total_s_expected'])} *"
     memory = (run["peak_mb"], run["peak_anonymous_mb"], run["needs"]["memory_mb"])
     disk = (sum(run["disk_mb"].values()), run["needs"]["disk_mb"])
     return (
-        str(run["slices"]), str(run["factor"]), *cells, _figure(rest), total, *(f"{one:.0f}" for one in memory),
-        *(_figure(one) for one in disk),
+        str(run["slices"]), str(run["factor"]), *cells, figure(rest), total, *(f"{one:.0f}" for one in memory),
+        *(figure(one) for one in disk),
     )  # fmt: skip
 
 
@@ -212,17 +218,21 @@ def _batch(found: Mapping[str, Any]) -> str:
 
 def _batch_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     figures = (run[name] for name in ("series_an_hour", "series_s_median", "start_up_s", "cores_used"))
-    return (run["way"], str(run["workers"]), str(run["threads_a_worker"]), *map(_figure, figures))
+    return (run["way"], str(run["workers"]), str(run["threads_a_worker"]), *map(figure, figures))
 
 
 def _studies(needs: Mapping[Study, Need], pipeline: Mapping[str, Any]) -> str:
     once = [sum(run["seconds"].get(name, 0.0) for name in ONCE) for run in pipeline["runs"]]
+    warming = [network_time(run)[0] for run in pipeline["runs"] if run["network"] == "real"]
     text = (
         "## Typical studies\n\n"
-        "Computed, not measured: the network's time is that of a megapixel of the result at the nearest measured size "
-        "and the modality's default dial; all other phases are a line over the size of the result through the whole "
-        "runs with the nearest factor; memory and disk are what the package itself reckons with. A process pays "
-        f"{_figure(sorted(once)[len(once) // 2])} s once for imports and weights, which are in no row.\n\n"
+        "Computed, not measured: the network's time is that of a megapixel of the result in the whole runs with the "
+        "nearest factor, and for other sizes and MR's default dial, so many times that as the table of networks has "
+        "it; all other phases are a line over the size of the result through the same runs; memory and disk are what "
+        "the package itself reckons with, in GB of 1,024 MB. Where three times as much memory is free, freed memory is "
+        "kept to be faster, and a process takes up to twice as much. What a process pays once is in no row: "
+        f"{figure(statistics.median(once))} s for imports and weights, and {figure(max(warming))} s at most that the "
+        "first batches take longer.\n\n"
     )
     head = ("study", "source", "factor", "network", "other phases", "time", "memory, GB", "disk, GB")
     return text + _table(head, [_study_row(study, need) for study, need in needs.items()])
@@ -231,7 +241,7 @@ def _studies(needs: Mapping[Study, Need], pipeline: Mapping[str, Any]) -> str:
 def _study_row(study: Study, need: Need) -> tuple[str, ...]:
     i, j, k = study.shape
     times = (need.network_s, need.other_s, need.network_s + need.other_s)
-    sizes = (_figure(one / 2**30) for one in (need.memory, need.disk))
+    sizes = (figure(one / 2**30) for one in (need.memory, need.disk))
     return (study.name, f"{i} x {j} x {k}", str(study.factor), *map(_spoken, times), *sizes)
 
 
@@ -259,15 +269,15 @@ def _department(
     if batch and (gain := _gain(batch)) is not None:
         best, times = gain
         rows.append(
-            (f"machines with {best} on each ({_figure(times)} times the rate)", _count(work_s / times / NIGHT_S))
+            (f"machines with {best} on each ({figure(times)} times the rate)", _count(work_s / times / NIGHT_S))
         )
     rows += _gpu_rows(networks, pipeline, cores)
     rows += [
-        ("memory of the process that needs most, GB", _figure(whole.memory / 2**30)),
-        ("disk of the results, GB", _figure(whole.disk / 2**30)),
-        ("read over the network, GB", _figure(whole.source / 2**30)),
-        ("sent over the network, GB", _figure(whole.disk / 2**30)),
-        ("mean rate of both, Mbit/s", _figure((whole.source + whole.disk) * 8 / 1e6 / NIGHT_S)),
+        ("memory of the process that needs most, GB", figure(whole.memory / 2**30)),
+        ("disk of the results, GB", figure(whole.disk / 2**30)),
+        ("read over the network, GB", figure(whole.source / 2**30)),
+        ("sent over the network, GB", figure(whole.disk / 2**30)),
+        ("mean rate of both, Mbit/s", figure((whole.source + whole.disk) * 8 / 1e6 / NIGHT_S)),
     ]
     return text + _table(("what", "how much"), rows)
 
@@ -303,30 +313,22 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _figure(value: float) -> str:
-    """Three figures, without an exponent."""
-    if value == 0:
-        return "0"
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 6)}f}"
-
-
 def _several(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _times(value: float | None) -> str:
-    return "" if value is None else f"{_figure(value)} x"
+    return "" if value is None else f"{figure(value)} x"
 
 
 def _spoken(seconds: float) -> str:
     if seconds < 120:
-        return f"{_figure(seconds)} s"
-    return f"{_figure(seconds / 60)} min" if seconds < 7200 else f"{_figure(seconds / 3600)} h"
+        return f"{figure(seconds)} s"
+    return f"{figure(seconds / 60)} min" if seconds < 7200 else f"{figure(seconds / 3600)} h"
 
 
 def _count(share: float) -> str:
-    return f"{math.ceil(share)} ({_figure(share)})"
+    return f"{math.ceil(share)} ({figure(share)})"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
-"""Parts of the page of speed: beside an earlier version, other ways to run a network, whole numbers, and a GPU."""
+"""Parts of the page of speed: an earlier version, new slices, other ways to run a network, whole numbers, and a GPU."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["beside_earlier", "launched", "other_ways", "whole_numbers"]
+__all__ = ["along_stack", "beside_earlier", "figure", "launched", "other_ways", "whole_numbers"]
 
 #: Seconds that a GPU's host takes to launch an operation: assumed, as usual of CUDA under PyTorch.
 _LAUNCH_S = 1e-5
+
+
+def figure(value: float) -> str:
+    """Three figures, without an exponent."""
+    if value == 0:
+        return "0"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 6)}f}"
 
 
 def beside_earlier(found: Mapping[str, Any]) -> str:
@@ -24,11 +33,36 @@ def beside_earlier(found: Mapping[str, Any]) -> str:
             of = row["seconds"][key]
             text += f"| {row['source']} | {row['factor']} | {name} | {_cells(of)} |\n"
         text += f"| | | **times faster** | {_cells(row['times_faster'])} |\n"
+    if any(row["times_faster"]["write"] < 1 for row in found["rows"]):
+        text += "\nWriting takes longer where it is less than 1: a result has a map of its errors now.\n"
     return text
 
 
+def along_stack(found: Mapping[str, Any]) -> str:
+    """What `benchmarks.new_slices` wrote."""
+    text = (
+        "## New slices\n\nThe sample series with new slices between the acquired ones, everything else at its default: "
+        "seconds by the clock with starting Python, and of what the report counts as super-resolving; the last column "
+        "is the latter for each million voxels of the result.\n\n"
+        "| source | voxels | factor | along the stack | result | clock | super-resolve | a megavoxel, s |\n"
+        + "| --- " * 8
+        + "|\n"
+    )
+    for row in found["rows"]:
+        work_s = row["seconds"]["super_resolve"]
+        shapes = (" x ".join(map(str, row[name])) for name in ("source_shape", "result_shape"))
+        cells = (row["source"], next(shapes), row["factor"], row["factor_slices"], next(shapes))
+        times = (row["seconds"]["clock"], work_s, work_s / (math.prod(row["result_shape"]) / 1e6))
+        text += f"| {' | '.join(map(str, cells))} | {' | '.join(map(figure, times))} |\n"
+    return text + (
+        "\nPlanes along rows and along columns are computed, each with 16 pixels at least beyond its edges and sides "
+        "that are multiples of 32: one of 6 slices is 64 wide, one of 160 is 192. So few slices take almost as long as "
+        "many, and a megavoxel of them many times as long.\n"
+    )
+
+
 def _cells(of: Mapping[str, float]) -> str:
-    return " | ".join(f"{of[name]:.3g}" for name in ("clock", "processors", "super_resolve", "write"))
+    return " | ".join(f"{figure(of[name])}" for name in ("clock", "processors", "super_resolve", "write"))
 
 
 def other_ways(found: Mapping[str, Any]) -> str:
@@ -46,25 +80,44 @@ def other_ways(found: Mapping[str, Any]) -> str:
             text += f"| {way['way']} | not measured: {way['not_measured']} | | |\n"
         else:
             apart = "" if way["difference"] is None else f"{way['difference']:.1e}"
-            text += f"| {way['way']} | {way['seconds']:.3g} | {way['ready_s']:.3g} | {apart} |\n"
+            text += f"| {way['way']} | {figure(way['seconds'])} | {figure(way['ready_s'])} | {apart} |\n"
     formats = found.get("formats")
     if isinstance(formats, dict):
         text += (
-            "\nOne 3 x 3 convolution with 48 channels on 528 x 528: float32 "
-            f"{formats['float32']:.3g} ms, bfloat16 {formats['bfloat16']:.3g} ms (a processor without it converts), "
-            f"int8 {formats['int8']:.3g} ms, and {formats['to int8 and back']:.3g} ms to convert an image to int8 and "
-            "back.\n"
+            f"\nOne 3 x 3 convolution with 48 channels on 528 x 528: float32 {figure(formats['float32'])} ms, bfloat16 "
+            f"{figure(formats['bfloat16'])} ms, int8 {figure(formats['int8'])} ms, and "
+            f"{figure(formats['to int8 and back'])} ms to convert an image to int8 and back.\n"
         )
-    ways = {way["way"]: way["seconds"] for way in found["ways"] if "seconds" in way}
-    faster = [way for way in ("ONNX Runtime", "OpenVINO") if way in ways and ways[way] < 0.95 * ways["kept memory"]]
-    if {"kept memory", "ONNX Runtime"} <= ways.keys() and not faster:
+        if formats["bfloat16"] > formats["float32"]:
+            text += (
+                "\nThis processor has no bfloat16 of its own and converts it, so that `--precision bfloat16` would "
+                f"take {figure(formats['bfloat16'] / formats['float32'])} times as long in convolutions. It is for "
+                "processors in whose list of features (`lscpu`) there is `avx512_bf16` or `amx_bf16`; on such it was "
+                "not measured.\n"
+            )
+    return text + _which_is_fastest({way["way"]: way for way in found["ways"] if "seconds" in way})
+
+
+def _which_is_fastest(ways: Mapping[str, Mapping[str, Any]]) -> str:
+    """What follows of the table for how runs are done."""
+    if not {"torch", "kept memory", "ONNX Runtime"} <= ways.keys():
+        return ""
+    kept, text = ways["kept memory"]["seconds"], ""
+    if "huge pages" in ways and (pages := ways["huge pages"]["seconds"]) < kept:
+        text += (
+            f"\nFor one slice at a time huge pages alone are as fast as kept memory ({figure(pages)} beside "
+            f"{figure(kept)} s). Runs do both: not every system gives huge pages, and small tensors get none.\n"
+        )
+    sooner = ways["kept memory"]["ready_s"] - ways["ONNX Runtime"]["ready_s"]
+    if sooner > 0:
+        text += (
+            f"\nONNX Runtime is ready {figure(sooner)} s sooner, since it does without torch and MONAI. A run needs "
+            "both all the same, to read, to project and to write.\n"
+        )
+    faster = [name for name in ("ONNX Runtime", "OpenVINO") if name in ways and ways[name]["seconds"] < 0.95 * kept]
+    if not faster:
         text += "\nNo other engine is faster than torch with kept memory, so runs have no option for one.\n"
     return text
-
-
-def _figures(value: float) -> str:
-    """Three figures, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def whole_numbers(found: Mapping[str, Any]) -> str:
@@ -87,8 +140,8 @@ def whole_numbers(found: Mapping[str, Any]) -> str:
     if "seconds" in whole:
         seconds = whole["seconds"]
         text += (
-            f"\nThe whole network in OpenVINO, quantized by NNCF, takes {seconds['int8']:.3g} s for a slice of "
-            f"{whole['pixels']} x {whole['pixels']}, in float32 {seconds['float32']:.3g} s "
+            f"\nThe whole network in OpenVINO, quantized by NNCF, takes {figure(seconds['int8'])} s for a slice of "
+            f"{whole['pixels']} x {whole['pixels']}, in float32 {figure(seconds['float32'])} s "
             f"({seconds['float32'] / seconds['int8']:.2f} times as long).\n"
         )
     else:
@@ -114,7 +167,7 @@ def launched(found: Mapping[str, Any]) -> str:
         rate = row["gflop"] / (row["operations"] * _LAUNCH_S) / 1000
         text += (
             f"| {row['dial']:g} | {row['side']} x {row['side']} | {row['batch']} | {row['operations']:,} | "
-            f"{_figures(row['gflop'])} | {_figures(rate)} |\n"
+            f"{figure(row['gflop'])} | {figure(rate)} |\n"
         )
     return text + (
         "\nA batch on a GPU has as many slices as its memory holds, so that compiled or captured graphs, which spare "

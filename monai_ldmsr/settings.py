@@ -240,6 +240,7 @@ class WorkSettings:
         None,
         "main memory that a process should get by with, such as 8G: fewer slices are computed at once, a batch holds "
         "fewer series at once, volumes that do not fit lie in files, and a series that needs more even so is refused. "
+        "Computed in other batches, a few voxels may be rounded to the next stored value. "
         "It is compared with an estimate and does not bind the system; a GPU's own memory does not count",
         byte_count,
         changes="use",

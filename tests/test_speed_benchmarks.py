@@ -16,7 +16,7 @@ import torch
 from benchmarks import batch, launches, pipeline, quantized, speed
 from benchmarks.made_series import make_ct_series
 from benchmarks.pipeline import Sample
-from benchmarks.pipeline_child import FastNetwork, Phases, instrument
+from benchmarks.pipeline_child import FastNetwork, Phases, instrument, record_batches
 from benchmarks.speed_rows import Row, made_slice
 from monai_ldmsr import load_super_resolver
 from monai_ldmsr.geometry import Factors
@@ -205,10 +205,24 @@ def test_memory_is_given_by_phase() -> None:
 
 
 def test_the_network_of_a_fast_run_is_taken_from_another_slice_for_slice() -> None:
-    few = {"slices": 4, "seconds": {"network": 8.0, "read": 1.0}}
+    few = {"slices": 9, "network_batches": [[1, 5.0], [2, 6.0], [2, 4.0], [2, 3.0], [2, 5.0]]}
+    assert pipeline.network_time(few) == (5, 2)  # 3 s more than its slice takes the first batch, 2 the next
     found = pipeline.with_network({"slices": 50, "total_s": 30.0, "seconds": {"network": 5.0}}, few)
-    assert (found["network_s_expected"], found["total_s_expected"]) == (100, 125)
-    assert found["network_s_from_a_run_of_slices"] == 4
+    assert (found["network_s_expected"], found["total_s_expected"]) == (105, 130)
+    assert found["network_s_from_a_run_of_slices"] == 9
+
+
+def test_a_run_of_few_batches_has_nothing_that_is_paid_once() -> None:
+    assert pipeline.network_time({"network_batches": [[1, 5.0], [2, 4.0]]}) == (0, 3)
+
+
+def test_batches_of_a_network_are_noted() -> None:
+    network = SimpleNamespace(estimates=lambda slices, *known, **places: (known, places))
+    batches = record_batches(network)
+    assert network.estimates([1, 2], "CT", places_mm=[0.0]) == (("CT",), {"places_mm": [0.0]})
+    ((slices, seconds),) = batches
+    assert slices == 2
+    assert 0 <= seconds < 10
 
 
 def test_disk_is_given_by_kind(tmp_path: Path) -> None:

@@ -46,15 +46,25 @@ def run(slices: int, factor: int, **more: Any) -> dict[str, Any]:
         **{"slices": slices, "factor": factor, "network": "real", "threads": 2, "total_s": sum(seconds.values())},
         **{"cpu_s": 9.0, "seconds": seconds, "seconds_in_other_threads": {}, "not_found": [], "peak_mb": 1000.0},
         **{"peak_anonymous_mb": 700.0, "peak_by_phase": {}, "disk_mb": {"images": 30.0, "maps": 6.0}},
-        **{"needs": {"memory_mb": 1200.0, "disk_mb": 40.0}},
+        **{"needs": {"memory_mb": 1200.0, "disk_mb": 40.0}, "network_batches": [[1, 1.5], [1, 1.0], [2, 1.0]]},
         **more,
     }
 
 
 def pipeline() -> dict[str, Any]:
     few = run(4, 4)
-    expected = {"network_s_from_a_run_of_slices": 4, "network_s_expected": 62.5, "total_s_expected": 777.0}
-    return {"machine": MACHINE, "size": 512, "network": "fast", "runs": [few, run(25, 4, **expected), run(50, 2)]}
+    expected = {
+        "network": "fast",
+        "network_s_from_a_run_of_slices": 4,
+        "network_s_expected": 62.5,
+        "total_s_expected": 777.0,
+    }
+    return {
+        "machine": MACHINE,
+        "size": 512,
+        "network": "fast",
+        "runs": [few, run(25, 4, **expected), run(50, 2, network_batches=[[1, 1.5], [2, 1.6], [2, 1.4]])],
+    }
 
 
 def batches() -> dict[str, Any]:
@@ -120,14 +130,24 @@ def test_needs_are_the_packages_own_and_times_follow_from_the_measured() -> None
     rates = Rates(networks(), pipeline())
     study = Study("a head", "CT", (512, 512, 30), 2)
     need = rates.need(study)
-    assert need.network_s == pytest.approx(0.2 / 0.256**2 * 0.512**2 * 4 * 30)
+    assert need.network_s == pytest.approx(
+        0.7 * 30
+    )  # of each slice of the whole run; once paid is what first ones took
     assert need.other_s == pytest.approx((0.3 + 1.5 / 52.4288) * 0.512**2 * 4 * 30)  # of one run, so in proportion
     assert need.memory == memory_bytes(study.size, 2, 2)
     assert need.disk == disk_bytes(study.size, 2, map_bytes("error", None, 2))
     assert need.source == 512 * 512 * 30 * 2 + 30 * 8192
     fine = rates.need(Study("a chest", "MR", (512, 512, 30), 4))
     assert fine.other_s == pytest.approx(1.5 + 0.3 * 0.512**2 * 16 * 30)  # a line through two runs
-    assert fine.network_s == pytest.approx(4 * 2 * need.network_s)
+    assert fine.network_s == pytest.approx(0.5 * 2 * 30)  # a sample takes twice as long in the table
+    small = rates.need(Study("a hand", "CT", (128, 128, 30), 2))
+    assert small.network_s == pytest.approx(0.7 * 30 / 16)  # as the table has smaller sizes
+
+
+def test_whole_runs_say_nothing_of_networks_on_a_gpu() -> None:
+    study = Study("a head", "CT", (512, 512, 30), 2)
+    on_gpu = Rates(networks("a GPU", faster=100), pipeline()).network_s(study)
+    assert on_gpu == pytest.approx(0.2 / 100 / 0.256**2 * 0.512**2 * 4 * 30)
 
 
 def test_a_night_is_made_of_the_studies_by_their_shares() -> None:
@@ -159,13 +179,30 @@ def test_other_ways_and_an_earlier_version_stand_on_the_page(tmp_path: Path) -> 
     (tmp_path / "engines.json").write_text(json.dumps({"pixels": 1024, "ways": ways, "formats": formats}))
     text = page(tmp_path)
     assert "## Beside version 0.6.0" in text
-    assert "| | | **times faster** | 2 | 2 | 2 | 2 |" in text
+    assert "| | | **times faster** | 2.00 | 2.00 | 2.00 | 2.00 |" in text
+    assert "map of its errors" not in text
     assert "| OpenVINO | not measured: it is not installed | | |" in text
-    assert "int8 40 ms" in text
+    assert "int8 40.0 ms" in text
+    assert "`--precision bfloat16` would take 10.0 times as long" in text
+    assert "huge pages" not in text
+    assert "ready" in text.split("## What was tried")[1]
     assert "No other engine is faster" in text
     ways[2]["seconds"] = 1.0
     (tmp_path / "engines.json").write_text(json.dumps({"pixels": 1024, "ways": ways, "formats": formats}))
     assert "No other engine is faster" not in page(tmp_path)
+
+
+def test_new_slices_stand_on_the_page(tmp_path: Path) -> None:
+    shapes = {"source_shape": [100, 100, 10], "result_shape": [200, 200, 50]}
+    row = {
+        "source": "pet",
+        "factor": 2,
+        "factor_slices": 5,
+        "seconds": {"clock": 30.0, "super_resolve": 20.0},
+        **shapes,
+    }
+    (tmp_path / "new_slices.json").write_text(json.dumps({"machine": MACHINE, "rows": [row]}))
+    assert "| pet | 100 x 100 x 10 | 2 | 5 | 200 x 200 x 50 | 30.0 | 20.0 | 10.0 |" in page(tmp_path)
 
 
 def test_whole_numbers_and_launches_stand_on_the_page(tmp_path: Path) -> None:
@@ -177,8 +214,8 @@ def test_whole_numbers_and_launches_stand_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "launches.json").write_text(json.dumps({"rows": [counted]}))
     text = page(tmp_path)
     assert "| decoders, 7 bits | 0 | CT | 12 | 32.59 | 32.54 | 0.50 | 1.63 |" in text
-    assert "2.4 s for a slice of 1024 x 1024, in float32 3 s (1.25 times as long)" in text
-    assert "| 0.5 | 256 x 256 | 16 | 1,000 | 600 | 60 |" in text
+    assert "2.40 s for a slice of 1024 x 1024, in float32 3.00 s (1.25 times as long)" in text
+    assert "| 0.5 | 256 x 256 | 16 | 1,000 | 600 | 60.0 |" in text
     found["whole"] = {"not_measured": "NNCF and OpenVINO are not installed"}
     (tmp_path / "quantized.json").write_text(json.dumps(found))
     assert "not quantized: NNCF" in page(tmp_path)

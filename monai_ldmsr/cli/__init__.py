@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ldmsr: the output cannot be written: {error.strerror} [CANNOT_WRITE]", file=sys.stderr)
         return 7
     except KeyboardInterrupt:
-        print("ldmsr: interrupted; finished results are complete, the unfinished one was removed.", file=sys.stderr)
+        left = getattr(arguments, "interrupted", "finished results are complete, the unfinished one was removed.")
+        print(f"ldmsr: interrupted; {left}", file=sys.stderr)
         return 130
 
 

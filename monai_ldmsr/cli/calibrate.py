@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     )
     add_setting_options(calibrate, "modality", "device", "bundle")
     add_limit_option(calibrate)
-    calibrate.set_defaults(command=_calibrate)
+    calibrate.set_defaults(command=_calibrate, interrupted="nothing was written.")
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:

@@ -94,7 +94,7 @@ def add(commands: Commands) -> None:
     )
     add_limit_option(evaluate)
     add_setting_options(evaluate, "device", "bundle")
-    evaluate.set_defaults(command=_evaluate)
+    evaluate.set_defaults(command=_evaluate, interrupted="nothing was written.")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
     )
     add_setting_options(export, "operator", "bundle")
     export.add_argument("--overwrite", action="store_true", help="replace OUT where an earlier export wrote it")
-    export.set_defaults(command=_export)
+    export.set_defaults(command=_export, interrupted="nothing was written.")
 
 
 def _export(arguments: argparse.Namespace) -> int:

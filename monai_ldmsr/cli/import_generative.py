@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         "--key", help="where in SRC the tensors stand, such as model or nets/unet (default: its top)"
     )
     importing.add_argument("--overwrite", action="store_true", help="replace DST and its config")
-    importing.set_defaults(command=_import_generative)
+    importing.set_defaults(command=_import_generative, interrupted="nothing was written.")
 
 
 def _import_generative(arguments: argparse.Namespace) -> int:

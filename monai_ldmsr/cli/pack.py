@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     pack.add_argument("--part-megabytes", type=float, default=30.0, help="greatest size of a file in MB (default: 30)")
     add_setting_options(pack, "modality")
     add_limit_option(pack)
-    pack.set_defaults(command=_pack)
+    pack.set_defaults(command=_pack, interrupted="nothing was written.")
 
 
 def _pack(arguments: argparse.Namespace) -> int:

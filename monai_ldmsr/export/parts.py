@@ -30,6 +30,7 @@ PARTS = NETWORK_PARTS
 
 _SLICES = ("batch", 1, "height", "width")
 _RESULT = ("batch", 1, "result_height", "result_width")
+_LATENT = ("latent_height", "latent_width")
 _NUMBERS = f"numbers that describe the degradation, {CONDITIONS} of monai_ldmsr.networks.describe_degradation"
 
 
@@ -38,9 +39,9 @@ class TensorSpec:
     """A tensor that goes in or comes out; all are float32.
 
     Args:
-        shape: sides by axis; a text names one that any call may choose.
+        shape: sides by axis; a text names one that any call may choose, or that follows from such, as ``meaning`` says.
         meaning: what it holds.
-        multiple: height and width must be multiples of it.
+        multiple: these sides must be multiples of it.
         span: least and greatest value, where those are not about -1 and 1.
     """
 
@@ -97,7 +98,9 @@ def _single_parts(network: SuperResolver) -> dict[str, NetworkPart]:
     generator = network.generator
     block, reduction = generator.codec.block, generator.denoiser.reduction
     image = TensorSpec(_SLICES, "slices on the target grid, in model range", block)
-    latent = TensorSpec(("batch", block**2, "height", "width"), "standardized latent")
+    latent = TensorSpec(
+        ("batch", block**2, *_LATENT), f"standardized latent; its sides are those of the image divided by {block}"
+    )
     # Where the coarsest level is one pixel, its side of 1 is another graph to torch.export.
     state = TensorSpec(latent.shape, f"state of the flow, a residual; sides from {2 * reduction}", reduction)
     condition = TensorSpec(latent.shape, "latent of the slices on the target grid", reduction)
@@ -143,8 +146,8 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
         ),
     }
     if module.with_sample:
-        latent = ("batch", block**2, "latent_height", "latent_width")
-        inputs["latent_noise"] = TensorSpec(latent, of_noise)
+        of_latent = f"{of_noise}; its sides are the padded ones divided by {block}"
+        inputs["latent_noise"] = TensorSpec(("batch", block**2, *_LATENT), of_latent)
         inputs["pixel_noise"] = TensorSpec(("batch", 1, "padded_height", "padded_width"), of_noise)
     if module.takes_detail:
         inputs["detail"] = TensorSpec((), "dial from the mean (0: truest) to a sample (1: sharpest)", span=(0.0, 1.0))
@@ -184,6 +187,7 @@ def _drawn(inputs: Mapping[str, TensorSpec]) -> Callable[[int, int, int], tuple[
         def one(spec: TensorSpec) -> Tensor:
             multiple = spec.multiple if spec.multiple > 1 else max(other.multiple for other in inputs.values())
             sides = {"batch": count, "height": multiple * height, "width": multiple * width}
+            sides |= {"latent_height": sides["height"], "latent_width": sides["width"]}  # in its own pixels
             shape = [side if isinstance(side, int) else sides[side] for side in spec.shape]
             if spec.span is not None:
                 return spec.span[0] + (spec.span[1] - spec.span[0]) * torch.rand(shape, generator=random)

@@ -253,14 +253,15 @@ def _about_all(network: SliceNetwork, model: BundleModel, whole: NetworkPart) ->
         "factors": list(network.factors.in_plane),
     }
     if isinstance(network, SuperResolver) and isinstance(whole.module, PureResolver):
-        fields = asdict(whole_noise(network, whole.module.factors))
         found |= {
             "factors": list(whole.module.factors.in_plane),
             "operator": network.operator,
             "evaluations_per_slice": network.sampler.evaluations if whole.module.with_sample else 1,
             "detail_by_modality": {name: network.describe(name)["detail"] for name in MODALITIES},
             "detail": whole.module.detail,
-            # JSON has no infinity; SliceNoise reads the word.
-            "noise_fields": {key: "inf" if value == math.inf else value for key, value in fields.items()},
         }
+        if whole.module.with_sample:
+            fields = asdict(whole_noise(network, whole.module.factors))
+            # JSON has no infinity; SliceNoise reads the word.
+            found["noise_fields"] = {key: "inf" if value == math.inf else value for key, value in fields.items()}
     return found

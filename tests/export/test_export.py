@@ -19,6 +19,7 @@ from monai_ldmsr.cli import main
 from monai_ldmsr.degradation import Factor
 from monai_ldmsr.errors import OutputError, SettingsError, WeightsError
 from monai_ldmsr.export import DESCRIPTION_FILE, PARTS, export_networks, write_networks
+from monai_ldmsr.export.parts import network_parts
 from monai_ldmsr.image_output import BundleModel
 from monai_ldmsr.networks import SliceNetwork, SliceNoise, SRResNetGenerator, SuperResolver
 from monai_ldmsr.storage import file_sha256
@@ -243,6 +244,36 @@ def test_what_is_there_is_replaced_on_request_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not written by an export"):
         write_small(tmp_path / "mine", overwrite=True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["paper.txt"]
+
+
+def test_sides_of_a_latent_are_not_called_those_of_its_image() -> None:
+    parts = network_parts(make_resolver())
+    for name in ("encoder", "decoder", "denoiser"):
+        for spec in (*parts[name].inputs.values(), *parts[name].outputs.values()):
+            if len(spec.shape) == 4:
+                sides = ("height", "width") if spec.shape[1] == 1 else ("latent_height", "latent_width")
+                assert spec.shape[2:] == sides, (name, spec)
+    assert "divided by 4" in parts["encoder"].outputs["latent"].meaning
+    image, latent = parts["encoder"].example(1, 3, 5)[0], parts["decoder"].example(1, 3, 5)[0]
+    assert (tuple(image.shape), tuple(latent.shape)) == ((1, 1, 12, 20), (1, 16, 3, 5))
+
+
+def test_noise_fields_are_described_where_there_are_any(tmp_path: Path) -> None:
+    for detail, has in ((0.0, False), (0.5, True)):
+        write_small(tmp_path / "out", detail=detail, overwrite=True)
+        assert ("noise_fields" in json.loads((tmp_path / "out" / DESCRIPTION_FILE).read_text())) is has
+
+
+def test_an_interrupt_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_ldmsr.cli.views.ShareView.update", interrupted)
+    assert main(["export", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.endswith("ldmsr: interrupted; nothing was written.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_whose_file_differs_is_not_written(tmp_path: Path) -> None:
