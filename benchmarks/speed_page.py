@@ -154,8 +154,8 @@ def _pipeline(found: Mapping[str, Any]) -> str:
         "their defaults. Seconds by phase: *rest* is what no other column has, such as waiting for the disk and the "
         "end of the process. Memory is the peak of the process, of which *anonymous* is what no file backs; *reckoned* "
         "is what the package says before it begins, without freed memory that is kept where three times as much is "
-        "free (as much again at most), as it was here. MB are of 1,048,576 bytes. From day to day the network's seconds "
-        "differ by a quarter on the same machine, which it shares with others.\n\n"
+        "free (as much again at most), as it was here. MB are of 1,048,576 bytes. From day to day the network's "
+        "seconds differ by a quarter on the same machine, which it shares with others.\n\n"
     )
     head = (
         "slices",

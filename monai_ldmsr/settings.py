@@ -238,10 +238,9 @@ class WorkSettings:
     )
     memory: int | None = setting(
         None,
-        "main memory that a process should get by with, such as 8G: fewer slices are computed at once, a batch holds "
-        "fewer series at once, volumes that do not fit lie in files, and a series that needs more even so is refused. "
-        "Computed in other batches, a few voxels may be rounded to the next stored value. "
-        "It is compared with an estimate and does not bind the system; a GPU's own memory does not count",
+        "main memory that a process should get by with, such as 8G: fewer slices are computed at once (which may round "
+        "a value here and there), a batch holds fewer series, what does not fit lies in files, and what needs more even "
+        "so is refused; it is compared with an estimate, binds no system, and a GPU's own memory does not count",
         byte_count,
         changes="use",
         usual="70 % of what is free",
