@@ -39,6 +39,10 @@ _LOADED, _PER_BATCH_PIXEL, _PER_SOURCE_VOXEL, _PER_RESULT_VOXEL = 750 * 2**20, 4
 #: Of a voxel of source and result where these lie in files, and of an image's headers in source and result (measured).
 _PER_VOXEL_IN_FILES, _PER_IMAGE = 0.02, 250_000
 
+#: Bytes on disk of a voxel where these volumes lie in files: of the source as read, as the networks see it and as it is
+#: compared, and of the result (measured: 12.5 and 4; with its error 8); what maps hold comes to it.
+_SOURCE_IN_FILES, _RESULT_IN_FILES = 13, 4
+
 #: Share of the memory there is that a series may need; if it needs more, its volumes lie in files.
 _SHARE = 0.7
 
@@ -90,9 +94,19 @@ def _held_with_files(size: SourceSize, factor: float) -> int:
     return math.ceil(voxels * _PER_VOXEL_IN_FILES + size.shape[2] * _PER_IMAGE)
 
 
-def scratch_bytes(size: SourceSize, factor: float, maps: str = "error") -> int:
-    """Disk space of these files while a series is worked on."""
-    return _held(size, factor, maps)
+def scratch_bytes(size: SourceSize, factor: float, maps: str = "error", new_slices: bool = False) -> int:
+    """Disk space of these files while a series is worked on.
+
+    Args:
+        size: size of the source.
+        factor: see :func:`linear_growth`.
+        maps: which maps are made.
+        new_slices: whether there are new slices, before which acquired ones were made finer.
+    """
+    of_source, of_result = _MAPS[maps]
+    steps, written = 2 if new_slices else 1, size.item_bytes if size.is_one_file else 0
+    a_voxel = _SOURCE_IN_FILES + of_source + factor**2 * (steps * (_RESULT_IN_FILES + of_result) + written)
+    return math.ceil(size.voxels * a_voxel)
 
 
 def _slice_pixels(size: SourceSize, factor: float) -> int:
@@ -152,6 +166,7 @@ def check_disk(
     factor: float,
     per_voxel: float = 0.0,
     memory: MemoryBudget | None = None,
+    new_slices: bool = False,
 ) -> None:
     """Refuse to begin what the disk cannot hold.
 
@@ -161,6 +176,7 @@ def check_disk(
         factor: factor of super-resolution.
         per_voxel: see :func:`disk_bytes`.
         memory: memory of the process, by which some series have their volumes in files meanwhile; None: none has.
+        new_slices: see :func:`scratch_bytes`.
 
     Raises:
         OutputError: it is too full.
@@ -170,7 +186,7 @@ def check_disk(
     # An earlier result is freed once its successor stands beside it.
     grown = sum(max(0, disk_bytes(size, factor, per_voxel) - taken[name]) for name, size in known.items())
     in_files = () if memory is None else (size for size in known.values() if memory.needs_files(size, factor))
-    scratch = max((scratch_bytes(size, factor, memory.maps) for size in in_files if memory), default=0)
+    scratch = max((scratch_bytes(size, factor, memory.maps, new_slices) for size in in_files if memory), default=0)
     total = grown + max(taken.values(), default=0) + scratch
     free = free_bytes(folder)
     if total > free:
@@ -193,7 +209,9 @@ def check_disk_for(sizes: Mapping[str, SourceSize | None], folder: Path, setting
     """
     growth = linear_growth(settings.factor, settings.slices)
     per_voxel = map_bytes(settings.maps, settings.tolerance, growth)
-    check_disk(sizes, folder, growth, per_voxel, MemoryBudget(settings.memory, settings.maps))
+    check_disk(
+        sizes, folder, growth, per_voxel, MemoryBudget(settings.memory, settings.maps), settings.slices.is_wanted
+    )
 
 
 def spoken_bytes(n_bytes: float) -> str:

@@ -239,8 +239,8 @@ class WorkSettings:
     memory: int | None = setting(
         None,
         "main memory that a process should get by with, such as 8G: fewer slices are computed at once (which may round "
-        "a value here and there), a batch holds fewer series, what does not fit lies in files, and what needs more even "
-        "so is refused; it is compared with an estimate, binds no system, and a GPU's own memory does not count",
+        "a value here and there), a batch holds fewer series, what does not fit lies in files, and what still needs "
+        "more is refused; it is compared with an estimate, binds no system, and a GPU's own memory does not count",
         byte_count,
         changes="use",
         usual="70 % of what is free",

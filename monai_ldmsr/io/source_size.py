@@ -28,12 +28,14 @@ class SourceSize:
         item_bytes: bytes of a voxel as it is stored.
         share: bytes on disk for each byte that is stored, below 1 where they are compressed.
         header_bytes: bytes of the headers.
+        is_one_file: whether all slices are written at once, not one by one.
     """
 
     shape: tuple[int, int, int]
     item_bytes: int
     share: float = 1.0
     header_bytes: int = _HEADER_BYTES
+    is_one_file: bool = False
 
     @property
     def voxels(self) -> int:
@@ -69,7 +71,7 @@ def source_size(source: AnySource, limits: ReadLimits = DEFAULT_LIMITS) -> Sourc
             "The header of the file is damaged or not as its format says. Copy or convert the file again.",
             ReasonCode.UNREADABLE_FILE,
         ) from None
-    return SourceSize(shape, item_bytes, _share(file, math.prod(shape) * item_bytes))
+    return SourceSize(shape, item_bytes, _share(file, math.prod(shape) * item_bytes), is_one_file=True)
 
 
 def known_size(source: AnySource, limits: ReadLimits = DEFAULT_LIMITS) -> SourceSize | None:

@@ -26,7 +26,7 @@ from monai_ldmsr.cli.views import BatchView, SliceView
 from monai_ldmsr.errors import OutputError
 from monai_ldmsr.evaluator import RunProgress
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, check_disk, disk_bytes, memory_bytes
+from monai_ldmsr.needs import MemoryBudget, check_disk, disk_bytes, memory_bytes, scratch_bytes
 from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.workflow import plan_work
 
@@ -146,11 +146,19 @@ def test_what_needs_more_memory_is_refused_and_less_is_computed_at_once(
     assert "memory is '8X'" in capsys.readouterr().err
 
 
+def bytes_in_files() -> int:
+    """Of volumes that lie in working files now."""
+    areas = [
+        line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if "/.work/" in line
+    ]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in areas)
+
+
 @pytest.mark.parametrize("kind", ["dicom", "nii.gz"])
 def test_volumes_that_memory_cannot_hold_lie_in_files_and_come_out_the_same(
     tmp_path: Path, bundle: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = SourceSize((160, 200, 12), 2)
+    size = SourceSize((160, 200, 12), 2, is_one_file=kind != "dicom")
     if kind == "dicom":
         make_series(tmp_path / "in" / "a", "CT", (160, 200, 12), seed=3)
     else:
@@ -162,10 +170,12 @@ def test_volumes_that_memory_cannot_hold_lie_in_files_and_come_out_the_same(
     assert MemoryBudget(short, "none").needs_files(size, 2)
     assert not MemoryBudget(enough, "none").needs_files(size, 2)
     made: list[int] = []
+    held: list[int] = []
     reserve = os.posix_fallocate
 
     def seen(file: int, start: int, n_bytes: int) -> None:
         made.append(n_bytes)
+        held.append(n_bytes + bytes_in_files())
         reserve(file, start, n_bytes)
 
     monkeypatch.setattr(os, "posix_fallocate", seen)
@@ -174,6 +184,7 @@ def test_volumes_that_memory_cannot_hold_lie_in_files_and_come_out_the_same(
     assert not made
     assert resolve(tmp_path / "in", tmp_path / "files", bundle, "--memory", short, *more) == 0
     assert 4 * 4 * size.voxels in made, "the result was in memory"
+    assert scratch_bytes(size, 2, "none") / 2 < max(held) < scratch_bytes(size, 2, "none")
     results = [
         {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.suffix in (".dcm", ".gz")}
         for name in ("memory", "files")
