@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.pipeline import network_time, usual_batch
 from monai_ldmsr.io.source_size import SourceSize
-from monai_ldmsr.needs import disk_bytes, map_bytes, memory_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, scratch_bytes
 
 __all__ = ["NIGHT_S", "SERIES", "STUDIES", "Need", "Rates", "Study", "Totals", "totals"]
 
@@ -78,9 +78,11 @@ class Need:
     Args:
         network_s: seconds of the network.
         other_s: seconds of all other phases.
-        memory: bytes of a process that works on it alone.
+        memory: bytes of a process that works on it alone, with its volumes in memory.
         disk: bytes of its result.
         source: bytes of its source.
+        memory_with_files: bytes of such a process whose volumes lie in files, a slice at a time.
+        scratch: bytes of these files.
     """
 
     network_s: float
@@ -88,6 +90,8 @@ class Need:
     memory: int
     disk: int
     source: int
+    memory_with_files: int
+    scratch: int
 
 
 class Rates:
@@ -96,6 +100,9 @@ class Rates:
     Args:
         networks: content of a `networks.json`.
         pipeline: content of a `pipeline.json`.
+
+    Attributes:
+        whole: by factor, how many times as long a slice takes in whole runs as in the table of networks.
     """
 
     def __init__(self, networks: Mapping[str, Any], pipeline: Mapping[str, Any]) -> None:
@@ -109,7 +116,7 @@ class Rates:
         self._lines = {factor: _line(of, pipeline["size"]) for factor, of in runs.items()}
         # Whole runs and the networks on another device have nothing in common.
         here = networks["machine"]["device"] == pipeline["machine"]["device"]
-        self._whole = {factor: self._beside_table(of, pipeline["size"]) if here else 1.0 for factor, of in runs.items()}
+        self.whole = {factor: self._beside_table(of, pipeline["size"]) if here else 1.0 for factor, of in runs.items()}
 
     def _beside_table(self, runs: Sequence[Mapping[str, Any]], side: int) -> float:
         """How many times as long the network takes in whole runs as in the table of networks, at the nearest size."""
@@ -131,7 +138,7 @@ class Rates:
 
     def network_s(self, study: Study) -> float:
         """Seconds of the network, from whole runs with the nearest factor and the nearest size of the table."""
-        whole = self._whole[min(self._whole, key=lambda factor: abs(factor - study.factor))]
+        whole = self.whole[min(self.whole, key=lambda factor: abs(factor - study.factor))]
         size = study.slice_megapixels
         return whole * self._a_megapixel(_row_of(study), size) * size * study.shape[2]
 
@@ -150,6 +157,8 @@ class Rates:
             memory_bytes(size, factor, usual_batch(size, factor)),
             disk_bytes(size, factor, map_bytes("error", None, factor)),
             size.voxels * size.item_bytes + size.header_bytes,
+            MemoryBudget(1).needed(size, factor),
+            scratch_bytes(size, factor),
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -205,11 +206,11 @@ def network_time(run: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds of a run's network once, and for each slice.
 
     The first batch and the first of the usual size take longer than those that follow, since memory is asked for and
-    kernels are made; this is what is paid once. Where there are no others, nothing is.
+    kernels are made; this is what is paid once. Where there are no others, nothing is. Of the others the median counts.
     """
     batches = run["network_batches"]
     later = batches[2:] or batches
-    a_slice = sum(seconds for _, seconds in later) / sum(slices for slices, _ in later)
+    a_slice = statistics.median(seconds / slices for slices, seconds in later)
     once = sum(seconds - slices * a_slice for slices, seconds in batches[:2])
     return max(0.0, once) if later is not batches else 0.0, a_slice
 

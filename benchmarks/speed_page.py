@@ -63,7 +63,7 @@ def page(folder: Path) -> str:
     parts += [_batch(batch)] if batch else []
     on_cpu = next((one for one in networks if one["machine"]["device"] == "CPU"), None)
     if on_cpu and pipeline and (needs := _needs(on_cpu, pipeline)):
-        parts += [_studies(needs, pipeline), _department(needs, networks, pipeline, batch)]
+        parts += [_studies(needs, on_cpu, pipeline), _department(needs, networks, pipeline, batch)]
     return "\n".join(parts)
 
 
@@ -221,28 +221,34 @@ def _batch_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     return (run["way"], str(run["workers"]), str(run["threads_a_worker"]), *map(figure, figures))
 
 
-def _studies(needs: Mapping[Study, Need], pipeline: Mapping[str, Any]) -> str:
+def _studies(needs: Mapping[Study, Need], networks: Mapping[str, Any], pipeline: Mapping[str, Any]) -> str:
     once = [sum(run["seconds"].get(name, 0.0) for name in ONCE) for run in pipeline["runs"]]
     warming = [network_time(run)[0] for run in pipeline["runs"] if run["network"] == "real"]
+    longer = " and ".join(f"{figure(times)} (factor {of})" for of, times in Rates(networks, pipeline).whole.items())
     text = (
         "## Typical studies\n\n"
         "Computed, not measured: the network's time is that of a megapixel of the result in the whole runs with the "
         "nearest factor, and for other sizes and MR's default dial, so many times that as the table of networks has "
-        "it; all other phases are a line over the size of the result through the same runs; memory and disk are what "
-        "the package itself reckons with, in GB of 1,024 MB. Where three times as much memory is free, freed memory is "
-        "kept to be faster, and a process takes up to twice as much. What a process pays once is in no row: "
-        f"{figure(statistics.median(once))} s for imports and weights, and {figure(max(warming))} s at most that the "
-        "first batches take longer.\n\n"
+        f"it. (Slices of the whole runs took {longer} times as long as in that table, which was measured on another "
+        "day.) All other phases are a line over the size of the result through the same runs. What a process pays once "
+        f"is in no row: {figure(statistics.median(once))} s for imports and weights, and {figure(max(warming))} s at "
+        "most that the first batches take longer.\n\n"
+        "Memory and disk are what the package itself reckons with, in GB of 1,024 MB. Where three times as much memory "
+        "is free, freed memory is kept to be faster, and a process takes up to twice as much. Where less is free than "
+        "a study needs (70% of it), or `--memory` allows less, its volumes lie in files beside the results while it is "
+        "worked on: then it takes the memory and the disk space of the last two columns.\n\n"
     )
     head = ("study", "source", "factor", "network", "other phases", "time", "memory, GB", "disk, GB")
-    return text + _table(head, [_study_row(study, need) for study, need in needs.items()])
+    rows = [_study_row(study, need) for study, need in needs.items()]
+    return text + _table((*head, "memory with files, GB", "files, GB"), rows)
 
 
 def _study_row(study: Study, need: Need) -> tuple[str, ...]:
     i, j, k = study.shape
     times = (need.network_s, need.other_s, need.network_s + need.other_s)
-    sizes = (figure(one / 2**30) for one in (need.memory, need.disk))
-    return (study.name, f"{i} x {j} x {k}", str(study.factor), *map(_spoken, times), *sizes)
+    sizes = (need.memory, need.disk, need.memory_with_files, need.scratch)
+    in_gb = (figure(one / 2**30) for one in sizes)
+    return (study.name, f"{i} x {j} x {k}", str(study.factor), *map(_spoken, times), *in_gb)
 
 
 def _department(
@@ -269,11 +275,14 @@ def _department(
     if batch and (gain := _gain(batch)) is not None:
         best, times = gain
         rows.append(
-            (f"machines with {best} on each ({figure(times)} times the rate)", _count(work_s / times / NIGHT_S))
+            (
+                f"machines with {best} on each ({figure(times)} times the rate, as of the small series above)",
+                _count(work_s / times / NIGHT_S),
+            )
         )
     rows += _gpu_rows(networks, pipeline, cores)
     rows += [
-        ("memory of the process that needs most, GB", figure(whole.memory / 2**30)),
+        ("memory of the process that needs most, GB (each worker may)", figure(whole.memory / 2**30)),
         ("disk of the results, GB", figure(whole.disk / 2**30)),
         ("read over the network, GB", figure(whole.source / 2**30)),
         ("sent over the network, GB", figure(whole.disk / 2**30)),
@@ -288,7 +297,9 @@ def _gain(batch: Mapping[str, Any]) -> tuple[str, float] | None:
     ways = [run for run in batch["runs"] if run["way"] == "Dask"]
     if alone is None or not ways:
         return None
-    best = max(ways, key=lambda run: run["series_an_hour"])
+    most = max(run["series_an_hour"] for run in ways)
+    # Of ways that are as fast, that with the fewest workers, each of which takes memory.
+    best = min((run for run in ways if run["series_an_hour"] >= 0.98 * most), key=lambda run: run["workers"])
     workers, threads = _several(best["workers"], "Dask worker"), _several(best["threads_a_worker"], "thread")
     words = f"{workers} of {threads}"
     return words, best["series_an_hour"] / alone["series_an_hour"]

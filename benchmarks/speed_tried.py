@@ -56,8 +56,9 @@ def along_stack(found: Mapping[str, Any]) -> str:
         text += f"| {' | '.join(map(str, cells))} | {' | '.join(map(figure, times))} |\n"
     return text + (
         "\nPlanes along rows and along columns are computed, each with 16 pixels at least beyond its edges and sides "
-        "that are multiples of 32: one of 6 slices is 64 wide, one of 160 is 192. So few slices take almost as long as "
-        "many, and a megavoxel of them many times as long.\n"
+        "that are multiples of 32: one of up to 32 slices is 64 wide, one of 160 is 192. So any number up to 32 slices "
+        "takes the same time, and a megavoxel of few slices several times as long as one of many. No study below has "
+        "new slices.\n"
     )
 
 
@@ -148,7 +149,7 @@ def whole_numbers(found: Mapping[str, Any]) -> str:
         text += f"\nThe whole network was not quantized: {whole['not_measured']}.\n"
     return text + (
         "\nSo convolutions stay in float32: the whole network loses more than it wins, and the decoders alone, a third "
-        "of the work, would save a fifth of the time at most for results that differ by more than a stored unit.\n"
+        "of the work, would save about a fifth of the time for results that differ by more than a stored unit.\n"
     )
 
 
@@ -156,7 +157,8 @@ def launched(found: Mapping[str, Any]) -> str:
     """What `benchmarks.launches` wrote."""
     text = (
         "## What a GPU is given to do\n\nNo GPU was at hand: nothing here was measured on one. Counted on torch's meta "
-        "device are the operations that a batch launches, whatever its size, and what they compute. Launching is "
+        "device are the operations that a batch launches, whatever its size, and what they compute (within half a "
+        "percent of what was counted while networks ran). Launching is "
         "hidden while the GPU computes for longer than it takes; the last column is the rate from which on it is not, "
         f"with {1e6 * _LAUNCH_S:.0f} microseconds for each operation (assumed).\n\n"
         "| dial | result | slices in a batch | operations | GFLOP | launches show from, TFLOP/s |\n"

@@ -267,8 +267,9 @@ class MemoryBudget:
         if needed > self.n_bytes:
             raise SourceError(
                 f"The series needs about {spoken_bytes(needed)} of memory for up to {factor**2:.3g} times its pixels, "
-                f"even with its volumes in files, and --memory allows {spoken_bytes(self.n_bytes)}. Raise it "
-                "(memory=... in Python), or use a smaller factor or a larger slice spacing.",
+                f"even with its volumes in files, and --memory allows {spoken_bytes(self.n_bytes)}. Give it "
+                f"{math.ceil(needed / 2**20)}M or more (memory=... in Python), or use a smaller factor or a larger "
+                "slice spacing.",
                 ReasonCode.MEMORY_LIMIT,
             )
         left = self.n_bytes - _LOADED - self._of(size, factor)

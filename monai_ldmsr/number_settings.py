@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from typing import Any
 
 from monai_ldmsr.errors import SettingsError
@@ -73,21 +74,24 @@ def yes_or_no(name: str, value: Any) -> bool:
 
 
 def byte_count(name: str, value: Any) -> int:
-    """A whole number from 1, with or without K, M, G or T (times 1024, its square, ...).
+    """A whole number from 1, or any above 0 with K, M, G or T (times 1024, its square, ...), rounded up.
 
     Raises:
         SettingsError: it is none.
 
     Example:
-        >>> byte_count("memory", "8G"), byte_count("memory", 5)
-        (8589934592, 5)
+        >>> byte_count("memory", "8G"), byte_count("memory", "1.5 GB"), byte_count("memory", 5)
+        (8589934592, 1610612736, 5)
     """
-    found = re.fullmatch(r"([0-9]{1,18})([KMGT]?)", str(value).strip().upper(), re.ASCII)
-    if found is None or not int(found[1]):
+    text = str(value).strip().upper()
+    found = re.fullmatch(r"([0-9]{1,18})|([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([KMGT])(?:I?B)?", text, re.ASCII)
+    number = None if found is None else Fraction(found[1] or found[2])
+    if found is None or not number:
         raise SettingsError(
-            f"{name} is {said(value)}; give a whole number from 1, such as 4000000, or 8G (also K, M, T)."
+            f"{name} is {said(value)}; give a whole number from 1, such as 4000000, or with a unit of 1024, its square "
+            "...: 500M, 1.5G (also K, T)."
         )
-    return int(found[1]) * BYTE_SUFFIXES[found[2]]
+    return math.ceil(number * BYTE_SUFFIXES[found[3] or ""])
 
 
 def said(value: Any) -> str:

@@ -19,7 +19,7 @@ from monai_ldmsr.choices import FACTORS, MODALITIES
 from monai_ldmsr.cli import arguments, main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.label import options
-from monai_ldmsr.number_settings import real_number
+from monai_ldmsr.number_settings import byte_count, real_number
 from monai_ldmsr.operators import OPERATORS
 from monai_ldmsr.settings import WorkSettings, checked, described, setting
 from monai_ldmsr.transforms import AddResultMapsd
@@ -121,3 +121,25 @@ def test_settings_are_compared_with_the_bundles_own_by_modality() -> None:
         "detail": {"used": other, "bundle": dials}
     }
     assert changed_settings(bundle / "missing", given) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("8G", 2**33),
+        ("1.5g", 3 * 2**29),
+        ("2.3 GB", 2469606196),
+        ("777.9MB", 815687271),
+        ("8GiB", 2**33),
+        (" 4096 ", 4096),
+        ("0.5K", 512),
+    ],
+)
+def test_sizes_are_read_as_messages_write_them(given: str, expected: int) -> None:
+    assert byte_count("memory", given) == expected
+
+
+@pytest.mark.parametrize("wrong", ["1.5", "0", "0.0G", "-1G", "G", "1e3", "1.5 X", "8GX", "nan", True, None])
+def test_what_is_no_size_is_refused(wrong: object) -> None:
+    with pytest.raises(SettingsError, match="memory is"):
+        byte_count("memory", wrong)

@@ -213,7 +213,7 @@ def test_the_network_of_a_fast_run_is_taken_from_another_slice_for_slice() -> No
 
 
 def test_a_run_of_few_batches_has_nothing_that_is_paid_once() -> None:
-    assert pipeline.network_time({"network_batches": [[1, 5.0], [2, 4.0]]}) == (0, 3)
+    assert pipeline.network_time({"network_batches": [[1, 5.0], [2, 4.0]]}) == (0, 3.5)
 
 
 def test_batches_of_a_network_are_noted() -> None:

@@ -13,7 +13,7 @@ from places import ROOT
 from benchmarks import speed
 from benchmarks.department import NIGHT_S, SERIES, STUDIES, Rates, Study, totals
 from benchmarks.speed_page import page
-from monai_ldmsr.needs import disk_bytes, map_bytes, memory_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, scratch_bytes
 
 MACHINE = {
     **{"date": "2026-01-31", "device": "CPU", "processor": "a processor", "cores": 4, "threads": 2},
@@ -104,7 +104,7 @@ def test_all_sections_are_there(folder: Path) -> None:
     assert "| 25 | 4 | 4.00 | 1.00 | 62.5 * |" in found
     assert "| Dask | 2 | 1 | 150 | 9.00 | 4.00 | 1.50 |" in found
     assert "8 workers are more than the 4 cores" in found
-    assert "2 Dask workers of 1 thread on each (1.50 times the rate)" in found
+    assert "2 Dask workers of 1 thread on each (1.50 times the rate, as of the small series above)" in found
     assert "| GPUs | not measured |" in found
     for part in re.split(r"^##+ ", found, flags=re.M)[1:]:
         assert len({line.count(" | ") for line in part.splitlines() if line.startswith("|")}) <= 1, part
@@ -137,6 +137,8 @@ def test_needs_are_the_packages_own_and_times_follow_from_the_measured() -> None
     assert need.memory == memory_bytes(study.size, 2, 2)
     assert need.disk == disk_bytes(study.size, 2, map_bytes("error", None, 2))
     assert need.source == 512 * 512 * 30 * 2 + 30 * 8192
+    assert need.memory_with_files == MemoryBudget(1).needed(study.size, 2) < need.memory
+    assert need.scratch == scratch_bytes(study.size, 2)
     fine = rates.need(Study("a chest", "MR", (512, 512, 30), 4))
     assert fine.other_s == pytest.approx(1.5 + 0.3 * 0.512**2 * 16 * 30)  # a line through two runs
     assert fine.network_s == pytest.approx(0.5 * 2 * 30)  # a sample takes twice as long in the table

@@ -164,7 +164,8 @@ def shared_header(
 ) -> SharedHeader:
     """Choose what the derived images of ``slices`` share; the source's first header speaks for the series.
 
-    ``source_names`` identify the source images; ``volume`` is the number in its series, and its label.
+    ``source_names`` identify the source images, and the values of the result; ``volume`` is the number in its series,
+    and its label.
     """
     first, plan = slices.headers[0], derivation.plan
     factors, (place, label) = derivation.in_plane, volume

@@ -73,11 +73,11 @@ def write_derived_series(
     """
     slices = DerivedSlices(series.headers, series.geometry, derivation.grid, derivation.plan)
     _check_grid(series, voxels.shape, derivation)
-    _check_finite(voxels)
+    content = _digest_of_finite(voxels)
     output_dir = Path(output_dir)
     with _readable("the first image"):
         volume = (series.volume, series.label)
-        shared = shared_header(slices, _source_names(series), series.modality, derivation, volume)
+        shared = shared_header(slices, [*_source_names(series), content], series.modality, derivation, volume)
     made = list(_made(series, voxels, output_dir, derivation, shared))
     images = [one for one, _ in made if isinstance(one, Dataset)]
     paths = [one for one, _ in made if isinstance(one, Path)]
@@ -172,15 +172,19 @@ def _check_grid(series: DicomSeries, shape: tuple[int, ...], derivation: Derivat
         )
 
 
-def _check_finite(voxels: npt.NDArray[np.float32]) -> None:
-    """Refuse the whole volume before the first file is written."""
+def _digest_of_finite(voxels: npt.NDArray[np.float32]) -> str:
+    """Hash of all values, whatever their order in memory; refuses the whole volume before the first file is written."""
+    digest = hashlib.sha256()
     for k in range(voxels.shape[2]):
-        n_bad = voxels[:, :, k].size - int(np.count_nonzero(np.isfinite(voxels[:, :, k])))
+        rows = np.ascontiguousarray(voxels[:, :, k].T)
+        n_bad = rows.size - int(np.count_nonzero(np.isfinite(rows)))
         if n_bad:
             raise OutputError(
                 f"{n_bad} voxels of slice {k + 1} of {voxels.shape[2]} are not finite, so the result is not "
                 "written. Run again without reduced precision; if it stays, check the weights."
             )
+        digest.update(rows.data)
+    return digest.hexdigest()
 
 
 def _extremes(values: npt.NDArray[np.float32]) -> tuple[float, float]:

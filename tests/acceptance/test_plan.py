@@ -23,10 +23,11 @@ from monai_ldmsr import super_resolve
 from monai_ldmsr.batch import BatchProgress
 from monai_ldmsr.cli import main
 from monai_ldmsr.cli.views import BatchView, SliceView
-from monai_ldmsr.errors import OutputError
+from monai_ldmsr.errors import OutputError, SourceError
 from monai_ldmsr.evaluator import RunProgress
 from monai_ldmsr.io.source_size import SourceSize, source_size
 from monai_ldmsr.needs import MemoryBudget, check_disk, disk_bytes, memory_bytes, scratch_bytes
+from monai_ldmsr.number_settings import byte_count
 from monai_ldmsr.run_summary import CaseResult
 from monai_ldmsr.workflow import plan_work
 
@@ -142,6 +143,9 @@ def test_what_needs_more_memory_is_refused_and_less_is_computed_at_once(
         assert resolve(tmp_path / "in", tmp_path / "out2", bundle, "--memory", tight, more) == 8
         assert "MEMORY_LIMIT: The series needs about" in capsys.readouterr().out
     assert sorted(outcomes(tmp_path / "out2").values()) == [("done", ""), ("failed", "MEMORY_LIMIT")]
+    least = re.search(r"Give it (\w+) or more", refused_by(tight, small))
+    assert least is not None
+    MemoryBudget(byte_count("memory", least[1])).slices_at_once(small, 2)
     assert main(["run", str(tmp_path / "in"), str(tmp_path / "o"), "--memory", "8X"]) == 1
     assert "memory is '8X'" in capsys.readouterr().err
 
@@ -152,6 +156,12 @@ def bytes_in_files() -> int:
         line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if "/.work/" in line
     ]
     return sum(int(end, 16) - int(begin, 16) for begin, end in areas)
+
+
+def refused_by(limit: int, size: SourceSize) -> str:
+    with pytest.raises(SourceError) as refused:
+        MemoryBudget(limit).slices_at_once(size, 2)
+    return str(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["dicom", "nii.gz"])

@@ -189,12 +189,27 @@ def place_of(position: Sequence[float]) -> tuple[float, ...]:
 
 def test_memory_order_does_not_matter(tmp_path: Path) -> None:
     series = made_by_hand(tmp_path / "source", "PT", (4, 5, 2))
-    pixels = []
+    found = []
     for name, order in (("c", "C"), ("f", "F")):
         voxels = np.array(repeated(series.voxels), order=order)
         written = write_derived_series(series, voxels, tmp_path / name, DERIVATION)
-        pixels.append([pydicom.dcmread(path).PixelData for path in written.paths])
-    assert pixels[0] == pixels[1]
+        images = [pydicom.dcmread(path) for path in written.paths]
+        found.append([(image.PixelData, image.SOPInstanceUID, image.SeriesInstanceUID) for image in images])
+    assert found[0] == found[1]
+
+
+def test_values_that_are_rounded_otherwise_get_other_uids(tmp_path: Path) -> None:
+    series = made_by_hand(tmp_path / "source", "CT", (4, 5, 2))
+    voxels = repeated(series.voxels)
+    other = voxels.copy()
+    other[3, 2, 1] = np.nextafter(other[3, 2, 1], np.float32(np.inf))
+    found = []
+    for name, values in (("a", voxels), ("b", voxels.copy()), ("c", other)):
+        written = write_derived_series(series, values, tmp_path / name, DERIVATION)
+        images = [pydicom.dcmread(path) for path in written.paths]
+        found.append([image[word].value for image in images for word in ("SOPInstanceUID", "SeriesInstanceUID")])
+    assert found[0] == found[1]
+    assert not set(found[0]) & set(found[2])
 
 
 def test_no_second_copy_of_the_volume(tmp_path: Path) -> None:
