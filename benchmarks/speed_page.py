@@ -229,13 +229,13 @@ def _studies(needs: Mapping[Study, Need], networks: Mapping[str, Any], pipeline:
         "## Typical studies\n\n"
         "Computed, not measured: the network's time is that of a megapixel of the result in the whole runs with the "
         "nearest factor, and for other sizes and MR's default dial, so many times that as the table of networks has "
-        f"it. (Slices of the whole runs took {longer} times as long as in that table, which was measured on another "
-        "day.) All other phases are a line over the size of the result through the same runs. What a process pays once "
+        f"it. (Slices of the whole runs, measured on {pipeline['machine']['date']}, took {longer} times as long as in "
+        f"that table, measured on {networks['machine']['date']}.) All other phases are a line over the size of the result through the same runs. What a process pays once "
         f"is in no row: {figure(statistics.median(once))} s for imports and weights, and {figure(max(warming))} s at "
         "most that the first batches take longer.\n\n"
         "Memory and disk are what the package itself reckons with, in GB of 1,024 MB. Where three times as much memory "
-        "is free, freed memory is kept to be faster, and a process takes up to twice as much. Where less is free than "
-        "a study needs (70% of it), or `--memory` allows less, its volumes lie in files beside the results while it is "
+        "is free, freed memory is kept to be faster, and a process takes up to twice as much. Where a study needs more "
+        "than 70% of what is free, or more than `--memory`, its volumes lie in files beside the results while it is "
         "worked on: then it takes the memory and the disk space of the last two columns.\n\n"
     )
     head = ("study", "source", "factor", "network", "other phases", "time", "memory, GB", "disk, GB")

@@ -57,8 +57,8 @@ def along_stack(found: Mapping[str, Any]) -> str:
     return text + (
         "\nPlanes along rows and along columns are computed, each with 16 pixels at least beyond its edges and sides "
         "that are multiples of 32: one of up to 32 slices is 64 wide, one of 160 is 192. So any number up to 32 slices "
-        "takes the same time, and a megavoxel of few slices several times as long as one of many. No study below has "
-        "new slices.\n"
+        "takes the same time, and a megavoxel of few slices several times as long as one of many. None of the "
+        "typical studies has new slices.\n"
     )
 
 
