@@ -115,7 +115,7 @@ def test_estimated_disk_space_is_near_what_is_taken(tmp_path: Path, bundle: Path
 
 def test_sizes_are_known_by_headers_alone(tmp_path: Path) -> None:
     path = nibabel_file(tmp_path / "a.nii", (5, 6, 7))
-    assert source_size(path) == SourceSize((5, 6, 7), 2)
+    assert source_size(path) == SourceSize((5, 6, 7), 2, is_one_file=True)
     whole = path.read_bytes()
     path.write_bytes(whole[:400])
     assert source_size(path).shape == (5, 6, 7)
