@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pipeline import network_time, usual_batch
+from benchmarks.pipeline import network_time
 from monai_ldmsr.io.source_size import SourceSize
-from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, scratch_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, map_bytes, memory_bytes, scratch_bytes, usual_batch
 
 __all__ = ["NIGHT_S", "SERIES", "STUDIES", "Need", "Rates", "Study", "Totals", "totals"]
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from benchmarks.machine import ROOT, facts, write_json
 from benchmarks.made_series import make_ct_series
 from monai_ldmsr.io.source_size import SourceSize
-from monai_ldmsr.needs import disk_bytes, map_bytes, memory_bytes
+from monai_ldmsr.needs import disk_bytes, map_bytes, memory_bytes, usual_batch
 
 __all__ = [
     "Sample",
@@ -36,7 +36,6 @@ __all__ = [
     "network_time",
     "peaks_by_phase",
     "run_once",
-    "usual_batch",
     "with_network",
 ]
 
@@ -45,9 +44,6 @@ _SAMPLE_S = 0.02
 #: Rows and columns of the real slices. Smaller ones have larger pixels than those of the training, so that they are
 #: forced, which changes no time.
 _OWN_SIZE = 512
-
-#: Slices that are computed at once, unless their size makes them fewer; as `VolumeInferer` has it.
-_BATCH, _BATCH_PIXELS = 4, 2**21
 
 
 class Sample(NamedTuple):
@@ -183,12 +179,6 @@ def peaks_by_phase(samples: Sequence[Sample], spans: Sequence[tuple[str, float, 
             most["resident_mb"] = max(most["resident_mb"], *(one.resident for one in inside))
             most["anonymous_mb"] = max(most["anonymous_mb"], *(one.anonymous for one in inside))
     return found
-
-
-def usual_batch(size: SourceSize, factor: float) -> int:
-    """How many slices are computed at once where no limit of memory is given."""
-    pixels = max(1, round(size.shape[0] * size.shape[1] * factor**2))
-    return max(1, min(_BATCH, _BATCH_PIXELS // pixels, size.shape[2]))
 
 
 def disk_by_kind(folder: Path) -> dict[str, float]:

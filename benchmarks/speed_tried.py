@@ -63,7 +63,7 @@ def along_stack(found: Mapping[str, Any]) -> str:
 
 
 def _cells(of: Mapping[str, float]) -> str:
-    return " | ".join(f"{figure(of[name])}" for name in ("clock", "processors", "super_resolve", "write"))
+    return " | ".join(figure(of[name]) for name in ("clock", "processors", "super_resolve", "write"))
 
 
 def other_ways(found: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def other_ways(found: Mapping[str, Any]) -> str:
 
 def _which_is_fastest(ways: Mapping[str, Mapping[str, Any]]) -> str:
     """What follows of the table for how runs are done."""
-    if not {"torch", "kept memory", "ONNX Runtime"} <= ways.keys():
+    if not {"kept memory", "ONNX Runtime"} <= ways.keys():
         return ""
     kept, text = ways["kept memory"]["seconds"], ""
     if "huge pages" in ways and (pages := ways["huge pages"]["seconds"]) < kept:

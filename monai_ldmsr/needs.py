@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from monai_ldmsr.choices import MAX_SLICE_FACTOR
+from monai_ldmsr.choices import BATCH_PIXELS, BATCH_SIZE, MAX_SLICE_FACTOR
 from monai_ldmsr.errors import OutputError, ReasonCode, SourceError
 from monai_ldmsr.io.source_size import SourceSize
 from monai_ldmsr.settings import WorkSettings
@@ -29,6 +29,7 @@ __all__ = [
     "scratch_bytes",
     "spoken_bytes",
     "taken_bytes",
+    "usual_batch",
 ]
 
 #: Bytes of a process that has loaded everything and holds no volume (measured: 660 to 750 MB), of a network's work on
@@ -81,6 +82,11 @@ def linear_growth(factor: float, slices: SliceTarget) -> float:
 def memory_bytes(size: SourceSize, factor: float, n_slices: int = 1, maps: str = "error") -> int:
     """Main memory that a process needs for one series of which ``n_slices`` are computed at once on a CPU."""
     return _LOADED + _held(size, factor, maps) + n_slices * _slice_pixels(size, factor) * _PER_BATCH_PIXEL
+
+
+def usual_batch(size: SourceSize, factor: float) -> int:
+    """How many slices of a series are computed at once where nothing limits it."""
+    return max(1, min(BATCH_SIZE, BATCH_PIXELS // max(1, _slice_pixels(size, factor)), size.shape[2]))
 
 
 def _held(size: SourceSize, factor: float, maps: str) -> int:

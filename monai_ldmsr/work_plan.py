@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_ldmsr.choices import BATCH_PIXELS, BATCH_SIZE
+from monai_ldmsr.choices import BATCH_SIZE
 from monai_ldmsr.errors import LdmsrError
 from monai_ldmsr.io import AnySource, SkippedItem
 from monai_ldmsr.io.case_names import NamedSource
 from monai_ldmsr.io.limits import DEFAULT_LIMITS
 from monai_ldmsr.io.source_choice import source_words
 from monai_ldmsr.io.source_size import SourceSize, source_size
-from monai_ldmsr.needs import MemoryBudget, disk_bytes, linear_growth, map_bytes, taken_bytes
+from monai_ldmsr.needs import MemoryBudget, disk_bytes, linear_growth, map_bytes, taken_bytes, usual_batch
 from monai_ldmsr.outcome import Outcome
 from monai_ldmsr.settings import WorkSettings
 from monai_ldmsr.slice_plan import SliceTarget
@@ -130,8 +129,6 @@ def _planned(
         return PlannedCase.of_error(error, **said)
     if earlier is not None:
         return PlannedCase.of(earlier, **said, size=size)
-    pixels = max(1, math.ceil(size.shape[0] * size.shape[1] * factor**2))
-    usual = max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels, size.shape[2]))
     return PlannedCase(
         "found",
         **said,
@@ -139,7 +136,7 @@ def _planned(
         source=one.source,
         disk_bytes=disk_bytes(size, factor, map_bytes(settings.maps, settings.tolerance, factor))
         - taken_bytes(output_dir / one.name),
-        memory_bytes=budget.needed(size, factor, min(usual, n_slices)),
+        memory_bytes=budget.needed(size, factor, min(usual_batch(size, factor), n_slices)),
     )
 
 

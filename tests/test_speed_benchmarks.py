@@ -23,6 +23,7 @@ from monai_ldmsr.geometry import Factors
 from monai_ldmsr.inferers import VolumeInferer
 from monai_ldmsr.io import find_dicom_series, read_dicom_series
 from monai_ldmsr.io.source_size import SourceSize
+from monai_ldmsr.needs import usual_batch
 
 
 def row_of(call: Any) -> Row:
@@ -234,10 +235,10 @@ def test_disk_is_given_by_kind(tmp_path: Path) -> None:
 
 def test_the_usual_batch_is_that_of_the_inferer() -> None:
     inferer = VolumeInferer()
-    assert pipeline.usual_batch(SourceSize((8, 8, 100), 2), 2) == inferer.describe()["batch_size"]
+    assert usual_batch(SourceSize((8, 8, 100), 2), 2) == inferer.describe()["batch_size"]
     side = int(inferer.max_batch_pixels**0.5)
-    assert pipeline.usual_batch(SourceSize((side, side, 100), 2), 1) == 1
-    assert pipeline.usual_batch(SourceSize((8, 8, 3), 2), 2) == 3
+    assert usual_batch(SourceSize((side, side, 100), 2), 1) == 1
+    assert usual_batch(SourceSize((8, 8, 3), 2), 2) == 3
 
 
 @pytest.mark.slow

@@ -130,9 +130,7 @@ def test_needs_are_the_packages_own_and_times_follow_from_the_measured() -> None
     rates = Rates(networks(), pipeline())
     study = Study("a head", "CT", (512, 512, 30), 2)
     need = rates.need(study)
-    assert need.network_s == pytest.approx(
-        0.7 * 30
-    )  # of each slice of the whole run; once paid is what first ones took
+    assert need.network_s == pytest.approx(0.7 * 30)  # a slice of the whole run after its first batches
     assert need.other_s == pytest.approx((0.3 + 1.5 / 52.4288) * 0.512**2 * 4 * 30)  # of one run, so in proportion
     assert need.memory == memory_bytes(study.size, 2, 2)
     assert need.disk == disk_bytes(study.size, 2, map_bytes("error", None, 2))
