@@ -165,9 +165,21 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 @contextmanager
 def unwrapped() -> Iterator[None]:
-    """MONAI wraps what a constructor raises in a RuntimeError; let our own errors through as they are."""
+    """MONAI wraps what a constructor raises in a RuntimeError; let our own errors through as they are.
+
+    Raises:
+        SettingsError: the config names a class or function that is not there.
+    """
     try:
         yield
+    except ModuleNotFoundError as error:
+        named = re.fullmatch(r"Cannot locate class or function path: '(.*)'\.", str(error))
+        if named is None:
+            raise
+        raise SettingsError(
+            f"The bundle's config names '{named[1]}', which cannot be imported. Check its name, and that the folder of "
+            "its module is on Python's path (PYTHONPATH)."
+        ) from None
     except RuntimeError as error:
         own = next((one for one in causes(error) if isinstance(one, LdmsrError)), None)
         if own is None:

@@ -13,7 +13,7 @@ from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.io import DicomSeries, VolumeFile
-from monai_ldmsr.networks import SuperResolver, upsample_bicubic
+from monai_ldmsr.networks import SliceNetwork, SuperResolver, upsample_bicubic
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.training_range import N_SLICES, TrainingRange, VolumeFigures, volume_figures
 from monai_ldmsr.transforms.intensity import IntensityMap
@@ -32,6 +32,12 @@ _LEAST_SIDE, _MOST_SIDE = 32, 1024
 _FIRST_SIDE, _FIRST_DB = 256, 3.0
 
 
+_OTHER_NETWORK = (
+    "The network is not of the kind that the bundle's weights are for, so that the volume was not compared with what "
+    "they were trained for."
+)
+
+
 def forced_warning(outside: str) -> str:
     """The warning of a result whose source lies outside, by its setting ``choices.FORCED``; empty without one."""
     return f"FORCED: the volume lies outside of what the model was trained for: {outside}." if outside else ""
@@ -42,11 +48,12 @@ class RangeCheck:
 
     Args:
         training_range: what the weights were trained for; None refuses nothing, and says so.
-        network: the network that volumes are for; its codec sees them.
+        network: the network that volumes are for; its codec sees them. Volumes for one of another kind are compared
+            with nothing.
         force: refuse nothing.
     """
 
-    def __init__(self, training_range: TrainingRange | None, network: SuperResolver, force: bool = False) -> None:
+    def __init__(self, training_range: TrainingRange | None, network: SliceNetwork, force: bool = False) -> None:
         self.training_range = training_range
         self.network = network
         self.force = force
@@ -69,7 +76,10 @@ class RangeCheck:
         """
         if self.training_range is None:
             return ("What the model was trained for is not known, so that nothing was compared with it.",), ""
-        findings = self.training_range.findings(source.modality, self._figures(source, scaled, intensity))
+        if not isinstance(self.network, SuperResolver):
+            return (_OTHER_NETWORK,), ""
+        figures = self._figures(self.network, source, scaled, intensity)
+        findings = self.training_range.findings(source.modality, figures)
         far = [one.text for one in findings if one.refuses]
         if far and not self.force:
             raise SourceError(
@@ -83,18 +93,21 @@ class RangeCheck:
             said.insert(0, forced_warning("; ".join(far)))
         return tuple(said), "; ".join(far)
 
+    @staticmethod
     @torch.inference_mode()
-    def _figures(self, source: DicomSeries | VolumeFile, scaled: Tensor, intensity: IntensityMap) -> VolumeFigures:
+    def _figures(
+        network: SuperResolver, source: DicomSeries | VolumeFile, scaled: Tensor, intensity: IntensityMap
+    ) -> VolumeFigures:
         rows, columns, gap = source.geometry.spacing_mm
         places = spread_slices(scaled.shape[-1], N_SLICES)
         slices = [intensity.inverse(plain(scaled)[None, ..., k]) for k in places]
         places_mm = [k * gap for k in places]
-        device = next(self.network.parameters()).device
+        device = next(network.parameters()).device
 
         def encode(image: Tensor) -> Tensor:
-            return self.network.generator.codec.encode(image.to(device))
+            return network.generator.codec.encode(image.to(device))
 
-        given_back = given_back_db(self.network, slices, intensity, source.modality, places_mm[len(slices) // 2])
+        given_back = given_back_db(network, slices, intensity, source.modality, places_mm[len(slices) // 2])
         return volume_figures(slices, intensity, source.modality, (rows, columns), encode, given_back)
 
 

@@ -170,8 +170,9 @@ class Calibration:
         return self.groups[modality if modality in self.groups else POOLED]
 
     def other_settings(self, settings: Mapping[str, Any]) -> list[str]:
-        """Names of settings that are not those it was made with."""
-        return [name for name, value in self.settings.items() if settings.get(name, value) != value]
+        """Names of settings that are not those it was made with: another value, none, or another sampler."""
+        names = [*self.settings, *({"sampler"} - self.settings.keys())]
+        return [name for name in names if settings.get(name) != self.settings.get(name)]
 
     @property
     def digest(self) -> str:

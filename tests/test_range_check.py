@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from monai_ldmsr.errors import ReasonCode, SourceError
 from monai_ldmsr.io.memory_images import array_volume
+from monai_ldmsr.networks import SliceNetwork, SRResNetGenerator
 from monai_ldmsr.noise_level import volume_noise
 from monai_ldmsr.range_check import RangeCheck, given_back_db
 from monai_ldmsr.training_range import ModalityRange, TrainingRange
@@ -30,11 +31,14 @@ def image(seed: int = 0, size: int = 96) -> Tensor:
 
 
 def looked_at(
-    spacing_mm: float, force: bool = False, known: TrainingRange | None = KNOWN
+    spacing_mm: float,
+    force: bool = False,
+    known: TrainingRange | None = KNOWN,
+    network: SliceNetwork | None = None,
 ) -> tuple[tuple[str, ...], str]:
     voxels = torch.stack([image(n)[0, 0] for n in range(3)], dim=-1).numpy()
     source = array_volume(voxels, np.diag([spacing_mm, spacing_mm, 3.0, 1.0])).with_modality("MR")
-    return RangeCheck(known, make_resolver(), force)(source, MR.forward(volume_of(source)), MR)
+    return RangeCheck(known, network or make_resolver(), force)(source, MR.forward(volume_of(source)), MR)
 
 
 def test_an_ordinary_volume_has_nothing_said() -> None:
@@ -45,6 +49,11 @@ def test_a_volume_outside_is_refused_with_value_and_range() -> None:
     with pytest.raises(SourceError, match=r"pixels have 0\.02 mm \(0\.5 to 1\).*--force") as refused:
         looked_at(0.02)
     assert refused.value.reason is ReasonCode.OUT_OF_RANGE
+
+
+def test_volumes_for_a_network_of_another_kind_are_compared_with_nothing() -> None:
+    warnings, overridden = looked_at(0.02, network=SRResNetGenerator(factor=2, features=8, num_blocks=1))
+    assert ("not of the kind" in warnings[0], overridden) == (True, "")
 
 
 def test_force_says_what_it_overrides() -> None:

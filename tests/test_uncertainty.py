@@ -96,7 +96,9 @@ def test_a_calibration_comes_back_and_belongs_to_its_weights(tmp_path: Path) -> 
     assert found.digest == CALIBRATION.digest
     assert found.group("CT") is found.groups["pooled"]
     assert found.groups["pooled"].trusted_error(2, 0.015) == pytest.approx(0.4 * 0.015)
-    assert found.other_settings({"operator": "kspace"}) == ["operator"]
+    assert found.other_settings({"operator": "area", "detail": 0.5}) == []
+    assert found.other_settings({"operator": "kspace"}) == found.other_settings({}) == ["operator"]
+    assert found.other_settings({"operator": "area", "sampler": "HeunFlow"}) == ["sampler"]
     found.write(path)
     assert path.read_bytes() == first
     with pytest.raises(WeightsError, match="made for weights abab") as caught:

@@ -199,7 +199,9 @@ class SuperResolver(SliceModule):
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
         known = self._known_noise(noise)
         detail = self._dial_of_planes if self.factors == Factors(1, 1) else self._dial(modality)
+        usual = type(self.sampler) is AnchoredFlow
         return {
+            **({} if usual else {"sampler": type(self.sampler).__name__}),
             **self.sampler.describe(),
             "correlation_mm": self.correlation_mm,
             "detail": detail,
