@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documented import all_commands
 from places import ROOT
 
 from monai_ldmsr.cli import command_parser
@@ -67,7 +68,7 @@ def test_the_image_is_pinned_unprivileged_and_checks_itself() -> None:
     assert command[0] == json.loads(instructions("ENTRYPOINT")[0])[0] == "ldmsr"
     assert parsed(command[1:])["alive"] is True
     kept = (DEPLOY / "Dockerfile.dockerignore").read_text()
-    for copied in ("monai_ldmsr", "bundles", "constraints.txt", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for copied in ("monai_ldmsr", "bundles", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
         assert f"!{copied}\n" in kept
         assert (ROOT / copied).exists()
 
@@ -133,14 +134,14 @@ def test_every_variable_port_and_volume_is_documented_and_used() -> None:
     assert set(re.findall(r"^\| `(/data/\w+)`", PAGE, re.MULTILINE)) == set(volumes)
 
 
-def test_commands_of_the_page_are_commands() -> None:
-    """Each ``ldmsr`` line of the page has arguments that the command takes."""
-    blocks = re.findall(r"((?:^    .*\n)+)", PAGE, re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()
-    commands = [shlex.split(line) for line in lines if line.strip().startswith("ldmsr ")]
-    assert len(commands) == 3
-    for command in commands:
-        assert callable(parsed(command[1:])["command"])
+def test_commands_of_the_page_are_those_of_a_service_and_of_clusters() -> None:
+    """``test_documented_commands.py`` asks of each whether the command takes it."""
+    found = [
+        command for command in all_commands() if command.page == "docs/deployment.md" and command.program == "ldmsr"
+    ]
+    assert [command.arguments[0] for command in found] == ["serve", "batch", "batch"]
+    for command in found:
+        assert callable(parsed(list(command.arguments))["command"])
 
 
 def test_the_viewer_that_the_page_names_is_the_one_that_is_tested() -> None:

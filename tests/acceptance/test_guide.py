@@ -9,16 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 from generator_fixtures import make_generator
 from places import ROOT
 
 from monai_ldmsr import operators
 from monai_ldmsr.bundle_folder import find_bundle
+from monai_ldmsr.cli import main
 from monai_ldmsr.degradation import DegradationOperator
 from monai_ldmsr.networks import SuperResolver
 from monai_ldmsr.samplers import posterior_mean
@@ -77,36 +80,42 @@ def test_a_degradation(monkeypatch: pytest.MonkeyPatch) -> None:
         operators.OPERATORS.update(before)
 
 
+def config_of(title: str) -> dict[str, Any]:
+    """What a section says that stands in the config, with its module under its name here."""
+    found = re.search(rf"## {title}\n.*?```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    return yaml.safe_load(found[1].replace("your_module", f"guide_{title[2:]}")) if found else {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("title", "overlay"),
-    [("A network", "network_def: {_target_: guide_network.BicubicNetwork, factor: '@factor'}"), ("A metric", "")],
+    ("title", "bundle"), [("A sampler", "ldm_sr"), ("A network", "srgan_sr"), ("A metric", "srgan_sr")]
 )
-def test_it_reaches_the_report(title: str, overlay: str, tmp_path: Path) -> None:
-    """A run of a small volume in a process of its own, with a bundle that has the network."""
-    bundle = tmp_path / "bundle"
-    shutil.copytree(find_bundle("srgan_sr"), bundle)
-    config = bundle / "configs" / "inference.yaml"
-    if overlay:
-        text, n = re.subn(r"\nnetwork_def: .*\n", f"\n{overlay}\n", config.read_text())
-        text, m = re.subn(r"\nloaded_sha256:\n(  .*\n)+", "\nloaded_sha256: none\n", text)
-        text, k = re.subn(r"\nweights(_sha256)?: .*", "", text)  # what nothing uses is refused
-        assert (n, m, k) == (1, 1, 2)
-        config.write_text(text)
+def test_it_reaches_the_report(title: str, bundle: str, tmp_path: Path) -> None:
+    """A run of a small volume in a process of its own, with a copy of a bundle that has what the page says."""
+    shutil.copytree(find_bundle(bundle), tmp_path / "my_bundle")
+    config = tmp_path / "my_bundle" / "configs" / "inference.yaml"
+    lines = {**yaml.safe_load(config.read_text()), **config_of(title)}
+    if title == "A network":
+        del lines["weights"], lines["weights_sha256"]
+    config.write_text(yaml.safe_dump(lines, sort_keys=False))
     (tmp_path / f"guide_{title[2:]}.py").write_text(example(title))
-    values = np.random.default_rng(0).integers(0, 900, (20, 24, 2)).astype(np.int16)
+    values = np.random.default_rng(0).integers(0, 900, (40, 44, 1)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "v.nii.gz")
     code = f"""
 import guide_{title[2:]}
 from monai_ldmsr import super_resolve
-summary = super_resolve("v.nii.gz", "out", bundle="bundle", modality="MR", device="cpu")
+more = {{"detail": 1, "num_inference_steps": 3}} if {bundle == "ldm_sr"} else {{}}
+summary = super_resolve("v.nii.gz", "out", bundle="my_bundle", modality="MR", device="cpu", force=True, **more)
 assert summary.exit_code == 0, summary
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = (tmp_path / "out").glob("*/report.json")
     report, page = json.loads(path.read_text()), path.with_suffix(".html").read_text()
-    if title == "A network":
+    if title == "A sampler":
+        assert report["settings"].items() >= {"sampler": "heun", "num_inference_steps": 3, "start_noise": 0.2}.items()
+        assert report["trust"]["expected_error"]["is_calibrated"] is False
+    elif title == "A network":
         assert report["settings"]["interpolation"] == "bicubic"
         assert (report["factors"], report["seed"], report["outputs"][0]["kind"]) == ([2, 2, 1], None, "volume file")
     else:
@@ -114,6 +123,16 @@ assert summary.exit_code == 0, summary
         assert 0 < rows["source"] < rows["result"]
         assert "Mean length of the gradient" in report["definitions"]["gradient"]
         assert "Mean length of the gradient" in page
+
+
+def test_a_class_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(find_bundle("srgan_sr"), tmp_path / "my_bundle")
+    config = tmp_path / "my_bundle" / "configs" / "inference.yaml"
+    config.write_text(config.read_text().replace("monai_ldmsr.networks.SRResNetGenerator", "your_module.Network"))
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 44, 1), np.int16), np.eye(4)), tmp_path / "v.nii.gz")
+    given = ["run", str(tmp_path / "v.nii.gz"), str(tmp_path / "out"), "--bundle", str(tmp_path / "my_bundle")]
+    assert main(given) == 1
+    assert "names 'your_module.Network', which cannot be imported" in capsys.readouterr().err
 
 
 def test_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
