@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-slow coverage servers test-servers label test-label viewer test-viewer check clean
+.PHONY: demo docs linkcheck test test-all test-slow coverage servers test-servers label test-label viewer test-viewer check release-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ldmsr run sample_data/dicom/mr_t1_sagittal demo_output --factor 2
@@ -43,7 +43,7 @@ LABEL := .venv-label
 label: $(LABEL)/.label
 	@echo "Start it: $(LABEL)/bin/ldmsr label --studies DIR"
 
-$(LABEL)/.label: setup.cfg requirements-label.txt constraints-label.txt
+$(LABEL)/.label: pyproject.toml requirements-label.txt constraints-label.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'MONAI Label is pinned for Python 3.11: make label PYTHON=python3.11')"
 	$(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
@@ -60,19 +60,37 @@ viewer:
 test-viewer: $(VENV)/.test
 	.ci/isolated $(BIN)/python -m pytest -m viewer
 
+# The documentation as a site in build/docs: the notebook is run, any warning fails, and so does a link within the site that leads nowhere.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
+	@echo "The site: build/docs/index.html"
+
+# Links to other sites, which takes a network.
+linkcheck: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b linkcheck -q -D nb_execution_mode=off docs build/linkcheck
+
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check monai_ldmsr tests
 	$(BIN)/mypy --strict monai_ldmsr
 
+# Wheel and sdist, built, looked at, and used where no checkout is; leaves them in dist/.
+release-check: $(VENV)/.test
+	.ci/release
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python setup.cfg constraints.txt
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[codecs]'
 	touch $@
 
-$(VENV)/.test: $(VENV)/bin/python setup.cfg constraints.txt
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
 

@@ -1,6 +1,6 @@
 """Super-resolution of clinical volumes with a conditional latent diffusion model.
 
-For research only, not for diagnosis. Start with :func:`super_resolve`, or with the ten lines of the README.
+For research only, not for diagnosis. Start with :func:`super_resolve`, or with the ten lines in docs/python.md.
 """
 
 from __future__ import annotations

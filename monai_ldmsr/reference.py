@@ -16,6 +16,7 @@ from monai_ldmsr.io.dicom_header import CLASSIC
 from monai_ldmsr.io.enhanced_multiframe import CLASSIC_FORM
 from monai_ldmsr.io.itk_decoder import ITK_SYNTAXES
 from monai_ldmsr.io.transfer_syntaxes import TRANSFER_SYNTAXES
+from monai_ldmsr.settings import Setting, WorkSettings, described
 
 __all__ = ["PAGES", "write_pages"]
 
@@ -32,6 +33,35 @@ stands before the source's, the source's text stands there too.
 _REASONS = """\
 `summary.json` has one entry for each series or file: `done`, or `skipped` or `failed` with one of these codes and a
 message.
+"""
+
+
+_SETTINGS = """\
+How a volume is super-resolved, and how its result is written. The name of a setting is that of the argument of
+`super_resolve`, `super_resolve_image` and `WorkSettings`, and of the key in a bundle's config, where there is one. The
+option belongs to `ldmsr run`, `batch` and `serve`. *The bundle's* means the value in the bundle's config:
+[values of `ldm_sr`](#values-of-the-bundle-ldm_sr). The option of `limits` is `--limit NAME=VALUE`, once for each. A few
+keys of the config change voxels and have no option, such as `overshoot` and `start_noise`: give them to
+`python -m monai.bundle run`.
+"""
+
+_SETTING_KINDS = {
+    "voxels": "What changes voxels",
+    "headers": "What changes headers, and what is written beside the images",
+    "use": "What is used of the computer",
+    "nothing": "Other",
+}
+
+_BUNDLE_VALUES = """\
+## Values of the bundle `ldm_sr`
+
+The top of `bundles/ldm_sr/configs/inference.yaml`, from which every command, MONAI Label and
+`python -m monai.bundle run` start:
+
+```{literalinclude} ../bundles/ldm_sr/configs/inference.yaml
+:language: yaml
+:end-before: "# The networks."
+```
 """
 
 
@@ -87,6 +117,30 @@ def dicom_support() -> str:
     )
 
 
+def settings() -> str:
+    """All settings, by what they change."""
+    parts = []
+    for kind, title in _SETTING_KINDS.items():
+        rows = [
+            (f"`{name}`", _option(name, one), one.help, ", ".join(map(str, one.choices)), _usual(one, default))
+            for name, (one, default) in described(WorkSettings).items()
+            if one.changes == kind
+        ]
+        parts.append(
+            f"## {title}\n\n" + _table(("setting", "option", "what it does", "values", "where it is not given"), rows)
+        )
+    return _page("Settings", _SETTINGS, "\n".join([*parts, _BUNDLE_VALUES]))
+
+
+def _option(name: str, one: Setting) -> str:
+    word = name if one.word is None else one.word
+    return f"`--{word.replace('_', '-')}`" if word else ""
+
+
+def _usual(one: Setting, default: object) -> str:
+    return one.usual if default is None else f"`{default}`"
+
+
 def _can_decode(uid: str) -> bool:
     try:
         return bool(get_decoder(uid).is_available) or uid in ITK_SYNTAXES
@@ -123,6 +177,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "derived_attributes.md": derived_attributes,
     "dicom_support.md": dicom_support,
     "reason_codes.md": reason_codes,
+    "settings.md": settings,
 }
 
 

@@ -169,8 +169,8 @@ class WorkSettings:
     )
     maps: str = setting(
         "error",
-        "maps beside the image: error is half the width of the interval that holds each voxel's true value; all is "
-        "that, and what the network contradicted of the source",
+        "maps beside the image: error is half the width of each voxel's interval, which 90 % of the body's voxels are "
+        "meant to lie in; all is that, and what the network contradicted of the source",
         one_of(MAPS),
         changes="headers",
         choices=MAPS,

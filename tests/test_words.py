@@ -20,7 +20,8 @@ ODD = re.compile(
 #: The name of a file in the folder of ``ldmsr label``, which earlier versions wrote too.
 NAMES = ("told.json",)
 
-TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+TEXTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CITATION.cff"]
+TEXTS += [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".ipynb", ".svg")]
 TEXTS += [path for path in (ROOT / "bundles").rglob("*") if path.suffix in (".md", ".yaml", ".json")]
 TEXTS += (ROOT / "monai_ldmsr").rglob("*.html")
 MODULES = sorted((ROOT / "monai_ldmsr").rglob("*.py"))

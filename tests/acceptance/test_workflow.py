@@ -185,8 +185,9 @@ def test_result_is_finer_than_bicubic(tmp_path: Path) -> None:
 # Ways in
 
 
-def test_readme_lines_equal_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_ten_lines_of_python_equal_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    code = re.search(r"## Step by step\n.*?```python\n(.*?)```", page, re.DOTALL)
     assert code is not None
     make_series(tmp_path / "sample_data" / "dicom" / "mr_t1_sagittal", "MR", SHAPE)
     monkeypatch.chdir(tmp_path)
