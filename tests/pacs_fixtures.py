@@ -47,7 +47,8 @@ def make_certificates(folder: Path) -> dict[str, TlsSettings]:
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     name = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
     other_name = ("-addext", "subjectAltName=DNS:elsewhere.example")
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority")
+    signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # which OpenSSL asks for from Python 3.13 on
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test authority", *signs)
     openssl(*new, "-keyout", "stranger.key", "-out", "stranger.pem", "-subj", "/CN=stranger", *name)
     for who in ("server", "client", "elsewhere"):
         issued = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE")

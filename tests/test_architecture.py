@@ -21,8 +21,8 @@ PACKAGE = Path(monai_ldmsr.__file__).parent
 
 #: Rooms in order; those of one line do not import each other (except as said in ALLOWED).
 LAYERS = [
-    {"_version", "reason_codes", "lazy_names", "choices"},
-    {"errors"},
+    {"_version", "reason_codes", "choices", "deprecation"},
+    {"errors", "lazy_names"},
     {"allocator", "number_settings", "operators", "outcome", "storage"},
     {"geometry", "bundle_folder", "working_volumes"},
     {"degradation", "noise_level", "slice_plan"},
@@ -55,6 +55,7 @@ TORCH_FREE = (
     "batch",
     "bundle_folder",
     "choices",
+    "deprecation",
     "errors",
     "geometry",
     "io",

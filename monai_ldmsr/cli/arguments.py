@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from monai_ldmsr.deprecation import DEPRECATED
 from monai_ldmsr.io.limits import ReadLimits, parse_limits, spoken_limits
 from monai_ldmsr.report import RESEARCH_NOTICE
 from monai_ldmsr.settings import WorkSettings, described, phrase
@@ -71,6 +72,9 @@ class Parser(argparse.ArgumentParser):
             if option not in self._option_string_actions:
                 near = difflib.get_close_matches(option, self._option_string_actions, 1, _ALIKE)
                 self.error(f"There is no option {option}{_suggested(near)}")
+            used = f"{self.prog} {option}"
+            if used in DEPRECATED:
+                print(f"ldmsr: {DEPRECATED[used].message(used)}", file=sys.stderr)
         found, rest = super().parse_known_args(given, namespace)
         if rest:
             self.error(f"{' '.join(map(repr, rest))} is one argument too many.")
