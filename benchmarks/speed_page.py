@@ -21,7 +21,7 @@ from benchmarks.speed_tried import along_stack, beside_earlier, figure, launched
 
 __all__ = ["main", "page"]
 
-_MADE = "Made by `python -m benchmarks.speed_page`; do not edit."
+_MADE = "<!-- Made by `python -m benchmarks.speed_page`; do not edit. -->"
 
 #: Columns of the table of whole runs, each with its phases.
 _GROUPS = {

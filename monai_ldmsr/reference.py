@@ -20,7 +20,7 @@ from monai_ldmsr.settings import Setting, WorkSettings, described
 
 __all__ = ["PAGES", "write_pages"]
 
-_MADE = "Made by `python -m monai_ldmsr.reference docs`; do not edit."
+_MADE = "<!-- Made by `python -m monai_ldmsr.reference docs`; do not edit. -->"
 
 _ATTRIBUTES = """\
 What becomes of each attribute of a source image in the derived image. The table is an allow-list: an attribute that is
