@@ -123,12 +123,12 @@ class DeliveryQueue:
         with self._ledger.writing() as database:
             database.executemany(
                 "INSERT INTO deliveries (unit, destination, result_digest, state) "
-                "SELECT unit, ?1, result_digest, 'pending' FROM units "
-                "WHERE state = 'done' AND series_uid <> '' AND (?2 IS NULL OR unit = ?2) "
+                "SELECT unit, :destination, result_digest, 'pending' FROM units "
+                "WHERE state = 'done' AND series_uid <> '' AND (:unit IS NULL OR unit = :unit) "
                 "ON CONFLICT (unit, destination) DO UPDATE SET result_digest = excluded.result_digest, "
                 "state = 'pending', attempts = 0, next_at = 0, n_sent = 0, n_instances = 0, reason = '', message = '' "
                 "WHERE result_digest <> excluded.result_digest",
-                [(name, unit) for name in self._deliveries],
+                [{"destination": name, "unit": unit} for name in self._deliveries],
             )
 
     def has_sent(self, unit: str) -> bool:

@@ -188,10 +188,11 @@ class Ledger:
         with self.writing() as database:
             database.execute(
                 "INSERT INTO units (unit, source_fingerprint, settings_fingerprint, state, queued_at) "
-                "VALUES (?1, ?2, ?3, 'queued', ?4) ON CONFLICT (unit) DO UPDATE SET state = 'queued', queued_at = ?4, "
-                "attempts = CASE WHEN (source_fingerprint, settings_fingerprint) = (?2, ?3) THEN attempts ELSE 0 END, "
-                "source_fingerprint = ?2, settings_fingerprint = ?3, reason = '', message = '', corrupt = 0",
-                (unit, source_fingerprint, settings_fingerprint, time.time()),
+                "VALUES (:unit, :source, :settings, 'queued', :now) ON CONFLICT (unit) DO UPDATE SET "
+                "state = 'queued', queued_at = :now, attempts = CASE WHEN (source_fingerprint, settings_fingerprint) "
+                "= (:source, :settings) THEN attempts ELSE 0 END, source_fingerprint = :source, "
+                "settings_fingerprint = :settings, reason = '', message = '', corrupt = 0",
+                {"unit": unit, "source": source_fingerprint, "settings": settings_fingerprint, "now": time.time()},
             )
 
     def start(self, unit: str) -> None:
