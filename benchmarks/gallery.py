@@ -83,7 +83,7 @@ def before_after(results: Results, path: Path) -> None:
     window = window_of(source, one.modality)
     box = bright_edges(source, window, min(_BANNER_SIDE, *source.shape)).finer(_BANNER, _BANNER)
     images = {
-        "Source, pixels 0.67 mm wide, repeated": np.kron(source, np.ones((_BANNER, _BANNER))),
+        "Source, pixels 0.67 mm wide, repeated": enlarged(source, _BANNER),
         "Bicubic, 0.34 mm": results.bicubic(source, one.modality, _BANNER),
         "ldmsr as shipped, 0.34 mm": results.native(one, "shipped", _BANNER).image,
     }
@@ -95,7 +95,7 @@ def native(one: Slice, results: Results, path: Path) -> None:
     source = results.source(one)
     is_inverted, window = one.modality == "PT", window_of(source, one.modality)
     images: dict[str, FloatImage] = {
-        "Source, pixels repeated": np.kron(source, np.ones((FACTOR, FACTOR))),
+        "Source, pixels repeated": enlarged(source, FACTOR),
         "Bicubic": results.bicubic(source, one.modality),
     }
     made = {dial: results.native(one, dial) for dial in one.dials}
@@ -241,7 +241,7 @@ def _flat_failure(results: Results, one: Slice) -> Row:
     words = {"CT": "CT", "PT": "PET"}[one.modality]
     rule = f"{words} as scanned, factor {FACTOR}: around the flattest tissue"
     place = Place("", rule + (", inverted grey" if one.modality == "PT" else ""), flat.box, flat.window)
-    images = {"Source": np.kron(source, np.ones((FACTOR, FACTOR))), "Bicubic": results.bicubic(source, one.modality)}
+    images = {"Source": enlarged(source, FACTOR), "Bicubic": results.bicubic(source, one.modality)}
     images |= {"Mean": mean.image, "Sample": sample.image}
     limit = _limit([sample.error], [place])
     tiles = _tiles(images, place, FAILURE_ZOOM, one.modality == "PT")

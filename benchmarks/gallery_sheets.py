@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from monai_ldmsr.report.figures import ERROR_COLOURS, DetailBox
+from monai_ldmsr.report.figures import ERROR_COLOURS, DetailBox, palette
 
 __all__ = ["Overview", "Row", "Tile", "colours", "draw_sheet", "enlarged", "greys", "overview"]
 
@@ -101,7 +102,7 @@ def colours(values: FloatImage, limit: float) -> Indices:
     return (_GREYS + np.rint((_COLOURS - 1) * share)).astype(np.uint8)
 
 
-def enlarged(pixels: Indices, zoom: int) -> Indices:
+def enlarged(pixels: npt.NDArray[Any], zoom: int) -> npt.NDArray[Any]:
     """Each pixel as a square of ``zoom`` by ``zoom``.
 
     Example:
@@ -205,8 +206,5 @@ def _write(sheet: Indices, text: str, at: tuple[int, int], entry: int) -> None:
 
 def _palette() -> list[int]:
     """Red, green and blue of each entry."""
-    anchors = np.array([[int(c[n : n + 2], 16) for n in (1, 3, 5)] for c in ERROR_COLOURS], np.float64)
-    at = np.linspace(0, len(anchors) - 1, _COLOURS)
-    map_colours = np.stack([np.interp(at, np.arange(len(anchors)), anchors[:, n]) for n in range(3)], axis=1)
     grey = np.repeat(np.linspace(0, 255, _GREYS)[:, None], 3, axis=1)
-    return [int(x) for x in np.rint(np.concatenate([grey, map_colours, [_FRAME_COLOUR]])).ravel()]
+    return [int(x) for x in np.rint(np.concatenate([grey, palette(ERROR_COLOURS, _COLOURS), [_FRAME_COLOUR]])).ravel()]

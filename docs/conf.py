@@ -28,7 +28,6 @@ extensions = [
     "sphinx_design",
     "sphinxarg.ext",
 ]
-exclude_patterns = ["_build", "speed/*.json"]
 
 smartquotes = False  # as options with two dashes
 
@@ -38,7 +37,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 # What sphinx-argparse lacks, and does not need for the one page that has it.

@@ -122,7 +122,7 @@ def settings() -> str:
     parts = []
     for kind, title in _SETTING_KINDS.items():
         rows = [
-            (f"`{name}`", _option(name, one), one.help, ", ".join(map(str, one.choices)), _usual(one, default))
+            (f"`{name}`", _code(one.option(name)), one.help, ", ".join(map(str, one.choices)), _usual(one, default))
             for name, (one, default) in described(WorkSettings).items()
             if one.changes == kind
         ]
@@ -132,13 +132,12 @@ def settings() -> str:
     return _page("Settings", _SETTINGS, "\n".join([*parts, _BUNDLE_VALUES]))
 
 
-def _option(name: str, one: Setting) -> str:
-    word = name if one.word is None else one.word
-    return f"`--{word.replace('_', '-')}`" if word else ""
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
 def _usual(one: Setting, default: object) -> str:
-    return one.usual if default is None else f"`{default}`"
+    return one.usual if default is None else _code(str(default))
 
 
 def _can_decode(uid: str) -> bool:

@@ -77,6 +77,10 @@ class Setting:
     usual: str = "the bundle's"
     word: str | None = None
 
+    def option(self, name: str) -> str:
+        """Option of the command for the setting of that name; "" where there is none."""
+        return "" if self.word == "" else f"--{(self.word or name).replace('_', '-')}"
+
 
 def _as_given(name: str, value: Any) -> Any:
     return value
@@ -121,7 +125,6 @@ def _if_true(name: str, value: Any) -> bool | None:
 
 #: Beyond the machine's own, and so many, threads end a process rather than help it.
 _MOST_THREADS = max(64, os.cpu_count() or 1)
-
 _share = partial(real_number, low=0.0, high=1.0)
 
 
@@ -279,7 +282,6 @@ class WorkSettings:
         changes="headers",
         usual="'SR x2 (research)' and the source's",
     )
-
     transfer_syntax: str = setting(
         "explicit",
         "transfer syntax of DICOM results; all but explicit VR little endian compress, and none loses anything",
@@ -287,7 +289,6 @@ class WorkSettings:
         changes="headers",
         choices=TRANSFER_SYNTAXES,
     )
-
     dicom_form: str = setting(
         "classic",
         "form of DICOM results; classic is an object for each slice, enhanced is one Legacy Converted Enhanced object",
@@ -295,7 +296,6 @@ class WorkSettings:
         changes="headers",
         choices=("classic", "enhanced"),
     )
-
     structured_report: bool = setting(
         False,
         "write a Structured Report (TID 1500) with the report's figures beside each DICOM result",

@@ -63,7 +63,6 @@ RUN_BY = {
     "npm pack @ohif/app": "tests/label/test_viewer_ohif.py::test_the_derived_series_opens_beside_its_source",
     "tar -xzf ohif-app-": "tests/label/test_viewer_ohif.py::test_the_derived_series_opens_beside_its_source",
     "cp deploy/ohif/": "tests/label/test_viewer_ohif.py::test_the_derived_series_opens_beside_its_source",
-    "python -m pytest -m orthanc": "tests/pacs/test_pacs_orthanc.py::test_round_trip",
     "python -m benchmarks.gallery": "tests/test_gallery.py::test_a_picture_is_made_of_a_crop",
     "python benchmarks/tissue_volumes.py": ("tests/test_tissue_volumes.py::test_dice_and_bias_are_those_of_the_labels"),
 }

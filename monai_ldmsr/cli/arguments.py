@@ -138,8 +138,7 @@ def add_setting_options(parser: Parser, *names: str, **defaults: Any) -> None:
     for name in names:
         one, default = described(WorkSettings)[name]
         default = defaults.get(name, default)
-        if one.word != "":
-            flag = f"--{(one.word or name).replace('_', '-')}"
+        if flag := one.option(name):
             values = "{" + ",".join(map(str, one.choices)) + "}"
             metavar = values if one.choices else (one.word or name).rpartition("_")[2].upper()
             text = phrase(replace(one, choices=()), default).replace("%", "%%")

@@ -29,6 +29,7 @@ __all__ = [
     "SlicePanel",
     "draw_panel",
     "find_edges",
+    "palette",
 ]
 
 FloatImage = npt.NDArray[np.floating]
@@ -241,7 +242,7 @@ def draw_panel(panel: SlicePanel) -> PanelFigures:
 def _error_uri(error: FloatImage, trusted: FloatImage | None, shape: tuple[int, int], limit: float) -> str:
     """The expected error, the greatest of pixels that became one; a line lies within what is trusted."""
     index = np.rint(np.clip(_strongest(error, shape) / limit, 0, 1) * 255).astype(np.uint8)
-    colours = _palette(ERROR_COLOURS, 256)[index]
+    colours = palette(ERROR_COLOURS, 256)[index]
     if trusted is not None:
         inside = np.pad(_strongest(-(trusted > 0).astype(np.float32), shape) < 0, 1, mode="edge")
         within = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
@@ -367,12 +368,12 @@ def _difference_image(difference: FloatImage, limit: float) -> Image.Image:
     half = 127
     index = np.rint((np.clip(difference / limit, -1, 1) + 1) * half).astype(np.uint8)
     image = Image.fromarray(index)
-    image.putpalette(_palette(DIFFERENCE_COLOURS, 2 * half + 1).tobytes())
+    image.putpalette(palette(DIFFERENCE_COLOURS, 2 * half + 1).tobytes())
     return image
 
 
-def _palette(colours: tuple[str, ...], n: int) -> ByteImage:
-    """``n`` colours (n, 3) from the first to the last of some."""
+def palette(colours: tuple[str, ...], n: int) -> ByteImage:
+    """``n`` colours (n, 3), red, green and blue, from the first to the last of some (``#rrggbb``)."""
     anchors = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in colours])
     position = np.linspace(0, n - 1, len(anchors))
     found = np.stack([np.interp(np.arange(n), position, channel) for channel in anchors.T], 1)

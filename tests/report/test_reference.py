@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 
 import pytest
-from documented import pages
 from places import ROOT
 
 from monai_ldmsr.errors import ReasonCode
@@ -40,10 +38,3 @@ def test_every_rule_has_its_row() -> None:
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| (")]
     assert len(rows) == len(ATTRIBUTE_RULES)
     assert {row[1] for row in rows} == {rule.keyword for rule in ATTRIBUTE_RULES}
-
-
-def test_links_between_the_pages_lead_somewhere() -> None:
-    """Files; that their sections are there, ``make docs`` says."""
-    for page in map(ROOT.joinpath, pages()):
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^):]*)?\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
