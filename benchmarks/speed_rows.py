@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor, nn
 
-from benchmarks.gaussian_diffusion import sample_gaussian_diffusion
 from benchmarks.machine import ROOT
 from monai_ldmsr.bundle_config import open_workflow
-from monai_ldmsr.networks import SuperResolver, describe_degradation, upsample_bicubic
+from monai_ldmsr.networks import PlainDiffusion, PlainGenerator, SuperResolver, upsample_bicubic
 
 __all__ = ["DDPM_STEPS", "FACTOR", "PUBLISHED_STEPS", "Row", "made_slice", "rows"]
 
@@ -31,9 +31,6 @@ FACTOR = 4
 
 #: Steps that are measured of the plain diffusion, and those that DDPM was published with.
 DDPM_STEPS, PUBLISHED_STEPS = 50, 1000
-
-#: Start of the flow that the plain diffusion was trained with.
-_START_NOISE = 0.7
 
 #: Noise of the made slice in grey levels of 255; a run measures it once a volume.
 _NOISE = 2.0
@@ -127,24 +124,10 @@ def _codec(device: str) -> tuple[Call, int]:
 
 
 def _ddpm(device: str) -> tuple[Call, int]:
-    generator = _ours_on(device).generator
-    codec, denoiser = generator.codec, generator.denoiser
-    described = describe_degradation(*(torch.full(shape, value, device=device) for shape, value in _DEGRADATION))
-
-    def made(image: Tensor) -> Tensor:
-        condition = codec.encode(upsample_bicubic(image, FACTOR))
-
-        def velocity(state: Tensor, timesteps: Tensor) -> Tensor:
-            return denoiser(state, condition, timesteps, described)
-
-        found = sample_gaussian_diffusion(velocity, torch.randn_like(condition), DDPM_STEPS, "ddpm", _START_NOISE)
-        return codec.decode(condition + found * codec.residual_std[:, None, None])
-
-    return made, _weights(codec) + _weights(denoiser)
-
-
-#: Factors, operator and noise of one slice.
-_DEGRADATION = (((1, 2), float(FACTOR)), ((1,), 0.0), ((1,), _NOISE))
+    ours = _ours_on(device).generator
+    scheduler = DDIMScheduler(PUBLISHED_STEPS, clip_sample=False)
+    network = PlainDiffusion(PlainGenerator(ours.codec, ours.denoiser), scheduler, DDPM_STEPS, factor=FACTOR).eval()
+    return lambda image: network(image, noise=_NOISE), _weights(network)
 
 
 def _tutorial_autoencoder(device: str) -> AutoencoderKL:

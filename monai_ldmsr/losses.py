@@ -11,7 +11,7 @@ from torch.nn import functional
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.networks.latent_generator import Prediction
 
-__all__ = ["GeneratorLoss", "LatentCodecLoss", "PartialPrediction", "WeightedVelocityLoss"]
+__all__ = ["GeneratorLoss", "LatentCodecLoss", "NoiseLoss", "PartialPrediction", "WeightedVelocityLoss"]
 
 
 class PartialPrediction(NamedTuple):
@@ -77,6 +77,15 @@ class WeightedVelocityLoss(nn.Module):
         del target
         error = (outputs["velocity"] - outputs["goal"]).square()
         return (error * outputs["weight"][:, None, None]).mean()
+
+
+class NoiseLoss(nn.Module):
+    """Mean squared error of predicted noise (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
+
+    def forward(self, outputs: dict[str, Tensor], target: Tensor) -> Tensor:
+        """Scalar loss of ``{"predicted", "noise"}``; ``target`` (the slice) is not used."""
+        del target
+        return functional.mse_loss(outputs["predicted"], outputs["noise"])
 
 
 class GeneratorLoss(nn.Module):

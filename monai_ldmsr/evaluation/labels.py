@@ -15,6 +15,7 @@ _LABELS = {
     "bspline_projected": "B-spline, projected",
     "srresnet": "SRResNet",
     "srgan": "SRGAN",
+    "plain_ldm": "plain LDM",
     "ldm_mean": "Diffusion, mean",
     "ldm_sample": "Diffusion, sample",
     "ldm": "Diffusion",

@@ -28,6 +28,8 @@ ROW_DEFINITIONS: dict[str, str] = {
     "bspline": "the degraded slice, cubic B-spline (SimpleITK, sitkBSpline)",
     "srresnet": "SRResNet, trained for the mean absolute error (the MMSE-like anchor)",
     "srgan": "SRGAN, the same generator trained on against a critic",
+    "plain_ldm": "plain latent diffusion from pure noise on the same codec, by the steps of MONAI's scheduler that the "
+    "settings name",
     "ldm": "the latent diffusion model as the bundle ships it",
     "ldm_mean": "the latent diffusion model at detail 0: its expectation",
     "ldm_sample": "the latent diffusion model at detail 1: one sample",

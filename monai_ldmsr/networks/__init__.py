@@ -9,6 +9,7 @@ from monai_ldmsr.networks.interface import SliceNetwork
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.pixel_decoder import PixelDecoder
+from monai_ldmsr.networks.plain_diffusion import PlainDiffusion, PlainGenerator
 from monai_ldmsr.networks.plane_mean import PlaneMean, load_plane_mean
 from monai_ldmsr.networks.pure_networks import CodecDecoder, CodecEncoder, PureResolver
 from monai_ldmsr.networks.slice_noise import SliceNoise
@@ -26,6 +27,8 @@ __all__ = [
     "LatentCodec",
     "LatentGenerator",
     "PixelDecoder",
+    "PlainDiffusion",
+    "PlainGenerator",
     "PlaneMean",
     "Prediction",
     "PureResolver",

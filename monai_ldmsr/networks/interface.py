@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 
-__all__ = ["EstimatingNetwork", "PlaneNetwork", "SliceModule", "SliceNetwork", "count_parameters", "on_device"]
+__all__ = [
+    "EstimatingNetwork",
+    "GeneratorModule",
+    "PlaneNetwork",
+    "SliceModule",
+    "SliceNetwork",
+    "count_parameters",
+    "on_device",
+]
 
 
 class SliceNetwork(Protocol):
@@ -160,6 +168,24 @@ class SliceModule(nn.Module):
     def __prepare_scriptable__(self) -> NoReturn:
         """See :meth:`check`."""
         raise SettingsError(_NOT_RECORDED.format("torch.jit.script"))
+
+
+class GeneratorModule(SliceModule):
+    """A slice module whose weights are its generator's.
+
+    A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
+    Label's own app for bundles, must find the same names here.
+    """
+
+    generator: nn.Module
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Weights of the generator."""
+        return self.generator.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights of the generator."""
+        return self.generator.load_state_dict(state_dict, strict, assign)
 
 
 _NOT_RECORDED = (

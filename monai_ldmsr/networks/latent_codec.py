@@ -102,6 +102,14 @@ class LatentCodec(nn.Module):
         """Slice (B, 1, H, W) in model range from a standardized latent; the inverse of :meth:`encode`."""
         return self.reconstruct(latent * self.latent_std[:, None, None] + self.latent_mean[:, None, None])
 
+    def encode_stage_2_inputs(self, x: Tensor) -> Tensor:
+        """:meth:`encode`, by the name under which MONAI's ``LatentDiffusionInferer`` asks for it."""
+        return self.encode(x)
+
+    def decode_stage_2_outputs(self, z: Tensor) -> Tensor:
+        """:meth:`decode`, likewise."""
+        return self.decode(z)
+
     def forward(self, image: Tensor) -> Tensor:
         """Decode what :meth:`encode` gives: the best that any latent model on this codec can reach."""
         return self.decode(self.encode(image))

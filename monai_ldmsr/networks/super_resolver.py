@@ -14,7 +14,7 @@ from monai_ldmsr.degradation import Factor, factor_pair
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
-from monai_ldmsr.networks.interface import SliceModule
+from monai_ldmsr.networks.interface import GeneratorModule
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.plane_mean import PlaneMean
 from monai_ldmsr.networks.slice_noise import SliceNoise, padding
@@ -23,7 +23,7 @@ from monai_ldmsr.number_settings import real_number, whole_number
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
-__all__ = ["SuperResolver", "upsample_bicubic"]
+__all__ = ["SuperResolver", "degradation_of", "upsample_bicubic"]
 
 
 def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
@@ -33,7 +33,24 @@ def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
     return functional.interpolate(image, size=size, mode="bicubic", align_corners=False)
 
 
-class SuperResolver(SliceModule):
+def degradation_of(slices: Tensor, factors: tuple[float, ...], operator: int, noise: float | None) -> Tensor:
+    """:func:`describe_degradation` of slices that were all degraded alike.
+
+    Args:
+        slices: (B, 1, h, w) in model range.
+        factors: factors of rows and columns.
+        operator: place in ``operators.OPERATORS``.
+        noise: standard deviation of their noise in grey levels of 255; None estimates it slice by slice.
+    """
+    count = slices.shape[0]  # len() would fix it in an exported graph
+    many = slices.new_tensor(factors).expand(count, 2)
+    operators = torch.full((count,), operator, device=slices.device)
+    return describe_degradation(
+        many, operators, estimate_noise(slices) if noise is None else slices.new_full((count,), noise)
+    )
+
+
+class SuperResolver(GeneratorModule):
     """Conditional latent diffusion super-resolution of single slices; a ``SliceNetwork``.
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
@@ -88,7 +105,7 @@ class SuperResolver(SliceModule):
             raise SettingsError(f"factor is {self.factors}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
         self._operator_place = operator_place(operator)
         self.operator = operator
-        self.generator = generator
+        self.generator: LatentGenerator = generator
         self.planes = planes
         self.sampler = AnchoredFlow() if sampler is None else sampler
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
@@ -105,16 +122,6 @@ class SuperResolver(SliceModule):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     takes_places = True
-
-    # A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
-    # Label's own app for bundles, must find the same names here.
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Weights of the generator."""
-        return self.generator.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights of the generator."""
-        return self.generator.load_state_dict(state_dict, strict, assign)
 
     def forward(
         self,
@@ -267,12 +274,7 @@ class SuperResolver(SliceModule):
     def _degradation(
         self, slices: Tensor, measured_noise: float | None, of: tuple[float, ...], operator_number: int
     ) -> Tensor:
-        count = slices.shape[0]  # len() would fix it in an exported graph
-        factors = slices.new_tensor(of).expand(count, 2)
-        operator = torch.full((count,), operator_number, device=slices.device)
-        known = self._known_noise(measured_noise)
-        noise = estimate_noise(slices) if known is None else slices.new_full((count,), known)
-        return describe_degradation(factors, operator, noise)
+        return degradation_of(slices, of, operator_number, self._known_noise(measured_noise))
 
 
 def _at_dial(prediction: Prediction, detail: float) -> tuple[Tensor, Tensor]:

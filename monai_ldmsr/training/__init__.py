@@ -9,6 +9,7 @@ from monai_ldmsr.training.gate import check_codec
 from monai_ldmsr.training.objectives import (
     CodecObjective,
     FlowObjective,
+    NoiseObjective,
     fit_latent_statistics,
     prepare_codec_batch,
     prepare_flow_batch,
@@ -22,6 +23,7 @@ __all__ = [
     "BaselineObjective",
     "CodecObjective",
     "FlowObjective",
+    "NoiseObjective",
     "PatchRecipe",
     "PlaneObjective",
     "RandomPatches",

@@ -21,6 +21,7 @@ from torch import nn
 
 from monai_ldmsr.errors import OutputError, WeightsError
 from monai_ldmsr.networks.latent_generator import LatentGenerator
+from monai_ldmsr.networks.plain_diffusion import PlainGenerator
 from monai_ldmsr.networks.weights import MISFITS, load_initial_weights, load_weights, read_state, write_state
 from monai_ldmsr.storage import make_writable, replaced_files
 from monai_ldmsr.training.distributed import is_first_process
@@ -144,13 +145,17 @@ def resume_training(
 
 
 def load_start(
-    generator: LatentGenerator, whole: str | Path | None, codec: str | Path | None, denoiser: str | Path | None
+    generator: LatentGenerator | PlainGenerator,
+    whole: str | Path | None,
+    codec: str | Path | None,
+    denoiser: str | Path | None,
 ) -> None:
     """Load what the generator starts from.
 
     Args:
         generator: changed in place.
-        whole: weights of a whole generator, to go on from; the others are then not read.
+        whole: weights of a whole generator, to go on from; the others are then not read. Decoders that the generator
+            does not have are left out.
         codec: weights of the codec's stage.
         denoiser: weights of the denoiser's stage.
 
@@ -158,7 +163,12 @@ def load_start(
         WeightsError: a file is missing, damaged, or does not fit.
     """
     if whole is not None:
-        load_weights(generator, whole)
+        without = [f"{name}." for name in ("mean_decoder", "sample_decoder") if not hasattr(generator, name)]
+        load_weights(
+            generator,
+            whole,
+            renamed=lambda state: {key: x for key, x in state.items() if not key.startswith(tuple(without))},
+        )
         return
     for part, path in ((generator.codec, codec), (generator.denoiser, denoiser)):
         load_initial_weights(part, path)

@@ -8,16 +8,19 @@ from functools import cache
 from itertools import islice
 
 import torch
-from monai.networks.schedulers import RFlowScheduler
+from monai.inferers import LatentDiffusionInferer
+from monai.networks.schedulers import RFlowScheduler, Scheduler
 from torch import Tensor, nn
 
 from monai_ldmsr.networks.conditional_unet import ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.networks.plain_diffusion import PlainGenerator
 from monai_ldmsr.training.patches import RandomPatches
 
 __all__ = [
     "CodecObjective",
     "FlowObjective",
+    "NoiseObjective",
     "fit_latent_statistics",
     "prepare_codec_batch",
     "prepare_flow_batch",
@@ -97,6 +100,27 @@ class FlowObjective(nn.Module):
     def _weight(self) -> Tensor:
         share = (self.codec.residual_std * self.codec.latent_std) ** self.weight_power
         return share / share.mean()
+
+
+class NoiseObjective(nn.Module):
+    """The noise in latents at a random step of a diffusion (Ho et al. 2020, arXiv 2006.11239, equation 14).
+
+    Args:
+        generator: the networks; the codec is trained and stays as it is.
+        scheduler: MONAI's, which says how much noise each step has, and predicts the noise (``epsilon``).
+    """
+
+    def __init__(self, generator: PlainGenerator, scheduler: Scheduler) -> None:
+        super().__init__()
+        self.generator = generator
+        self._inferers = [LatentDiffusionInferer(scheduler)]  # not a submodule, see PlainDiffusion
+
+    def forward(self, image: Tensor, label: Tensor, degradation: Tensor) -> dict[str, Tensor]:
+        """Predict; arguments as for :class:`FlowObjective`."""
+        inferer = self._inferers[0]
+        steps = torch.randint(inferer.scheduler.num_train_timesteps, (len(image),), device=image.device)
+        predicted, noise = self.generator.predict(inferer, label, image, degradation, steps)
+        return {"predicted": predicted, "noise": noise}
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,50 @@ def test_baselines_train(data: Path, tmp_path: Path) -> None:
         load_weights(generator, tmp_path / f"{name}.pt")
     image = torch.rand(1, 1, 24, 24)
     assert not torch.equal(generators[0](image), generators[1](image))
+
+
+@pytest.mark.slow
+def test_plain_diffusion_trains_on_the_codec(trained: Path, data: Path) -> None:
+    start = {"initial_weights": None, "denoiser_weights": str(trained / "denoiser.pt"), "budget::log_s": 0}
+    run_config("ddpm+train_ddpm", data, trained, budget_s=3, sizes=[[96, 2]], gate_split="test", **start)
+    with (trained / "noise.csv").open() as stream:
+        assert {"step", "loss"} <= set(next(csv.DictReader(stream)))
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("inference", "ddpm")])
+    generator = parser.get_parsed_content("generator")
+    load_weights(generator, trained / "ddpm.pt")
+    codec, denoiser = (torch.load(trained / f"{name}.pt", weights_only=True) for name in ("codec", "denoiser"))
+    for name, value in generator.codec.state_dict().items():
+        torch.testing.assert_close(value, codec[name], msg=f"{name} was trained")
+    assert any(not torch.equal(value, denoiser[name]) for name, value in generator.denoiser.state_dict().items())
+
+
+@pytest.mark.slow
+def test_plain_diffusion_begins_with_the_bundles_weights_and_runs(data: Path, tmp_path: Path) -> None:
+    """One command trains it from what the bundle has, one runs it, one measures it."""
+    run_config("ddpm+train_ddpm", data, tmp_path, budget_s=1, sizes=[[96, 1]])
+    given = {"weights": str(tmp_path / "ddpm.pt"), "num_inference_steps": 2, "device": "cpu"}
+    for name, more in (("ddpm", {"force": True}), ("ddpm+evaluate+evaluate_ddpm", {"split": "test", "factor": 2})):
+        output = tmp_path / name
+        workflow = ConfigWorkflow(
+            workflow_type="inference",
+            config_file=[str(CONFIGS / f"{part}.yaml") for part in ("inference", *name.split("+"))],
+            meta_file=str(CONFIGS / "metadata.json"),
+            logging_file=False,
+            dataset_dir=str(data / "c_MR.nii.gz" if name == "ddpm" else data),
+            output_dir=str(output),
+            **given,
+            **more,
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    report = json.loads(next((tmp_path / "ddpm").rglob("report.json")).read_text())
+    assert report["settings"]["sampler"] == "DDIMScheduler"
+    assert report["model"]["evaluations_per_slice"] == 2
+    assert report["model"]["weights_sha256"] == file_sha256(tmp_path / "ddpm.pt")
+    rows = json.loads((output / "table.json").read_text())["rows"]
+    assert set(rows) == {"lr", "bicubic", "bspline", "plain_ldm", "hr"}
 
 
 @pytest.mark.slow

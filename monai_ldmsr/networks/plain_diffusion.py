@@ -1,0 +1,196 @@
+"""Plain latent diffusion, as the poster has it: from pure noise to the slice in many steps of DDIM or DDPM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.inferers import LatentDiffusionInferer
+from monai.networks.schedulers import DDPMScheduler, Scheduler
+from torch import Tensor, nn
+from torch.nn import functional
+
+from monai_ldmsr.choices import MAX_NOISE
+from monai_ldmsr.degradation import Factor
+from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.geometry import Factors
+from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, ConditionalUNet
+from monai_ldmsr.networks.interface import GeneratorModule
+from monai_ldmsr.networks.latent_codec import LatentCodec
+from monai_ldmsr.networks.slice_noise import SliceNoise, padding
+from monai_ldmsr.networks.super_resolver import degradation_of, upsample_bicubic
+from monai_ldmsr.number_settings import real_number, whole_number
+from monai_ldmsr.operators import operator_place
+
+__all__ = ["PlainDiffusion", "PlainGenerator"]
+
+
+class PlainGenerator(nn.Module):
+    """Codec and denoiser, whose output is what the scheduler calls its prediction; a bundle's weights.
+
+    Args:
+        codec: latent codec with its statistics; it is not trained on.
+        denoiser: U-Net that sees the noisy latent of the slice beside the latent of the low-resolution image.
+    """
+
+    def __init__(self, codec: LatentCodec, denoiser: ConditionalUNet) -> None:
+        super().__init__()
+        self.codec = codec.requires_grad_(False)
+        self.denoiser = denoiser
+
+    def predict(
+        self, inferer: LatentDiffusionInferer, label: Tensor, image: Tensor, degradation: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the network says of the noise that it is given, and that noise; for training.
+
+        Args:
+            inferer: MONAI's, which adds the noise by its scheduler.
+            label: (B, 1, H, W) original in model range.
+            image: (B, 1, H, W) low-resolution slices on the target grid.
+            degradation: (B, CONDITIONS) of ``describe_degradation``.
+            timesteps: (B,) whole numbers below the scheduler's.
+        """
+        with torch.no_grad():
+            condition = self.codec.encode(image)
+        noise = torch.randn_like(condition)
+        predicted: Tensor = inferer(
+            label, self.codec, self._denoise(degradation), noise, timesteps, condition=condition, mode="concat"
+        )
+        return predicted, noise
+
+    def sample(self, inferer: LatentDiffusionInferer, image: Tensor, degradation: Tensor, noise: Tensor) -> Tensor:
+        """Slices (B, 1, H, W) from noise (B, Z, H/block, W/block); other arguments as for :meth:`predict`."""
+        condition = self.codec.encode(image)
+        found: Tensor = inferer.sample(
+            noise, self.codec, self._denoise(degradation), conditioning=condition, mode="concat", verbose=False
+        )
+        return found
+
+    def _denoise(self, degradation: Tensor) -> Any:
+        def denoise(x: Tensor, timesteps: Tensor, context: None = None) -> Tensor:
+            predicted: Tensor = self.denoiser.unet(x, timesteps, class_labels=degradation)
+            return predicted
+
+        return denoise
+
+
+class PlainDiffusion(GeneratorModule):
+    """A conditional latent diffusion model as it is usually run; a ``SliceNetwork``.
+
+    The slice's latent is drawn from pure noise in many steps of MONAI's scheduler (DDIM, Song et al. 2020, arXiv
+    2010.02502; DDPM, Ho et al. 2020, arXiv 2006.11239), by MONAI's ``LatentDiffusionInferer``, with the low-resolution
+    image's latent concatenated to the state (Rombach et al. 2022, arXiv 2112.10752), and decoded by the codec alone:
+    without a mean to begin at, a critic, decoders on whole pixels, or an expected error.
+
+    Args:
+        generator: the networks.
+        scheduler: MONAI's, as in training; with betas of all its steps.
+        num_inference_steps: evaluations of the denoiser for each slice; ``DDPMScheduler`` takes as many as in training.
+        factor: how many times finer slices become, 1 to 6, whole or not; a pair where rows and columns differ.
+        operator: how the slices are assumed to have been degraded, one of ``operators.OPERATORS``.
+        noise: standard deviation of the noise in the slices, in grey levels of 255, whatever was measured; None takes
+            what a call says, and where it says nothing, estimates it slice by slice.
+        seed: seed of the noise that samples are made of.
+        margin: pixels of padding on each side at least, on the target grid.
+        correlation_mm: slices that are twice as far apart begin at independent noise; ``inf``: all at the same.
+
+    Attributes:
+        takes_places: calls may say where slices lie.
+
+    Raises:
+        SettingsError: when an argument is outside its range, or DDPM is to skip steps.
+    """
+
+    takes_places = True
+
+    def __init__(
+        self,
+        generator: PlainGenerator,
+        scheduler: Scheduler,
+        num_inference_steps: int = 50,
+        factor: Factor = 2,
+        operator: str = "area",
+        noise: float | None = None,
+        seed: int = 0,
+        margin: int = 16,
+        correlation_mm: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
+        if max(self.factors) > MAX_FACTOR or self.factors.k != 1:
+            raise SettingsError(f"factor is {self.factors}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
+        self.operator, self._operator_place = operator, operator_place(operator)
+        self.generator: PlainGenerator = generator
+        self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
+        self.margin = margin
+        self.correlation_mm = float(correlation_mm)
+        if not self.correlation_mm > 0:
+            raise SettingsError(f"correlation_mm is {correlation_mm}; give a distance above 0, or inf.")
+        steps, most = whole_number("num_inference_steps", num_inference_steps, 1), scheduler.num_train_timesteps
+        if steps > most or (isinstance(scheduler, DDPMScheduler) and steps != most):
+            few = "DDPM takes all steps of its training; DDIM may take fewer." if steps < most else "Take no more."
+            raise SettingsError(f"num_inference_steps is {steps}, but the scheduler was made for {most}. {few}")
+        scheduler.set_timesteps(steps)
+        # MONAI spreads the steps from end to end, but its DDIM goes on by a whole part of the schedule, which is less:
+        # noise is left. Steps of that length from the noisy end are right (Lin et al. 2024, arXiv 2305.08891, table 2).
+        scheduler.timesteps = torch.arange(most - 1, -1, -(most // steps))[:steps]
+        self.evaluations = steps
+        # MONAI's schedulers are Modules without parameters; kept out of this one's.
+        self._inferers = [LatentDiffusionInferer(scheduler)]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def forward(
+        self,
+        slices: Tensor,
+        modality: str | None = None,
+        noise: float | None = None,
+        places_mm: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Super-resolve slices (B, 1, h, w) to (B, 1, f h, f w), see ``SliceNetwork``.
+
+        Args:
+            slices: as there.
+            modality: likewise; the network does not see it.
+            noise: likewise.
+            places_mm: how far each slice is from the first one of its volume; None for slices of volumes of their own.
+        """
+        self.check(slices, noise, draws=True)
+        known = noise if self._noise is None else self._noise
+        degradation = degradation_of(slices, self.factors.in_plane, self._operator_place, known)
+        upsampled = upsample_bicubic(slices, self.factors.in_plane)
+        height, width = upsampled.shape[-2:]
+        codec, unit = self.generator.codec, self.generator.codec.block * self.generator.denoiser.reduction
+        (top, bottom), (left, right) = (padding(n, unit, self.margin) for n in (height, width))
+        padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
+        noises = SliceNoise(self.factors.in_plane, codec.block, unit, self.margin, self.seed, self.correlation_mm)
+        places = list(places_mm or [0.0] * len(padded))
+        fields, _ = noises.draw_padded(padded.shape[-2:], places)
+        found = []
+        for n, place in enumerate(places):
+            # DDPM draws in each step, from torch's own numbers: the same for a slice whatever lies beside it.
+            with torch.random.fork_rng(devices=_cuda_of(padded)):
+                torch.manual_seed((self.seed * 1_000_003 + round(1000 * place)) % 2**63)
+                one = slice(n, n + 1)
+                found.append(
+                    self.generator.sample(self._inferers[0], padded[one], degradation[one], fields[one].to(padded))
+                )
+        return torch.cat(found)[..., top : top + height, left : left + width]
+
+    def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
+        """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
+        known = noise if self._noise is None else self._noise
+        return {
+            "sampler": type(self._inferers[0].scheduler).__name__,
+            "num_inference_steps": self.evaluations,
+            "correlation_mm": self.correlation_mm,
+            "noise": None if known is None else round(known, 3),
+            "operator": self.operator,
+            "seed": self.seed,
+            "evaluations_per_slice": self.evaluations,
+        }
+
+
+def _cuda_of(tensor: Tensor) -> list[torch.device]:
+    return [tensor.device] if tensor.is_cuda else []
