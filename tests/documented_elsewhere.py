@@ -42,6 +42,13 @@ RUN_BY = {
     "['configs/inference.yaml','configs/train_adversarial.yaml','configs/train_planes.yaml']": (
         "tests/training/test_training.py::test_planes_across_slices_are_trained_beside_the_bundles_weights"
     ),
+    "python -m monai.bundle run --config_file "
+    "['configs/inference.yaml','configs/ddpm.yaml','configs/train_ddpm.yaml']": (
+        "tests/training/test_training.py::test_plain_diffusion_begins_with_the_bundles_weights_and_runs"
+    ),
+    "python -m monai.bundle run --config_file ['configs/inference.yaml','configs/ddpm.yaml']": (
+        "tests/training/test_training.py::test_plain_diffusion_begins_with_the_bundles_weights_and_runs"
+    ),
     "ldmsr export NETWORKS --factor 2": "tests/export/test_export.py::test_the_bundle_is_exported_by_the_command",
     "ldmsr evaluate * --through-plane": (
         "tests/evaluation/test_stack_evaluation.py::test_the_bundle_is_measured_by_the_command"
