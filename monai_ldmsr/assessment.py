@@ -17,7 +17,7 @@ from monai_ldmsr.degradation import DegradationOperator, repeat_blocks
 from monai_ldmsr.geometry import Factors, spread_slices
 from monai_ldmsr.metrics.native import TILE_SIDE, cut_tile, flat_figures, flattest_tiles
 from monai_ldmsr.metrics.sharpness import slice_figures
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.report import Agreement, FlatTissue, MetricSummary, Sharpness, SlicePanel
 from monai_ldmsr.report.figures import Detail, DetailBox, find_edges
 from monai_ldmsr.transforms import IntensityMap

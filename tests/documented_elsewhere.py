@@ -43,7 +43,7 @@ RUN_BY = {
         "tests/training/test_training.py::test_planes_across_slices_are_trained_beside_the_bundles_weights"
     ),
     "python -m monai.bundle run --config_file "
-    "['configs/inference.yaml','configs/ddpm.yaml','configs/train_ddpm.yaml']": (
+    "['configs/inference.yaml','configs/ddpm.yaml','configs/train_diffusion.yaml','configs/train_ddpm.yaml']": (
         "tests/training/test_training.py::test_plain_diffusion_begins_with_the_bundles_weights_and_runs"
     ),
     "python -m monai.bundle run --config_file ['configs/inference.yaml','configs/ddpm.yaml']": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monai_ldmsr.networks.conditional_unet import CONDITIONS, ConditionalUNet, describe_degradation
 from monai_ldmsr.networks.critic import ConditionalCritic
 from monai_ldmsr.networks.generative_weights import ImportedNetwork, import_generative, load_into_generative
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.networks.interface import SliceNetwork
 from monai_ldmsr.networks.latent_codec import LatentCodec
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
@@ -14,7 +15,7 @@ from monai_ldmsr.networks.plane_mean import PlaneMean, load_plane_mean
 from monai_ldmsr.networks.pure_networks import CodecDecoder, CodecEncoder, PureResolver
 from monai_ldmsr.networks.slice_noise import SliceNoise
 from monai_ldmsr.networks.sr_resnet import SRResNetGenerator
-from monai_ldmsr.networks.super_resolver import SuperResolver, upsample_bicubic
+from monai_ldmsr.networks.super_resolver import SuperResolver
 from monai_ldmsr.networks.weights import load_initial_weights, load_weights, save_weights
 
 __all__ = [

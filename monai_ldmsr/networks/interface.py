@@ -14,7 +14,6 @@ from monai_ldmsr.geometry import Factors
 
 __all__ = [
     "EstimatingNetwork",
-    "GeneratorModule",
     "PlaneNetwork",
     "SliceModule",
     "SliceNetwork",
@@ -168,24 +167,6 @@ class SliceModule(nn.Module):
     def __prepare_scriptable__(self) -> NoReturn:
         """See :meth:`check`."""
         raise SettingsError(_NOT_RECORDED.format("torch.jit.script"))
-
-
-class GeneratorModule(SliceModule):
-    """A slice module whose weights are its generator's.
-
-    A bundle's weights are the generator's; whoever loads them into the network by MONAI's convention, such as MONAI
-    Label's own app for bundles, must find the same names here.
-    """
-
-    generator: nn.Module
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Weights of the generator."""
-        return self.generator.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights of the generator."""
-        return self.generator.load_state_dict(state_dict, strict, assign)
 
 
 _NOT_RECORDED = (

@@ -9,19 +9,13 @@ import torch
 from monai.inferers import LatentDiffusionInferer
 from monai.networks.schedulers import DDPMScheduler, Scheduler
 from torch import Tensor, nn
-from torch.nn import functional
 
-from monai_ldmsr.choices import MAX_NOISE
 from monai_ldmsr.degradation import Factor
 from monai_ldmsr.errors import SettingsError
-from monai_ldmsr.geometry import Factors
-from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, ConditionalUNet
-from monai_ldmsr.networks.interface import GeneratorModule
+from monai_ldmsr.networks.conditional_unet import ConditionalUNet
+from monai_ldmsr.networks.generator_module import GeneratorModule, upsample_bicubic
 from monai_ldmsr.networks.latent_codec import LatentCodec
-from monai_ldmsr.networks.slice_noise import SliceNoise, padding
-from monai_ldmsr.networks.super_resolver import degradation_of, upsample_bicubic
-from monai_ldmsr.number_settings import real_number, whole_number
-from monai_ldmsr.operators import operator_place
+from monai_ldmsr.number_settings import whole_number
 
 __all__ = ["PlainDiffusion", "PlainGenerator"]
 
@@ -38,6 +32,11 @@ class PlainGenerator(nn.Module):
         super().__init__()
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
+
+    @property
+    def unit(self) -> int:
+        """Sides of slices must be multiples of this."""
+        return self.codec.block * self.denoiser.reduction
 
     def predict(
         self, inferer: LatentDiffusionInferer, label: Tensor, image: Tensor, degradation: Tensor, timesteps: Tensor
@@ -75,7 +74,7 @@ class PlainGenerator(nn.Module):
         return denoise
 
 
-class PlainDiffusion(GeneratorModule):
+class PlainDiffusion(GeneratorModule[PlainGenerator]):
     """A conditional latent diffusion model as it is usually run; a ``SliceNetwork``.
 
     The slice's latent is drawn from pure noise in many steps of MONAI's scheduler (DDIM, Song et al. 2020, arXiv
@@ -95,14 +94,9 @@ class PlainDiffusion(GeneratorModule):
         margin: pixels of padding on each side at least, on the target grid.
         correlation_mm: slices that are twice as far apart begin at independent noise; ``inf``: all at the same.
 
-    Attributes:
-        takes_places: calls may say where slices lie.
-
     Raises:
         SettingsError: when an argument is outside its range, or DDPM is to skip steps.
     """
-
-    takes_places = True
 
     def __init__(
         self,
@@ -116,17 +110,7 @@ class PlainDiffusion(GeneratorModule):
         margin: int = 16,
         correlation_mm: float = 2.0,
     ) -> None:
-        super().__init__()
-        self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
-        if max(self.factors) > MAX_FACTOR or self.factors.k != 1:
-            raise SettingsError(f"factor is {self.factors}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
-        self.operator, self._operator_place = operator, operator_place(operator)
-        self.generator: PlainGenerator = generator
-        self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
-        self.margin = margin
-        self.correlation_mm = float(correlation_mm)
-        if not self.correlation_mm > 0:
-            raise SettingsError(f"correlation_mm is {correlation_mm}; give a distance above 0, or inf.")
+        super().__init__(generator, factor, operator, noise, seed, margin, correlation_mm)
         steps, most = whole_number("num_inference_steps", num_inference_steps, 1), scheduler.num_train_timesteps
         if steps > most or (isinstance(scheduler, DDPMScheduler) and steps != most):
             few = "DDPM takes all steps of its training; DDIM may take fewer." if steps < most else "Take no more."
@@ -157,16 +141,10 @@ class PlainDiffusion(GeneratorModule):
             places_mm: how far each slice is from the first one of its volume; None for slices of volumes of their own.
         """
         self.check(slices, noise, draws=True)
-        known = noise if self._noise is None else self._noise
-        degradation = degradation_of(slices, self.factors.in_plane, self._operator_place, known)
-        upsampled = upsample_bicubic(slices, self.factors.in_plane)
-        height, width = upsampled.shape[-2:]
-        codec, unit = self.generator.codec, self.generator.codec.block * self.generator.denoiser.reduction
-        (top, bottom), (left, right) = (padding(n, unit, self.margin) for n in (height, width))
-        padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
-        noises = SliceNoise(self.factors.in_plane, codec.block, unit, self.margin, self.seed, self.correlation_mm)
+        degradation = self.degradation(slices, noise, self.factors.in_plane, self._operator_place)
+        padded, inside = self.padded(upsample_bicubic(slices, self.factors.in_plane))
         places = list(places_mm or [0.0] * len(padded))
-        fields, _ = noises.draw_padded(padded.shape[-2:], places)
+        fields, _ = self.fields_of_noise().draw_padded(padded.shape[-2:], places)
         found = []
         for n, place in enumerate(places):
             # DDPM draws in each step, from torch's own numbers: the same for a slice whatever lies beside it.
@@ -176,11 +154,11 @@ class PlainDiffusion(GeneratorModule):
                 found.append(
                     self.generator.sample(self._inferers[0], padded[one], degradation[one], fields[one].to(padded))
                 )
-        return torch.cat(found)[..., top : top + height, left : left + width]
+        return torch.cat(found)[inside]
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
-        known = noise if self._noise is None else self._noise
+        known = self.known_noise(noise)
         return {
             "sampler": type(self._inferers[0].scheduler).__name__,
             "num_inference_steps": self.evaluations,

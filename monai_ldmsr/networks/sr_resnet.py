@@ -13,9 +13,9 @@ from torch.nn import functional
 from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.networks.interface import SliceModule
 from monai_ldmsr.networks.slice_noise import padding
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
 
 __all__ = ["SRResNetGenerator"]
 

@@ -7,50 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from monai_ldmsr.choices import MAX_NOISE, of_modality
-from monai_ldmsr.degradation import Factor, factor_pair
-from monai_ldmsr.errors import SettingsError
+from monai_ldmsr.choices import of_modality
+from monai_ldmsr.degradation import Factor
 from monai_ldmsr.geometry import Factors
-from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
-from monai_ldmsr.networks.interface import GeneratorModule
+from monai_ldmsr.networks.conditional_unet import MAX_FACTOR
+from monai_ldmsr.networks.generator_module import GeneratorModule, upsample_bicubic
 from monai_ldmsr.networks.latent_generator import LatentGenerator, Prediction
 from monai_ldmsr.networks.plane_mean import PlaneMean
-from monai_ldmsr.networks.slice_noise import SliceNoise, padding
-from monai_ldmsr.noise_level import estimate_noise
-from monai_ldmsr.number_settings import real_number, whole_number
+from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.operators import operator_place
 from monai_ldmsr.samplers import AnchoredFlow, LatentSampler
 
-__all__ = ["SuperResolver", "degradation_of", "upsample_bicubic"]
+__all__ = ["SuperResolver"]
 
 
-def upsample_bicubic(image: Tensor, factor: Factor) -> Tensor:
-    """Bicubic interpolation (a = -0.75, as OpenCV) between the same outer faces: (B, C, h, w) to (B, C, f h, f w)."""
-    rows, columns = factor_pair(factor)
-    size = (round(image.shape[-2] * rows), round(image.shape[-1] * columns))
-    return functional.interpolate(image, size=size, mode="bicubic", align_corners=False)
-
-
-def degradation_of(slices: Tensor, factors: tuple[float, ...], operator: int, noise: float | None) -> Tensor:
-    """:func:`describe_degradation` of slices that were all degraded alike.
-
-    Args:
-        slices: (B, 1, h, w) in model range.
-        factors: factors of rows and columns.
-        operator: place in ``operators.OPERATORS``.
-        noise: standard deviation of their noise in grey levels of 255; None estimates it slice by slice.
-    """
-    count = slices.shape[0]  # len() would fix it in an exported graph
-    many = slices.new_tensor(factors).expand(count, 2)
-    operators = torch.full((count,), operator, device=slices.device)
-    return describe_degradation(
-        many, operators, estimate_noise(slices) if noise is None else slices.new_full((count,), noise)
-    )
-
-
-class SuperResolver(GeneratorModule):
+class SuperResolver(GeneratorModule[LatentGenerator]):
     """Conditional latent diffusion super-resolution of single slices; a ``SliceNetwork``.
 
     Any slice size works: slices are padded by their edge values to what the networks need, and cropped again. The noise
@@ -99,13 +71,7 @@ class SuperResolver(GeneratorModule):
         slice_detail: float = 0.0,
         planes: PlaneMean | None = None,
     ) -> None:
-        super().__init__()
-        self.factors, self.seed = Factors.of(factor), whole_number("seed", seed)
-        if max(self.factors) > MAX_FACTOR or self.factors.k != 1:
-            raise SettingsError(f"factor is {self.factors}, but this model super-resolves by 1 to {MAX_FACTOR:g}.")
-        self._operator_place = operator_place(operator)
-        self.operator = operator
-        self.generator: LatentGenerator = generator
+        super().__init__(generator, factor, operator, noise, seed, margin, correlation_mm)
         self.planes = planes
         self.sampler = AnchoredFlow() if sampler is None else sampler
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
@@ -113,15 +79,8 @@ class SuperResolver(GeneratorModule):
         self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
         self._plane_detail = real_number("detail", slice_detail, 0.0, 1.0)
         self._modality = modality
-        self._noise = None if noise is None else real_number("noise", noise, 0.0, MAX_NOISE)
-        self.margin = margin
-        if not correlation_mm > 0:
-            raise SettingsError(f"correlation_mm is {correlation_mm}; give a distance above 0, or inf.")
-        self.correlation_mm = float(correlation_mm)
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    takes_places = True
 
     def forward(
         self,
@@ -195,7 +154,7 @@ class SuperResolver(GeneratorModule):
         with_sample = self._evaluations(detail) > 1
         self.check(interpolated, noise, with_sample)
         least = tuple(min(factor, MAX_FACTOR) for factor in factors)
-        degradation = self._degradation(interpolated, noise, least, operator_place(operator))
+        degradation = self.degradation(interpolated, noise, least, operator_place(operator))
         planes = None
         if self.planes is not None and self.planes.sha256 and factors[0] == 1.0:
             planes = self.planes, interpolated.new_full((len(interpolated),), width)
@@ -204,7 +163,7 @@ class SuperResolver(GeneratorModule):
 
     def describe(self, modality: str | None = None, noise: float | None = None) -> dict[str, Any]:
         """Settings of a call, its seed and evaluations, see ``SliceNetwork``."""
-        known = self._known_noise(noise)
+        known = self.known_noise(noise)
         detail = self._dial_of_planes if self.factors == Factors(1, 1) else self._dial(modality)
         usual = type(self.sampler) is AnchoredFlow
         return {
@@ -228,7 +187,7 @@ class SuperResolver(GeneratorModule):
     ) -> Prediction:
         """Mean, logarithm of its expected error, and sample, of slices (B, 1, h, w) in model range."""
         upsampled = upsample_bicubic(slices, self.factors.in_plane)
-        degradation = self._degradation(slices, noise, self.factors.in_plane, self._operator_place)
+        degradation = self.degradation(slices, noise, self.factors.in_plane, self._operator_place)
         return self._predict(upsampled, degradation, with_mean, with_sample, places_mm)
 
     def _predict(
@@ -240,16 +199,13 @@ class SuperResolver(GeneratorModule):
         places_mm: Sequence[float] | None,
         planes: tuple[PlaneMean, Tensor] | None = None,
     ) -> Prediction:
-        height, width = upsampled.shape[-2:]
-        (top, bottom), (left, right) = (padding(n, self.generator.unit, self.margin) for n in (height, width))
-        padded = functional.pad(upsampled, (left, right, top, bottom), mode="replicate")
+        padded, inside = self.padded(upsampled)
         sampler: LatentSampler | None = None
         noise: tuple[Tensor | None, Tensor | None] = None, None
         if with_sample:
             fields = self.fields_of_noise().draw_padded(padded.shape[-2:], places_mm or [0.0] * len(padded))
             sampler, noise = self.sampler, (fields[0].to(padded), fields[1].to(padded))
         prediction = self.generator(padded, degradation, sampler, *noise, with_mean, planes)
-        inside = (..., slice(top, top + height), slice(left, left + width))
         mean, log_scale, sample = (None if x is None else x[inside] for x in prediction)
         return Prediction(mean, log_scale, sample)
 
@@ -262,19 +218,6 @@ class SuperResolver(GeneratorModule):
     def _evaluations(self, detail: float) -> int:
         """How often the denoiser runs for each slice."""
         return self.sampler.evaluations if detail else 1
-
-    def _known_noise(self, measured: float | None) -> float | None:
-        return measured if self._noise is None else self._noise
-
-    def fields_of_noise(self) -> SliceNoise:
-        """What draws the noise that samples are made of."""
-        generator, factors = self.generator, self.factors.in_plane
-        return SliceNoise(factors, generator.codec.block, generator.unit, self.margin, self.seed, self.correlation_mm)
-
-    def _degradation(
-        self, slices: Tensor, measured_noise: float | None, of: tuple[float, ...], operator_number: int
-    ) -> Tensor:
-        return degradation_of(slices, of, operator_number, self._known_noise(measured_noise))
 
 
 def _at_dial(prediction: Prediction, detail: float) -> tuple[Tensor, Tensor]:

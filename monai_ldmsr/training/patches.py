@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from monai_ldmsr.choices import FACTORS, MAX_SLICE_FACTOR
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.noise_level import estimate_noise
 from monai_ldmsr.training.degrading import PatchDegradation, draw_noise, vary_sharpness
 from monai_ldmsr.training.slice_store import SliceStore

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from monai_ldmsr.degradation import AreaOperator
 from monai_ldmsr.geometry import spread_slices
 from monai_ldmsr.metrics.sharpness import to_grey8
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.training.distributed import is_first_process
 from monai_ldmsr.training.volumes import TrainingVolume
 

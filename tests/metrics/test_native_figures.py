@@ -13,7 +13,7 @@ from torch.nn import functional
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.metrics import NATIVE_DEFINITIONS, NATIVE_GOALS, flattest_tiles, native_figures, overshoot
 from monai_ldmsr.metrics.native import TILE_SIDE, flat_figures
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

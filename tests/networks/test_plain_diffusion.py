@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.networks import PlainDiffusion, PlainGenerator, describe_degradation
-from monai_ldmsr.networks.super_resolver import upsample_bicubic
+from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.training import NoiseObjective
 
 

@@ -156,7 +156,9 @@ def test_baselines_train(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_plain_diffusion_trains_on_the_codec(trained: Path, data: Path) -> None:
     start = {"initial_weights": None, "denoiser_weights": str(trained / "denoiser.pt"), "budget::log_s": 0}
-    run_config("ddpm+train_ddpm", data, trained, budget_s=3, sizes=[[96, 2]], gate_split="test", **start)
+    run_config(
+        "ddpm+train_diffusion+train_ddpm", data, trained, budget_s=3, sizes=[[96, 2]], gate_split="test", **start
+    )
     with (trained / "noise.csv").open() as stream:
         assert {"step", "loss"} <= set(next(csv.DictReader(stream)))
     parser = ConfigParser()
@@ -172,7 +174,7 @@ def test_plain_diffusion_trains_on_the_codec(trained: Path, data: Path) -> None:
 @pytest.mark.slow
 def test_plain_diffusion_begins_with_the_bundles_weights_and_runs(data: Path, tmp_path: Path) -> None:
     """One command trains it from what the bundle has, one runs it, one measures it."""
-    run_config("ddpm+train_ddpm", data, tmp_path, budget_s=1, sizes=[[96, 1]])
+    run_config("ddpm+train_diffusion+train_ddpm", data, tmp_path, budget_s=1, sizes=[[96, 1]])
     given = {"weights": str(tmp_path / "ddpm.pt"), "num_inference_steps": 2, "device": "cpu"}
     for name, more in (("ddpm", {"force": True}), ("ddpm+evaluate+evaluate_ddpm", {"split": "test", "factor": 2})):
         output = tmp_path / name
