@@ -132,25 +132,50 @@ def check_config() -> None:
 
 
 def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
-    used = set(re.findall(r"@(\w+)", json.dumps(config, default=str)))
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
+    roots = {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS
+    used = _reached(config, roots)
     settings = described(WorkSettings)
     # What changes no voxel is anyone's to give; and None asks for what the bundle does. What is used is not its affair.
     free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
     free -= {name for name in settings if settings[name][0].changes == "use"}
-    known = used | {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS | free
+    free.add("seed")  # where nothing is drawn, results are the same for the same seed, as it says
+    known = roots | used | free
     unused = config.keys() - known
     # What an overlay or another override left without a use is as a file says it.
+    in_files = set[str]()
     for path in configs.glob("*.yaml") if unused else ():
         laid = ConfigParser.load_config_file(path)
-        unused -= {key for key, value in laid.items() if key in settings or config.get(key) == value}
+        unused -= {key for key, value in laid.items() if config.get(key) == value}
+        in_files |= laid.keys()
     for key in sorted(unused):
         if key in settings:
             own = ", ".join(name for name in settings if name in config.keys() - unused - free)
             raise SettingsError(f"Nothing in this bundle's config uses '{key}'; its settings are {own}.")
-        near = difflib.get_close_matches(key, known & config.keys(), 1)
+        near = [] if key in in_files else difflib.get_close_matches(key, known & config.keys(), 1)
         advice = f"did you mean {near[0]}?" if near else "leave it away."
         raise SettingsError(f"Nothing in this bundle's config uses '{key}'; {advice}")
+
+
+def _reached(config: Mapping[str, Any], roots: set[str]) -> set[str]:
+    """Keys that the roots refer to, themselves or through others; to be reported as changed is no use of a setting."""
+    reports = {"_target_": f"{changed_settings.__module__}.{changed_settings.__name__}"}
+    found, todo = set[str](), roots & config.keys()
+    while todo:
+        said = json.dumps(_without(config[todo.pop()], reports), default=str)
+        new = set(re.findall(r"@(\w+)", said)) - found
+        found |= new
+        todo |= new & config.keys()
+    return found
+
+
+def _without(part: Any, left_out: Mapping[str, Any]) -> Any:
+    """A part of a config, without the mappings that hold all of these entries."""
+    if isinstance(part, Mapping):
+        if left_out.items() <= {key: value for key, value in part.items() if isinstance(value, str)}.items():
+            return None
+        return {key: _without(value, left_out) for key, value in part.items()}
+    return [_without(one, left_out) for one in part] if isinstance(part, list) else part
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from monai.bundle import ConfigWorkflow
 from odd_run import run
 
 from monai_ldmsr import super_resolve
+from monai_ldmsr.bundle_config import open_workflow
+from monai_ldmsr.bundle_folder import find_bundle
 from monai_ldmsr.cli import command_parser, main
 from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.io import ReadLimits
@@ -216,11 +218,26 @@ def test_a_config_refuses_an_override_that_nothing_uses(tmp_path: Path, bundle: 
 
 def test_a_setting_that_a_bundle_has_not_is_refused(tmp_path: Path) -> None:
     make_series(tmp_path / "in", "CT", (8, 9, 3))
-    own = "its settings are factor, consistency, operator, seed."
+    own = "its settings are factor, consistency, operator, "
     with pytest.raises(SettingsError, match=f"uses 'detail'; {own}"):
         super_resolve(tmp_path / "in", tmp_path / "out", bundle="srgan_sr", detail=0.5)
     summary = super_resolve(tmp_path / "in", tmp_path / "out", bundle="srgan_sr", seed=1, modality="CT", device="cpu")
     assert summary.exit_code == 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("detail", 0.7), ("slice_detail", 1.0)])
+def test_a_setting_that_an_overlay_leaves_without_a_use_is_refused(key: str, value: float) -> None:
+    """Only the flow's sampler and its network take these: plain diffusion would leave them aside in silence."""
+    with pytest.raises(SettingsError, match=f"uses '{key}'; (its settings are factor,|leave it away)"):
+        open_workflow(find_bundle("ldm_sr"), "ddpm", **{key: value})
+    open_workflow(find_bundle("ldm_sr"), "ddpm", num_inference_steps=7)
+
+
+def test_steps_are_refused_where_another_sampler_does_not_take_them() -> None:
+    own = {"sampler#_target_": "monai_ldmsr.samplers.AnchoredFlow", "sampler#num_inference_steps": 1}
+    open_workflow(find_bundle("ldm_sr"), **own)
+    with pytest.raises(SettingsError, match="uses 'num_inference_steps'"):
+        open_workflow(find_bundle("ldm_sr"), **own, num_inference_steps=4)
 
 
 def test_a_config_names_and_numbers_results(tmp_path: Path, bundle: Path) -> None:
