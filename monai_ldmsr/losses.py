@@ -80,12 +80,12 @@ class WeightedVelocityLoss(nn.Module):
 
 
 class NoiseLoss(nn.Module):
-    """Mean squared error of predicted noise (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
+    """Mean squared error of what a diffusion predicts (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
 
     def forward(self, outputs: dict[str, Tensor], target: Tensor) -> Tensor:
-        """Scalar loss of ``{"predicted", "noise"}``; ``target`` (the slice) is not used."""
+        """Scalar loss of ``{"predicted", "goal"}``; ``target`` (the slice) is not used."""
         del target
-        return functional.mse_loss(outputs["predicted"], outputs["noise"])
+        return functional.mse_loss(outputs["predicted"], outputs["goal"])
 
 
 class GeneratorLoss(nn.Module):

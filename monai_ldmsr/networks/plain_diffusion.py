@@ -21,17 +21,25 @@ __all__ = ["PlainDiffusion", "PlainGenerator"]
 
 
 class PlainGenerator(nn.Module):
-    """Codec and denoiser, whose output is what the scheduler calls its prediction; a bundle's weights.
+    """Codec and denoiser of a diffusion; a bundle's weights.
+
+    The U-Net is preconditioned (Karras et al. 2022, arXiv 2206.00364, section 5), so that it can begin with weights
+    that a flow was trained with. Of a state ``x = a z + s n`` it sees the difference from the low-resolution image's
+    latent ``c`` in units of what low resolution lacks, ``start_noise (x - a c) / (a r start_noise + s)``, where ``r``
+    is the codec's ``residual_std``. That is the state of a flow at time ``s / (a r start_noise + s)``, and the U-Net
+    predicts that flow's velocity. Where no noise is left, the latent that follows is the state, whatever it predicts.
 
     Args:
         codec: latent codec with its statistics; it is not trained on.
         denoiser: U-Net that sees the noisy latent of the slice beside the latent of the low-resolution image.
+        start_noise: standard deviation of the flow's start, in units of the residual's.
     """
 
-    def __init__(self, codec: LatentCodec, denoiser: ConditionalUNet) -> None:
+    def __init__(self, codec: LatentCodec, denoiser: ConditionalUNet, start_noise: float = 0.2) -> None:
         super().__init__()
         self.codec = codec.requires_grad_(False)
         self.denoiser = denoiser
+        self.start_noise = start_noise
 
     @property
     def unit(self) -> int:
@@ -39,39 +47,65 @@ class PlainGenerator(nn.Module):
         return self.codec.block * self.denoiser.reduction
 
     def predict(
-        self, inferer: LatentDiffusionInferer, label: Tensor, image: Tensor, degradation: Tensor, timesteps: Tensor
+        self, scheduler: Scheduler, label: Tensor, image: Tensor, degradation: Tensor, timesteps: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the network says of the noise that it is given, and that noise; for training.
+        """What is predicted of latents with noise, and what the scheduler says it should be; for training.
 
         Args:
-            inferer: MONAI's, which adds the noise by its scheduler.
+            scheduler: MONAI's, which adds the noise; its ``prediction_type`` says whether noise, latents or velocity
+                (Salimans and Ho 2022, arXiv 2202.00512, appendix D) are to be predicted.
             label: (B, 1, H, W) original in model range.
             image: (B, 1, H, W) low-resolution slices on the target grid.
             degradation: (B, CONDITIONS) of ``describe_degradation``.
             timesteps: (B,) whole numbers below the scheduler's.
         """
         with torch.no_grad():
-            condition = self.codec.encode(image)
-        noise = torch.randn_like(condition)
-        predicted: Tensor = inferer(
-            label, self.codec, self._denoise(degradation), noise, timesteps, condition=condition, mode="concat"
-        )
-        return predicted, noise
+            latent, condition = self.codec.encode(label), self.codec.encode(image)
+            noise = torch.randn_like(latent)
+            state = scheduler.add_noise(latent, noise, timesteps)
+            amount, spread = _amounts(scheduler, timesteps, state)
+            goal = _in_terms_of(scheduler.prediction_type, latent, state, amount, spread)
+        given = torch.cat([state, condition], dim=1)
+        return self._denoise(scheduler, degradation)(given, timesteps), goal
 
     def sample(self, inferer: LatentDiffusionInferer, image: Tensor, degradation: Tensor, noise: Tensor) -> Tensor:
         """Slices (B, 1, H, W) from noise (B, Z, H/block, W/block); other arguments as for :meth:`predict`."""
         condition = self.codec.encode(image)
-        found: Tensor = inferer.sample(
-            noise, self.codec, self._denoise(degradation), conditioning=condition, mode="concat", verbose=False
-        )
+        denoise = self._denoise(inferer.scheduler, degradation)
+        found: Tensor = inferer.sample(noise, self.codec, denoise, conditioning=condition, mode="concat", verbose=False)
         return found
 
-    def _denoise(self, degradation: Tensor) -> Any:
+    def _denoise(self, scheduler: Scheduler, degradation: Tensor) -> Any:
+        """What MONAI takes for a diffusion model: from state and condition, and steps, to what the scheduler asks."""
+
         def denoise(x: Tensor, timesteps: Tensor, context: None = None) -> Tensor:
-            predicted: Tensor = self.denoiser.unet(x, timesteps, class_labels=degradation)
-            return predicted
+            state, condition = x.chunk(2, dim=1)
+            amount, spread = _amounts(scheduler, timesteps, state)
+            lacking = self.codec.residual_std[:, None, None]
+            whole = amount * self.start_noise * lacking + spread
+            seen, time = self.start_noise * (state - amount * condition) / whole, spread / whole
+            velocity = self.denoiser(seen, condition, 1000 * time.mean(dim=(1, 2, 3)), degradation)
+            latent = condition + lacking * (seen + time * velocity)
+            return _in_terms_of(scheduler.prediction_type, latent, state, amount, spread)
 
         return denoise
+
+
+def _amounts(scheduler: Scheduler, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of latent and of noise is in states at these steps, each (B, 1, 1, 1)."""
+    kept = scheduler.alphas_cumprod.to(like)[timesteps.to(like.device).long()].view(-1, 1, 1, 1)
+    return kept.sqrt(), (1 - kept).sqrt()
+
+
+def _in_terms_of(form: str, latent: Tensor, state: Tensor, amount: Tensor, spread: Tensor) -> Tensor:
+    """A latent as a scheduler of that ``prediction_type`` asks for it, beside the state that it was found in."""
+    match form:
+        case "sample":
+            return latent
+        case "epsilon":
+            return (state - amount * latent) / spread
+        case _:
+            return (amount * state - latent) / spread
 
 
 class PlainDiffusion(GeneratorModule[PlainGenerator]):

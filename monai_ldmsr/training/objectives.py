@@ -8,7 +8,6 @@ from functools import cache
 from itertools import islice
 
 import torch
-from monai.inferers import LatentDiffusionInferer
 from monai.networks.schedulers import RFlowScheduler, Scheduler
 from torch import Tensor, nn
 
@@ -107,20 +106,20 @@ class NoiseObjective(nn.Module):
 
     Args:
         generator: the networks; the codec is trained and stays as it is.
-        scheduler: MONAI's, which says how much noise each step has, and predicts the noise (``epsilon``).
+        scheduler: MONAI's, which says how much noise each step has, and in which form the network predicts it.
     """
 
     def __init__(self, generator: PlainGenerator, scheduler: Scheduler) -> None:
         super().__init__()
         self.generator = generator
-        self._inferers = [LatentDiffusionInferer(scheduler)]  # not a submodule, see PlainDiffusion
+        self._schedulers = [scheduler]  # not a submodule, see PlainDiffusion
 
     def forward(self, image: Tensor, label: Tensor, degradation: Tensor) -> dict[str, Tensor]:
         """Predict; arguments as for :class:`FlowObjective`."""
-        inferer = self._inferers[0]
-        steps = torch.randint(inferer.scheduler.num_train_timesteps, (len(image),), device=image.device)
-        predicted, noise = self.generator.predict(inferer, label, image, degradation, steps)
-        return {"predicted": predicted, "noise": noise}
+        scheduler = self._schedulers[0]
+        steps = torch.randint(scheduler.num_train_timesteps, (len(image),), device=image.device)
+        predicted, goal = self.generator.predict(scheduler, label, image, degradation, steps)
+        return {"predicted": predicted, "goal": goal}
 
 
 @torch.no_grad()

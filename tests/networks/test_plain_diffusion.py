@@ -13,9 +13,12 @@ from monai_ldmsr.networks import PlainDiffusion, PlainGenerator, describe_degrad
 from monai_ldmsr.networks.generator_module import upsample_bicubic
 from monai_ldmsr.training import NoiseObjective
 
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
-def make_scheduler(kind: type[Scheduler] = DDIMScheduler, steps: int = 1000) -> Scheduler:
-    return kind(steps, "scaled_linear_beta", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
+
+def make_scheduler(kind: type[Scheduler] = DDIMScheduler, steps: int = 1000, predicts: str = "epsilon") -> Scheduler:
+    betas = {"beta_start": 0.0015, "beta_end": 0.0195}
+    return kind(steps, "scaled_linear_beta", prediction_type=predicts, clip_sample=False, **betas)
 
 
 def make_plain(scheduler: Scheduler | None = None, steps: int = 3, **settings: object) -> PlainDiffusion:
@@ -25,35 +28,44 @@ def make_plain(scheduler: Scheduler | None = None, steps: int = 3, **settings: o
 
 
 class KnowsTheOriginal(torch.nn.Module):
-    """In place of the U-Net: the noise that lies between the state and one latent, which it knows."""
+    """In place of the U-Net: the velocity of the flow from noise to one latent, which it knows."""
 
-    def __init__(self, goal: Tensor, alphas_cumprod: Tensor) -> None:
+    def __init__(self, goal: Tensor, lacking: Tensor, scheduler: Scheduler, start_noise: float = 0.2) -> None:
         super().__init__()
-        self.goal, self.alphas = goal, alphas_cumprod
+        self.goal, self.lacking, self.start_noise = goal, lacking[:, None, None], start_noise
+        kept = scheduler.alphas_cumprod.view(-1, 1, 1, 1)
+        self.times = (1 - kept).sqrt() / (kept.sqrt() * self.lacking * start_noise + (1 - kept).sqrt())
         self.seen: list[int] = []
         self.block_out_channels = (8, 8, 8, 8)
 
     def forward(self, x: Tensor, timesteps: Tensor, class_labels: Tensor) -> Tensor:
-        self.seen.append(int(timesteps[0]))
         assert class_labels.shape[0] == 1
-        alpha = self.alphas[int(timesteps[0])]
-        return (x[:, :16] - alpha.sqrt() * self.goal) / (1 - alpha).sqrt()
+        state, condition = x.chunk(2, dim=1)
+        step = int((1000 * self.times.mean(dim=(1, 2, 3)) - timesteps).abs().argmin())
+        self.seen.append(step)
+        residual, time = (self.goal - condition) / self.lacking, self.times[step]
+        return residual - (state - (1 - time) * residual) / time
 
 
+@pytest.mark.parametrize("predicts", PREDICTIONS)
 @pytest.mark.parametrize(
     ("kind", "steps", "last"),
     [(DDIMScheduler, 1000, 0), (DDIMScheduler, 50, 19), (DDIMScheduler, 10, 99), (DDIMScheduler, 4, 249),
      (DDIMScheduler, 3, 333), (DDIMScheduler, 1, 999), (DDPMScheduler, 1000, 0)],
 )  # fmt: skip
-def test_who_knows_the_noise_arrives_at_the_original(kind: type[Scheduler], steps: int, last: int) -> None:
-    scheduler = make_scheduler(kind)
+def test_who_knows_the_noise_arrives_at_the_original(
+    kind: type[Scheduler], steps: int, last: int, predicts: str
+) -> None:
+    scheduler = make_scheduler(kind, predicts=predicts)
     network = make_plain(scheduler, steps, factor=2, margin=0)
     original = torch.rand(1, 1, 64, 64) - 0.5
-    unet = KnowsTheOriginal(network.generator.codec.encode(original), scheduler.alphas_cumprod)
+    codec = network.generator.codec
+    codec.residual_std.uniform_(0.1, 2.0)
+    unet = KnowsTheOriginal(codec.encode(original), codec.residual_std, scheduler)
     network.generator.denoiser.unet = unet
     found = network(torch.zeros(1, 1, 32, 32), noise=0.0)
     # A step that is no whole part of the schedule ends at its first level of noise, which is not quite none.
-    torch.testing.assert_close(found, network.generator.codec(original), atol=0.3 if steps == 3 else 2e-3, rtol=0)
+    torch.testing.assert_close(found, codec(original), atol=0.3 if steps == 3 else 2e-3, rtol=0)
     assert (len(unet.seen), unet.seen[0], unet.seen[-1]) == (steps, 999, last)
 
 
@@ -108,16 +120,47 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object], message:
         make_plain(**settings)  # type: ignore[arg-type]
 
 
-def test_the_objective_is_the_noise_of_the_step() -> None:
-    """A network that knows the original is right whatever the step; one that says nothing errs by the noise."""
-    scheduler = make_scheduler()
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_the_objective_is_the_noise_of_the_step(predicts: str) -> None:
+    """A network that knows the original is right whatever the step and the form in which noise is predicted."""
+    scheduler = make_scheduler(predicts=predicts)
     whole = make_generator()
     generator = PlainGenerator(whole.codec, whole.denoiser)
     label = torch.rand(1, 1, 32, 32) - 0.5
     objective = NoiseObjective(generator, scheduler)
     degradation = describe_degradation(torch.full((1, 2), 2.0), torch.zeros(1), torch.zeros(1))
-    generator.denoiser.unet = KnowsTheOriginal(generator.codec.encode(label), scheduler.alphas_cumprod)
+    codec = generator.codec
+    codec.residual_std.uniform_(0.1, 2.0)
+    generator.denoiser.unet = KnowsTheOriginal(codec.encode(label), codec.residual_std, scheduler)
     for _ in range(5):
-        found = objective(label, label, degradation)
-        torch.testing.assert_close(found["predicted"], found["noise"], atol=1e-3, rtol=0)
+        found = objective(0.5 * label, label, degradation)
+        torch.testing.assert_close(found["predicted"], found["goal"], atol=2e-3, rtol=0)
     assert len(set(generator.denoiser.unet.seen)) > 1
+
+
+def test_goals_are_what_monai_says() -> None:
+    """The generator's and the schedulers' forms of one state, which is latent and noise in MONAI's own mixture."""
+    torch.manual_seed(0)
+    whole, label = make_generator(), torch.rand(2, 1, 32, 32)
+    generator, steps = PlainGenerator(whole.codec, whole.denoiser), torch.tensor([7, 600])
+    degradation = describe_degradation(torch.full((2, 2), 2.0), torch.zeros(2), torch.zeros(2))
+    for predicts in PREDICTIONS:
+        scheduler = make_scheduler(predicts=predicts)
+        torch.manual_seed(1)
+        _, goal = generator.predict(scheduler, label, label, degradation, steps)
+        torch.manual_seed(1)
+        latent = generator.codec.encode(label)
+        noise = torch.randn_like(latent)
+        velocity = scheduler.get_velocity(latent, noise, steps)
+        expected = {"epsilon": noise, "sample": latent, "v_prediction": velocity}[predicts]
+        torch.testing.assert_close(goal, expected, atol=1e-4, rtol=0)
+
+
+def test_a_state_without_noise_is_the_latent_whatever_the_network_says() -> None:
+    scheduler, whole = make_scheduler(predicts="sample"), make_generator()
+    scheduler.alphas_cumprod = torch.ones(1000)
+    generator = PlainGenerator(whole.codec, whole.denoiser)
+    label = torch.rand(1, 1, 32, 32)
+    degradation = describe_degradation(torch.full((1, 2), 2.0), torch.zeros(1), torch.zeros(1))
+    predicted, goal = generator.predict(scheduler, label, 0.3 * label, degradation, torch.tensor([5]))
+    torch.testing.assert_close(predicted, goal, atol=1e-5, rtol=1e-5)
