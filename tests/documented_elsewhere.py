@@ -71,6 +71,7 @@ RUN_BY = {
     "tar -xzf ohif-app-": "tests/label/test_viewer_ohif.py::test_the_derived_series_opens_beside_its_source",
     "cp deploy/ohif/": "tests/label/test_viewer_ohif.py::test_the_derived_series_opens_beside_its_source",
     "python -m benchmarks.gallery": "tests/test_gallery.py::test_a_picture_is_made_of_a_crop",
+    "python -m benchmarks.frontier": "tests/test_frontier.py::test_a_row_of_another_table_is_drawn_beside_the_dial",
     "python benchmarks/tissue_volumes.py": ("tests/test_tissue_volumes.py::test_dice_and_bias_are_those_of_the_labels"),
 }
 
