@@ -123,7 +123,7 @@ def check_config() -> None:
     workflow = next(found for found in above if isinstance(found, ConfigWorkflow))
     config = workflow.parser.config
     try:
-        _refuse_unused(config, workflow.config_root_path)
+        _refuse_unused(config, workflow.config_root_path, {workflow.run_id, workflow.init_id, workflow.final_id})
         checked_for_config({key: value for key, value in config.items() if not str(value).startswith(("$", "@", "%"))})
         check_maps(config.get("maps", "error"), config.get("tolerance"))
         check_slices(config)
@@ -131,9 +131,9 @@ def check_config() -> None:
         raise SystemExit(f"{error} [{error.reason.value}]") from None
 
 
-def _refuse_unused(config: Mapping[str, Any], configs: Path) -> None:
+def _refuse_unused(config: Mapping[str, Any], configs: Path, run: set[str]) -> None:
     of_monai = {one[BundlePropertyConfig.ID] for one in (*InferProperties.values(), *TrainProperties.values())}
-    roots = {re.split("#|::", name)[0] for name in of_monai} | _MONAI_KEYS
+    roots = {re.split("#|::", name)[0] for name in of_monai | run} | _MONAI_KEYS
     used = _reached(config, roots)
     settings = described(WorkSettings)
     # What changes no voxel is anyone's to give; and None asks for what the bundle does. What is used is not its affair.

@@ -240,6 +240,14 @@ def test_steps_are_refused_where_another_sampler_does_not_take_them() -> None:
         open_workflow(find_bundle("ldm_sr"), **own, num_inference_steps=4)
 
 
+def test_what_another_run_id_refers_to_is_used(tmp_path: Path, bundle: Path) -> None:
+    config = str(bundle / "configs" / "inference.yaml")
+    given = {"bundle_root": str(bundle), "dataset_dir": str(tmp_path), "said": "x", "telling": ["$print(@said)"]}
+    ConfigWorkflow(config, logging_file=False, run_id="telling", **given).initialize()
+    with pytest.raises(SystemExit, match="uses 'said'"):
+        ConfigWorkflow(config, logging_file=False, **given).initialize()
+
+
 def test_a_config_names_and_numbers_results(tmp_path: Path, bundle: Path) -> None:
     make_series(tmp_path / "in" / "t1", "CT", (8, 9, 3))
     by_bundle(bundle, tmp_path / "in", tmp_path / "out", names="stem", series_number=77, series_description="mine")
