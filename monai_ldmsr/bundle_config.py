@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import logging
 import re
 import warnings
@@ -158,24 +157,23 @@ def _refuse_unused(config: Mapping[str, Any], configs: Path, run: set[str]) -> N
 
 
 def _reached(config: Mapping[str, Any], roots: set[str]) -> set[str]:
-    """Keys that the roots refer to, themselves or through others; to be reported as changed is no use of a setting."""
-    reports = {"_target_": f"{changed_settings.__module__}.{changed_settings.__name__}"}
+    """Keys that the roots refer to, themselves or through others."""
     found, todo = set[str](), roots & config.keys()
     while todo:
-        said = json.dumps(_without(config[todo.pop()], reports), default=str)
-        new = set(re.findall(r"@(\w+)", said)) - found
+        new = _references(config[todo.pop()]) - found
         found |= new
         todo |= new & config.keys()
     return found
 
 
-def _without(part: Any, left_out: Mapping[str, Any]) -> Any:
-    """A part of a config, without the mappings that hold all of these entries."""
+def _references(part: Any) -> set[str]:
+    """Keys that a part of a config refers to; to be reported as changed is no use of a setting."""
     if isinstance(part, Mapping):
-        if left_out.items() <= {key: value for key, value in part.items() if isinstance(value, str)}.items():
-            return None
-        return {key: _without(value, left_out) for key, value in part.items()}
-    return [_without(one, left_out) for one in part] if isinstance(part, list) else part
+        is_report = part.get("_target_") == f"{changed_settings.__module__}.{changed_settings.__name__}"
+        part = [] if is_report else list(part.values())
+    if isinstance(part, list):
+        return set[str]().union(*map(_references, part))
+    return set(re.findall(r"@(\w+)", str(part)))
 
 
 @contextmanager
