@@ -138,7 +138,8 @@ def _refuse_unused(config: Mapping[str, Any], configs: Path, run: set[str]) -> N
     # What changes no voxel is anyone's to give; and None asks for what the bundle does. What is used is not its affair.
     free = {name for name in settings if settings[name][0].changes != "voxels" or config.get(name) is None}
     free -= {name for name in settings if settings[name][0].changes == "use"}
-    free.add("seed")  # where nothing is drawn, results are the same for the same seed, as it says
+    # What holds wherever nothing does it: without draws, the same seed gives the same; without limits, none is kept to.
+    free |= {"seed", "force"}
     known = roots | used | free
     unused = config.keys() - known
     # What an overlay or another override left without a use is as a file says it.
