@@ -140,6 +140,12 @@ class DeliveryQueue:
         )
         return self._deliveries.keys() <= {name for (name,) in rows}
 
+    def undelivered(self) -> tuple[int, int]:
+        """How many results were not taken: by the destinations, and by those of earlier times that are none now."""
+        waiting = [row.destination for row in deliveries_of(self._ledger) if row.status != "sent"]
+        n_here = sum(name in self._deliveries for name in waiting)
+        return n_here, len(waiting) - n_here
+
     def start_due(self) -> None:
         """Start what is due, one result for each destination."""
         busy = {destination for _, destination in self._running.values()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_ldmsr._version import __version__
-from monai_ldmsr.batch.delivery_queue import Delivery, DeliveryQueue, deliveries_of
+from monai_ldmsr.batch.delivery_queue import Delivery, DeliveryQueue
 from monai_ldmsr.batch.ledger import Ledger, LedgerUnit
 from monai_ldmsr.batch.overview import overview_rows, write_overview
 from monai_ldmsr.batch.processing import UnitTask
@@ -304,9 +304,9 @@ class Batch:
             self._write_overview(at_once=True)
         return len(old)
 
-    def undelivered(self) -> int:
-        """How many results a destination has not taken."""
-        return sum(delivery.status != "sent" for delivery in deliveries_of(self._ledger))
+    def undelivered(self) -> tuple[int, int]:
+        """How many results were not taken: by this batch's destinations, and by those of earlier times alone."""
+        return self._sending.undelivered()
 
     def close(self) -> None:
         """Leave what is not done for the next time. The executor must have ended what it was at, or been ended."""

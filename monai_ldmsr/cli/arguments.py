@@ -35,12 +35,11 @@ __all__ = [
     "model_settings",
 ]
 
-EPILOG = f"""\
+_EXIT_CODES = """\
 exit codes: 0 all done; 1 wrong usage or settings; 2 nothing usable found; 4 input corrupt;
-            7 cannot write; 8 some series failed, or a training stage did
+            7 cannot write; 8 some series failed, or a training stage did"""
 
-{RESEARCH_NOTICE}
-"""
+EPILOG = f"{_EXIT_CODES}\n\n{RESEARCH_NOTICE}\n"
 
 #: How alike a misspelt word must be to what it may have been meant to be, as difflib measures it.
 _ALIKE = 0.6
@@ -111,13 +110,13 @@ else:
     Commands = Any
 
 
-def add_command(commands: Commands, name: str, summary: str, description: str) -> Parser:
-    """Add a command whose help ends with the exit codes."""
+def add_command(commands: Commands, name: str, summary: str, description: str, exit_codes: str = _EXIT_CODES) -> Parser:
+    """Add a command whose help ends with its exit codes, those of all commands where it has none of its own."""
     return commands.add_parser(
         name,
         help=summary,
         description=description,
-        epilog=EPILOG,
+        epilog=f"{exit_codes}\n\n{RESEARCH_NOTICE}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -92,11 +92,11 @@ def _batch(arguments: argparse.Namespace) -> int:
         summary = batch.run()
         if table is not None:
             table.write(rows, summary)
-        n_undelivered = batch.undelivered()
+        n_undelivered, n_elsewhere = batch.undelivered()
     if arguments.quiet:
         print_failures(summary)
     else:
-        print_summary(summary, output, n_undelivered)
+        print_summary(summary, output, n_undelivered, n_elsewhere)
     return exit_code(summary.cases, is_complete=not n_undelivered)
 
 

@@ -31,6 +31,11 @@ __all__ = ["add", "serve"]
 _log = logging.getLogger(__name__)
 
 
+_EXIT_CODES = """\
+exit codes: 0 ended by SIGTERM or Ctrl-C; 1 wrong usage or settings; 7 cannot write, or another service works in OUT
+            with --alive: 0 while a service works in OUT; 8 none does"""
+
+
 def add(commands: Commands) -> None:
     """Add ``serve`` to the command's parser."""
     parser = add_command(
@@ -40,6 +45,7 @@ def add(commands: Commands) -> None:
         "Listen for images from the AE titles of --allow, super-resolve each series once it is whole, and send the "
         "result to each --send. What was received survives a restart; SIGTERM ends it cleanly. OUT has the same ledger "
         "as with 'batch': 'ldmsr batch OUT --status' shows what became of each series.",
+        _EXIT_CODES,
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder for results; made when missing")
     parser.add_argument("--alive", action="store_true", help="report by the exit code whether a service works in OUT")

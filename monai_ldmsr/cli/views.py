@@ -215,14 +215,24 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
     console.print(table, markup=False)
 
 
-def print_summary(summary: RunSummary, output: Path, n_undelivered: int) -> None:
-    """Print what did not become a result, the numbers, and where to look."""
+def print_summary(summary: RunSummary, output: Path, n_undelivered: int = 0, n_elsewhere: int = 0) -> None:
+    """Print what did not become a result, the numbers, and where to look.
+
+    Args:
+        summary: what became of each series.
+        output: folder of the results.
+        n_undelivered: results that a destination of this call has not taken.
+        n_elsewhere: results that a destination of an earlier call, which is none now, had not taken.
+    """
     for case in summary.cases:
         if case.status != "done":
             print(spoken_reason(case))
     print_counts(summary)
     if n_undelivered:
         print(f"{n_undelivered} results not delivered; see ldmsr batch {output} --status")
+    if n_elsewhere:
+        said = "results not delivered to destinations of earlier calls, which are not among --send now"
+        print(f"{n_elsewhere} {said}; see ldmsr batch {output} --status")
     print(f"results: {output}")
     print(RESEARCH_NOTICE)
 

@@ -127,6 +127,9 @@ class SeriesService:
         earlier = self._received.get(series)
         pause_s = self._first_pause_s if earlier is None else earlier.pause_s
         self._received[series] = _Received(tuple(one.name for one in found), is_refused, pause_s)
+        if found:
+            # The spool names a series as soon as it comes, results are named by what it holds.
+            _log.info("Series %s: what is made of it is named %s", series.name, ", ".join(one.name for one in found))
         for item in skipped:
             _log.warning("Series %s: %s [%s]", series.name, item.message, item.reason.value)
 

@@ -43,8 +43,10 @@ def sent(
     with opened(place / "out", threads, settings, deliveries=inboxes, **options) as batch:
         batch.enqueue(found(place / "in", orders or {"a": "fine", "b": "fine"}))
         batch.run()
-        assert batch.undelivered() == sum(row.status != "sent" for row in deliveries_of(batch.ledger))
-        return deliveries_of(batch.ledger)
+        rows, names = deliveries_of(batch.ledger), {inbox.name for inbox in inboxes}
+        waiting = [row.destination in names for row in rows if row.status != "sent"]
+        assert batch.undelivered() == (sum(waiting), len(waiting) - sum(waiting))
+        return rows
 
 
 def test_each_result_is_sent_once_to_each_destination(tmp_path: Path, threads: Executor) -> None:
@@ -84,6 +86,18 @@ def test_results_of_which_one_is_refused_do_not_wait_for_it(tmp_path: Path, thre
     assert len(inbox.got) == 2, "not tried again by itself"
     assert {row.status for row in sent(tmp_path, threads, inbox, retry=True)} == {"sent"}
     assert inbox.got[2:] == [first]
+
+
+def test_a_destination_that_is_given_up_holds_no_later_batch_back(tmp_path: Path, threads: Executor) -> None:
+    """It took nothing, and is no destination any longer; that is still known, and counts apart."""
+    gone, other = Inbox("gone", answers=(REFUSED, REFUSED)), Inbox("other")
+    sent(tmp_path, threads, gone)
+    with opened(tmp_path / "out", threads, deliveries=[other]) as batch:
+        batch.enqueue(found(tmp_path / "in", {"a": "fine", "b": "fine"}))
+        batch.run()
+        assert batch.undelivered() == (0, 2)
+    with opened(tmp_path / "out", threads, deliveries=[gone, other]) as batch:
+        assert batch.undelivered() == (2, 0)
 
 
 def test_attempts_are_counted_and_end(tmp_path: Path, threads: Executor) -> None:
