@@ -1,3 +1,3 @@
 """Version of the package, the one place where it stands."""
 
-__version__ = "0.17.0"
+__version__ = "0.18.0"

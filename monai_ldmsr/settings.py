@@ -49,9 +49,6 @@ __all__ = [
     "takes_settings",
 ]
 
-#: What stands for the settings in the docstring of a function that takes them.
-_SETTINGS_LINE = "    settings: all of ``WorkSettings``."
-
 Reader = Callable[[str, Any], Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -170,6 +167,9 @@ class WorkSettings:
         choices=MODALITIES,
         usual="what the source says",
     )
+    flat_detail: float | None = setting(
+        None, "share of the detail, 0 to 1, where the source shows nothing but noise; edges get all of it", _share
+    )
     maps: str = setting(
         "error",
         "maps beside the image: error is half the width of each voxel's interval, which 90 % of the body's voxels are "
@@ -249,9 +249,7 @@ class WorkSettings:
         usual="70 % of what is free",
     )
     bundle: str | Path = setting(
-        DEFAULT_BUNDLE,
-        "name of a bundle that comes with the package, or a bundle's folder",
-        changes="nothing",
+        DEFAULT_BUNDLE, "name of a bundle that comes with the package, or a bundle's folder", changes="nothing"
     )
     limits: ReadLimits | None = setting(
         None,
@@ -378,6 +376,7 @@ def checked(given: Mapping[str, Any], settings: type = WorkSettings) -> dict[str
 
 def takes_settings(function: Function) -> Function:
     """Show the settings, which ``function`` takes as ``**settings``, in its signature and under its ``Args:``."""
+    stand_in = "    settings: all of ``WorkSettings``."
     shown = inspect.signature(function)
     kept = [one for one in shown.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     added = [
@@ -389,7 +388,7 @@ def takes_settings(function: Function) -> Function:
         textwrap.fill(f"{name}: {phrase(one, default)}.", 112, initial_indent="    ", subsequent_indent="        ")
         for name, (one, default) in described(WorkSettings).items()
     ]
-    function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_SETTINGS_LINE, "\n".join(lines))
+    function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(stand_in, "\n".join(lines))
     return function
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from monai_ldmsr.bundle_folder import read_beside_weights
+from monai_ldmsr.choices import of_modality
 from monai_ldmsr.geometry import Factors, ResultGrid
 from monai_ldmsr.storage import replace_text
 
@@ -37,6 +38,9 @@ __all__ = [
 
 #: Share of voxels that the interval is meant to hold.
 COVERAGE = 0.9
+
+#: What settings are where nothing is said of them, as by calibrations from before there were any.
+_UNSAID: Mapping[str, Any] = {"sampler": None, "flat_detail": 1.0}
 
 #: Half the width over the expected absolute error where nothing was calibrated: that of a Laplace distribution, which
 #: the network was trained for.
@@ -169,10 +173,18 @@ class Calibration:
         """The group that a modality belongs to."""
         return self.groups[modality if modality in self.groups else POOLED]
 
-    def other_settings(self, settings: Mapping[str, Any]) -> list[str]:
-        """Names of settings that are not those it was made with: another value, none, or another sampler."""
-        names = [*self.settings, *({"sampler"} - self.settings.keys())]
-        return [name for name in names if settings.get(name) != self.settings.get(name)]
+    def other_settings(self, settings: Mapping[str, Any], modality: str) -> list[str]:
+        """Names of settings that are not those it was made with: another value, none, or another sampler.
+
+        Args:
+            settings: what networks say of a call.
+            modality: what the call's slices show; settings that it was made with may differ by modality.
+        """
+        own = {**_UNSAID, **self.settings}
+        own = {key: of_modality(x, modality) if isinstance(x, Mapping) else x for key, x in own.items()}
+        if settings.get("detail") == 0.0:
+            own.pop("flat_detail")  # a share of nothing
+        return [name for name, value in own.items() if settings.get(name, _UNSAID.get(name)) != value]
 
     @property
     def digest(self) -> str:

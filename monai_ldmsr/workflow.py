@@ -199,7 +199,8 @@ def load_super_resolver(
     Args:
         bundle: name of a bundle that comes with the package, or a bundle's folder.
         weights: name of one of the bundle's weights files, without extension.
-        settings: ``factor``, ``num_inference_steps``, ``detail``, ``operator``, ``seed``; None takes the bundle's.
+        settings: ``factor``, ``num_inference_steps``, ``detail``, ``flat_detail``, ``operator``, ``seed``; None takes
+            the bundle's.
 
     Raises:
         SettingsError: an argument is outside what is possible.
@@ -375,8 +376,9 @@ def _time_for_evaluation(
         return None, _PACKING_S
     from monai_ldmsr.evaluation.duration import time_for_evaluation  # where SimpleITK is
 
+    sample = {"detail": 1.0, "flat_detail": 1.0}
     names: dict[str, dict[str, Any]] = {"srresnet": {"bundle": BASELINES, "weights": "srresnet"}}
-    names |= {"srgan": {"bundle": BASELINES}, "ldm_mean": {"detail": 0.0}, "ldm_sample": {"detail": 1.0}, "ldm": {}}
+    names |= {"srgan": {"bundle": BASELINES}, "ldm_mean": {"detail": 0.0}, "ldm_sample": sample, "ldm": {}}
     networks = {name: load_network(**{"factor": 4, **given}) for name, given in names.items()}
     counts, seconds = time_for_evaluation(test, networks, budget_s, device, say)
     return counts, seconds + _PACKING_S

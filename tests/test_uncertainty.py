@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +97,18 @@ def test_a_calibration_comes_back_and_belongs_to_its_weights(tmp_path: Path) -> 
     assert found.digest == CALIBRATION.digest
     assert found.group("CT") is found.groups["pooled"]
     assert found.groups["pooled"].trusted_error(2, 0.015) == pytest.approx(0.4 * 0.015)
-    assert found.other_settings({"operator": "area", "detail": 0.5}) == []
-    assert found.other_settings({"operator": "kspace"}) == found.other_settings({}) == ["operator"]
-    assert found.other_settings({"operator": "area", "sampler": "HeunFlow"}) == ["sampler"]
+    assert found.other_settings({"operator": "area", "detail": 0.5}, "CT") == []
+    assert found.other_settings({"operator": "kspace"}, "CT") == found.other_settings({}, "CT") == ["operator"]
+    assert found.other_settings({"operator": "area", "sampler": "HeunFlow"}, "CT") == ["sampler"]
+    # From before there was one: the same dial everywhere. Without a dial it makes no difference.
+    assert found.other_settings({"operator": "area", "detail": 0.5, "flat_detail": 0.0}, "CT") == ["flat_detail"]
+    assert found.other_settings({"operator": "area", "detail": 0.0, "flat_detail": 0.0}, "CT") == []
+    by_modality = replace(found, settings={"operator": "area", "flat_detail": {"CT": 0.0, "MR": 0.5}})
+    for modality, right in (("CT", 0.0), ("MR", 0.5), ("PT", 0.0)):
+        said = {"operator": "area", "detail": 1.0}
+        assert by_modality.other_settings({**said, "flat_detail": right}, modality) == []
+        assert by_modality.other_settings({**said, "flat_detail": 0.3}, modality) == ["flat_detail"]
+        assert by_modality.other_settings(said, modality) == ["flat_detail"]
     found.write(path)
     assert path.read_bytes() == first
     with pytest.raises(WeightsError, match="made for weights abab") as caught:

@@ -51,6 +51,12 @@ def add(commands: Commands) -> None:
         help="dial of the whole network: 0 for the mean alone, which takes no noise fields, to 1 for a sample "
         "(default: an input of the network)",
     )
+    export.add_argument(
+        "--flat-detail",
+        type=float,
+        metavar="D",
+        help="share of the dial, 0 to 1, where slices show nothing but noise (default: an input of the network)",
+    )
     add_setting_options(export, "operator", "bundle")
     export.add_argument("--overwrite", action="store_true", help="replace OUT where an earlier export wrote it")
     export.set_defaults(command=_export, interrupted="nothing was written.")
@@ -71,6 +77,7 @@ def _export(arguments: argparse.Namespace) -> int:
             factor=factors.in_plane,
             operator=arguments.operator,
             detail=arguments.detail,
+            flat_detail=arguments.flat_detail,
             parts=arguments.parts,
             formats=FORMATS if arguments.format == "all" else (arguments.format,),
             overwrite=arguments.overwrite,

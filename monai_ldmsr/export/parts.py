@@ -71,7 +71,10 @@ class NetworkPart:
 
 
 def network_parts(
-    network: SliceNetwork, factor: Factor | None = None, detail: float | None = None
+    network: SliceNetwork,
+    factor: Factor | None = None,
+    detail: float | None = None,
+    flat_detail: float | None = None,
 ) -> dict[str, NetworkPart]:
     """All parts that a network has.
 
@@ -79,19 +82,23 @@ def network_parts(
         network: a bundle's.
         factor: factor of the whole network, see ``PureResolver``; None takes that of the network.
         detail: dial of the whole network, see there.
+        flat_detail: share of it in flat places, likewise.
 
     Raises:
-        SettingsError: the network is of another kind, or factor or dial are outside of what it does.
+        SettingsError: the network is of another kind, or factor or a dial are outside of what it does.
     """
     if isinstance(network, SRResNetGenerator):
-        if detail is not None or Factors.of(network.factors if factor is None else factor) != network.factors:
-            raise SettingsError("This network has no dial and no other factors than 2, 3 and 4. Leave --detail out.")
+        dials = (detail, flat_detail)
+        if dials != (None, None) or Factors.of(network.factors if factor is None else factor) != network.factors:
+            raise SettingsError(
+                "This network has no dial and no other factors than 2, 3 and 4. Leave --detail and --flat-detail out."
+            )
         return {"network": _baseline(network)}
     if not isinstance(network, SuperResolver):
         raise SettingsError(
             f"The bundle's network is {type(network).__name__}. Only SuperResolver and SRResNetGenerator are exported."
         )
-    return {"network": _whole(network, PureResolver(network, factor, detail)), **_single_parts(network)}
+    return {"network": _whole(network, PureResolver(network, factor, detail, flat_detail)), **_single_parts(network)}
 
 
 def _single_parts(network: SuperResolver) -> dict[str, NetworkPart]:
@@ -151,6 +158,9 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
         inputs["pixel_noise"] = TensorSpec(("batch", 1, "padded_height", "padded_width"), of_noise)
     if module.takes_detail:
         inputs["detail"] = TensorSpec((), "dial from the mean (0: truest) to a sample (1: sharpest)", span=(0.0, 1.0))
+    if module.takes_flat_detail:
+        meaning = "share of the dial where slices show nothing but noise"
+        inputs["flat_detail"] = TensorSpec((), meaning, span=(0.0, 1.0))
     outputs = {
         "result": TensorSpec(_RESULT, "super-resolved slices in model range"),
         "error": TensorSpec(_RESULT, "expected absolute error in model range, before any calibration"),
@@ -161,7 +171,8 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
         given = [0.3 * torch.randn((count, 1, height, width), generator=random), torch.linspace(0, 5, count)]
         if module.with_sample:
             given += fields.draw((height, width), [1.5 * n for n in range(count)])
-        return (*given, torch.tensor(0.5)) if module.takes_detail else tuple(given)
+        given += [torch.tensor(0.5)] * module.takes_detail + [torch.tensor(0.2)] * module.takes_flat_detail
+        return tuple(given)
 
     return NetworkPart(module, "the whole network, from slices to finer ones", inputs, outputs, example)
 

@@ -69,6 +69,7 @@ def export_networks(
     factor: Factor = 2,
     operator: str | None = None,
     detail: float | None = None,
+    flat_detail: float | None = None,
     parts: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
     overwrite: bool = False,
@@ -86,6 +87,7 @@ def export_networks(
         operator: how the slices are assumed to have been degraded; None takes the bundle's.
         detail: dial of the whole network, from 0 (the mean alone, which takes no noise fields) to 1; None makes it an
             input.
+        flat_detail: share of the dial where slices show nothing but noise, 0 to 1; None makes it an input.
         parts: names out of ``PARTS``; empty for all that the bundle has.
         formats: ``onnx``, ``torch``, or both.
         overwrite: replace a folder that an earlier export wrote.
@@ -106,6 +108,7 @@ def export_networks(
         output_dir,
         factor=factors.in_plane,
         detail=detail,
+        flat_detail=flat_detail,
         parts=parts,
         formats=formats,
         overwrite=overwrite,
@@ -120,6 +123,7 @@ def write_networks(
     *,
     factor: Factor | None = None,
     detail: float | None = None,
+    flat_detail: float | None = None,
     parts: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
     overwrite: bool = False,
@@ -133,6 +137,7 @@ def write_networks(
         output_dir: see there.
         factor: likewise; None takes that of the network.
         detail: likewise.
+        flat_detail: likewise.
         parts: likewise.
         formats: likewise.
         overwrite: likewise.
@@ -143,7 +148,7 @@ def write_networks(
     """
     folder = Path(output_dir)
     _check(folder, parts, formats, overwrite)
-    have = network_parts(on_device(network, "cpu"), factor, detail)
+    have = network_parts(on_device(network, "cpu"), factor, detail, flat_detail)
     missing = [name for name in parts if name not in have]
     if missing:
         raise SettingsError(f"The bundle has no part {missing[0]}; its parts are {', '.join(have)}.")
@@ -259,6 +264,8 @@ def _about_all(network: SliceNetwork, model: BundleModel, whole: NetworkPart) ->
             "evaluations_per_slice": network.sampler.evaluations if whole.module.with_sample else 1,
             "detail_by_modality": {name: network.describe(name)["detail"] for name in MODALITIES},
             "detail": whole.module.detail,
+            "flat_detail_by_modality": {name: network.describe(name)["flat_detail"] for name in MODALITIES},
+            "flat_detail": whole.module.flat_detail,
         }
         if whole.module.with_sample:
             fields = asdict(whole_noise(network, whole.module.factors))

@@ -134,6 +134,9 @@ class GeneratorModule(SliceModule, Generic[AnyGenerator]):
         count = slices.shape[0]  # len() would fix it in an exported graph
         many = slices.new_tensor(factors).expand(count, 2)
         operator = torch.full((count,), operator_number, device=slices.device)
-        known = self.known_noise(measured_noise)
-        noise = estimate_noise(slices) if known is None else slices.new_full((count,), known)
-        return describe_degradation(many, operator, noise)
+        return describe_degradation(many, operator, self.noise_of(slices, measured_noise))
+
+    def noise_of(self, slices: Tensor, measured: float | None) -> Tensor:
+        """Noise (B,) of slices (B, 1, h, w), in grey levels of 255: as given, as measured, or else estimated."""
+        known = self.known_noise(measured)
+        return estimate_noise(slices) if known is None else slices.new_full((slices.shape[0],), known)

@@ -13,7 +13,7 @@ from monai_ldmsr.errors import SettingsError
 from monai_ldmsr.geometry import Factors
 from monai_ldmsr.networks.conditional_unet import MAX_FACTOR, describe_degradation
 from monai_ldmsr.networks.latent_codec import LatentCodec
-from monai_ldmsr.networks.super_resolver import SuperResolver
+from monai_ldmsr.networks.super_resolver import SuperResolver, dial_by_place
 from monai_ldmsr.number_settings import real_number
 from monai_ldmsr.operators import operator_place
 
@@ -66,18 +66,25 @@ class PureResolver(nn.Module):
         factor: how many times finer slices become, whole or not, a pair where rows and columns differ; None takes that
             of the network.
         detail: dial from mean (0) to sample (1) that :meth:`forward` uses; None has it given with each call.
+        flat_detail: share of the dial where slices show nothing but noise, likewise.
 
     Attributes:
         factors: how many times finer the result's grid is.
         with_sample: whether :meth:`forward` takes noise for a sample; without, it gives the mean.
 
     Raises:
-        SettingsError: the dial is outside its range, or slices cannot become finer by the factor in whole numbers.
+        SettingsError: a dial is outside its range, or slices cannot become finer by the factor in whole numbers.
     """
 
     degradation: Tensor
 
-    def __init__(self, network: SuperResolver, factor: Factor | None = None, detail: float | None = None) -> None:
+    def __init__(
+        self,
+        network: SuperResolver,
+        factor: Factor | None = None,
+        detail: float | None = None,
+        flat_detail: float | None = None,
+    ) -> None:
         super().__init__()
         self.factors = network.factors if factor is None else Factors.of(factor)
         if max(self.factors) > MAX_FACTOR or self.factors.k != 1 or self.factors == Factors(1, 1):
@@ -87,6 +94,7 @@ class PureResolver(nn.Module):
         self._fractions = [_fraction(value) for value in self.factors.in_plane]
         self.generator, self.sampler, self.margin = network.generator, network.sampler, network.margin
         self.detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
+        self.flat_detail = None if flat_detail is None else real_number("flat_detail", flat_detail, 0.0, 1.0)
         self.with_sample = self.detail != 0.0 and self.sampler.evaluations > 1
         known = (torch.tensor([self.factors.in_plane]), torch.tensor([operator_place(network.operator)]))
         row = describe_degradation(known[0].float(), known[1], torch.zeros(1))
@@ -97,6 +105,11 @@ class PureResolver(nn.Module):
         """Whether :meth:`forward` takes the dial."""
         return self.with_sample and self.detail is None
 
+    @property
+    def takes_flat_detail(self) -> bool:
+        """Whether :meth:`forward` takes the share of the dial in flat places."""
+        return self.with_sample and self.flat_detail is None
+
     def forward(
         self,
         slices: Tensor,
@@ -104,6 +117,7 @@ class PureResolver(nn.Module):
         latent_noise: Tensor | None = None,
         pixel_noise: Tensor | None = None,
         detail: Tensor | None = None,
+        flat_detail: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Super-resolve.
 
@@ -113,6 +127,7 @@ class PureResolver(nn.Module):
             latent_noise: (B, Z, H/block, W/block) of ``SliceNoise.draw``; for a sample alone.
             pixel_noise: (B, 1, H, W), likewise.
             detail: () dial from mean (0) to sample (1), where it is not fixed.
+            flat_detail: () share of it where slices show nothing but noise, likewise.
 
         Returns:
             The slices and their expected absolute errors in model range, both (B, 1, f h, f w).
@@ -136,7 +151,12 @@ class PureResolver(nn.Module):
         dial: Tensor | float | None = detail if self.detail is None else self.detail
         if dial is None:
             raise SettingsError("detail is missing: give the dial from mean (0) to sample (1) as a tensor.")
-        step = (sample - mean) * dial
+        flat: Tensor | float | None = flat_detail if self.flat_detail is None else self.flat_detail
+        if flat is None:
+            raise SettingsError(
+                "flat_detail is missing: give the share of the dial in flat places (0 to 1) as a tensor."
+            )
+        step = (sample - mean) * (dial * dial_by_place(slices, noise, flat, sides))
         return mean + step, (log_scale.exp().square() + step.square()).sqrt()
 
     def _places(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -227,7 +227,7 @@ def test_a_setting_that_a_bundle_has_not_is_refused(tmp_path: Path) -> None:
     assert summary.exit_code == 0
 
 
-@pytest.mark.parametrize(("key", "value"), [("detail", 0.7), ("slice_detail", 1.0)])
+@pytest.mark.parametrize(("key", "value"), [("detail", 0.7), ("flat_detail", 0.3), ("slice_detail", 1.0)])
 def test_a_setting_that_an_overlay_leaves_without_a_use_is_refused(key: str, value: float) -> None:
     """Only the flow's sampler and its network take these: plain diffusion would leave them aside in silence."""
     with pytest.raises(SettingsError, match=f"uses '{key}'; (its settings are factor,|leave it away)"):

@@ -74,7 +74,7 @@ def test_what_changes_a_result_changes_the_fingerprint(tmp_path: Path) -> None:
     assert settings_fingerprint(replace(base, device="cuda:1")) == settings_fingerprint(replace(base, device="cuda:0"))
     changes = {
         "factor": 3, "num_inference_steps": 1, "detail": 0.5, "consistency": 0.5, "operator": "kspace", "noise": 1.0,
-        "seed": 1, "modality": "CT", "device": "cuda",
+        "seed": 1, "modality": "CT", "flat_detail": 0.5, "device": "cuda",
     }  # fmt: skip
     others = [settings_fingerprint(replace(base, **{key: value})) for key, value in changes.items()]
     metadata, config = (bundle / "configs" / name for name in ("metadata.json", "inference.yaml"))

@@ -50,7 +50,7 @@ def test_only_what_a_network_has_is_offered() -> None:
     """Each option that is offered for a bundle is one that its config uses, so that no client is refused for it."""
     with_dial, without = (offered_options(name).keys() for name in ("ldm_sr", "srgan_sr"))
     of_slices = {"slice_spacing", "isotropic", "factor_slices", "profile", "slice_thickness"}
-    assert with_dial - without == {"detail", "steps", "noise"} | of_slices
+    assert with_dial - without == {"detail", "flat_detail", "steps", "noise"} | of_slices
     assert without - with_dial == set()
 
 

@@ -17,23 +17,23 @@ PLACES = [0.0, 1.2, 7.0]
 
 
 @pytest.mark.parametrize("factor", [2, 3, 2.5, (1.0, 1.75)])
-@pytest.mark.parametrize("detail", [0.0, 0.5, 1.0])
-def test_it_gives_what_the_super_resolver_gives(factor: Factor, detail: float) -> None:
-    resolver = make_resolver(factor=factor, seed=3)
+@pytest.mark.parametrize(("detail", "flat"), [(0.0, 1.0), (0.5, 0.3), (1.0, 0.0), (1.0, 1.0)])
+def test_it_gives_what_the_super_resolver_gives(factor: Factor, detail: float, flat: float) -> None:
+    resolver = make_resolver(factor=factor, seed=3, flat_detail=flat)
     slices = 0.3 * torch.randn(3, 1, 13, 30, generator=torch.Generator().manual_seed(0))
     fields = resolver.fields_of_noise().draw((13, 30), PLACES)
     with torch.no_grad():
         ((result, error),) = resolver.estimates(slices, "MR", 2.5, [detail], PLACES)
         known = slices, torch.full((3,), 2.5)
-        free, fixed = PureResolver(resolver), PureResolver(resolver, detail=detail)
+        free, fixed = PureResolver(resolver), PureResolver(resolver, detail=detail, flat_detail=flat)
         assert (free.takes_detail, fixed.takes_detail, fixed.with_sample) == (True, False, detail > 0)
-        for found in (free(*known, *fields, torch.tensor(detail)), fixed(*known, *(fields if detail else ()))):
+        assert (free.takes_flat_detail, fixed.takes_flat_detail) == (True, False)
+        dials = torch.tensor(detail), torch.tensor(flat)
+        for found in (free(*known, *fields, *dials), fixed(*known, *(fields if detail else ()))):
             torch.testing.assert_close(found[0], result, atol=1e-6, rtol=0)
             torch.testing.assert_close(found[1], error, atol=1e-6, rtol=1e-6)
-        other = make_resolver(seed=3)
-        torch.testing.assert_close(
-            PureResolver(other, factor)(*known, *fields, torch.tensor(detail))[0], result, atol=1e-6, rtol=0
-        )
+        other = PureResolver(make_resolver(seed=3), factor)
+        torch.testing.assert_close(other(*known, *fields, *dials)[0], result, atol=1e-6, rtol=0)
 
 
 def test_noise_is_drawn_by_what_a_file_says_of_it() -> None:
@@ -57,6 +57,7 @@ def test_sides_are_rounded_as_python_does(factor: Fraction) -> None:
         ({"factor": 1}, "more than 1"),
         ({"factor": (2, 2, 2)}, "factor is 2x2x2"),
         ({"detail": 1.5}, "detail is"),
+        ({"flat_detail": -0.1}, "flat_detail is"),
     ],
 )
 def test_what_it_cannot_do_is_refused(given: dict[str, object], words: str) -> None:
@@ -67,5 +68,8 @@ def test_what_it_cannot_do_is_refused(given: dict[str, object], words: str) -> N
 def test_a_missing_dial_is_named() -> None:
     resolver = make_resolver()
     fields = resolver.fields_of_noise().draw((9, 9), [0.0])
-    with torch.no_grad(), pytest.raises(SettingsError, match="detail is missing"):
-        PureResolver(resolver)(torch.zeros(1, 1, 9, 9), torch.zeros(1), *fields)
+    given = torch.zeros(1, 1, 9, 9), torch.zeros(1), *fields
+    with torch.no_grad(), pytest.raises(SettingsError, match=r"^detail is missing"):
+        PureResolver(resolver)(*given)
+    with torch.no_grad(), pytest.raises(SettingsError, match=r"^flat_detail is missing"):
+        PureResolver(resolver, detail=0.5)(*given)
