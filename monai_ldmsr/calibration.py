@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from monai_ldmsr.bundle_folder import CALIBRATION_FILE, DEFAULT_BUNDLE, RANGE_FILE, find_bundle
-from monai_ldmsr.choices import FACTORS, MODALITIES
+from monai_ldmsr.choices import FACTORS
 from monai_ldmsr.errors import SettingsError, WeightsError
 from monai_ldmsr.evaluation.calibrating import FactorCounts, calibration_of, check_patients, coverage_figures
 from monai_ldmsr.evaluation.coverage import NOISE_GREY, CoverageMeasurement
@@ -70,8 +70,6 @@ def calibrate(
     data = _opened(dataset_dir, split_file, limits)
     found, network, sha256 = _measured(data, "calibration", bundle, slices_per_patient, modality, device, progress)
     settings = {name: value for name, value in network.describe().items() if name not in _OPEN}
-    if "flat_detail" in settings:
-        settings["flat_detail"] = {name: network.describe(name)["flat_detail"] for name in MODALITIES}
     settings |= {"consistency": 1.0, "overshoot": None}
     about = {"slices_per_patient": slices_per_patient, "noise_grey": list(NOISE_GREY)}
     calibration = calibration_of(found, sha256, settings, about)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from torch import Tensor
 
 from monai_ldmsr.bundle_folder import read_beside_weights
-from monai_ldmsr.choices import of_modality
 from monai_ldmsr.geometry import Factors, ResultGrid
 from monai_ldmsr.storage import replace_text
 
@@ -173,15 +172,9 @@ class Calibration:
         """The group that a modality belongs to."""
         return self.groups[modality if modality in self.groups else POOLED]
 
-    def other_settings(self, settings: Mapping[str, Any], modality: str) -> list[str]:
-        """Names of settings that are not those it was made with: another value, none, or another sampler.
-
-        Args:
-            settings: what networks say of a call.
-            modality: what the call's slices show; settings that it was made with may differ by modality.
-        """
+    def other_settings(self, settings: Mapping[str, Any]) -> list[str]:
+        """Names of settings that are not those it was made with: another value, none, or another sampler."""
         own = {**_UNSAID, **self.settings}
-        own = {key: of_modality(x, modality) if isinstance(x, Mapping) else x for key, x in own.items()}
         if settings.get("detail") == 0.0:
             own.pop("flat_detail")  # a share of nothing
         return [name for name, value in own.items() if settings.get(name, _UNSAID.get(name)) != value]

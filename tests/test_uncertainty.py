@@ -97,18 +97,16 @@ def test_a_calibration_comes_back_and_belongs_to_its_weights(tmp_path: Path) -> 
     assert found.digest == CALIBRATION.digest
     assert found.group("CT") is found.groups["pooled"]
     assert found.groups["pooled"].trusted_error(2, 0.015) == pytest.approx(0.4 * 0.015)
-    assert found.other_settings({"operator": "area", "detail": 0.5}, "CT") == []
-    assert found.other_settings({"operator": "kspace"}, "CT") == found.other_settings({}, "CT") == ["operator"]
-    assert found.other_settings({"operator": "area", "sampler": "HeunFlow"}, "CT") == ["sampler"]
+    assert found.other_settings({"operator": "area", "detail": 0.5}) == []
+    assert found.other_settings({"operator": "kspace"}) == found.other_settings({}) == ["operator"]
+    assert found.other_settings({"operator": "area", "sampler": "HeunFlow"}) == ["sampler"]
     # From before there was one: the same dial everywhere. Without a dial it makes no difference.
-    assert found.other_settings({"operator": "area", "detail": 0.5, "flat_detail": 0.0}, "CT") == ["flat_detail"]
-    assert found.other_settings({"operator": "area", "detail": 0.0, "flat_detail": 0.0}, "CT") == []
-    by_modality = replace(found, settings={"operator": "area", "flat_detail": {"CT": 0.0, "MR": 0.5}})
-    for modality, right in (("CT", 0.0), ("MR", 0.5), ("PT", 0.0)):
-        said = {"operator": "area", "detail": 1.0}
-        assert by_modality.other_settings({**said, "flat_detail": right}, modality) == []
-        assert by_modality.other_settings({**said, "flat_detail": 0.3}, modality) == ["flat_detail"]
-        assert by_modality.other_settings(said, modality) == ["flat_detail"]
+    assert found.other_settings({"operator": "area", "detail": 0.5, "flat_detail": 0.0}) == ["flat_detail"]
+    assert found.other_settings({"operator": "area", "detail": 0.0, "flat_detail": 0.0}) == []
+    at_edges = replace(found, settings={"operator": "area", "flat_detail": 0.0})
+    assert at_edges.other_settings({"operator": "area", "detail": 1.0, "flat_detail": 0.0}) == []
+    for said in ({"flat_detail": 0.3}, {}):
+        assert at_edges.other_settings({"operator": "area", "detail": 1.0, **said}) == ["flat_detail"]
     found.write(path)
     assert path.read_bytes() == first
     with pytest.raises(WeightsError, match="made for weights abab") as caught:

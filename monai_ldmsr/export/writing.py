@@ -264,7 +264,7 @@ def _about_all(network: SliceNetwork, model: BundleModel, whole: NetworkPart) ->
             "evaluations_per_slice": network.sampler.evaluations if whole.module.with_sample else 1,
             "detail_by_modality": {name: network.describe(name)["detail"] for name in MODALITIES},
             "detail": whole.module.detail,
-            "flat_detail_by_modality": {name: network.describe(name)["flat_detail"] for name in MODALITIES},
+            "usual_flat_detail": network.describe()["flat_detail"],
             "flat_detail": whole.module.flat_detail,
         }
         if whole.module.with_sample:

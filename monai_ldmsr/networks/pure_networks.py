@@ -156,7 +156,9 @@ class PureResolver(nn.Module):
             raise SettingsError(
                 "flat_detail is missing: give the share of the dial in flat places (0 to 1) as a tensor."
             )
-        step = (sample - mean) * (dial * dial_by_place(slices, noise, flat, sides))
+        step = (sample - mean) * dial
+        if self.flat_detail != 1.0:
+            step = step * dial_by_place(slices, noise, flat, sides)
         return mean + step, (log_scale.exp().square() + step.square()).sqrt()
 
     def _places(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:

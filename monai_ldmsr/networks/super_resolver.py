@@ -40,9 +40,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
             the modality.
         default_detail: dial by DICOM's modality; one that is not in it, or not known, takes the least. None is 1.
         flat_detail: share of the dial, 0 to 1, where slices show nothing but noise; in between it follows
-            ``structure_share``. 1: the dial is the same everywhere. None takes that of the modality. Planes across
-            slices have the same dial everywhere.
-        default_flat_detail: the same share by DICOM's modality, as ``default_detail``.
+            ``structure_share``. 1: the dial is the same everywhere, as it is for planes across slices.
         modality: what slices show of which a call does not say it.
         operator: how the slices are assumed to have been degraded, one of ``operators.OPERATORS``.
         noise: standard deviation of the noise in the slices, in grey levels of 255 (the model range -1 to 1), whatever
@@ -68,8 +66,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         factor: Factor = 2,
         detail: float | None = None,
         default_detail: Mapping[str, float] | None = None,
-        flat_detail: float | None = None,
-        default_flat_detail: Mapping[str, float] | None = None,
+        flat_detail: float = 1.0,
         modality: str | None = None,
         operator: str = "area",
         noise: float | None = None,
@@ -83,9 +80,9 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         self.planes = planes
         self.sampler = AnchoredFlow() if sampler is None else sampler
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
-        self._default_detail = _by_modality("detail", default_detail)
-        self._flat_detail = None if flat_detail is None else real_number("flat_detail", flat_detail, 0.0, 1.0)
-        self._default_flat_detail = _by_modality("flat_detail", default_flat_detail)
+        dials = (default_detail or {}).items()
+        self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
+        self._flat_detail = real_number("flat_detail", flat_detail, 0.0, 1.0)
         self._plane_detail = real_number("detail", slice_detail, 0.0, 1.0)
         self._modality = modality
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
@@ -111,11 +108,11 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         self.check(slices, noise, with_sample)
         if self.factors == Factors(1, 1):
             return slices.clone()
-        with_mean = not with_sample or detail < 1.0 or self._share_of_flat(modality) < 1.0
+        with_mean = not with_sample or detail < 1.0 or self._flat_detail < 1.0
         mean, _, sample = self.predict(slices, noise, with_mean, with_sample, places_mm)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
-        return mean + self._dial_by_place(slices, modality, noise, mean) * detail * (sample - mean)
+        return mean + self._dial_by_place(slices, noise, mean) * detail * (sample - mean)
 
     def estimates(
         self,
@@ -138,7 +135,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         prediction = self.predict(slices, noise, True, with_sample, places_mm)
         if prediction.mean is None or not with_sample:
             return [_at_dial(prediction, 0.0) for _ in details]
-        by_place = self._dial_by_place(slices, modality, noise, prediction.mean)
+        by_place = self._dial_by_place(slices, noise, prediction.mean)
         return [_at_dial(prediction, detail * by_place if self._evaluations(detail) > 1 else 0.0) for detail in details]
 
     def describe_planes(self) -> dict[str, Any]:
@@ -184,7 +181,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
             **self.sampler.describe(),
             "correlation_mm": self.correlation_mm,
             "detail": detail,
-            "flat_detail": 1.0 if self.factors == Factors(1, 1) else self._share_of_flat(modality),
+            "flat_detail": 1.0 if self.factors == Factors(1, 1) else self._flat_detail,
             "noise": None if known is None else round(known, 3),
             "operator": self.operator,
             "seed": self.seed,
@@ -229,20 +226,11 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
             return self._detail
         return of_modality(self._default_detail, modality or self._modality)
 
-    def _share_of_flat(self, modality: str | None) -> float:
-        """Share of the dial in flat places, as given, or that of the modality."""
-        if self._flat_detail is not None:
-            return self._flat_detail
-        return of_modality(self._default_flat_detail, modality or self._modality)
-
-    def _dial_by_place(
-        self, slices: Tensor, modality: str | None, noise: float | None, result: Tensor
-    ) -> Tensor | float:
+    def _dial_by_place(self, slices: Tensor, noise: float | None, result: Tensor) -> Tensor | float:
         """What the dial is multiplied by: 1, or of slices (B, 1, h, w), by place on the grid of a result."""
-        flat = self._share_of_flat(modality)
-        if flat == 1.0:
+        if self._flat_detail == 1.0:
             return 1.0
-        return dial_by_place(slices, self.noise_of(slices, noise), flat, result.shape[-2:])
+        return dial_by_place(slices, self.noise_of(slices, noise), self._flat_detail, result.shape[-2:])
 
     def _evaluations(self, detail: float) -> int:
         """How often the denoiser runs for each slice."""
@@ -263,10 +251,6 @@ def dial_by_place(slices: Tensor, noise: Tensor, flat: Tensor | float, size: Seq
     """
     share = structure_share(slices, noise)
     return flat + (1.0 - flat) * functional.interpolate(share, size=list(size), mode="bilinear", align_corners=False)
-
-
-def _by_modality(name: str, dials: Mapping[str, float] | None) -> dict[str, float]:
-    return {term: real_number(name, dial, 0.0, 1.0) for term, dial in (dials or {}).items()}
 
 
 def _at_dial(prediction: Prediction, detail: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -195,7 +195,7 @@ class _CaseCalibration:
             return
         self._group = calibration.group(modality)
         is_forced = FORCED in described
-        others = calibration.other_settings({**described, **projected}, modality)
+        others = calibration.other_settings({**described, **projected})
         multiplier = self._group.multiplier(self._factor, self.dial or 0.0)
         self.multiplier = NOMINAL if multiplier is None else multiplier
         self.is_calibrated = not (multiplier is None or others or is_forced or has_new_slices)

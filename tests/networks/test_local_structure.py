@@ -31,7 +31,8 @@ def edge(contrast_grey: float, side: int = 24) -> Tensor:
 
 def test_noise_is_no_structure() -> None:
     share = structure_share(noise(1, 1, 128, 128), GREY)
-    assert share.max() == 0.0
+    assert share.mean() < 0.002
+    assert share.max() < 0.3
 
 
 @pytest.mark.parametrize(("side", "most"), [(2, 0.04), (3, 0.06)])
@@ -47,7 +48,17 @@ def test_an_edge_is_structure_the_more_the_clearer_it_is() -> None:
     assert found[0] < 0.05
     assert found[-1] > 0.9
     far = structure_share(edge(120) + noise(1, 1, 24, 24), GREY)
-    assert far[..., :8].max() == far[..., 16:].max() == 0.0
+    assert max(far[..., :7].max(), far[..., 17:].max()) < 0.2
+
+
+def test_an_edge_that_is_blurred_already_is_less() -> None:
+    """Its variance is as great, but there is nothing in it that could be sharper."""
+    side = 48
+    sharp = edge(120, side)
+    blurred = functional.avg_pool2d(functional.pad(sharp, (5, 5, 5, 5), mode="replicate"), 11, 1)
+    shares = [structure_share(image + noise(1, 1, side, side), GREY).max() for image in (sharp, blurred)]
+    assert shares[0] > 0.9
+    assert shares[1] < 0.4
 
 
 def test_a_constant_slice_has_none_and_without_noise_all_variance_is_structure() -> None:
@@ -68,6 +79,13 @@ def test_it_follows_the_slice_and_each_for_itself() -> None:
     torch.testing.assert_close(both[:1], share, atol=1e-5, rtol=0)
     assert share.min() >= 0.0
     assert share.max() <= 1.0
+
+
+def test_reduced_precision_of_convolutions_changes_nothing() -> None:
+    image = edge(40) + noise(1, 1, 24, 24) + 0.8
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = structure_share(image, GREY)
+    assert torch.equal(reduced, structure_share(image, GREY))
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -116,18 +134,10 @@ def test_noise_that_nobody_measured_is_estimated_slice_by_slice() -> None:
         torch.testing.assert_close(given(slices[:1], "CT", 12.0), resolver(slices[:1], "CT", 3.0), atol=1e-6, rtol=0)
 
 
-def test_the_share_goes_by_modality() -> None:
-    table = {"CT": 0.0, "MR": 0.5}
-    resolver = make_resolver(default_flat_detail=table)
-    found = {modality: resolver.describe(modality)["flat_detail"] for modality in ("CT", "MR", "PT", None)}
-    assert found == {"CT": 0.0, "MR": 0.5, "PT": 0.0, None: 0.0}
-    assert make_resolver(default_flat_detail=table, flat_detail=0.8).describe("MR")["flat_detail"] == 0.8
-    assert make_resolver().describe("MR")["flat_detail"] == 1.0
-    assert make_resolver(default_flat_detail=table, factor=1).describe("CT")["flat_detail"] == 1.0, (
-        "no slice is sharpened"
-    )
+def test_the_share_is_said_and_checked() -> None:
+    assert make_resolver(flat_detail=0.3).describe("MR")["flat_detail"] == 0.3
+    assert make_resolver().describe()["flat_detail"] == 1.0
+    assert make_resolver(flat_detail=0.3, factor=1).describe("CT")["flat_detail"] == 1.0, "no slice is sharpened"
     for wrong in (-0.1, 1.1, math.nan, "a"):
         with pytest.raises(SettingsError, match="flat_detail"):
             make_resolver(flat_detail=wrong)
-        with pytest.raises(SettingsError, match="flat_detail"):
-            make_resolver(default_flat_detail={"CT": wrong})
