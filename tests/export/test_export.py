@@ -70,7 +70,8 @@ def check_whole(folder: Path, resolver: SuperResolver, sizes: Sequence[tuple[int
             for detail in (0.0, 0.5):
                 with torch.no_grad():
                     ((result, error),) = resolver.estimates(slices, "MR", 3.0, [detail], places)
-                found = run(slices, torch.full((count,), 3.0), *fields, torch.tensor(detail))
+                dials = torch.tensor(detail), torch.tensor(description["usual_flat_detail"])
+                found = run(slices, torch.full((count,), 3.0), *fields, *dials)
                 torch.testing.assert_close(found[0], result, atol=TOLERANCE, rtol=0)
                 torch.testing.assert_close(found[1], error, atol=TOLERANCE, rtol=0)
 
@@ -127,7 +128,7 @@ def test_the_whole_of_a_plain_network_is_exported(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, (2.5, 1.0)])
 def test_the_whole_of_a_small_network_is_exported(factor: Factor, tmp_path: Path) -> None:
-    resolver = make_resolver(factor=factor)
+    resolver = make_resolver(factor=factor, flat_detail=0.3)
     write_networks(resolver, MODEL, tmp_path / "out", parts=["network"])
     assert len(runners(tmp_path / "out", "network")) == 2
     check_whole(tmp_path / "out", resolver, SIZES)
