@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
         "--flat-detail",
         type=float,
         metavar="D",
-        help="share of the dial, 0 to 1, where slices show nothing but noise (default: an input of the network)",
+        help="share of the dial, 0 to 1, where slices show nothing but noise (default: the bundle's)",
     )
     add_setting_options(export, "operator", "bundle")
     export.add_argument("--overwrite", action="store_true", help="replace OUT where an earlier export wrote it")

@@ -158,9 +158,6 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
         inputs["pixel_noise"] = TensorSpec(("batch", 1, "padded_height", "padded_width"), of_noise)
     if module.takes_detail:
         inputs["detail"] = TensorSpec((), "dial from the mean (0: truest) to a sample (1: sharpest)", span=(0.0, 1.0))
-    if module.takes_flat_detail:
-        meaning = "share of the dial where slices show nothing but noise"
-        inputs["flat_detail"] = TensorSpec((), meaning, span=(0.0, 1.0))
     outputs = {
         "result": TensorSpec(_RESULT, "super-resolved slices in model range"),
         "error": TensorSpec(_RESULT, "expected absolute error in model range, before any calibration"),
@@ -171,8 +168,7 @@ def _whole(network: SuperResolver, module: PureResolver) -> NetworkPart:
         given = [0.3 * torch.randn((count, 1, height, width), generator=random), torch.linspace(0, 5, count)]
         if module.with_sample:
             given += fields.draw((height, width), [1.5 * n for n in range(count)])
-        given += [torch.tensor(0.5)] * module.takes_detail + [torch.tensor(0.2)] * module.takes_flat_detail
-        return tuple(given)
+        return (*given, torch.tensor(0.5)) if module.takes_detail else tuple(given)
 
     return NetworkPart(module, "the whole network, from slices to finer ones", inputs, outputs, example)
 

@@ -87,7 +87,7 @@ def export_networks(
         operator: how the slices are assumed to have been degraded; None takes the bundle's.
         detail: dial of the whole network, from 0 (the mean alone, which takes no noise fields) to 1; None makes it an
             input.
-        flat_detail: share of the dial where slices show nothing but noise, 0 to 1; None makes it an input.
+        flat_detail: share of the dial where slices show nothing but noise, 0 to 1; None takes the bundle's.
         parts: names out of ``PARTS``; empty for all that the bundle has.
         formats: ``onnx``, ``torch``, or both.
         overwrite: replace a folder that an earlier export wrote.
@@ -264,7 +264,6 @@ def _about_all(network: SliceNetwork, model: BundleModel, whole: NetworkPart) ->
             "evaluations_per_slice": network.sampler.evaluations if whole.module.with_sample else 1,
             "detail_by_modality": {name: network.describe(name)["detail"] for name in MODALITIES},
             "detail": whole.module.detail,
-            "usual_flat_detail": network.describe()["flat_detail"],
             "flat_detail": whole.module.flat_detail,
         }
         if whole.module.with_sample:

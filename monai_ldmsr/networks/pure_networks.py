@@ -66,7 +66,7 @@ class PureResolver(nn.Module):
         factor: how many times finer slices become, whole or not, a pair where rows and columns differ; None takes that
             of the network.
         detail: dial from mean (0) to sample (1) that :meth:`forward` uses; None has it given with each call.
-        flat_detail: share of the dial where slices show nothing but noise, likewise.
+        flat_detail: share of the dial where slices show nothing but noise; None takes that of the network.
 
     Attributes:
         factors: how many times finer the result's grid is.
@@ -94,7 +94,8 @@ class PureResolver(nn.Module):
         self._fractions = [_fraction(value) for value in self.factors.in_plane]
         self.generator, self.sampler, self.margin = network.generator, network.sampler, network.margin
         self.detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
-        self.flat_detail = None if flat_detail is None else real_number("flat_detail", flat_detail, 0.0, 1.0)
+        own = network.flat_detail if flat_detail is None else flat_detail
+        self.flat_detail = real_number("flat_detail", own, 0.0, 1.0)
         self.with_sample = self.detail != 0.0 and self.sampler.evaluations > 1
         known = (torch.tensor([self.factors.in_plane]), torch.tensor([operator_place(network.operator)]))
         row = describe_degradation(known[0].float(), known[1], torch.zeros(1))
@@ -105,11 +106,6 @@ class PureResolver(nn.Module):
         """Whether :meth:`forward` takes the dial."""
         return self.with_sample and self.detail is None
 
-    @property
-    def takes_flat_detail(self) -> bool:
-        """Whether :meth:`forward` takes the share of the dial in flat places."""
-        return self.with_sample and self.flat_detail is None
-
     def forward(
         self,
         slices: Tensor,
@@ -117,7 +113,6 @@ class PureResolver(nn.Module):
         latent_noise: Tensor | None = None,
         pixel_noise: Tensor | None = None,
         detail: Tensor | None = None,
-        flat_detail: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Super-resolve.
 
@@ -127,7 +122,6 @@ class PureResolver(nn.Module):
             latent_noise: (B, Z, H/block, W/block) of ``SliceNoise.draw``; for a sample alone.
             pixel_noise: (B, 1, H, W), likewise.
             detail: () dial from mean (0) to sample (1), where it is not fixed.
-            flat_detail: () share of it where slices show nothing but noise, likewise.
 
         Returns:
             The slices and their expected absolute errors in model range, both (B, 1, f h, f w).
@@ -151,14 +145,9 @@ class PureResolver(nn.Module):
         dial: Tensor | float | None = detail if self.detail is None else self.detail
         if dial is None:
             raise SettingsError("detail is missing: give the dial from mean (0) to sample (1) as a tensor.")
-        flat: Tensor | float | None = flat_detail if self.flat_detail is None else self.flat_detail
-        if flat is None:
-            raise SettingsError(
-                "flat_detail is missing: give the share of the dial in flat places (0 to 1) as a tensor."
-            )
         step = (sample - mean) * dial
         if self.flat_detail != 1.0:
-            step = step * dial_by_place(slices, noise, flat, sides)
+            step = step * dial_by_place(slices, noise, self.flat_detail, sides)
         return mean + step, (log_scale.exp().square() + step.square()).sqrt()
 
     def _places(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
 
     Attributes:
         takes_places: calls may say where slices lie.
+        flat_detail: as given.
 
     Raises:
         SettingsError: when an argument is outside its range.
@@ -82,7 +83,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         self._detail = None if detail is None else real_number("detail", detail, 0.0, 1.0)
         dials = (default_detail or {}).items()
         self._default_detail = {term: real_number("detail", dial, 0.0, 1.0) for term, dial in dials}
-        self._flat_detail = real_number("flat_detail", flat_detail, 0.0, 1.0)
+        self.flat_detail = real_number("flat_detail", flat_detail, 0.0, 1.0)
         self._plane_detail = real_number("detail", slice_detail, 0.0, 1.0)
         self._modality = modality
         # The layout in which CPUs and GPUs convolve fastest; the same everywhere, so that rounding is the same too.
@@ -108,7 +109,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         self.check(slices, noise, with_sample)
         if self.factors == Factors(1, 1):
             return slices.clone()
-        with_mean = not with_sample or detail < 1.0 or self._flat_detail < 1.0
+        with_mean = not with_sample or detail < 1.0 or self.flat_detail < 1.0
         mean, _, sample = self.predict(slices, noise, with_mean, with_sample, places_mm)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
@@ -181,7 +182,7 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
             **self.sampler.describe(),
             "correlation_mm": self.correlation_mm,
             "detail": detail,
-            "flat_detail": 1.0 if self.factors == Factors(1, 1) else self._flat_detail,
+            "flat_detail": 1.0 if self.factors == Factors(1, 1) else self.flat_detail,
             "noise": None if known is None else round(known, 3),
             "operator": self.operator,
             "seed": self.seed,
@@ -228,16 +229,16 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
 
     def _dial_by_place(self, slices: Tensor, noise: float | None, result: Tensor) -> Tensor | float:
         """What the dial is multiplied by: 1, or of slices (B, 1, h, w), by place on the grid of a result."""
-        if self._flat_detail == 1.0:
+        if self.flat_detail == 1.0:
             return 1.0
-        return dial_by_place(slices, self.noise_of(slices, noise), self._flat_detail, result.shape[-2:])
+        return dial_by_place(slices, self.noise_of(slices, noise), self.flat_detail, result.shape[-2:])
 
     def _evaluations(self, detail: float) -> int:
         """How often the denoiser runs for each slice."""
         return self.sampler.evaluations if detail else 1
 
 
-def dial_by_place(slices: Tensor, noise: Tensor, flat: Tensor | float, size: Sequence[int]) -> Tensor:
+def dial_by_place(slices: Tensor, noise: Tensor, flat: float, size: Sequence[int]) -> Tensor:
     """What the dial is multiplied by, from ``flat`` where there is nothing but noise to 1 at structure.
 
     Args:

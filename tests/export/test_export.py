@@ -70,8 +70,7 @@ def check_whole(folder: Path, resolver: SuperResolver, sizes: Sequence[tuple[int
             for detail in (0.0, 0.5):
                 with torch.no_grad():
                     ((result, error),) = resolver.estimates(slices, "MR", 3.0, [detail], places)
-                dials = torch.tensor(detail), torch.tensor(description["usual_flat_detail"])
-                found = run(slices, torch.full((count,), 3.0), *fields, *dials)
+                found = run(slices, torch.full((count,), 3.0), *fields, torch.tensor(detail))
                 torch.testing.assert_close(found[0], result, atol=TOLERANCE, rtol=0)
                 torch.testing.assert_close(found[1], error, atol=TOLERANCE, rtol=0)
 

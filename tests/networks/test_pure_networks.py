@@ -25,15 +25,13 @@ def test_it_gives_what_the_super_resolver_gives(factor: Factor, detail: float, f
     with torch.no_grad():
         ((result, error),) = resolver.estimates(slices, "MR", 2.5, [detail], PLACES)
         known = slices, torch.full((3,), 2.5)
-        free, fixed = PureResolver(resolver), PureResolver(resolver, detail=detail, flat_detail=flat)
+        free, fixed = PureResolver(resolver), PureResolver(resolver, detail=detail)
         assert (free.takes_detail, fixed.takes_detail, fixed.with_sample) == (True, False, detail > 0)
-        assert (free.takes_flat_detail, fixed.takes_flat_detail) == (True, False)
-        dials = torch.tensor(detail), torch.tensor(flat)
-        for found in (free(*known, *fields, *dials), fixed(*known, *(fields if detail else ()))):
+        for found in (free(*known, *fields, torch.tensor(detail)), fixed(*known, *(fields if detail else ()))):
             torch.testing.assert_close(found[0], result, atol=1e-6, rtol=0)
             torch.testing.assert_close(found[1], error, atol=1e-6, rtol=1e-6)
-        other = PureResolver(make_resolver(seed=3), factor)
-        torch.testing.assert_close(other(*known, *fields, *dials)[0], result, atol=1e-6, rtol=0)
+        other = PureResolver(make_resolver(seed=3), factor, flat_detail=flat)
+        torch.testing.assert_close(other(*known, *fields, torch.tensor(detail))[0], result, atol=1e-6, rtol=0)
 
 
 def test_noise_is_drawn_by_what_a_file_says_of_it() -> None:
@@ -71,5 +69,3 @@ def test_a_missing_dial_is_named() -> None:
     given = torch.zeros(1, 1, 9, 9), torch.zeros(1), *fields
     with torch.no_grad(), pytest.raises(SettingsError, match=r"^detail is missing"):
         PureResolver(resolver)(*given)
-    with torch.no_grad(), pytest.raises(SettingsError, match=r"^flat_detail is missing"):
-        PureResolver(resolver, detail=0.5)(*given)
