@@ -113,7 +113,8 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         mean, _, sample = self.predict(slices, noise, with_mean, with_sample, places_mm)
         if mean is None or sample is None:
             return torch.cat([x for x in (mean, sample) if x is not None])
-        return mean + self._dial_by_place(slices, noise, mean) * detail * (sample - mean)
+        by_place = self._dial_by_place(slices, noise, sample)
+        return mean + (detail if by_place is None else detail * by_place) * (sample - mean)
 
     def estimates(
         self,
@@ -134,10 +135,8 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
         if self.factors == Factors(1, 1):
             return [(slices.clone(), torch.zeros_like(slices)) for _ in details]
         prediction = self.predict(slices, noise, True, with_sample, places_mm)
-        if prediction.mean is None or not with_sample:
-            return [_at_dial(prediction, 0.0) for _ in details]
-        by_place = self._dial_by_place(slices, noise, prediction.mean)
-        return [_at_dial(prediction, detail * by_place if self._evaluations(detail) > 1 else 0.0) for detail in details]
+        by_place = self._dial_by_place(slices, noise, prediction.sample)
+        return [_at_dial(prediction, detail if self._evaluations(detail) > 1 else 0.0, by_place) for detail in details]
 
     def describe_planes(self) -> dict[str, Any]:
         """Dial of planes, and which weights made them, see ``PlaneNetwork``."""
@@ -227,11 +226,11 @@ class SuperResolver(GeneratorModule[LatentGenerator]):
             return self._detail
         return of_modality(self._default_detail, modality or self._modality)
 
-    def _dial_by_place(self, slices: Tensor, noise: float | None, result: Tensor) -> Tensor | float:
-        """What the dial is multiplied by: 1, or of slices (B, 1, h, w), by place on the grid of a result."""
-        if self.flat_detail == 1.0:
-            return 1.0
-        return dial_by_place(slices, self.noise_of(slices, noise), self.flat_detail, result.shape[-2:])
+    def _dial_by_place(self, slices: Tensor, noise: float | None, sample: Tensor | None) -> Tensor | None:
+        """What the dial is multiplied by on the grid of a sample of slices (B, 1, h, w); None where it is 1."""
+        if sample is None or self.flat_detail == 1.0:
+            return None
+        return dial_by_place(slices, self.noise_of(slices, noise), self.flat_detail, sample.shape[-2:])
 
     def _evaluations(self, detail: float) -> int:
         """How often the denoiser runs for each slice."""
@@ -254,13 +253,14 @@ def dial_by_place(slices: Tensor, noise: Tensor, flat: float, size: Sequence[int
     return flat + (1.0 - flat) * functional.interpolate(share, size=list(size), mode="bilinear", align_corners=False)
 
 
-def _at_dial(prediction: Prediction, detail: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Between mean (0) and sample (1), by place where it is a tensor, and the expected error."""
+def _at_dial(prediction: Prediction, detail: float, by_place: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Between mean (0) and sample (1), or beyond it, and the expected error; the dial may differ by place."""
     mean, log_scale, sample = prediction
     if mean is None or log_scale is None:
         raise RuntimeError("The mean was asked for.")
-    if sample is None or (not isinstance(detail, Tensor) and not detail):
+    if sample is None or not detail:
         return mean, log_scale.exp()
     step = detail * (sample - mean)
-    found = sample if not isinstance(detail, Tensor) and detail == 1.0 else mean + step
-    return found, torch.hypot(log_scale.exp(), step)
+    if by_place is not None:
+        step = step * by_place
+    return sample if detail == 1.0 and by_place is None else mean + step, torch.hypot(log_scale.exp(), step)
